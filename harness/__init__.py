@@ -1,0 +1,1 @@
+"""Turns a plan into scored, stored facts; knows no benchmark by name."""

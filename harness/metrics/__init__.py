@@ -1,0 +1,1 @@
+"""Ready metrics, by what they read."""

@@ -1,0 +1,87 @@
+"""What is sent to an engine and what comes back: token ids in, numbers and text out, content-addressed.
+
+An engine never sees a Doc or a Task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from dataclasses import dataclass
+
+TokenIds = tuple[int, ...]
+
+
+def digest_ids(*sequences: TokenIds) -> str:
+    """Hash of several token sequences; the boundaries between them count."""
+    state = hashlib.sha256()
+    for ids in sequences:
+        state.update(len(ids).to_bytes(8, "little"))
+        state.update(array("q", ids).tobytes())
+    return state.hexdigest()[:24]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreGroup:
+    """One context and all continuations to be scored after it.
+
+    `context` holds the ids of everything before, BOS included, and is never empty; every continuation has at least one
+    id. `greedy` asks whether each continuation is also what greedy decoding would give.
+    """
+
+    context: TokenIds
+    continuations: tuple[TokenIds, ...]
+    greedy: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.context or not self.continuations or not all(self.continuations):
+            raise ValueError("a score group needs a context and non-empty continuations")
+
+    @property
+    def key(self) -> str:
+        return digest_ids(self.context, *self.continuations, (int(self.greedy),))
+
+
+@dataclass(frozen=True, slots=True)
+class GenRequest:
+    """Continue `prompt` (ids, BOS included) until a stop string, end of text or `max_tokens`."""
+
+    prompt: TokenIds
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
+    """Differs between the samples of one prompt; without effect at temperature 0."""
+
+    @property
+    def key(self) -> str:
+        settings = f"{self.max_tokens}|{self.stop!r}|{self.temperature!r}|{self.seed if self.temperature else 0}"
+        return digest_ids(self.prompt, tuple(settings.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReply:
+    """Natural-log probability of every token of every continuation, in the order of the group."""
+
+    logprobs: tuple[tuple[float, ...], ...]
+    greedy: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenReply:
+    """`text` ends before the stop string. `finish`: "stop" (stop string or end of text) or "length".
+
+    `logprob` is the summed natural-log probability of the generated ids, NaN where the engine cannot tell.
+    """
+
+    text: str
+    tokens: TokenIds
+    finish: str
+    logprob: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that could not be answered; its item becomes an error, never a zero."""
+
+    reason: str

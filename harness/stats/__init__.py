@@ -1,0 +1,1 @@
+"""Intervals, paired tests and the release gate, on stored per-item statistics."""

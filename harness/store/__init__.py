@@ -1,0 +1,1 @@
+"""Run bundles are the truth; the DuckDB file is an index over them."""

@@ -1,0 +1,170 @@
+"""The task author's vocabulary. A task is a value; `dataclasses.replace` is the whole override story."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.doc import Doc, Row
+from harness.errors import AssayError
+from harness.metric import Metric
+from harness.output import Chosen, Estimate, Said, Surprise
+from harness.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Choose:
+    """Rank the choices by log-likelihood.
+
+    `normalize` divides each sum by the choice's length ("chars", "bytes", "tokens") or not ("sum"). `calibrate` is a neutral
+    context; the choice's log-likelihood after it is subtracted (HELM's separate_calibrated uses "Answer:").
+    """
+
+    normalize: Literal["sum", "chars", "bytes", "tokens"] = "sum"
+    calibrate: str | None = None
+    reads = Chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Greedy text (or `samples` of it at a `temperature`) up to `max_tokens` tokens or a stop string."""
+
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    samples: int = 1
+    reads = Said
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """Log-likelihood of the first reference after the prompt; long texts in windows of the model's context."""
+
+    reads = Surprise
+
+
+@dataclass(frozen=True, slots=True)
+class Regress:
+    """The expected value over graded answers, each written as in `answers`, worth `values`."""
+
+    answers: tuple[str, ...]
+    values: tuple[float, ...]
+    reads = Estimate
+
+    def __post_init__(self) -> None:
+        if len(self.answers) != len(self.values):
+            raise AssayError(f"Regress has {len(self.answers)} answers for {len(self.values)} values")
+
+
+Ask = Choose | Generate | Perplexity | Regress
+
+
+@dataclass(frozen=True, slots=True)
+class Shots:
+    """Where exemplars come from: one fixed set per (task, seed), unless the protocol demands another rule.
+
+    "seeded": a seeded draw from `split`; "first": its first rows (MMLU); "balanced": by label frequency (HELM);
+    "per_item": other items of the scored split, a draw per item (BIG-bench).
+    """
+
+    count: int = 0
+    split: str = "train"
+    order: Literal["seeded", "first", "balanced", "per_item"] = "seeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How instructions, exemplars, question and answer are joined. The joint is the framework's, never the author's.
+
+    `instructions` stand once, before everything, with their own trailing whitespace. `joint` stands between a prompt and its
+    answer, unless the prompt is empty or already ends in whitespace, or a chat template separates them.
+    """
+
+    instructions: str = ""
+    separator: str = "\n\n"
+    joint: str = " "
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """A row written from the data card, with the exact prompt and the exact gold text it must give."""
+
+    row: Row
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One benchmark under one protocol.
+
+    `rows` is read by split; `doc` turns a row into a Doc; `ask` says what the model does; the first of `metrics` is the main
+    one. `split` is the scored split (default: validation or test, whichever `rows` has). A change of prompt raises `version`.
+
+    Raises AssayError where a metric cannot measure what `ask` gives.
+    """
+
+    name: str
+    rows: Source
+    doc: Callable[[Any], Doc]
+    ask: Ask
+    metrics: tuple[Metric[Any], ...]
+    split: str = ""
+    shots: Shots = Shots()
+    layout: Layout = Layout()
+    protocol: str = ""
+    version: int = 1
+    worked: tuple[Worked, ...] = ()
+    about: str = ""
+    licence: str = ""
+    citation: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise AssayError("a task needs at least one metric", where=self.name)
+        for metric in self.metrics:
+            if metric.reads is not None and metric.reads is not self.ask.reads:
+                raise AssayError(
+                    f"metric {metric.name!r} measures {metric.reads.__name__}, "
+                    f"but {type(self.ask).__name__} gives {self.ask.reads.__name__}",
+                    where=self.name,
+                    do="choose a metric for this ask, or another ask",
+                )
+
+    @property
+    def full_name(self) -> str:
+        """The name that a score carries: with the protocol, as in mmlu/anatomy@lm-eval."""
+        return f"{self.name}@{self.protocol}" if self.protocol else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One addend of a total: a metric of a member task (by full name) and its weight."""
+
+    task: str
+    metric: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A weighted sum over member tasks. `by_size` multiplies each weight by the task's number of items, then normalises.
+
+    A total is computed only when every term is there: a missing task is never a zero.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+    by_size: bool = False
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Tasks that are run and read together, with their official totals."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    totals: tuple[Total, ...] = ()
+    about: str = ""
