@@ -57,7 +57,7 @@ class Hub:
             return whole
         rows: Iterable[Row] = (row for row in whole.rows if all(row.get(column) == value for column, value in self.where.items()))
         if self.expand is not None:
-            rows = (made for row in rows for made in self.expand(row))  # type: ignore[misc]
+            rows = (made for row in rows for made in self.expand(row))
         kept = tuple(rows)
         return Rows(kept, whole.origin, digest_rows(kept), whole.complete)
 

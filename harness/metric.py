@@ -67,4 +67,6 @@ class Metric(Generic[Out]):
     low: float | None = 0.0
     high: float | None = 1.0
     reads: type[Any] | None = None
+    parses: Callable[[Doc, Any], bool] | None = None
+    """Whether an answer could be read out of the output; False marks the item as unparsed beside measuring it."""
     signature: str = ""

@@ -59,7 +59,7 @@ def digest_rows(rows: Iterable[Row]) -> str:
 
 
 def read_jsonl(path: Path) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue

@@ -115,6 +115,8 @@ class Task:
     layout: Layout = Layout()
     protocol: str = ""
     version: int = 1
+    purpose: Literal["release", "smoke"] = "release"
+    """Smoke tasks prove that the pipeline works; their scores are never ranked and never pass a gate."""
     worked: tuple[Worked, ...] = ()
     about: str = ""
     licence: str = ""
