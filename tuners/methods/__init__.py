@@ -1,0 +1,68 @@
+"""One small file per method; the file's name is the method's name. Another package adds one by entry point, group assay.methods."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+from typing import Any
+
+from harness.errors import AssayError
+from tuners.method import Method, Trainable
+from tuners.peft_method import wrap
+
+
+def method_names() -> tuple[str, ...]:
+    """Every method that can be found by name; nothing is imported for it."""
+    ours = {module.name for module in pkgutil.iter_modules(__path__)}
+    return tuple(sorted(ours | {entry.name for entry in entry_points(group="assay.methods")}))
+
+
+def find_method(name: str) -> Method:
+    """The method of that name; `peft:HiraConfig` wraps any configuration of peft. Raises AssayError for unknown names."""
+    if name.startswith("peft:"):
+        return peft_method(name.removeprefix("peft:"))
+    key = name.replace("-", "_").lower()
+    if any(module.name == key for module in pkgutil.iter_modules(__path__)):
+        found = importlib.import_module(f"{__name__}.{key}").METHOD
+    else:
+        loaded = [entry.load() for entry in entry_points(group="assay.methods") if entry.name == key]
+        if not loaded:
+            close = difflib.get_close_matches(key, method_names(), n=1)
+            known = f"did you mean {close[0]}?" if close else f"there are: {', '.join(method_names())}, peft:<Config>"
+            raise AssayError(f"no method {name!r}", do=known)
+        found = loaded[0]
+    if not isinstance(found, Method):
+        raise AssayError(f"{found!r:.80} is not a Method", where=name)
+    return found
+
+
+def peft_method(config: str) -> Method:
+    """A configuration class of peft as a method; its options are the fields of that class."""
+    import peft
+
+    kind = getattr(peft, config, None)
+    if not (isinstance(kind, type) and issubclass(kind, peft.PeftConfig)):
+        known = [name for name in dir(peft) if name.endswith("Config")]
+        close = difflib.get_close_matches(config, known, n=3)
+        raise AssayError(f"peft has no {config}", where=f"peft:{config}", do=f"did you mean {' or '.join(close or known[:3])}?")
+
+    def prepare(model: Any, **options: Any) -> Trainable:
+        try:
+            chosen = kind(task_type="CAUSAL_LM", **options)
+        except (TypeError, ValueError) as error:
+            raise AssayError(f"peft refuses: {error}", where=f"peft:{config}") from None
+        return wrap(model, chosen)
+
+    soft = issubclass(kind, peft.PromptLearningConfig)
+    return Method(
+        f"peft:{config}",
+        family="additive" if soft else "reparameterization",
+        prepare=prepare,
+        lr=3e-3 if soft else 3e-4,
+        route="transformers",
+        identity=None,
+        merges=None,
+        about=f"{config} of the peft library, as it is.",
+    )

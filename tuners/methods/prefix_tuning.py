@@ -1,0 +1,24 @@
+"""Prefix tuning: trained keys and values before those of the prompt, in every layer (Li and Liang 2021, arXiv 2101.00190)."""
+
+from typing import Any
+
+from tuners.method import Method, Trainable
+from tuners.peft_method import wrap
+
+
+def prepare(model: Any, tokens: int = 20) -> Trainable:
+    from peft import PrefixTuningConfig
+
+    return wrap(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens))
+
+
+METHOD = Method(
+    "prefix_tuning",
+    family="additive",
+    prepare=prepare,
+    lr=5e-3,
+    route="transformers",
+    identity=False,
+    merges=False,
+    about="Li and Liang 2021, arXiv 2101.00190",
+)

@@ -1,0 +1,25 @@
+"""Prompt tuning: trained embeddings before the prompt (Lester et al. 2021, arXiv 2104.08691)."""
+
+from typing import Any
+
+from tuners.method import Method, Trainable
+from tuners.peft_method import wrap
+
+
+def prepare(model: Any, tokens: int = 20) -> Trainable:
+    """Starts from the embeddings of random words of the vocabulary, which the paper found better than noise."""
+    from peft import PromptTuningConfig
+
+    return wrap(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens, prompt_tuning_init="SAMPLE_VOCAB"))
+
+
+METHOD = Method(
+    "prompt_tuning",
+    family="additive",
+    prepare=prepare,
+    lr=3e-2,
+    route="prompt",
+    identity=False,
+    merges=False,
+    about="Lester et al. 2021, arXiv 2104.08691",
+)

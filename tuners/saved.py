@@ -1,0 +1,39 @@
+"""Putting what a method saved back onto its base model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.errors import AssayError
+from tuners import bottleneck, select
+from tuners.method import Module
+from tuners.peft_method import one_line, quiet, say_sparse_unchecked
+
+
+def attach(model: Module, directory: Path) -> Module:
+    """The base model with a saved adapter: PEFT's format, or ours for selected parameters and bottleneck adapters.
+
+    Raises AssayError where the folder holds no adapter or one that does not fit this model.
+    """
+    config = directory / "adapter_config.json"
+    if not config.is_file():
+        raise AssayError("no adapter_config.json", where=str(directory), do="name the folder that tuning wrote")
+    kind = json.loads(config.read_text()).get("peft_type")
+    if kind == select.KIND:
+        return select.attach_selected(model, directory)
+    if kind == bottleneck.KIND:
+        return bottleneck.attach_bottleneck(model, directory)
+    import peft
+
+    say_sparse_unchecked()
+    try:
+        with quiet():
+            return peft.PeftModel.from_pretrained(model, str(directory)).eval()
+    except (ValueError, KeyError, RuntimeError, TypeError) as error:
+        raise AssayError(f"does not fit this model: {one_line(error)}", where=str(directory)) from None
+
+
+def saved_bytes(directory: Path) -> int:
+    """Size of everything that was saved."""
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
