@@ -1,0 +1,104 @@
+"""How much each cluster moves a score: the delete-one-cluster jackknife, for every metric alike.
+
+For a Pooled metric all leave-one-out scores are one call of `finish`; for any other `combine` the clusters are first merged
+into a few blocks. The effects of one task's clusters on two scores can be added or subtracted, which gives standard errors
+of totals and of paired differences for the price of one pass. Source: Efron and Stein (1981); for clusters it is CR3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import AssayError
+from harness.metric import Array, Codes, Metric, Pooled, first
+
+BLOCKS = 60
+"""Leave-out units for metrics that are not Pooled: enough degrees of freedom, few calls of `combine`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """A score and the `effects` [C] of its C clusters: the sum of their squares is the score's variance."""
+
+    value: float
+    effects: Array
+
+    @property
+    def variance(self) -> float:
+        return float(self.effects @ self.effects)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is averaged: one row per item, or per group where the metric folds, with its cluster code."""
+
+    stats: Array
+    clusters: Codes
+    count: int
+    """Number of clusters."""
+
+
+def dense(codes: Codes) -> tuple[Codes, int]:
+    """Codes as 0..C-1 in ascending order, and C."""
+    kept, inverse = np.unique(codes, return_inverse=True)
+    return inverse.astype(np.int64), len(kept)
+
+
+def rows_of(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes) -> Rows:
+    """Fold groups into rows where the metric asks for it. A group lies inside one cluster, or AssayError."""
+    codes, count = dense(clusters)
+    fold = metric.combine.fold if isinstance(metric.combine, Pooled) else None
+    if fold is None:
+        return Rows(stats, codes, count)
+    own, size = dense(groups)
+    home = np.zeros(size, dtype=np.int64)
+    home[own] = codes
+    if not np.array_equal(home[own], codes):
+        raise AssayError("a score group is spread over two clusters", where=metric.name, do="give its items one cluster")
+    return Rows(np.asarray(fold(stats, own), dtype=np.float64), home, count)
+
+
+def is_mean(metric: Metric[Any]) -> bool:
+    """Whether the score is a plain mean of (folded) item scores."""
+    return isinstance(metric.combine, Pooled) and metric.combine.finish is first
+
+
+def blocks(clusters: Codes, seed: int = 0) -> Codes:
+    """Clusters merged at random into at most BLOCKS blocks of nearly equal numbers of clusters."""
+    codes, count = dense(clusters)
+    order = np.random.default_rng(seed).permutation(count)
+    return (order[codes] % BLOCKS).astype(np.int64)
+
+
+def sums_by(codes: Codes, values: Array, count: int) -> Array:
+    """Sums [count, k] of values [n, k] by code."""
+    return np.stack([np.bincount(codes, weights=column, minlength=count) for column in values.T], axis=1)
+
+
+def influence(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes) -> Influence:
+    """The score of stats [n, k] and its cluster effects [C]; NaN effects where it cannot do without some cluster.
+
+    For a combine that is not Pooled, pass few clusters (see `blocks`): it is called once per cluster.
+    """
+    combine = metric.combine
+    if not isinstance(combine, Pooled):
+        codes, count = dense(clusters)
+        value = float(combine(stats, dense(groups)[0]))
+        left = (
+            np.array([combine(stats[codes != c], dense(groups[codes != c])[0]) for c in range(count)]) if count > 1 else np.full(1, np.nan)
+        )
+    else:
+        rows = rows_of(metric, stats, groups, clusters)
+        count = rows.count
+        total = rows.stats.sum(axis=0)
+        value = float(combine.finish(total / len(rows.stats)))
+        sizes = np.bincount(rows.clusters, minlength=count).astype(np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rest = (total - sums_by(rows.clusters, rows.stats, count)) / (len(rows.stats) - sizes)[:, None]
+            left = np.asarray(combine.finish(rest), dtype=np.float64)
+    if not np.isfinite(value):
+        raise AssayError(f"the score is {value}", where=metric.name, do="a metric must give a finite number")
+    return Influence(value, (value - left) * np.sqrt((count - 1) / count))

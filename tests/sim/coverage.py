@@ -1,0 +1,211 @@
+"""Simulated coverage of 95 % intervals: python -m tests.sim.coverage [trials] writes results/gate/coverage.md.
+
+Every scenario draws items from a population whose true score is known (exactly, or from two million items).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.metric import Array, Codes, Metric, Pooled, first
+from harness.stats.interval import Interval, Part, score_interval, total_interval
+from harness.task import Term, Total
+
+Draw = Callable[[np.random.Generator, int], Part]
+
+
+def metric(name: str, combine: Pooled, low: float = 0.0, high: float = 1.0) -> Metric[Any]:
+    return Metric(name, measure=lambda doc, out: (0.0,), combine=combine, low=low, high=high)
+
+
+def mcc(m: Array) -> Array:
+    gold, said, both = m[..., 0], m[..., 1], m[..., 2]
+    spread = np.sqrt(gold * (1 - gold) * said * (1 - said))
+    return np.where(spread > 0, (both - gold * said) / np.where(spread > 0, spread, 1), 0.0)
+
+
+def f1(m: Array) -> Array:
+    return 2 * m[..., 2] / np.maximum(m[..., 0] + m[..., 1], 1e-300)
+
+
+def pearson(m: Array) -> Array:
+    x, y, xx, yy, xy = (m[..., i] for i in range(5))
+    return (xy - x * y) / np.sqrt(np.maximum((xx - x * x) * (yy - y * y), 1e-300))
+
+
+def bleu(m: Array) -> Array:
+    """Four matches, four totals, length, reference length (all per item) to BLEU on 0..100."""
+    precision = np.log(np.maximum(m[..., :4], 1e-12)) - np.log(m[..., 4:8])
+    brevity = np.minimum(0.0, 1 - m[..., 9] / m[..., 8])
+    return 100 * np.exp(precision.mean(axis=-1) + brevity)
+
+
+def all_right(stats: Array, groups: Codes) -> Array:
+    return np.stack([np.bincount(groups, weights=1 - stats[:, 0]) == 0], axis=1).astype(np.float64)
+
+
+MEAN, EM = metric("acc", Pooled(first)), metric("em", Pooled(first, all_right))
+MCC, F1 = metric("mcc", Pooled(mcc), -1.0), metric("f1", Pooled(f1))
+PEARSON, BLEU = metric("pearson", Pooled(pearson), -1.0), metric("bleu", Pooled(bleu), 0.0, 100.0)
+
+
+def alone(metric: Metric[Any], stats: Array) -> Part:
+    codes = np.arange(len(stats))
+    return Part(metric, stats, codes, codes)
+
+
+def binary(p: float) -> Draw:
+    return lambda rng, n: alone(MEAN, (rng.random((n, 1)) < p).astype(float))
+
+
+def graded(a: float, b: float) -> Draw:
+    return lambda rng, n: alone(MEAN, rng.beta(a, b, (n, 1)))
+
+
+def clustered(size: int, p: float, rho: float) -> Draw:
+    """Binary items, `size` to a passage, correlated through a beta-distributed passage difficulty."""
+
+    def draw(rng: np.random.Generator, n: int) -> Part:
+        count = max(2, n // size)
+        shared = (1 - rho) / rho
+        level = rng.beta(p * shared, (1 - p) * shared, count)
+        stats = (rng.random((count, size)) < level[:, None]).astype(float).reshape(-1, 1)
+        return Part(MEAN, stats, np.arange(len(stats)), np.repeat(np.arange(count), size))
+
+    return draw
+
+
+def table(metric: Metric[Any], gold: float, hit: float, alarm: float) -> Draw:
+    """Gold and said labels: prevalence, P(said | gold) and P(said | not gold)."""
+
+    def draw(rng: np.random.Generator, n: int) -> Part:
+        truth = rng.random(n) < gold
+        said = rng.random(n) < np.where(truth, hit, alarm)
+        return alone(metric, np.stack([truth, said, truth & said], axis=1).astype(float))
+
+    return draw
+
+
+def normal(rho: float) -> Draw:
+    def draw(rng: np.random.Generator, n: int) -> Part:
+        x = rng.normal(size=n)
+        y = rho * x + np.sqrt(1 - rho * rho) * rng.normal(size=n)
+        return alone(PEARSON, np.stack([x, y, x * x, y * y, x * y], axis=1))
+
+    return draw
+
+
+def translated(rng: np.random.Generator, n: int) -> Part:
+    """Sentences of uneven length and quality: n-gram matches shrink with the order."""
+    words = 5 + rng.poisson(rng.gamma(3, 6, n))
+    quality = rng.beta(4, 3, n)
+    totals = np.stack([words - order for order in range(4)], axis=1)
+    matches = np.stack([rng.binomial(totals[:, order], quality ** (1 + 0.7 * order)) for order in range(4)], axis=1)
+    reference = words + rng.integers(-2, 4, n)
+    return alone(BLEU, np.column_stack([matches, totals, words, reference]).astype(float))
+
+
+def questions(rng: np.random.Generator, n: int) -> Part:
+    """MultiRC's shape: passages of 2 to 6 questions of 2 to 8 answers, all of which must be right."""
+    asked = rng.integers(2, 7, max(2, n // 4))
+    passage = np.repeat(np.arange(len(asked)), asked)
+    answers = rng.integers(2, 9, len(passage))
+    level = np.clip(rng.beta(8, 2, len(asked))[passage] + rng.normal(0, 0.05, len(passage)), 0.02, 0.99)
+    groups = np.repeat(np.arange(len(passage)), answers)
+    right = rng.random(len(groups)) < level[groups]
+    return Part(EM, right[:, None].astype(float), groups, passage[groups])
+
+
+SCORES: dict[str, Draw] = {
+    "accuracy .65": binary(0.65),
+    "accuracy .93": binary(0.93),
+    "graded score": graded(2, 1),
+    "accuracy, 5 per passage": clustered(5, 0.7, 0.3),
+    "EM by question": questions,
+    "MCC (CoLA)": table(MCC, 0.69, 0.9, 0.35),
+    "MCC (weak)": table(MCC, 0.3, 0.4, 0.3),
+    "F1 (MRPC)": table(F1, 0.68, 0.9, 0.5),
+    "F1 (QQP)": table(F1, 0.37, 0.7, 0.1),
+    "Pearson .6": normal(0.6),
+    "Pearson .9": normal(0.9),
+    "BLEU": translated,
+}
+
+GLUE: tuple[tuple[str, str, float, str], ...] = (
+    ("cola", "mcc", 1.0, "MCC (CoLA)"),
+    ("sst2", "acc", 1.0, "accuracy .93"),
+    ("mrpc", "f1", 0.5, "F1 (MRPC)"),
+    ("stsb", "pearson", 1.0, "Pearson .9"),
+    ("qqp", "f1", 0.5, "F1 (QQP)"),
+    ("mrpc", "acc", 0.5, "F1 (MRPC)"),
+    ("qqp", "acc", 0.5, "F1 (QQP)"),
+    ("mnli", "acc", 1.0, "accuracy .65"),
+    ("rte", "acc", 1.0, "accuracy .65"),
+)
+TOTAL = Total("glue", tuple(Term(task, name, weight / 7) for task, name, weight, _ in GLUE), scale=100.0)
+
+
+def agreement(part: Part) -> Part:
+    """Accuracy of the same items as an F1 part."""
+    gold, said = part.stats[:, 0], part.stats[:, 1]
+    return Part(MEAN, (gold == said)[:, None].astype(float), part.groups, part.clusters)
+
+
+def glue(rng: np.random.Generator, n: int) -> dict[Term, Part]:
+    drawn = {task: SCORES[source](rng, n) for task, _, _, source in GLUE}
+    pairs = zip(TOTAL.terms, GLUE, strict=True)
+    return {term: agreement(drawn[task]) if name == "acc" and "F1" in source else drawn[task] for term, (task, name, _, source) in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How often the intervals of one scenario held the truth, and how wide they were on average."""
+
+    scenario: str
+    n: int
+    trials: int
+    covered: float
+    width: float
+
+
+def cover(scenario: str, interval: Callable[[np.random.Generator], Interval], truth: float, n: int, trials: int, seed: int) -> Coverage:
+    rng = np.random.default_rng(seed)
+    found = [interval(rng) for _ in range(trials)]
+    ends = [(i.low, i.high) for i in found if i.low is not None and i.high is not None]
+    inside = [low <= truth <= high for low, high in ends]
+    return Coverage(scenario, n, trials, sum(inside) / trials, float(np.mean([high - low for low, high in ends])))
+
+
+def truth_of(draw: Draw, big: int = 1_000_000) -> float:
+    part = draw(np.random.default_rng(987), big)
+    return float(part.metric.combine(part.stats, part.groups))
+
+
+def simulate(trials: int, sizes: tuple[int, ...] = (100, 300, 1000), seed: int = 7) -> Iterator[Coverage]:
+    truths = {name: truth_of(draw) for name, draw in SCORES.items()}
+    for n in sizes:
+        for name, draw in SCORES.items():
+            yield cover(name, lambda rng, draw=draw, n=n: score_interval(*draw(rng, n)), truths[name], n, trials, seed)  # type: ignore[misc]
+        big = glue(np.random.default_rng(987), 1_000_000)
+        truth = 100 * sum(term.weight * float(part.metric.combine(part.stats, part.groups)) for term, part in big.items())
+        yield cover("GLUE-like total", lambda rng, n=n: total_interval(TOTAL, glue(rng, n)), truth, n, trials, seed)  # type: ignore[misc]
+
+
+def main(trials: int = 2000) -> None:
+    lines = ["| scenario | n | trials | covered | mean width |", "|---|---|---|---|---|"]
+    for row in simulate(trials):
+        lines.append(f"| {row.scenario} | {row.n} | {row.trials} | {row.covered:.4f} | {row.width:.4f} |")
+        print(lines[-1], flush=True)
+    out = Path("results/gate/coverage.md")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("# Coverage of 95 % intervals\n\n`python -m tests.sim.coverage`\n\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(*(int(value) for value in sys.argv[1:]))
