@@ -1,1 +1,30 @@
-"""Run bundles are the truth; the DuckDB file is an index over them."""
+"""Keeps runs: bundles are the truth, DuckDB is their index."""
+
+from __future__ import annotations
+
+from harness.store.bundle import create_bundle
+from harness.store.check import Problem, check
+from harness.store.index import IndexReport, index
+from harness.store.query import connect, query
+from harness.store.read import Run, RunInfo, find_run, list_runs, read_run, stats_of
+from harness.store.tables import StatTable
+from harness.store.writer import Writer, open_writer
+
+__all__ = [
+    "IndexReport",
+    "Problem",
+    "Run",
+    "RunInfo",
+    "StatTable",
+    "Writer",
+    "check",
+    "connect",
+    "create_bundle",
+    "find_run",
+    "index",
+    "list_runs",
+    "open_writer",
+    "query",
+    "read_run",
+    "stats_of",
+]

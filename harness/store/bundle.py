@@ -1,0 +1,128 @@
+"""A run's folder: what it is made of, how it comes into being whole, and how its files are read with their hashes checked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AssayError
+from harness.record import Item
+from harness.store.files import FULL, read_json, sync_folder, to_json, write_file
+from harness.store.tables import items_table, to_parquet
+
+SCHEMA = 1
+MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"
+SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summary.json", "DONE"
+
+
+def runs_folder(root: Path) -> Path:
+    return Path(root) / "runs"
+
+
+def item_set(items: Sequence[Item]) -> str:
+    """Hash of what is asked and what is right, independent of order, rendering and tokenizer; equal sets can be compared item by item."""
+    lines = sorted(json.dumps([i.task, i.id, i.group, i.cluster, i.choices, i.gold, dict(i.doc)], sort_keys=True) for i in items)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]) -> Path:
+    """Makes the folder of a new run, whole or not at all: `root/runs/<run id>/` with manifest.json and items.parquet.
+
+    Adds "run" (id: UTC time and a random suffix), "created_at" (ISO, UTC), "items" (count), "item_set", "items_sha256" and "schema"
+    to the manifest. Raises AssayError for no items, an item that is planned twice or has no JSON form, or a folder that cannot be written.
+    """
+    if not items:
+        raise AssayError("a run needs at least one item", do="check the task's split and --limit")
+    ((task, item), times), *_ = Counter((item.task, item.id) for item in items).most_common(1)
+    if times > 1:
+        raise AssayError(f"item {item!r} is planned {times} times", where=task, do="give the items of a task distinct ids")
+    parquet = to_parquet(items_table(items))
+    now = datetime.now(UTC)
+    facts = {
+        **manifest,
+        "created_at": now.isoformat(timespec="microseconds"),
+        "items": len(items),
+        "item_set": item_set(items),
+        "items_sha256": hashlib.sha256(parquet).hexdigest(),
+        "schema": SCHEMA,
+    }
+    to_json(facts, MANIFEST)  # a manifest that cannot be written must fail before any folder is made
+    runs = runs_folder(root)
+    while True:
+        run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        try:
+            if place(runs, run, {MANIFEST: to_json({**facts, "run": run}, MANIFEST, indent=1), ITEMS: parquet}):
+                return runs / run
+        except OSError as error:
+            do = "free some space" if error.errno in FULL else "choose a folder that can be written with --results"
+            raise AssayError(f"cannot be written: {error.strerror or error}", where=str(runs), do=do) from None
+
+
+def place(runs: Path, run: str, files: Mapping[str, bytes]) -> bool:
+    """Writes a folder under a temporary name and renames it; False if the name is taken."""
+    runs.mkdir(parents=True, exist_ok=True)
+    temporary, final = runs / f".new-{run}", runs / run
+    try:
+        temporary.mkdir()
+    except FileExistsError:
+        return False
+    try:
+        if final.exists():
+            return False
+        for name, data in files.items():
+            write_file(temporary / name, data)
+        temporary.rename(final)
+        sync_folder(runs)
+        return True
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """A run's manifest. Raises AssayError if the folder is no run, or was written by a newer assay."""
+    if not (bundle / MANIFEST).is_file():
+        raise AssayError("is not a run's folder (no manifest.json)", where=str(bundle), do="name a run id or the folder of a run")
+    manifest = read_json(bundle / MANIFEST)
+    schema = manifest.get("schema")
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise AssayError(f"was written with schema {schema!r}, this assay knows {SCHEMA}", where=str(bundle), do="upgrade assay")
+    if not isinstance(manifest.get("run"), str) or not isinstance(manifest.get("items_sha256"), str):
+        raise AssayError("lacks a field (run, items_sha256)", where=str(bundle / MANIFEST))
+    return manifest
+
+
+def read_done(bundle: Path) -> dict[str, str] | None:
+    """SHA-256 by file name of a complete run; None while it is not complete."""
+    try:
+        files = read_json(bundle / DONE)["files"] if (bundle / DONE).exists() else None
+        if files is None:
+            return None
+        if set(files) == {MANIFEST, ITEMS, SAMPLES, STATS, SUMMARY} and all(isinstance(value, str) for value in files.values()):
+            return dict(files)
+    except (KeyError, TypeError):
+        pass
+    raise AssayError("does not list the run's files", where=str(bundle / DONE), do="restore the run from a copy")
+
+
+def read_checked(path: Path, digest: str) -> bytes:
+    """A file's bytes. Raises AssayError if they do not have this SHA-256."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="restore the run from a copy") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise AssayError("was changed or is damaged (its SHA-256 differs)", where=str(path), do="restore the run from a copy")
+    return data

@@ -1,0 +1,127 @@
+"""Looks for trouble in a store: damaged files, lost items, results that their items do not give, an index that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AssayError, Incomplete
+from harness.store.bundle import DONE, JOURNAL, LOCK
+from harness.store.index import bundle_hash, store_bundles
+from harness.store.query import INDEX, query
+from harness.store.read import Run, read_run
+
+TOLERANCE = 1e-9
+Recompute = Callable[[Run], Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong in a store: which run or file, what, and what to do about it."""
+
+    where: str
+    what: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f". {self.do}" if self.do else "")
+
+
+def check(root: Path, recompute: Recompute | None = None) -> tuple[Problem, ...]:
+    """All problems of a store; none if it is sound.
+
+    Verifies every hash, the journals' checksums and the item sets; with `recompute` (run to results, as in summary.json) also
+    that stored results are what the stored items give; then the index against the bundles.
+    """
+    root = Path(root)
+    problems: list[Problem] = []
+    marks: dict[str, str] = {}
+    for path in store_bundles(root):
+        try:
+            run = read_run(path)
+            if run.id in marks:
+                problems.append(Problem(str(path), f"has the id {run.id} of another run"))
+            marks[run.id] = bundle_hash(run)
+            problems += check_run(run, recompute)
+        except (AssayError, OSError) as error:
+            problems.append(problem_of(error, path))
+    return (*problems, *check_index(root, marks))
+
+
+def problem_of(error: Exception, path: Path) -> Problem:
+    if isinstance(error, AssayError):
+        return Problem(error.where or str(path), error.what, error.do)
+    return Problem(str(path), f"cannot be read: {error}")
+
+
+def check_run(run: Run, recompute: Recompute | None) -> list[Problem]:
+    """The problems of one run. Raises AssayError where a file is damaged."""
+    problems = []
+    items = [(item.task, item.id) for item in run.items()]
+    if len(items) != run.manifest.get("items"):
+        problems.append(Problem(str(run.path), f"planned {run.manifest.get('items')} items, but items.parquet holds {len(items)}"))
+    records = run.records()
+    if strangers := {(record.task, record.item) for record in records} - set(items):
+        problems.append(Problem(str(run.path), f"{len(strangers)} results are of items that were not planned"))
+    if run.status != "complete":
+        return problems
+    if [(record.task, record.item) for record in records] != items:
+        problems.append(Problem(str(run.path), f"{len(items)} items were planned, but {len(records)} have results"))
+    for name in run.files:
+        run.read(name)
+    known = {*run.files, DONE, LOCK, JOURNAL}
+    for path in run.path.iterdir():
+        if path.name not in known and not path.name.startswith("."):
+            problems.append(Problem(str(path), "is no part of the run", "move it away"))
+    if recompute is not None:
+        problems += compare(run, recompute(run))
+    return problems
+
+
+def compare(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """Where stored results differ from those computed again."""
+    stored = {(row["task"], row["metric"]): row for row in run.summary().get("results", ())}
+    again = {(row["task"], row["metric"]): row for row in results}
+    problems = []
+    for task, metric in sorted(stored.keys() | again.keys()):
+        old, new = stored.get((task, metric)), again.get((task, metric))
+        if old is None or new is None:
+            what = "is stored, but its items do not give it" if new is None else "is not stored, but its items give it"
+            problems.append(Problem(str(run.path), f"{metric} of {task} {what}"))
+            continue
+        for name in ("value", "low", "high", "n"):
+            if not same(old.get(name), new.get(name)):
+                what = f"{name} of {metric} on {task} is stored as {old.get(name)}, its items give {new.get(name)}"
+                problems.append(Problem(str(run.path), what, "trust the items: results were changed or the metric was"))
+    return problems
+
+
+def same(old: Any, new: Any) -> bool:
+    if isinstance(old, int | float) and isinstance(new, int | float):
+        return abs(old - new) <= TOLERANCE * max(1.0, abs(old))
+    return bool(old == new)
+
+
+def check_index(root: Path, marks: Mapping[str, str]) -> list[Problem]:
+    where = root / INDEX
+    if not where.exists():
+        return [Problem(str(where), "there is no index", "assay store index")] if marks else []
+    try:
+        rows = dict(query(root, "SELECT run_id, bundle FROM run"))
+        counts = dict(query(root, "SELECT run_id, count(*) FROM sample GROUP BY run_id"))
+        planned = dict(query(root, "SELECT run_id, items FROM run WHERE status = 'complete'"))
+    except (AssayError, Incomplete) as error:
+        return [problem_of(error, where)]
+    problems = []
+    for run_id in sorted(rows.keys() | marks.keys()):
+        if run_id not in rows or run_id not in marks:
+            what = "is not in the index" if run_id not in rows else "is in the index, but its folder is not in the store"
+            problems.append(Problem(run_id, what, "assay store index"))
+        elif rows[run_id] != marks[run_id]:
+            problems.append(Problem(run_id, "has changed since it was indexed", "assay store index"))
+        elif run_id in planned and counts.get(run_id, 0) != planned[run_id]:
+            what = f"the index holds {counts.get(run_id, 0)} of its {planned[run_id]} items"
+            problems.append(Problem(run_id, what, f"delete {where.name}, then: assay store index"))
+    return problems

@@ -1,0 +1,251 @@
+"""The DuckDB index over the bundles of a store: derived, deletable, published whole.
+
+Each update works on a copy that replaces the index by one rename. So readers hold up no writer and no writer holds up
+readers, and a kill leaves the old index. (DuckDB itself lets one process write, or several read, but never both.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AssayError
+from harness.store.bundle import DONE, SAMPLES, STATS, runs_folder
+from harness.store.files import interrupted, nonfinite
+from harness.store.lock import held
+from harness.store.query import INDEX, SCHEMA, open_sandbox, schema_version
+from harness.store.read import Run, read_run
+from harness.store.read import field as text_of
+
+WAIT_SECONDS = 120.0
+TABLES = ("run", "run_task", "score", "sample", "item_stat")
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What an update did: run ids added or renewed, found unchanged, removed; and the trouble with bundles that were left out."""
+
+    indexed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    trouble: Mapping[str, str] = field(default_factory=dict)
+
+
+def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
+    """Brings the index of a store up to date with these bundles, or with all of its runs (then runs that are gone are removed).
+
+    Idempotent by bundle hash; one transaction per bundle. A damaged bundle is left out and reported, unless it was asked for.
+    Raises Incomplete naming the process that holds the index after two minutes; AssayError for an index of a newer assay.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise AssayError("there is no such results folder", where=str(root), do="name it with --results")
+    whole = bundles is None
+    with held(root / ".index.lock", WAIT_SECONDS):
+        known = known_bundles(root)
+        if known is None:
+            known, whole = {}, True  # no index, or one of an older schema: made again from the bundles
+            fresh = True
+        else:
+            fresh = False
+        runs, trouble = read_runs(store_bundles(root) if whole else [], bundles or [])
+        marks = {run.id: bundle_hash(run) for run in runs}
+        todo = [run for run in runs if known.get(run.id) != marks[run.id]]
+        gone = tuple(sorted(known.keys() - marks.keys() - trouble.keys())) if whole else ()
+        if todo or gone or fresh:
+            trouble |= publish(root, todo, gone, fresh, strict={Path(path).resolve() for path in bundles or ()})
+    done = tuple(run.id for run in todo if run.path.name not in trouble)
+    return IndexReport(done, tuple(run.id for run in runs if run not in todo), gone, trouble)
+
+
+def store_bundles(root: Path) -> list[Path]:
+    runs = runs_folder(root)
+    return sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")) if runs.is_dir() else []
+
+
+def read_runs(found: Sequence[Path], asked: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
+    """The runs of these folders, and the trouble by name of those only found; those asked for must be sound."""
+    runs = {(run := read_run(path)).id: run for path in asked}
+    trouble: dict[str, str] = {}
+    for path in found:
+        try:
+            run = read_run(path)
+            runs.setdefault(run.id, run)
+        except (AssayError, OSError) as error:
+            trouble[path.name] = str(error)
+    return list(runs.values()), trouble
+
+
+def bundle_hash(run: Run) -> str:
+    """Changes when the index must: hash of DONE, which holds the hash of every file; of the manifest while running."""
+    return hashlib.sha256((run.path / (DONE if run.status == "complete" else "manifest.json")).read_bytes()).hexdigest()
+
+
+def known_bundles(root: Path) -> dict[str, str] | None:
+    """Bundle hashes by run id; None where the index must be made anew: none there, torn by another program, or of an older schema."""
+    path = root / INDEX
+    if not path.exists() or path.with_name(INDEX + ".wal").exists():
+        return None
+    import duckdb
+
+    try:
+        connection = open_sandbox(path)
+    except duckdb.Error:
+        return None
+    try:
+        version = schema_version(connection)
+        if version is not None and version > SCHEMA:
+            raise AssayError(f"has schema {version}, this assay knows {SCHEMA}", where=str(path), do="upgrade assay")
+        return dict(connection.execute("SELECT run_id, bundle FROM run").fetchall()) if version == SCHEMA else None
+    finally:
+        connection.close()
+
+
+def publish(root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path]) -> dict[str, str]:
+    """Applies the changes to a copy and puts it in place; returns the trouble by run of what could not be read."""
+    for leftover in root.glob(".assay-*.duckdb*"):  # of a killed update; we hold the lock
+        leftover.unlink()
+    path, copy = root / INDEX, root / f".assay-{os.getpid()}.duckdb"
+    trouble: dict[str, str] = {}
+    try:
+        if not fresh:
+            shutil.copyfile(path, copy)
+        connection = open_copy(copy, fresh)
+        try:
+            for run_id in gone:
+                transact(connection, run_id, None, root)
+            for run in todo:
+                try:
+                    transact(connection, run.id, run, root)
+                except AssayError as error:
+                    if run.path.resolve() in strict:
+                        raise
+                    trouble[run.path.name] = str(error)
+        finally:
+            connection.close()
+        with copy.open("rb") as file:
+            os.fsync(file.fileno())
+        path.with_name(INDEX + ".wal").unlink(missing_ok=True)
+        copy.replace(path)
+    except OSError as error:
+        raise interrupted(error, root) from None
+    finally:
+        with suppress(OSError):
+            copy.unlink(missing_ok=True)
+    return trouble
+
+
+def open_copy(path: Path, fresh: bool) -> Any:
+    """A writing connection. A new file gets a storage version that every supported DuckDB reads."""
+    import duckdb
+
+    connection = duckdb.connect()
+    quoted = str(path).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS store (STORAGE_VERSION 'v1.5.0')")
+    connection.execute("USE store")
+    if fresh:
+        connection.execute("BEGIN")
+        connection.execute(files("harness.store").joinpath("schema.sql").read_text())
+        connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [SCHEMA, utc(datetime.now(UTC))])
+        connection.execute("COMMIT")
+    return connection
+
+
+def utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def transact(connection: Any, run_id: str, run: Run | None, root: Path) -> None:
+    """Replaces all rows of one run, or none. Raises AssayError where the bundle is damaged or its numbers break a rule."""
+    import duckdb
+
+    connection.execute("BEGIN")
+    try:
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
+        if run is not None:
+            insert_run(connection, run, root)
+        connection.execute("COMMIT")
+    except BaseException as error:
+        with suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        if isinstance(error, duckdb.ConstraintException | duckdb.ConversionException | ValueError | TypeError | KeyError):
+            raise AssayError(f"cannot be indexed: {error!s:.200}", where=run_id, do="see: assay store check") from None
+        raise
+
+
+def insert_run(connection: Any, run: Run, root: Path) -> None:
+    facts = run.manifest
+    summary = run.summary() if run.status == "complete" else {}
+    path = run.path.resolve()
+    inside = path.is_relative_to(root.resolve())
+    insert(
+        connection,
+        "run",
+        run_id=run.id,
+        bundle=bundle_hash(run),
+        path=str(path.relative_to(root.resolve()) if inside else path),
+        model=text_of(facts, "model", "name"),
+        model_digest=text_of(facts, "model", "digest"),
+        engine=text_of(facts, "engine", "name"),
+        purpose=text_of(facts, "purpose"),
+        evidence=text_of(summary, "evidence") or text_of(facts, "evidence"),
+        status=run.status,
+        created_at=utc(datetime.fromisoformat(facts["created_at"])),
+        items=int(facts["items"]),
+        item_set=text_of(facts, "item_set"),
+        manifest=(run.path / "manifest.json").read_text(),
+        summary=run.read("summary.json").decode() if summary else None,
+    )
+    if run.status != "complete":
+        return
+    for result in summary.get("results", ()):
+        insert_score(connection, run, result)
+    load(connection, run, SAMPLES, "sample", 'task, item_id, "group", cluster, prompt, output, gold, correct, status, error')
+    run.stats()  # refuses what is uneven or not finite
+    load(connection, run, STATS, "item_stat", "task, metric, item_id, item_group, item_cluster, stats")
+    insert_tasks(connection, run)
+
+
+def insert(connection: Any, table: str, **values: Any) -> None:
+    marks = ", ".join("?" * len(values))
+    connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", list(values.values()))
+
+
+def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
+    if found := nonfinite(result):
+        raise AssayError(f"{found} of {result.get('task')} is not a finite number", where=str(run.path))
+    if result["value"] is None:  # nothing to score, as where the labels are hidden
+        return
+    names = ("task", "metric", "value", "low", "high", "n", "shots", "signature")
+    evidence = result.get("evidence")
+    values = {name: result.get(name) for name in names}
+    insert(connection, "score", run_id=run.id, **values, main=bool(result.get("main")), evidence=evidence)
+
+
+def load(connection: Any, run: Run, name: str, table: str, columns: str) -> None:
+    """Copies rows from one of the run's checked Parquet files."""
+    connection.register("incoming", run.table(name))
+    try:
+        connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM incoming", [run.id])
+    finally:
+        connection.unregister("incoming")
+
+
+def insert_tasks(connection: Any, run: Run) -> None:
+    tasks = run.manifest.get("tasks")
+    known = {text_of(task, "name"): task for task in tasks} if isinstance(tasks, list) else {}
+    counts = connection.execute(
+        "SELECT task, count(*), count(*) FILTER (status = 'error') FROM sample WHERE run_id = ? GROUP BY task ORDER BY task", [run.id]
+    ).fetchall()
+    for task, items, errors in counts:
+        version, fingerprint = (text_of(known.get(task), name) or None for name in ("version", "fingerprint"))
+        insert(connection, "run_task", run_id=run.id, task=task, version=version, fingerprint=fingerprint, items=items, errors=errors)

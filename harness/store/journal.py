@@ -1,0 +1,216 @@
+"""The append-only journal of finished items: one line each, `crc32 json`, after a header that ties it to its manifest.
+
+A line counts once its newline is there. What follows the last newline was torn by a kill and is dropped; any other line that
+does not match its CRC is corruption, and an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from harness.errors import AssayError
+from harness.record import Record, Status
+from harness.store.files import interrupted, nonfinite, sync_folder, to_json, write_all
+
+FORMAT = 1
+SYNC_SECONDS = 0.5
+Key = tuple[str, str]
+
+
+def finite(record: Record) -> Record:
+    """The record as it may be stored: a NaN `logprob` (unknown) becomes null; any other number that is not finite, an error."""
+    bad: list[str] = []
+    output = _clean(record.output, "output", bad)
+    for name, values in record.stats.items():
+        bad += [f"{name}[{at}]" for at, value in enumerate(values) if not math.isfinite(value)]
+    if record.correct is not None and not math.isfinite(record.correct):
+        bad.append("correct")
+    if not bad:
+        return replace(record, output=output)
+    reason = f"nonfinite: {', '.join(bad[:3])}" + (f"; {record.error}" if record.error else "")
+    return replace(record, output=output, status="error", stats={}, correct=None, error=reason)
+
+
+def _clean(value: Any, name: str, bad: list[str]) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        if not (name.endswith(".logprob") and math.isnan(value)):
+            bad.append(name)
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _clean(inner, f"{name}.{key}", bad) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner, name, bad) for inner in value]
+    return value
+
+
+def encode(value: Mapping[str, Any], where: str) -> bytes:
+    payload = to_json(value, where)
+    return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def encode_record(record: Record) -> bytes:
+    """One journal line. Raises AssayError where the record has no JSON form."""
+    fields = ("task", "item", "status", "output", "stats", "correct", "error", "logical")
+    return encode({name: getattr(record, name) for name in fields}, f"{record.task} {record.item}")
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line without its newline; None if it does not match its CRC."""
+    if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(line[9:]):
+        return None
+    try:
+        value = json.loads(line[9:], parse_constant=float.fromhex)  # refuses NaN and Infinity
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def decode_record(value: Mapping[str, Any]) -> Record:
+    """Raises KeyError, TypeError or ValueError where a field is missing or of the wrong kind."""
+    if value["status"] not in get_args(Status):
+        raise ValueError(f"unknown status {value['status']!r:.40}")
+    if not isinstance(value["output"], dict):
+        raise TypeError("output must be an object")
+    if found := nonfinite(value):
+        raise ValueError(f"{found} is not finite")
+    return Record(
+        task=str(value["task"]),
+        item=str(value["item"]),
+        status=value["status"],
+        output=value["output"],
+        stats={str(name): tuple(map(float, numbers)) for name, numbers in value["stats"].items()},
+        correct=None if value["correct"] is None else float(value["correct"]),
+        error=str(value["error"]),
+        logical=int(value["logical"]),
+    )
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers from 1 and their objects, without a torn tail. Raises AssayError naming the file and the corrupt line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            whole = line.endswith(b"\n")
+            # A torn line is a prefix. One that is whole but for its last byte is a newline that rotted.
+            value = decode(line[:-1])
+            if not whole and value is None:
+                return
+            if not whole or value is None:
+                raise AssayError(
+                    "corrupt line (its checksum does not match)",
+                    where=f"{path}:{number}",
+                    do=f"restore the file, or keep the {number - 1} lines before it and resume",
+                )
+            yield number, value
+
+
+def read_records(path: Path, run: str, manifest: str) -> Iterator[Record]:
+    """Every record in the order of writing, of all attempts; none if the journal is not there yet.
+
+    `run` and `manifest` (SHA-256 of manifest.json) must be those of the header. Raises AssayError if they are not, or for a corrupt line.
+    """
+    if not path.exists():
+        return
+    for number, value in read_lines(path):
+        where = f"{path}:{number}"
+        if number == 1:
+            if (value.get("journal"), value.get("run"), value.get("manifest")) != (FORMAT, run, manifest):
+                raise AssayError("belongs to another run, or manifest.json was changed", where=where, do="start a new run")
+            continue
+        try:
+            yield decode_record(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AssayError(f"not a record: {error!r}", where=where) from None
+
+
+def sound_size(path: Path) -> int:
+    """Bytes up to and with the last newline."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            at = file.read(end - start).rfind(b"\n")
+            if at >= 0:
+                return start + at + 1
+            end = start
+    return 0
+
+
+def final(records: Iterable[Record]) -> dict[Key, Record]:
+    """One record per item: the last that is no error, else the last."""
+    kept: dict[Key, Record] = {}
+    for record in records:
+        key = (record.task, record.item)
+        if record.status != "error" or key not in kept or kept[key].status == "error":
+            kept[key] = record
+    return kept
+
+
+class Journal:
+    """The open end of a journal. Its owner holds the run's lock, and has read it."""
+
+    def __init__(self, path: Path, run: str, manifest: str) -> None:
+        self._path = path
+        self._header = encode({"journal": FORMAT, "run": run, "manifest": manifest}, str(path))
+        self._size = sound_size(path)
+        self._fd: int | None = None
+        self._synced = time.monotonic()
+        self._dirty = False
+
+    def append(self, lines: bytes) -> None:
+        """One write(); synced to disk at most every half second. Raises Incomplete when the disk is full: nothing of `lines` stays."""
+        try:
+            fd = self._open()
+            data = lines if self._size else self._header + lines
+            try:
+                write_all(fd, data)
+            except OSError:
+                self._fd = None  # the next append opens it again and truncates, should this fail too
+                try:
+                    os.ftruncate(fd, self._size)
+                finally:
+                    os.close(fd)
+                raise
+            self._size += len(data)
+            self._dirty = True
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise interrupted(error, self._path.parent) from None
+
+    def _open(self) -> int:
+        if self._fd is None:
+            new = not self._path.exists()
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            os.ftruncate(self._fd, self._size)
+            if new:
+                sync_folder(self._path.parent)
+        return self._fd
+
+    def sync(self) -> None:
+        if self._fd is not None and self._dirty:
+            os.fsync(self._fd)
+            self._dirty = False
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Syncs and closes. Raises Incomplete where the disk refuses."""
+        if self._fd is None:
+            return
+        try:
+            self.sync()
+        except OSError as error:
+            raise interrupted(error, self._path.parent) from None
+        finally:
+            os.close(self._fd)
+            self._fd = None

@@ -1,0 +1,186 @@
+"""Runs as values: one, all of a store, or the one that a person means."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import AssayError, Incomplete
+from harness.record import Item, Record
+from harness.store.bundle import (
+    ITEMS,
+    JOURNAL,
+    LOCK,
+    MANIFEST,
+    SAMPLES,
+    STATS,
+    SUMMARY,
+    read_checked,
+    read_done,
+    read_manifest,
+    runs_folder,
+)
+from harness.store.journal import Key, final, read_records
+from harness.store.lock import owner
+from harness.store.tables import StatTable, from_parquet, items_of, records_of, stat_tables, stats_table
+
+RunStatus = Literal["running", "complete", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it was when read. Its files are read when asked for, each checked against its SHA-256."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    status: RunStatus
+    files: Mapping[str, str]
+    """SHA-256 by file name; while running only those written at the start."""
+
+    @property
+    def id(self) -> str:
+        return str(self.manifest["run"])
+
+    def read(self, name: str) -> bytes:
+        """One of the run's files, checked. Raises Incomplete if the run has not written it yet, AssayError if it is damaged."""
+        if name not in self.files:
+            raise Incomplete(f"the run is not complete, there is no {name} yet", where=str(self.path), do=f"assay resume {self.path.name}")
+        return read_checked(self.path / name, self.files[name])
+
+    def table(self, name: str) -> Any:
+        """One of the run's Parquet files as an Arrow table, checked."""
+        return from_parquet(self.read(name), str(self.path / name))
+
+    def items(self) -> tuple[Item, ...]:
+        """Every planned item, in order."""
+        return items_of(self.table(ITEMS))
+
+    def records(self) -> tuple[Record, ...]:
+        """The final record of every item that has one, in planned order; of a running run, those finished so far."""
+        if self.status == "complete":
+            return records_of(self.table(SAMPLES), self.stats())
+        try:
+            kept = final(read_records(self.path / JOURNAL, self.id, self.files[MANIFEST]))
+        except FileNotFoundError:
+            kept = {}
+        if not kept and (now := read_run(self.path)).status == "complete":  # it was finished meanwhile
+            return now.records()
+        return tuple(kept[key] for item in self.items() if (key := (item.task, item.id)) in kept)
+
+    def stats(self) -> dict[Key, StatTable]:
+        """Per-item statistics by (task, metric), items in planned order; of a running run, those so far."""
+        if self.status == "complete":
+            return stat_tables(self.table(STATS), str(self.path / STATS))
+        return stat_tables(stats_table(self.items(), final(self.records())), str(self.path))
+
+    def summary(self) -> Mapping[str, Any]:
+        """summary.json of a complete run. Raises Incomplete while it is running."""
+        value = json.loads(self.read(SUMMARY))
+        if not isinstance(value, dict):
+            raise AssayError("must hold one JSON object", where=str(self.path / SUMMARY))
+        return value
+
+
+def read_run(bundle: Path) -> Run:
+    """A run by its folder. Raises AssayError if it is none, is damaged, or was written by a newer assay."""
+    bundle = Path(bundle)
+    manifest = read_manifest(bundle)
+    done = read_done(bundle)
+    if done is not None:
+        read_checked(bundle / MANIFEST, done[MANIFEST])
+        return Run(bundle, manifest, "complete", done)
+    digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+    return Run(bundle, manifest, "running", {MANIFEST: digest, ITEMS: manifest["items_sha256"]})
+
+
+def stats_of(bundle: Path) -> Mapping[Key, StatTable]:
+    """Per-item statistics of a run by (task, metric)."""
+    return read_run(bundle).stats()
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One line about a run. `owner` names the living process that writes it, empty if none does."""
+
+    id: str
+    path: Path
+    status: RunStatus
+    created_at: str
+    model: str
+    model_digest: str
+    engine: str
+    purpose: str
+    evidence: str
+    tasks: tuple[str, ...]
+    items: int
+    owner: str = ""
+    trouble: str = ""
+    """Why it is damaged."""
+
+
+def field(value: Any, *names: str) -> str:
+    """A text deep in JSON data; empty where it is missing."""
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return "" if value is None else str(value)
+
+
+def info(bundle: Path) -> RunInfo:
+    try:
+        run = read_run(bundle)
+    except (AssayError, OSError) as error:
+        return RunInfo(bundle.name, bundle, "damaged", "", "", "", "", "", "", (), 0, trouble=str(error))
+    facts = run.manifest
+    tasks = facts.get("tasks")
+    return RunInfo(
+        id=run.id,
+        path=bundle,
+        status=run.status,
+        created_at=field(facts, "created_at"),
+        model=field(facts, "model", "name"),
+        model_digest=field(facts, "model", "digest"),
+        engine=field(facts, "engine", "name"),
+        purpose=field(facts, "purpose"),
+        evidence=field(facts, "evidence"),
+        tasks=tuple(field(task, "name") for task in tasks) if isinstance(tasks, list) else (),
+        items=int(facts.get("items", 0)),
+        owner=owner(bundle / LOCK) if run.status == "running" else "",
+    )
+
+
+def list_runs(root: Path) -> tuple[RunInfo, ...]:
+    """Every run of a store, oldest first. A damaged one is listed as such, with its trouble."""
+    runs = runs_folder(root)
+    folders = [path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")] if runs.is_dir() else []
+    return tuple(sorted(map(info, folders), key=lambda run: (run.created_at, run.id)))
+
+
+def find_run(root: Path, text: str) -> Path:
+    """The run that is meant: a bundle directory, an id, a unique prefix of one, or a model's name (its latest complete run).
+
+    Raises AssayError with "did you mean" where none or several fit.
+    """
+    if text and (Path(text) / MANIFEST).is_file():
+        return Path(text)
+    runs = list_runs(root)
+    exact = [run for run in runs if run.id == text]
+    named = [run for run in runs if text and run.model.rstrip("/") == text.rstrip("/")]
+    prefixed = [run for run in runs if text and run.id.startswith(text)]
+    if exact or (len(prefixed) == 1 and not named):
+        return (exact or prefixed)[0].path
+    if named:
+        complete = [run for run in named if run.status == "complete"]
+        if not complete:
+            raise AssayError(f"no run of {text!r} is complete", where=str(root), do=f"assay resume {named[-1].id}")
+        return complete[-1].path
+    if prefixed:
+        ids = ", ".join(run.id for run in prefixed[:4])
+        raise AssayError(f"{text!r} fits {len(prefixed)} runs ({ids}{', ...' if len(prefixed) > 4 else ''})", do="give more of the id")
+    close = difflib.get_close_matches(text, {name for run in runs for name in (run.id, run.model) if name}, 3, 0.5)
+    known = f"did you mean {' or '.join(close)}?" if close else "assay store ls lists the runs"
+    raise AssayError(f"there is no run or model {text!r}", where=str(root), do=known)

@@ -1,0 +1,176 @@
+"""Items, records and statistics as Arrow tables and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import AssayError
+from harness.record import Item, Record
+from harness.store.files import to_json
+from harness.store.journal import Key
+
+ITEM_FIELDS = ("task", "id", "group", "cluster", "prompt", "choices", "gold", "doc", "shots", "key")
+LISTS = ("choices", "shots")
+
+
+@dataclass(frozen=True, slots=True)
+class StatTable:
+    """The per-item statistics of one metric of one task: `stats` [n, k], with the ids, groups and clusters of the n items."""
+
+    item_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    clusters: tuple[str, ...]
+    stats: NDArray[np.float64]
+
+
+def to_parquet(table: Any) -> bytes:
+    """A Parquet file, compressed with zstd."""
+    import pyarrow
+    import pyarrow.parquet
+
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, compression="zstd", row_group_size=65536)
+    return bytes(sink.getvalue())
+
+
+def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) -> Any:
+    """An Arrow table. Raises AssayError where the bytes are no Parquet file, or a column is missing."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
+        return table if columns is None else table.select(list(columns))
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise AssayError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", where=where) from None
+
+
+def items_table(items: Sequence[Item]) -> Any:
+    """All planned items. Raises AssayError naming the item that cannot be written."""
+    import pyarrow
+
+    columns: dict[str, list[Any]] = {name: [getattr(item, name) for item in items] for name in ITEM_FIELDS}
+    columns["doc"] = [to_json(dict(item.doc), f"{item.task} {item.id}").decode() for item in items]
+    kinds = {name: pyarrow.list_(pyarrow.string()) if name in LISTS else pyarrow.string() for name in ITEM_FIELDS}
+    for item in items:
+        try:
+            "".join((item.task, item.id, item.group, item.cluster, item.prompt, *item.choices, item.gold, *item.shots)).encode()
+        except (UnicodeEncodeError, TypeError) as error:
+            raise AssayError(f"cannot be written as text: {error}", where=f"{item.task} {item.id}", do="mend the row") from None
+    return pyarrow.table({name: pyarrow.array(columns[name], kinds[name]) for name in ITEM_FIELDS})
+
+
+def items_of(table: Any) -> tuple[Item, ...]:
+    rows = table.select(list(ITEM_FIELDS)).to_pydict()
+    rows["doc"] = [json.loads(doc) for doc in rows["doc"]]
+    for name in LISTS:
+        rows[name] = [tuple(texts) for texts in rows[name]]
+    return tuple(Item(*values) for values in zip(*(rows[name] for name in ITEM_FIELDS), strict=True))
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 can hold: a lone surrogate, which a model's detokenizer may give, becomes a replacement character."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def said(output: Mapping[str, Any], item: Item) -> str:
+    """What the model answered, for people: its text, the choice it took, or its number."""
+    if "text" in output:
+        return printable(str(output["text"]))
+    pick = output.get("pick")
+    if isinstance(pick, int) and 0 <= pick < len(item.choices):
+        return item.choices[pick]
+    number = output.get("value", output.get("logprob"))
+    return "" if number is None else f"{number:.6g}"
+
+
+def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
+    """One row per item, in planned order; `record` is the whole output as JSON."""
+    import pyarrow
+
+    rows = [(item, records[item.task, item.id]) for item in items]
+    text, number = pyarrow.string(), pyarrow.float64()
+    return pyarrow.table(
+        {
+            "task": pyarrow.array([item.task for item in items], text),
+            "item_id": pyarrow.array([item.id for item in items], text),
+            "group": pyarrow.array([item.group for item in items], text),
+            "cluster": pyarrow.array([item.cluster for item in items], text),
+            "prompt": pyarrow.array([item.prompt for item in items], text),
+            "output": pyarrow.array([said(record.output, item) for item, record in rows], text),
+            "gold": pyarrow.array([item.gold for item in items], text),
+            "correct": pyarrow.array([record.correct for _, record in rows], number),
+            "status": pyarrow.array([record.status for _, record in rows], text),
+            "error": pyarrow.array([printable(record.error) for _, record in rows], text),
+            "logical": pyarrow.array([record.logical for _, record in rows], pyarrow.int64()),
+            "record": pyarrow.array([to_json(record.output, f"{item.task} {item.id}").decode() for item, record in rows], text),
+        }
+    )
+
+
+def stats_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
+    """One row per task, metric and item with statistics, sorted by task and metric in the order of the plan."""
+    import pyarrow
+
+    by_metric: dict[Key, list[tuple[Item, tuple[float, ...]]]] = {}
+    for item in items:
+        record = records.get((item.task, item.id))
+        for metric, stats in record.stats.items() if record else ():
+            by_metric.setdefault((item.task, metric), []).append((item, stats))
+    rows = [(task, metric, item, stats) for (task, metric), pairs in by_metric.items() for item, stats in pairs]
+    text = pyarrow.string()
+    names = pyarrow.dictionary(pyarrow.int32(), text)
+    return pyarrow.table(
+        {
+            "task": pyarrow.array([row[0] for row in rows], text).cast(names),
+            "metric": pyarrow.array([row[1] for row in rows], text).cast(names),
+            "item_id": pyarrow.array([row[2].id for row in rows], text),
+            "item_group": pyarrow.array([row[2].group for row in rows], text),
+            "item_cluster": pyarrow.array([row[2].cluster for row in rows], text),
+            "stats": pyarrow.array([row[3] for row in rows], pyarrow.list_(pyarrow.float64())),
+        }
+    )
+
+
+def stat_tables(table: Any, where: str) -> dict[Key, StatTable]:
+    """Statistics by (task, metric). Raises AssayError where one metric's items have different numbers of statistics."""
+    table = table.combine_chunks()
+    if not table.num_rows:
+        return {}
+    tasks, metrics = (np.asarray(table[name].to_pylist(), dtype=object) for name in ("task", "metric"))
+    ids, groups, clusters = (table[name].to_pylist() for name in ("item_id", "item_group", "item_cluster"))
+    lists = table["stats"].chunk(0)
+    offsets, values = np.asarray(lists.offsets), np.asarray(lists.values, dtype=np.float64)
+    edges = np.flatnonzero((tasks[1:] != tasks[:-1]) | (metrics[1:] != metrics[:-1])) + 1
+    found: dict[Key, StatTable] = {}
+    for start, end in zip([0, *edges.tolist()], [*edges.tolist(), len(ids)], strict=True):
+        widths = np.diff(offsets[start : end + 1])
+        key = (tasks[start], metrics[start])
+        if key in found or (widths != widths[0]).any():
+            raise AssayError(f"the statistics of {key[1]} on {key[0]} are out of order or uneven", where=where)
+        flat = values[offsets[start] : offsets[end]]
+        if not np.isfinite(flat).all():
+            raise AssayError(f"a statistic of {key[1]} on {key[0]} is not finite", where=where)
+        stats = flat.reshape(end - start, int(widths[0]))
+        found[key] = StatTable(tuple(ids[start:end]), tuple(groups[start:end]), tuple(clusters[start:end]), stats)
+    return found
+
+
+def records_of(samples: Any, stats: Mapping[Key, StatTable]) -> tuple[Record, ...]:
+    """The final records again, in planned order."""
+    by_item: dict[Key, dict[str, tuple[float, ...]]] = {}
+    for (task, metric), table in stats.items():
+        for item, values in zip(table.item_ids, table.stats.tolist(), strict=True):
+            by_item.setdefault((task, item), {})[metric] = tuple(values)
+    names = ("task", "item_id", "status", "record", "correct", "error", "logical")
+    columns = samples.select(list(names)).to_pydict()
+    return tuple(
+        Record(task, item, status, json.loads(output), by_item.get((task, item), {}), correct, error, logical)
+        for task, item, status, output, correct, error, logical in zip(*(columns[name] for name in names), strict=True)
+    )
