@@ -1,0 +1,150 @@
+"""Metrics over ranked choices: accuracy, Matthews correlation, F1, and scores of whole groups (a question, a minimal pair).
+
+Confusion metrics store one-hot cells of a gold x pick table, so that every one of them is a function of the mean cells.
+Degenerate tables give what scikit-learn gives with `zero_division=0`: MCC 0 for a single class, F1 0 for a class that
+neither occurs nor is picked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Array, Codes, Metric, Pooled, Stats, first
+from harness.output import Chosen
+
+__all__ = ["accuracy", "accuracy_per", "exact_set", "f1", "macro_f1", "mcc", "pair_parity"]
+
+NOTHING = 1e-12
+"""A mean of one-hot cells below this is rounding."""
+
+
+def gold_of(doc: Doc) -> int:
+    """The gold index. Raises AssayError where the label is hidden."""
+    if doc.gold is None:
+        raise AssayError("no gold label to measure against", where=doc.id, do="score a labelled split, or read the predictions")
+    return doc.gold
+
+
+def right(doc: Doc, output: Chosen) -> Stats:
+    """1 if the gold choice was picked, else 0."""
+    return (float(output.pick == gold_of(doc)),)
+
+
+accuracy: Metric[Chosen] = Metric("accuracy", right, reads=Chosen)
+"""Share of items whose gold choice is picked, under the task's own normalisation of log-likelihoods."""
+
+
+def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[Chosen]:
+    """Accuracy of the choice with the highest log-likelihood per character, byte or token, whatever the task picks by.
+
+    lm-eval calls the first two acc_norm and acc_bytes: lengths are those of the choice without the joint before it.
+    """
+
+    def measure(doc: Doc, output: Chosen) -> Stats:
+        lengths: dict[str, Callable[[], list[int]]] = {
+            "chars": lambda: [len(choice) for choice in doc.choices],
+            "bytes": lambda: [len(choice.encode()) for choice in doc.choices],
+            "tokens": lambda: list(output.tokens),
+        }
+        rates = [total / max(length, 1) for total, length in zip(output.loglikelihoods, lengths[unit](), strict=True)]
+        return (float(rates.index(max(rates)) == gold_of(doc)),)
+
+    return Metric(f"accuracy_{unit}", measure, reads=Chosen)
+
+
+def cells(classes: int) -> Callable[[Doc, Chosen], Stats]:
+    """Measures an item as one-hot cells of the gold x pick table, row by row: classes * classes numbers."""
+
+    def measure(doc: Doc, output: Chosen) -> Stats:
+        gold = gold_of(doc)
+        if not (gold < classes and output.pick < classes):
+            raise AssayError(f"class {max(gold, output.pick)} in a metric over {classes} classes", where=doc.id)
+        return tuple(float(cell == gold * classes + output.pick) for cell in range(classes * classes))
+
+    return measure
+
+
+def square(means: Array) -> Array:
+    """Mean cells [..., k * k] as tables [..., k, k]."""
+    side = round(means.shape[-1] ** 0.5)
+    return means.reshape(*means.shape[:-1], side, side)
+
+
+def matthews(means: Array) -> Array:
+    """Matthews correlation, or its generalisation R_K to k classes (Gorodkin 2004), of mean cells [..., k * k]."""
+    table = square(means)
+    gold, pick = table.sum(axis=-1), table.sum(axis=-2)
+    covariance = np.trace(table, axis1=-2, axis2=-1) - (gold * pick).sum(axis=-1)
+    spread = (1 - (gold**2).sum(axis=-1)) * (1 - (pick**2).sum(axis=-1))
+    return np.where(spread > NOTHING, covariance / np.sqrt(np.maximum(spread, NOTHING)), 0.0)
+
+
+def f1_by_class(means: Array) -> Array:
+    """F1 of every class against the rest [..., k]."""
+    table = square(means)
+    hits = np.diagonal(table, axis1=-2, axis2=-1)
+    either = table.sum(axis=-1) + table.sum(axis=-2)
+    return np.where(either > NOTHING, 2 * hits / np.maximum(either, NOTHING), 0.0)
+
+
+def f1_of_label_1(means: Array) -> Array:
+    positive: Array = f1_by_class(means)[..., 1]
+    return positive
+
+
+def f1_averaged(means: Array) -> Array:
+    averaged: Array = f1_by_class(means).mean(axis=-1)
+    return averaged
+
+
+def mcc(classes: int = 2) -> Metric[Chosen]:
+    """Matthews correlation of gold and pick, in [-1, 1]; 0 where either is constant."""
+    return Metric("mcc", cells(classes), Pooled(matthews), low=-1.0, reads=Chosen, signature=f"classes:{classes}")
+
+
+f1: Metric[Chosen] = Metric("f1", cells(2), Pooled(f1_of_label_1), reads=Chosen, signature="positive:1")
+"""F1 of label 1 in a two-class task."""
+
+
+def macro_f1(classes: int) -> Metric[Chosen]:
+    """Unweighted mean of the one-vs-rest F1 of all `classes`, absent ones included (as 0)."""
+    return Metric("macro_f1", cells(classes), Pooled(f1_averaged), reads=Chosen, signature=f"classes:{classes}")
+
+
+def extremes(values: Array, groups: Codes) -> tuple[Array, Array]:
+    """Smallest and largest value of every group."""
+    count = int(groups.max()) + 1
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(low, groups, values)
+    np.maximum.at(high, groups, values)
+    return low, high
+
+
+def all_right(stats: Array, groups: Codes) -> Array:
+    """1 for every group whose items are all right, else 0: [groups, 1]."""
+    return extremes(stats[:, 0], groups)[0][:, None]
+
+
+def all_equal(stats: Array, groups: Codes) -> Array:
+    """1 for every group whose statistics agree, else 0: [groups, 1]."""
+    low, high = extremes(stats[:, 0], groups)
+    equal: Array = (low == high).astype(np.float64)[:, None]
+    return equal
+
+
+exact_set: Metric[Chosen] = Metric("exact_set", right, Pooled(first, all_right), reads=Chosen, signature="by:group")
+"""Share of groups (`Doc.group`) of which every item is right, as MultiRC's exact match by question."""
+
+
+def picked(doc: Doc, output: Chosen) -> Stats:
+    """The index of the picked choice."""
+    return (float(output.pick),)
+
+
+pair_parity: Metric[Chosen] = Metric("pair_parity", picked, Pooled(first, all_equal), reads=Chosen, signature="by:group")
+"""Share of groups (`Doc.group`, such as minimal pairs) that get the same pick for every item; needs no gold."""

@@ -1,0 +1,62 @@
+"""Metrics over estimated numbers: Pearson's and Spearman's correlation with the gold values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Array, Codes, Metric, Pooled, Stats
+from harness.output import Estimate
+
+__all__ = ["pearson", "spearman"]
+
+FLAT = 1e-13
+"""A variance below this share of the mean square is rounding: the values are constant."""
+
+
+def pair(doc: Doc, output: Estimate) -> Stats:
+    """The estimate and the gold value. Raises AssayError where the value is hidden."""
+    if doc.value is None:
+        raise AssayError("no gold value to measure against", where=doc.id, do="score a labelled split, or read the predictions")
+    return (output.value, doc.value)
+
+
+def moments(doc: Doc, output: Estimate) -> Stats:
+    """x, y, xx, yy, xy of the estimate x and the gold value y."""
+    x, y = pair(doc, output)
+    return (x, y, x * x, y * y, x * y)
+
+
+def correlate(means: Array) -> Array:
+    """Pearson's correlation of mean moments [..., 5]; NaN where either variable is constant."""
+    x, y, xx, yy, xy = np.moveaxis(means, -1, 0)
+    spread_x, spread_y = xx - x * x, yy - y * y
+    constant = (spread_x <= FLAT * xx) | (spread_y <= FLAT * yy)
+    scale = np.sqrt(np.where(constant, np.nan, spread_x * spread_y))
+    correlation: Array = np.clip((xy - x * y) / scale, -1.0, 1.0)
+    return correlation
+
+
+pearson: Metric[Estimate] = Metric("pearson", moments, Pooled(correlate), low=-1.0, reads=Estimate)
+"""Pearson's correlation of estimate and gold value; NaN where either is constant."""
+
+
+def ranks(values: Array) -> Array:
+    """Ranks 1..n, ties averaged."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle: Array = np.cumsum(counts) - (counts - 1) / 2
+    return middle[place]
+
+
+def rank_correlation(stats: Array, groups: Codes) -> float:
+    """Pearson's correlation of the ranks of two columns [n, 2]; NaN where either is constant."""
+    x, y = (ranks(column) - (len(stats) + 1) / 2 for column in stats.T)
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale else math.nan
+
+
+spearman: Metric[Estimate] = Metric("spearman", pair, rank_correlation, low=-1.0, reads=Estimate, signature="ties:average")
+"""Spearman's rank correlation of estimate and gold value; NaN where either is constant."""

@@ -1,0 +1,63 @@
+"""ReCoRD: rows to Docs, and its metrics, which compare entities as SQuAD's evaluation script compares answers."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+
+from harness.doc import Doc, Row
+from harness.errors import AssayError
+from harness.metric import Metric
+from harness.output import Chosen
+
+
+def record(row: Row) -> Doc:
+    """The query with each entity of the passage in the blank; several may be right."""
+    story, *highlights = row["passage"].strip().split("\n@highlight\n")
+    entities = tuple(sorted(set(row["entities"])))
+    answers = tuple(sorted(set(row["answers"])))
+    return Doc(
+        story + "\n\n" + "".join(f"  - {highlight}.\n" for highlight in highlights) + "  -",
+        choices=tuple(row["query"].replace("@placeholder", entity) for entity in entities),
+        targets=tuple(float(entity in answers) for entity in entities) if answers else (),
+        id=f"{row['idx']['passage']}-{row['idx']['query']}",
+        cluster=str(row["idx"]["passage"]),
+        meta={"entities": list(entities), "answers": list(answers)},
+    )
+
+
+def words(text: str) -> list[str]:
+    """SQuAD's normalised words: lower case, no punctuation, no articles."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def word_f1(found: str, gold: str) -> float:
+    """F1 of normalised words counted as a multiset; 1 where both have none. Source: the SQuAD evaluation script."""
+    ours, theirs = words(found), words(gold)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = (Counter(ours) & Counter(theirs)).total()
+    return 2 * shared / (len(ours) + len(theirs))
+
+
+def named(doc: Doc, output: Chosen) -> tuple[str, list[str]]:
+    """The picked entity and the gold ones."""
+    if not doc.meta["answers"]:
+        raise AssayError("no gold answers to measure against", where=doc.id, do="score a labelled split, or read the predictions")
+    return doc.meta["entities"][output.pick], doc.meta["answers"]
+
+
+def entity_f1(doc: Doc, output: Chosen) -> tuple[float]:
+    entity, answers = named(doc, output)
+    return (max(word_f1(entity, answer) for answer in answers),)
+
+
+def entity_match(doc: Doc, output: Chosen) -> tuple[float]:
+    entity, answers = named(doc, output)
+    return (float(any(words(entity) == words(answer) for answer in answers)),)
+
+
+RECORD_F1: Metric[Chosen] = Metric("f1", entity_f1, reads=Chosen, signature="squad|best")
+RECORD_EM: Metric[Chosen] = Metric("em", entity_match, reads=Chosen, signature="squad|best")

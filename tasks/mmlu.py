@@ -1,0 +1,235 @@
+"""MMLU: 57 subjects in four categories, under three protocols that give different numbers.
+
+"lm-eval" (the default) ranks the letters A to D; "continuation" ranks the texts of the choices (both as in lm-eval 0.4.13);
+"helm" lets the model write one token after five exemplars and reads it as a letter (HELM Classic and Lite: five subjects).
+lm-eval's default is no exemplars; the paper and most reports use five, the dev rows in their order (`--shots 5`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.doc import Doc, Row
+from harness.hub import hub
+from harness.metric import Metric
+from harness.metrics.choice import accuracy, accuracy_per
+from harness.output import Said
+from harness.task import Choose, Family, Generate, Layout, Shots, Task, Term, Total, Worked
+
+REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
+CITATION = "Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding, ICLR"
+LETTERS = ("A", "B", "C", "D")
+
+SUBJECTS: Mapping[str, tuple[str, ...]] = {
+    "stem": (
+        "abstract_algebra",
+        "anatomy",
+        "astronomy",
+        "college_biology",
+        "college_chemistry",
+        "college_computer_science",
+        "college_mathematics",
+        "college_physics",
+        "computer_security",
+        "conceptual_physics",
+        "electrical_engineering",
+        "elementary_mathematics",
+        "high_school_biology",
+        "high_school_chemistry",
+        "high_school_computer_science",
+        "high_school_mathematics",
+        "high_school_physics",
+        "high_school_statistics",
+        "machine_learning",
+    ),
+    "humanities": (
+        "formal_logic",
+        "high_school_european_history",
+        "high_school_us_history",
+        "high_school_world_history",
+        "international_law",
+        "jurisprudence",
+        "logical_fallacies",
+        "moral_disputes",
+        "moral_scenarios",
+        "philosophy",
+        "prehistory",
+        "professional_law",
+        "world_religions",
+    ),
+    "social_sciences": (
+        "econometrics",
+        "high_school_geography",
+        "high_school_government_and_politics",
+        "high_school_macroeconomics",
+        "high_school_microeconomics",
+        "high_school_psychology",
+        "human_sexuality",
+        "professional_psychology",
+        "public_relations",
+        "security_studies",
+        "sociology",
+        "us_foreign_policy",
+    ),
+    "other": (
+        "business_ethics",
+        "clinical_knowledge",
+        "college_medicine",
+        "global_facts",
+        "human_aging",
+        "management",
+        "marketing",
+        "medical_genetics",
+        "miscellaneous",
+        "nutrition",
+        "professional_accounting",
+        "professional_medicine",
+        "virology",
+    ),
+}
+"""The subjects of each category, as in the paper's categories.py and lm-eval's groups."""
+
+HELM_SUBJECTS = ("abstract_algebra", "college_chemistry", "computer_security", "econometrics", "us_foreign_policy")
+
+ROW: Row = {
+    "question": " Which planet is the largest? ",
+    "subject": "astronomy",
+    "choices": ["Mars", "Earth", "Jupiter", "Venus"],
+    "answer": 2,
+}
+
+
+def gold(row: Row) -> int | None:
+    """The right choice's index; None where it is hidden (-1)."""
+    answer = row.get("answer")
+    return None if answer is None or answer < 0 else int(answer)
+
+
+def lettered(row: Row) -> str:
+    return "".join(f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=True))
+
+
+def letters(row: Row) -> Doc:
+    return Doc(f"{row['question'].strip()}\n{lettered(row)}Answer:", choices=LETTERS, gold=gold(row))
+
+
+def continuation(row: Row) -> Doc:
+    return Doc(f"Question: {row['question'].strip()}\nAnswer:", choices=tuple(row["choices"]), gold=gold(row))
+
+
+def joint(row: Row) -> Doc:
+    """HELM's multiple_choice_joint: every letter whose text equals the right choice's is right."""
+    index = gold(row)
+    right = () if index is None else (row["choices"][index],)
+    references = tuple(letter for letter, choice in zip(LETTERS, row["choices"], strict=True) if choice in right)
+    return Doc(f"Question: {row['question']}\n{lettered(row)}Answer:", references=references)
+
+
+def is_right_letter(doc: Doc, output: Said) -> tuple[float]:
+    return (float(output.text.strip() in doc.references),)
+
+
+def is_letter(doc: Doc, output: Said) -> bool:
+    return output.text.strip() in LETTERS
+
+
+LETTER_MATCH: Metric[Said] = Metric("exact_match", is_right_letter, reads=Said, parses=is_letter, signature="strip|letter")
+"""HELM's exact match after mapping letters back: anything but a letter is wrong (and counted as unparsed)."""
+
+
+def subject_task(subject: str) -> Task:
+    about = subject.replace("_", " ")
+    return Task(
+        name=f"mmlu/{subject}",
+        rows=hub("cais/mmlu", "all", where={"subject": subject}, revision=REVISION),
+        doc=letters,
+        ask=Choose(),
+        metrics=(accuracy,),
+        split="test",
+        shots=Shots(split="dev", order="first"),
+        layout=Layout(instructions=f"The following are multiple choice questions (with answers) about {about}.\n\n"),
+        protocol="lm-eval",
+        worked=(Worked(ROW, "Which planet is the largest?\nA. Mars\nB. Earth\nC. Jupiter\nD. Venus\nAnswer:", "C"),),
+        about=f"MMLU, {about}: four choices, the letters are ranked.",
+        licence="MIT",
+        citation=CITATION,
+    )
+
+
+def continuation_task(subject: str) -> Task:
+    about = subject.replace("_", " ")
+    return Task(
+        name=f"mmlu/{subject}",
+        rows=hub("cais/mmlu", "all", where={"subject": subject}, revision=REVISION),
+        doc=continuation,
+        ask=Choose(),
+        metrics=(accuracy, accuracy_per("chars")),
+        split="test",
+        shots=Shots(split="dev", order="first"),
+        layout=Layout(instructions=f"The following are questions (with answers) about {about}.\n\n"),
+        protocol="continuation",
+        worked=(Worked(ROW, "Question: Which planet is the largest?\nAnswer:", "Jupiter"),),
+        about=f"MMLU, {about}: four choices, their texts are ranked without being shown.",
+        licence="MIT",
+        citation=CITATION,
+    )
+
+
+def helm_task(subject: str) -> Task:
+    about = subject.replace("_", " ")
+    return Task(
+        name=f"mmlu/{subject}",
+        rows=hub("cais/mmlu", "all", where={"subject": subject}, revision=REVISION),
+        doc=joint,
+        ask=Generate(max_tokens=1),
+        metrics=(LETTER_MATCH,),
+        split="test",
+        shots=Shots(5, split="dev", order="balanced"),
+        layout=Layout(instructions=f"The following are multiple choice questions (with answers) about {about}.\n\n"),
+        protocol="helm",
+        worked=(Worked(ROW, "Question:  Which planet is the largest? \nA. Mars\nB. Earth\nC. Jupiter\nD. Venus\nAnswer:", "C"),),
+        about=f"MMLU, {about}: one token is generated and must be the letter of the right choice.",
+        licence="MIT",
+        citation=CITATION,
+    )
+
+
+EVERY = tuple(subject for subjects in SUBJECTS.values() for subject in sorted(subjects))
+LETTER_TASKS = {subject: subject_task(subject) for subject in EVERY}
+CONTINUATION_TASKS = {subject: continuation_task(subject) for subject in EVERY}
+HELM_TASKS = {subject: helm_task(subject) for subject in HELM_SUBJECTS}
+
+TASKS = (*LETTER_TASKS.values(), *CONTINUATION_TASKS.values(), *HELM_TASKS.values())
+
+
+def total(name: str, tasks: tuple[Task, ...], by_size: bool) -> Total:
+    """The mean over tasks of their main metric: weighted by size (each item counts the same), or plain."""
+    weight = 1.0 if by_size else 1 / len(tasks)
+    return Total(name, tuple(Term(task.full_name, task.metrics[0].name, weight) for task in tasks), by_size)
+
+
+def family(name: str, protocol: str, tasks: Mapping[str, Task], about: str) -> Family:
+    """All 57 subjects of a protocol, with the micro and macro averages and the micro average of each category."""
+    whole = tuple(tasks.values())
+    categories = (total(f"mmlu/{key}@{protocol}", tuple(tasks[s] for s in subjects), True) for key, subjects in SUBJECTS.items())
+    totals = (total(f"mmlu/micro@{protocol}", whole, True), total(f"mmlu/macro@{protocol}", whole, False), *categories)
+    return Family(name, whole, totals, about)
+
+
+def category(key: str) -> Family:
+    """One category under the default protocol, so that it can be asked for alone."""
+    members = tuple(LETTER_TASKS[subject] for subject in SUBJECTS[key])
+    return Family(f"mmlu/{key}", members, (total(f"mmlu/{key}@lm-eval", members, True),), f"MMLU's {key.replace('_', ' ')} subjects.")
+
+
+FAMILIES = (
+    family("mmlu", "lm-eval", LETTER_TASKS, "Knowledge in 57 subjects; letters are ranked. The micro average is the usual number."),
+    family("mmlu@continuation", "continuation", CONTINUATION_TASKS, "MMLU with the texts of the choices ranked instead of letters."),
+    Family(
+        "mmlu@helm",
+        tuple(HELM_TASKS.values()),
+        (total("mmlu/macro@helm", tuple(HELM_TASKS.values()), False),),
+        "HELM's MMLU: five subjects, five exemplars, one generated letter; the macro average.",
+    ),
+    *(category(key) for key in SUBJECTS),
+)
