@@ -7,6 +7,7 @@ readers, and a kill leaves the old index. (DuckDB itself lets one process write,
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -225,10 +226,9 @@ def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
         raise AssayError(f"{found} of {result.get('task')} is not a finite number", where=str(run.path))
     if result["value"] is None:  # nothing to score, as where the labels are hidden
         return
-    names = ("task", "metric", "value", "low", "high", "n", "shots", "signature")
-    evidence = result.get("evidence")
+    names = ("task", "metric", "value", "low", "high", "n", "shots", "signature", "evidence", "purpose")
     values = {name: result.get(name) for name in names}
-    insert(connection, "score", run_id=run.id, **values, main=bool(result.get("main")), evidence=evidence)
+    insert(connection, "score", run_id=run.id, **values, main=bool(result.get("main")), result=json.dumps(result))
 
 
 def load(connection: Any, run: Run, name: str, table: str, columns: str) -> None:

@@ -12,7 +12,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,6 +33,9 @@ def finite(record: Record) -> Record:
         bad += [f"{name}[{at}]" for at, value in enumerate(values) if not math.isfinite(value)]
     if record.correct is not None and not math.isfinite(record.correct):
         bad.append("correct")
+    if not math.isfinite(record.seconds):
+        bad.append("seconds")
+        record = replace(record, seconds=0.0)
     if not bad:
         return replace(record, output=output)
     reason = f"nonfinite: {', '.join(bad[:3])}" + (f"; {record.error}" if record.error else "")
@@ -58,8 +61,7 @@ def encode(value: Mapping[str, Any], where: str) -> bytes:
 
 def encode_record(record: Record) -> bytes:
     """One journal line. Raises AssayError where the record has no JSON form."""
-    fields = ("task", "item", "status", "output", "stats", "correct", "error", "logical")
-    return encode({name: getattr(record, name) for name in fields}, f"{record.task} {record.item}")
+    return encode({field.name: getattr(record, field.name) for field in fields(record)}, f"{record.task} {record.item}")
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
@@ -90,6 +92,9 @@ def decode_record(value: Mapping[str, Any]) -> Record:
         correct=None if value["correct"] is None else float(value["correct"]),
         error=str(value["error"]),
         logical=int(value["logical"]),
+        computed=int(value["computed"]),
+        cached=int(value["cached"]),
+        seconds=float(value["seconds"]),
     )
 
 
@@ -147,12 +152,17 @@ def sound_size(path: Path) -> int:
 
 
 def final(records: Iterable[Record]) -> dict[Key, Record]:
-    """One record per item: the last that is no error, else the last."""
+    """One record per item: the last that is no error, else the last. What it cost is summed over its attempts."""
     kept: dict[Key, Record] = {}
     for record in records:
         key = (record.task, record.item)
-        if record.status != "error" or key not in kept or kept[key].status == "error":
-            kept[key] = record
+        before = kept.get(key)
+        if before is not None:
+            worse = record.status == "error" and before.status != "error"
+            best = before if worse else record
+            computed, cached = before.computed + record.computed, before.cached + record.cached
+            record = replace(best, computed=computed, cached=cached, seconds=before.seconds + record.seconds)
+        kept[key] = record
     return kept
 
 

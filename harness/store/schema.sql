@@ -24,7 +24,8 @@ CREATE TABLE run_task (
 CREATE TABLE score (
     run_id VARCHAR NOT NULL, task VARCHAR NOT NULL, metric VARCHAR NOT NULL,
     value DOUBLE NOT NULL CHECK (isfinite(value)), low DOUBLE CHECK (isfinite(low)), high DOUBLE CHECK (isfinite(high)),
-    n BIGINT, shots BIGINT, signature VARCHAR, main BOOLEAN NOT NULL, evidence VARCHAR
+    n BIGINT, shots BIGINT, signature VARCHAR, main BOOLEAN NOT NULL, evidence VARCHAR, purpose VARCHAR,
+    result VARCHAR NOT NULL         -- the whole result as JSON
 );
 
 CREATE TABLE sample (
@@ -60,12 +61,12 @@ SELECT run_id, task, metric, item_id, item_group, stats FROM item_stat;
 -- Per model and task the latest complete run made for release, on all items, none of them in error; its main metric.
 CREATE VIEW leaderboard AS
 SELECT r.model, r.model_digest, s.task, s.metric, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, r.engine,
-       r.run_id, r.created_at
+       r.run_id, r.created_at, s.result
 FROM score s
 JOIN run r USING (run_id)
 LEFT JOIN run_task t USING (run_id, task)
-WHERE s.main AND r.status = 'complete' AND r.purpose = 'release'
-  AND coalesce(s.evidence, r.evidence) = 'complete' AND r.evidence = 'complete' AND coalesce(t.errors, 0) = 0
+WHERE s.main AND r.status = 'complete' AND coalesce(s.purpose, r.purpose) = 'release'
+  AND coalesce(s.evidence, r.evidence) = 'complete' AND coalesce(t.errors, 0) = 0
 QUALIFY row_number() OVER (PARTITION BY r.model_digest, s.task ORDER BY r.created_at DESC, r.run_id DESC, s.metric) = 1;
 
 CREATE VIEW tuning AS

@@ -17,6 +17,7 @@ from harness.store.journal import Key
 
 ITEM_FIELDS = ("task", "id", "group", "cluster", "prompt", "choices", "gold", "doc", "shots", "key")
 LISTS = ("choices", "shots")
+COUNTS = ("logical", "computed", "cached")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
             "correct": pyarrow.array([record.correct for _, record in rows], number),
             "status": pyarrow.array([record.status for _, record in rows], text),
             "error": pyarrow.array([printable(record.error) for _, record in rows], text),
-            "logical": pyarrow.array([record.logical for _, record in rows], pyarrow.int64()),
+            **{name: pyarrow.array([getattr(record, name) for _, record in rows], pyarrow.int64()) for name in COUNTS},
+            "seconds": pyarrow.array([record.seconds for _, record in rows], number),
             "record": pyarrow.array([to_json(record.output, f"{item.task} {item.id}").decode() for item, record in rows], text),
         }
     )
@@ -168,9 +170,9 @@ def records_of(samples: Any, stats: Mapping[Key, StatTable]) -> tuple[Record, ..
     for (task, metric), table in stats.items():
         for item, values in zip(table.item_ids, table.stats.tolist(), strict=True):
             by_item.setdefault((task, item), {})[metric] = tuple(values)
-    names = ("task", "item_id", "status", "record", "correct", "error", "logical")
+    names = ("task", "item_id", "status", "record", "correct", "error", *COUNTS, "seconds")
     columns = samples.select(list(names)).to_pydict()
     return tuple(
-        Record(task, item, status, json.loads(output), by_item.get((task, item), {}), correct, error, logical)
-        for task, item, status, output, correct, error, logical in zip(*(columns[name] for name in names), strict=True)
+        Record(task, item, status, json.loads(output), by_item.get((task, item), {}), *rest)
+        for task, item, status, output, *rest in zip(*(columns[name] for name in names), strict=True)
     )
