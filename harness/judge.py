@@ -94,7 +94,9 @@ def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]
         except Exception as error:  # the author's code may raise anything
             raise AssayError(f"{type(error).__name__}: {error}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}") from error
         if not values or not all(map(math.isfinite, values)):
-            raise AssayError(f"gave {values}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}", do="measure must give finite numbers")
+            raise AssayError(
+                f"gave {values}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}", do="measure must give finite numbers"
+            )
         stats[metric.name] = values
     return stats
 

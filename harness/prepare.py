@@ -104,7 +104,9 @@ def exemplar_pool(task: Task, count: int, access: Access) -> tuple[list[Doc], Ro
     try:
         rows = load(task, split, access)
     except AssayError as error:
-        raise AssayError(f"{count} shots need the split {split!r}: {error.what}", where=error.where, do=error.do or "run with --shots 0") from None
+        raise AssayError(
+            f"{count} shots need the split {split!r}: {error.what}", where=error.where, do=error.do or "run with --shots 0"
+        ) from None
     return named([read_doc(task, row, split, number) for number, row in enumerate(rows.rows)], task), rows
 
 
@@ -164,9 +166,7 @@ def build_items(
                 do="use a model with a longer context",
             )
     prior = calibration(task, docs, tokenizer)
-    return tuple(
-        build_item(task, doc, pairs[n][0], cuts[n], shown[n], count, prior[n], positions, tokenizer) for n, doc in enumerate(docs)
-    )
+    return tuple(build_item(task, doc, pairs[n][0], cuts[n], shown[n], count, prior[n], positions, tokenizer) for n, doc in enumerate(docs))
 
 
 def needed(cut: Cut) -> int:

@@ -47,3 +47,8 @@ class Record:
     error: str = ""
     logical: int = 0
     """Tokens if every continuation were a full prompt of its own."""
+    computed: int = 0
+    """Tokens that went through the model since the record before, so that sums over a run, resumed or not, are its tokens."""
+    cached: int = 0
+    seconds: float = 0.0
+    """Time since the record before."""

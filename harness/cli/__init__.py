@@ -1,1 +1,64 @@
-"""The command line: one function per verb, no logic."""
+"""The command line: one function per verb, no logic.
+
+Commands of other packages (tune, study, board) come through the entry-point group `assay.commands` and load when they are used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+import typer
+
+from harness.cli import running, stored, tasking
+from harness.cli.console import err, print_json
+from harness.errors import AssayError
+
+GROUP = "assay.commands"
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Scores language models and says, honestly, whether one is better or worse than another.",
+)
+
+
+@app.callback()
+def root() -> None:
+    pass
+
+
+for module in (running, tasking, stored):
+    module.register(app)
+
+
+def extend(arguments: Sequence[str]) -> None:
+    """Add the command that is asked for, or all of them where the list is wanted; others stay unloaded."""
+    asked = arguments[0] if arguments else "--help"
+    for point in metadata.entry_points(group=GROUP):
+        if asked in (point.name, "--help", "-h"):
+            app.command(point.name)(point.load())
+
+
+def main() -> None:
+    """Run the command; every foreseen error is one line on stderr and the exit code of the contract."""
+    try:
+        extend(sys.argv[1:])
+        app()
+    except AssayError as error:
+        if "--json" in sys.argv:
+            print_json({"error": str(error), "exit_code": error.exit_code})
+        err().print(f"[bold red]assay:[/] {rich_safe(str(error))}", soft_wrap=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def rich_safe(text: str) -> str:
+    """Text from files and models is never read as markup; control characters are shown as spaces."""
+    return "".join(character if character.isprintable() else " " for character in text).replace("[", "\\[")

@@ -1,0 +1,108 @@
+"""stdout is data, stderr is progress. On a terminal a bar with rate and time left; elsewhere plain lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+
+from harness.provenance import clock
+from harness.run import Unwatched, Watch
+
+PLAIN_SECONDS = 10.0
+
+
+def err() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def out() -> Console:
+    """Tables never wrap into ruin when piped: a pipe is as wide as the data."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def print_json(value: Any) -> None:
+    """Exactly one JSON object on stdout; NaN is refused."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+class Bars:
+    """A progress bar per task: items done, rate in items and tokens, time left."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.current: TaskID | None = None
+        self.head = progress.add_task("", total=None, rate="")
+        self.tokens, self.items, self.started = 0, 0, clock()
+
+    def stage(self, text: str) -> None:
+        self.progress.update(self.head, description=text, visible=True)
+
+    def begin(self, task: str, items: int, done: int) -> None:
+        self.progress.update(self.head, visible=False)
+        self.current = self.progress.add_task(task, total=items, completed=done, rate="")
+        self.tokens, self.items, self.started = 0, 0, clock()
+
+    def advance(self, items: int, tokens: int) -> None:
+        self.tokens += tokens
+        self.items += items
+        elapsed = max(clock() - self.started, 1e-6)
+        if self.current is not None:
+            rate = f"{self.items / elapsed:.1f} items/s  {self.tokens / elapsed:,.0f} tokens/s"
+            self.progress.update(self.current, advance=items, rate=rate)
+
+
+class Lines:
+    """Plain lines for logs: one when a task begins, one every ten seconds."""
+
+    def __init__(self) -> None:
+        self.task, self.total, self.done, self.fresh, self.tokens = "", 0, 0, 0, 0
+        self.started = self.said = clock()
+
+    def stage(self, text: str) -> None:
+        if clock() - self.said > 2:
+            self.say(text)
+
+    def begin(self, task: str, items: int, done: int) -> None:
+        self.task, self.total, self.done, self.fresh, self.tokens = task, items, done, 0, 0
+        self.started = clock()
+        self.say(f"{task}: {items} items" + (f", {done} already done" if done else ""))
+
+    def advance(self, items: int, tokens: int) -> None:
+        self.done += items
+        self.fresh += items
+        self.tokens += tokens
+        if clock() - self.said >= PLAIN_SECONDS:
+            rate = self.fresh / max(clock() - self.started, 1e-6)
+            left = (self.total - self.done) / max(rate, 1e-9)
+            self.say(f"{self.task}: {self.done}/{self.total}, {rate:.1f} items/s, {left:.0f} s left")
+
+    def say(self, text: str) -> None:
+        self.said = clock()
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def watching(quiet: bool = False) -> Iterator[Watch]:
+    """The watch that suits stderr."""
+    if quiet:
+        yield Unwatched()
+    elif not sys.stderr.isatty():
+        yield Lines()
+    else:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=err(), transient=False) as progress:
+            yield Bars(progress)

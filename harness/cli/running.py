@@ -1,0 +1,173 @@
+"""assay run, resume, demo, doctor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.console import out, print_json, watching
+from harness.doctor import examine
+from harness.errors import AssayError
+from harness.plan import Plan
+from harness.provenance import Surroundings, surroundings
+from harness.report import notes, results_table
+from harness.run import evaluate, resume
+from harness.store import Run, find_run, read_run
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
+Results = Annotated[Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run_command)
+    app.command("resume")(resume_command)
+    app.command("demo")(demo_command)
+    app.command("doctor")(doctor_command)
+
+
+def place_of(results: Path | None) -> Surroundings:
+    place = surroundings()
+    return place if results is None else replace(place, results=results)
+
+
+def run_command(
+    model: Annotated[str, typer.Option(help="A local folder, a hub id, or builtin:smollm2-135m.")],
+    tasks: Annotated[str, typer.Option(help="Names, files or module:NAME, separated by commas.")],
+    shots: Annotated[int | None, typer.Option(help="Exemplars per prompt. [default: the task's own]")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N items of each task; such scores are never ranked.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes exemplars and sampling.")] = 0,
+    split: Annotated[str, typer.Option(help="Score this split instead of the task's own.")] = "",
+    engine: Annotated[str, typer.Option(help="auto, vllm, hf, or an installed engine.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    adapter: Annotated[str, typer.Option(help="A PEFT adapter's folder, put on the model.")] = "",
+    revision: Annotated[str, typer.Option(help="Revision of a hub model.")] = "",
+    chat: Annotated[bool, typer.Option("--chat", help="Render through the model's chat template.")] = False,
+    drop_shots: Annotated[bool, typer.Option("--drop-shots", help="Leave out exemplars where a prompt does not fit.")] = False,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Use splits that are not whole; marked as partial.")] = False,
+    batch: Annotated[int | None, typer.Option(help="Largest batch of the engine. [default: chosen]")] = None,
+    budget: Annotated[float | None, typer.Option(help="GiB for the engine's caches. [default: chosen]")] = None,
+    tensor_parallel: Annotated[int, typer.Option(help="GPUs that share one model (vLLM).")] = 1,
+    pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages of one model (vLLM).")] = 1,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on tasks.
+
+    [dim]assay run --model builtin:smollm2-135m --tasks glue/rte,mmlu/anatomy[/dim]
+    """
+    plan = Plan(
+        model=model,
+        tasks=tuple(name for name in tasks.split(",") if name.strip()),
+        adapter=adapter,
+        revision=revision,
+        shots=shots,
+        limit=limit,
+        seed=seed,
+        split=split,
+        chat=chat,
+        drop_shots=drop_shots,
+        allow_partial=allow_partial,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        batch=batch,
+        budget=None if budget is None else int(budget * 2**30),
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+    )
+    place = place_of(results)
+    with watching() as watch:
+        bundle = evaluate(plan, place, watch)
+    print_run(read_run(bundle), place, as_json)
+
+
+def resume_command(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Finish an interrupted run; nothing that is done is asked again.
+
+    [dim]assay resume 20261123-2015[/dim]
+    """
+    place = place_of(results)
+    with watching() as watch:
+        bundle = resume(find_run(place.results, run), place, watch)
+    print_run(read_run(bundle), place, as_json)
+
+
+def demo_command(results: Results = None, as_json: Json = False) -> None:
+    """Score the built-in model on the embedded smoke suite: the whole way, in about a minute.
+
+    [dim]assay demo[/dim]
+    """
+    place = place_of(results)
+    with watching() as watch:
+        bundle = evaluate(Plan(model="builtin:smollm2-135m", tasks=("smoke",), engine="hf"), place, watch)
+    print_run(read_run(bundle), place, as_json)
+    if not as_json:
+        out().print("Next: [bold]assay tasks[/] lists real benchmarks; with data in $ASSAY_DATA or from the hub, try")
+        out().print("  [bold]assay run --model builtin:smollm2-135m --tasks glue/rte,superglue/copa,mmlu/anatomy --limit 100[/]")
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """The contract's object for a finished run."""
+    summary, manifest = run.summary(), run.manifest
+    return {
+        "run": manifest["run"],
+        "model": manifest["model"],
+        "engine": manifest["engine"]["name"],
+        "engine_facts": {**manifest["engine"], **summary["engine"]},
+        "purpose": manifest["purpose"],
+        "evidence": manifest["evidence"],
+        "results": summary["results"],
+        "tokens": summary["tokens"],
+        "seconds": summary["seconds"],
+        "bundle": str(run.path),
+    }
+
+
+def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
+    if as_json:
+        print_json(run_json(run))
+        return
+    summary, manifest, console = run.summary(), run.manifest, out()
+    model = manifest["model"]
+    console.print(f"[bold]{model['name']}[/]  {model['parameters'] / 1e6:,.0f}M parameters  digest {model['digest'][:12]}")
+    console.print(f"engine {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim")
+    console.print(results_table(summary["results"]))
+    console.print()
+    for note in notes(manifest, summary["results"]):
+        console.print(note, style="yellow", markup=False)
+    tokens = summary["tokens"]
+    shared = tokens["logical"] / max(tokens["computed"], 1)
+    console.print(
+        f"{tokens['computed']:,} tokens computed of {tokens['logical']:,} logical ({shared:.1f}x shared), "
+        f"{summary['seconds']['engine']:.0f} s",
+        style="dim",
+    )
+    console.print(f"run {manifest['run']} in {run.path}, index {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True)
+
+
+def doctor_command(as_json: Json = False) -> None:
+    """Look for what would break a run, and name the remedy.
+
+    [dim]assay doctor[/dim]
+    """
+    findings = examine()
+    broken = [finding for finding in findings if finding.level == "broken"]
+    if as_json:
+        print_json({"findings": [{"level": f.level, "what": f.what, "remedy": f.remedy} for f in findings], "broken": len(broken)})
+    else:
+        console = out()
+        signs = {"ok": "[green]ok    [/]", "warn": "[yellow]warn  [/]", "broken": "[red]broken[/]"}
+        for finding in findings:
+            console.print(f"{signs[finding.level]} {finding.what}", soft_wrap=True)
+            if finding.remedy:
+                console.print(f"       → {finding.remedy}", soft_wrap=True)
+    if broken:
+        raise AssayError(f"{len(broken)} of {len(findings)} checks found something broken", do="apply the remedies above")

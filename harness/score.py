@@ -1,0 +1,159 @@
+"""Stored statistics become scores: one number per task and metric with its interval, and the families' totals."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.catalog import select
+from harness.metric import Codes, Metric
+from harness.prepare import PreparedTask
+from harness.record import Item
+from harness.source import Access
+from harness.stats.interval import Interval, Part, score_interval, total_interval
+from harness.store import Run, StatTable
+from harness.task import Choose, Generate, Perplexity, Regress, Task, Total
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A task as scores need it: its metrics, its facts from the manifest and its planned items."""
+
+    task: Task
+    facts: Mapping[str, Any]
+    items: Sequence[Item]
+
+
+def scored_of(prepared: PreparedTask) -> Scored:
+    return Scored(prepared.task, prepared.facts, [each.item for each in prepared.items])
+
+
+Tables = Mapping[tuple[str, str], StatTable]
+
+
+def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, engine: str) -> list[dict[str, Any]]:
+    """The results of a run, in the form of the contract (DESIGN section 5). Tasks with hidden labels have none."""
+    results, found = [], {}
+    for scored in tasks:
+        for position, metric in enumerate(scored.task.metrics):
+            table = tables.get((scored.task.full_name, metric.name))
+            if table is None:
+                continue
+            part = part_of(metric, table)
+            found[scored.task.full_name, metric.name] = part
+            interval = score_interval(*part)
+            results.append(task_result(scored, metric, interval, engine, main=position == 0))
+    for total in totals:
+        if all((term.task, term.metric) in found for term in total.terms):
+            interval = total_interval(total, {term: found[term.task, term.metric] for term in total.terms})
+            members = [scored for scored in tasks if any(term.task == scored.task.full_name for term in total.terms)]
+            results.append(total_result(total, interval, members, engine))
+    return results
+
+
+def part_of(metric: Metric[Any], table: StatTable) -> Part:
+    return Part(metric, table.stats, codes(table.groups), codes(table.clusters))
+
+
+def codes(names: Sequence[str]) -> Codes:
+    """Names as consecutive integers."""
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+
+
+def number(value: float | None) -> float | None:
+    """A finite number, or None where the score cannot be computed; NaN never enters a store."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine: str, main: bool) -> dict[str, Any]:
+    facts = scored.facts
+    return {
+        "task": scored.task.full_name,
+        "metric": metric.name,
+        "value": number(interval.value),
+        "low": number(interval.low),
+        "high": number(interval.high),
+        "n": interval.n,
+        "shots": facts["shots"],
+        "signature": signature(scored, metric, engine),
+        "main": main,
+        "better": metric.better,
+        "method": interval.method,
+        "evidence": facts["evidence"],
+        "purpose": facts["purpose"],
+        **baselines(scored.task, scored.items),
+    }
+
+
+def total_result(total: Total, interval: Interval, members: Sequence[Scored], engine: str) -> dict[str, Any]:
+    evidence = [scored.facts["evidence"] for scored in members]
+    shots = {scored.facts["shots"] for scored in members}
+    return {
+        "task": total.name,
+        "metric": "total",
+        "value": number(interval.value),
+        "low": number(interval.low),
+        "high": number(interval.high),
+        "n": interval.n,
+        "shots": shots.pop() if len(shots) == 1 else None,
+        "signature": f"{total.name}|total of {len(members)} tasks|{'by size' if total.by_size else 'equal weights'}|engine:{engine}",
+        "main": True,
+        "better": "higher",
+        "method": interval.method,
+        "evidence": next((word for word in ("partial", "limited") if word in evidence), "complete"),
+        "purpose": members[0].facts["purpose"],
+    }
+
+
+def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
+    """Everything that a number depends on, in one line that travels with it (sacrebleu's idea)."""
+    facts = scored.facts
+    parts = [
+        scored.task.full_name,
+        f"v{facts['version']}",
+        f"split:{facts['split']}",
+        f"shots:{facts['shots']}{' ' + facts['shots_order'] if facts['shots_order'] else ''}",
+        f"ask:{short_ask(scored.task)}",
+        f"metric:{metric.signature or metric.name}",
+        f"n:{facts['items']}",
+        f"engine:{engine}",
+    ]
+    return "|".join(parts)
+
+
+def short_ask(task: Task) -> str:
+    match task.ask:
+        case Choose() as ask:
+            return f"choose {ask.normalize}" + (" calibrated" if ask.calibrate is not None else "")
+        case Regress():
+            return "regress"
+        case Perplexity():
+            return "perplexity"
+        case Generate() as ask:
+            return f"generate {ask.max_tokens}" + (f" t={ask.temperature:g}x{ask.samples}" if ask.temperature else "")
+
+
+def baselines(task: Task, items: Sequence[Item]) -> dict[str, float]:
+    """Accuracy of a uniform guess and of always naming the most frequent answer text; only for choices with one gold each."""
+    if not isinstance(task.ask, Choose) or not items or any("gold" not in item.doc for item in items):
+        return {}
+    chance = math.fsum(1 / len(item.choices) for item in items) / len(items)
+    same = len({item.choices for item in items}) == 1
+    share = Counter(item.doc["gold"] for item in items).most_common(1)[0][1] / len(items) if same else None
+    return {"chance": chance} | ({"majority": share} if share is not None else {})
+
+
+def rescore(run: Run, access: Access) -> list[dict[str, Any]]:
+    """The results that a stored run's statistics give now, without the model. Raises AssayError where a task is unknown."""
+    selection = select(tuple(run.manifest["plan"]["tasks"]), access)
+    items: dict[str, list[Item]] = defaultdict(list)
+    for item in run.items():
+        items[item.task].append(item)
+    facts = {task["name"]: task for task in run.manifest["tasks"]}
+    scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks]
+    return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"])
