@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.errors import AssayError
 from tuners.method import Module, Trainable
-from tuners.select import blocks
+from tuners.selection import blocks
 
 KIND = "BOTTLENECK"
 NAME = "bottleneck"
@@ -109,7 +109,7 @@ def build(width: int, inner: int, shape: Shape) -> Module:
     """The adapter's module; built in a function because torch is imported only where it is needed."""
     import torch
 
-    class Bottleneck(torch.nn.Module):
+    class Bottleneck(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
         def __init__(self) -> None:
             super().__init__()
             self.down = torch.nn.Linear(width, inner)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from harness.errors import AssayError
-from tuners import bottleneck, select
+from tuners import bottleneck, selection
 from tuners.method import Module
 from tuners.peft_method import one_line, quiet, say_sparse_unchecked
 
@@ -20,8 +20,8 @@ def attach(model: Module, directory: Path) -> Module:
     if not config.is_file():
         raise AssayError("no adapter_config.json", where=str(directory), do="name the folder that tuning wrote")
     kind = json.loads(config.read_text()).get("peft_type")
-    if kind == select.KIND:
-        return select.attach_selected(model, directory)
+    if kind == selection.KIND:
+        return selection.attach_selected(model, directory)
     if kind == bottleneck.KIND:
         return bottleneck.attach_bottleneck(model, directory)
     import peft

@@ -4,7 +4,7 @@ from typing import Any
 
 from harness.errors import AssayError
 from tuners.method import Method, Trainable
-from tuners.select import select
+from tuners.selection import select
 
 
 def prepare(model: Any) -> Trainable:

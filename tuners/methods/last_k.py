@@ -4,7 +4,7 @@ from typing import Any
 
 from harness.errors import AssayError
 from tuners.method import Method, Trainable
-from tuners.select import blocks, select
+from tuners.selection import blocks, select
 
 
 def prepare(model: Any, layers: int = 4) -> Trainable:

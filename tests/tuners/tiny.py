@@ -1,0 +1,40 @@
+"""Tiny random models and examples that every tuners test shares."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tuners.batches import Example
+
+VOCABULARY = 64
+
+
+def tiny_llama(biases: bool = False, seed: int = 0, layers: int = 2) -> Any:
+    """A random two-layer Llama with weights large enough that every change shows in the logits."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        attention_bias=biases,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config).eval()
+
+
+def tiny_examples(count: int = 16, seed: int = 0) -> list[Example]:
+    """Random prompts of 4 to 9 ids whose answer, 1 to 3 ids, is the prompt's first ids."""
+    draw = random.Random(seed)
+    made = []
+    for _ in range(count):
+        prompt = [draw.randrange(VOCABULARY) for _ in range(draw.randint(4, 9))]
+        made.append(Example((*prompt, *prompt[: draw.randint(1, 3)]), len(prompt)))
+    return made

@@ -1,0 +1,246 @@
+"""The one training loop: AdamW, cosine with warm-up, clipping, accumulation normalised by loss tokens, exact budgets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import AssayError
+from tuners.batches import Example, Step, digest_steps, pad
+from tuners.loss import answer_logits, in_batches, summed_kl, summed_loss
+from tuners.memory import forget_peak, peak_memory
+from tuners.method import Module, Tensor, Trainable
+from tuners.state import Position, read_checkpoint, write_checkpoint
+
+Status = Literal["done", "diverged", "stopped"]
+"""done: the whole budget. diverged: a loss or gradient that is no number, or an exploded loss. stopped: a bound was reached."""
+
+PATIENCE = 3
+"""Steps in a row with an exploded loss that end a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to train. `warmup` is a fraction of the steps; the schedule is that of transformers' cosine_with_warmup.
+
+    `micro` examples go through the model at once; gradients add up over a step and are divided by its loss tokens.
+    """
+
+    lr: float
+    micro: int = 8
+    warmup: float = 0.1
+    clip: float = 1.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    seed: int = 0
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0: none."""
+    gradient_checkpointing: bool = False
+    precision: Literal["no", "bf16"] = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What mitigations add. `penalty()`: once a step, on the parameters. `kl`: weight of KL(base || tuned) on the target's loss
+    positions. `replay`: weight of the replayed examples' mean loss. `stop(step)`: whether to end after that step.
+    """
+
+    penalty: Callable[[], Tensor] | None = None
+    kl: float = 0.0
+    replay: float = 1.0
+    stop: Callable[[int], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After a step: mean loss of its target tokens (nats), learning rate, tokens processed a second, seconds left."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    rate: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run did. `losses` and `rates` by step; `loss_tokens` and `processed_tokens` of the steps that were taken."""
+
+    status: Status
+    steps: int
+    losses: tuple[float, ...]
+    rates: tuple[float, ...]
+    loss_tokens: int
+    processed_tokens: int
+    seconds: float
+    peak_memory: int
+    """Bytes: of the GPU where there is one, else the process's resident set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What stays the same from step to step."""
+
+    accelerator: Any
+    model: Module
+    head: Module
+    optimizer: Any
+    trainable: Trainable
+    recipe: Recipe
+    extras: Extras
+
+
+def train(
+    trainable: Trainable,
+    steps: Sequence[Step],
+    recipe: Recipe,
+    extras: Extras = Extras(),
+    directory: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Trained:
+    """Train in place. With a `directory`, checkpoints are written there and a broken run goes on where it stood, to the same
+    result bit for bit on a CPU. A run that diverges ends with that status; its parameters are not to be used.
+    """
+    loop = open_loop(trainable, recipe, extras)
+    plan = digest_plan(steps, recipe, trainable)
+    position = read_checkpoint(directory, plan, trainable, loop.optimizer) if directory else Position(0, plan)
+    sizes = [sum(len(example.ids) for example in (*step.target, *step.replay)) for step in steps]
+    ceiling = 2 * math.log(trainable.model.config.get_text_config().vocab_size)
+    first, before, began = position.step, position.seconds, time.monotonic()
+    forget_peak()
+    status: Status = "done"
+    while position.step < len(steps) and status == "done":
+        lr = recipe.lr * schedule(position.step, len(steps), recipe.warmup)
+        loss, norm = take_step(loop, steps[position.step], lr, position.step + 1)
+        position = advance(position, loss, lr, before + time.monotonic() - began, ceiling)
+        pace = (time.monotonic() - began) / sum(sizes[first : position.step])
+        report(Progress(position.step, len(steps), loss, lr, 1 / pace, pace * sum(sizes[position.step :])))
+        if not math.isfinite(loss + norm) or position.high >= PATIENCE:
+            status = "diverged"
+        elif extras.stop is not None and extras.stop(position.step):
+            status = "stopped"
+        elif directory and recipe.checkpoint_every and position.step % recipe.checkpoint_every == 0:
+            write_checkpoint(directory, position, trainable, loop.optimizer, loop.accelerator.is_main_process)
+    loss_tokens = sum(example.loss_tokens for step in steps[: position.step] for example in step.target)
+    return Trained(
+        status, position.step, position.losses, position.rates, loss_tokens, sum(sizes[: position.step]), position.seconds, peak_memory()
+    )
+
+
+def advance(position: Position, loss: float, lr: float, seconds: float, ceiling: float) -> Position:
+    """One step further. A loss is high above `ceiling`, twice that of a uniform guess, and three times the first loss."""
+    high = position.high + 1 if loss > ceiling and loss > 3 * (*position.losses, loss)[0] else 0
+    losses, rates = (*position.losses, loss), (*position.rates, lr)
+    return replace(position, step=position.step + 1, losses=losses, rates=rates, seconds=seconds, high=high)
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """The factor of the learning rate at a step, from 0: linear warm-up, then half a cosine.
+
+    Source: transformers.optimization.get_cosine_schedule_with_warmup, whose first step with warm-up has rate 0.
+    """
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return step / max(1, rising)
+    return max(0.0, 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))))
+
+
+def digest_plan(steps: Sequence[Step], recipe: Recipe, trainable: Trainable) -> str:
+    """Hash of what a checkpoint must agree with: the steps, the recipe, and what is trained."""
+    parts = [digest_steps(steps), asdict(recipe), {name: list(value.shape) for name, value in trainable.trained.items()}]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
+    """The model on its device, sharded where `accelerate launch` says so, with its optimizer."""
+    import torch
+    from accelerate import Accelerator
+
+    if recipe.gradient_checkpointing:
+        if "PREFIX_TUNING" in str(getattr(trainable.model, "peft_type", "")):
+            raise AssayError("prefix tuning keeps a cache, which gradient checkpointing drops", do="train without gradient checkpointing")
+        trainable.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    head = trainable.model.get_output_embeddings()
+    torch.manual_seed(recipe.seed)
+    accelerator = Accelerator(mixed_precision=recipe.precision)
+    model = accelerator.prepare_model(trainable.model)
+    model.train()
+    values = list(trainable.trained.values())
+    # Fused is the fastest on CPU and GPU alike, and what Trainer takes.
+    optimizer = torch.optim.AdamW(values, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+    return Loop(accelerator, model, head, optimizer, trainable, recipe, extras)
+
+
+def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, float]:
+    """One optimizer step. Gives the mean loss of the target tokens and the norm of the gradient before clipping.
+
+    Nothing moves where either is no finite number.
+    """
+    import torch
+
+    values = list(loop.trainable.trained.values())
+    for group in loop.optimizer.param_groups:
+        group["lr"] = lr
+    passes = share(loop, step)
+    total = torch.zeros((), device=loop.accelerator.device)
+    for index, (examples, weight, is_target) in enumerate(passes):
+        last = index == len(passes) - 1
+        with nullcontext() if last else loop.accelerator.no_sync(loop.model):
+            loss, extra = forward(loop, examples, is_target)
+            whole = weight * (loss + extra)
+            if last:
+                whole = whole + own_terms(loop)
+            loop.accelerator.backward(whole)
+        if is_target:
+            total += weight * loss.detach()
+    mean = float(loop.accelerator.reduce(total, reduction="mean"))
+    norm = float(torch.nn.utils.clip_grad_norm_(values, loop.recipe.clip or math.inf))
+    if math.isfinite(mean + norm):
+        loop.optimizer.step()
+        loop.trainable.after_step(number)
+    loop.optimizer.zero_grad(set_to_none=True)
+    return mean, norm
+
+
+def share(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float, bool]]:
+    """This process's forward passes: examples, the weight of their summed loss, and whether they are the target's.
+
+    Gradients are averaged over processes, hence the factor. A process without examples takes part with weight 0.
+    """
+    world, rank = loop.accelerator.num_processes, loop.accelerator.process_index
+    passes: list[tuple[Sequence[Example], float, bool]] = []
+    for examples, scale, is_target in ((step.target, 1.0, True), (step.replay, loop.extras.replay, False)):
+        if not examples:
+            continue
+        weight = scale * world / sum(example.loss_tokens for example in examples)
+        mine = examples[rank::world]
+        passes += [(group, weight, is_target) for group in in_batches(mine, loop.recipe.micro)] or [(examples[:1], 0.0, is_target)]
+    return passes
+
+
+def forward(loop: Loop, examples: Sequence[Example], is_target: bool) -> tuple[Tensor, Tensor | float]:
+    """Summed loss, and summed KL from the base where it is asked for."""
+    import torch
+
+    batch = pad(examples, loop.accelerator.device)
+    base = None
+    if is_target and loop.extras.kl:
+        with torch.no_grad(), loop.trainable.reference():
+            base = answer_logits(loop.model, loop.head, batch)
+    logits = answer_logits(loop.model, loop.head, batch)
+    extra = loop.extras.kl * summed_kl(base, logits) if base is not None else 0.0
+    return summed_loss(logits, batch.targets), extra
+
+
+def own_terms(loop: Loop) -> Tensor | float:
+    """Loss terms on the parameters themselves: the mitigation's and the method's."""
+    terms = (loop.extras.penalty, loop.trainable.penalty)
+    return sum((term() for term in terms if term is not None), 0.0)
