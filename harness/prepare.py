@@ -14,7 +14,7 @@ from harness.errors import AssayError
 from harness.plan import Plan
 from harness.prompt import render, render_chat
 from harness.record import Item
-from harness.request import GenRequest, ScoreGroup, TokenIds, digest_ids
+from harness.request import GenRequest, ScoreGroup, digest_ids
 from harness.shots import Exemplars, choose_exemplars
 from harness.source import Access, Rows
 from harness.task import Choose, Generate, Perplexity, Task
@@ -166,7 +166,9 @@ def build_items(
                 do="use a model with a longer context",
             )
     prior = calibration(task, docs, tokenizer)
-    return tuple(build_item(task, doc, pairs[n][0], cuts[n], shown[n], count, prior[n], positions, tokenizer) for n, doc in enumerate(docs))
+    return tuple(
+        build_item(task, doc, pairs[n][0], cuts[n], shown[n], prior[n], positions, count - len(shown[n])) for n, doc in enumerate(docs)
+    )
 
 
 def needed(cut: Cut) -> int:
@@ -197,15 +199,7 @@ def calibration(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer) -> list[C
 
 
 def build_item(
-    task: Task,
-    doc: Doc,
-    prompt: str,
-    cut: Cut,
-    shown: tuple[Doc, ...],
-    count: int,
-    prior: Cut | None,
-    positions: int,
-    tokenizer: Tokenizer,
+    task: Task, doc: Doc, prompt: str, cut: Cut, shown: tuple[Doc, ...], prior: Cut | None, positions: int, dropped: int
 ) -> PreparedItem:
     requests: tuple[Request, ...]
     match task.ask:
@@ -228,7 +222,7 @@ def build_item(
         prompt=prompt,
         choices=doc.choices,
         gold=doc.answer if doc.labelled else "",
-        doc=extras(doc, cut.moved, count - len(shown)),
+        doc=extras(doc, cut.moved, dropped),
         shots=tuple(exemplar.id for exemplar in shown),
         key=digest_ids(cut.context, *cut.continuations),
     )
@@ -280,8 +274,3 @@ def fingerprint(task: Task, split: str, items: Sequence[PreparedItem]) -> str:
         item = prepared.item
         state.update(json.dumps([item.id, item.prompt, item.choices, item.gold, item.group]).encode())
     return state.hexdigest()[:24]
-
-
-def ids_of(request: Request) -> TokenIds:
-    """The ids of a request's context."""
-    return request.prompt if isinstance(request, GenRequest) else request.context
