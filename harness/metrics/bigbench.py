@@ -1,0 +1,278 @@
+"""BIG-bench's own metrics, as its JSON scorer computes them, and the normalised score of the preferred one.
+
+Source: package `bigbench` 1.0.0, api/task_metrics.py, api/json_task.py, models/model_utils.py; T5's evaluation/metrics.py.
+Two of its ways are kept on purpose: ties between choices are broken by a hash of the log-probabilities, and a stop string at the
+very start of a text does not cut it. One is not: its ROUGE is the median of an unseeded bootstrap, ours is the mean that this
+estimates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Array, Codes, Combine, Metric, Pooled, Stats
+from harness.metrics.text import bleu, rouge
+from harness.output import Chosen, Said
+
+__all__ = ["CHOICE_METRICS", "Extract", "choice_metrics", "generative_metrics", "likelihood_metrics", "normalized"]
+
+BINS = 15
+CHOICE_METRICS = ("multiple_choice_grade", "weighted_log_probabilities", "weighted_probabilities", "macro_f1")
+
+
+def scores_of(doc: Doc) -> Array:
+    """Target scores [k]. Raises AssayError where they are missing."""
+    if not doc.targets:
+        raise AssayError("no target scores to measure against", where=doc.id, do="give Doc(targets=...)")
+    return np.array(doc.targets, dtype=np.float64)
+
+
+def argmax(absolute: tuple[float, ...]) -> int:
+    """Index of the largest log-probability; a tie goes by the SHA-256 of the normalised log-probabilities, as in the reference."""
+    values = np.array(absolute, dtype=np.float64)
+    ties = np.flatnonzero(values == values.max())
+    if len(ties) == 1:
+        return int(ties[0])
+    from scipy.special import logsumexp
+
+    digest = hashlib.sha256((values - logsumexp(values)).tobytes()).hexdigest()
+    return int(ties[int(digest, 16) % len(ties)])
+
+
+def probabilities(output: Chosen) -> Array:
+    """Softmax over the choices [k]."""
+    weights = np.exp(np.array(output.loglikelihoods) - max(output.loglikelihoods))
+    return np.asarray(weights / weights.sum())
+
+
+def shares(doc: Doc) -> Array:
+    """Target scores as a distribution [k]; all zero where they sum to 0."""
+    scores = scores_of(doc)
+    return np.asarray(scores / scores.sum()) if scores.sum() else np.zeros_like(scores)
+
+
+def grade(doc: Doc, output: Chosen) -> Stats:
+    """The target score of the likeliest choice: soft scores count as they are."""
+    return (float(scores_of(doc)[argmax(output.loglikelihoods)]),)
+
+
+def brier(doc: Doc, output: Chosen) -> Stats:
+    """(summed Brier terms, number of options): the reference averages over options, not over items."""
+    chance, target = probabilities(output), shares(doc)
+    return (float((target * (chance - 1) ** 2 + (1 - target) * chance**2).sum()), float(len(chance)))
+
+
+def bin_gap(doc: Doc, output: Chosen) -> Stats:
+    """Accuracy less confidence, in the column of its confidence bin."""
+    chance = probabilities(output)
+    top = float(chance.max())
+    column = next((index for index in range(BINS) if top < (index + 1) / BINS), BINS - 1)
+    gap = float(int(shares(doc).argmax()) == int(chance.argmax())) - top
+    return tuple(gap if index == column else 0.0 for index in range(BINS))
+
+
+def ratio(means: Array) -> Array:
+    return means[..., 0] / means[..., 1]
+
+
+def gaps(means: Array) -> Array:
+    return np.asarray(np.abs(means).sum(axis=-1))
+
+
+def weighted_logs(doc: Doc, output: Chosen) -> Stats:
+    return (float(scores_of(doc) @ np.array(output.loglikelihoods)),)
+
+
+def weighted(doc: Doc, output: Chosen) -> Stats:
+    return (float(scores_of(doc) @ np.exp(np.array(output.loglikelihoods))),)
+
+
+def macro_f1(classes: tuple[str, ...]) -> Metric[Chosen]:
+    """Mean F1 over the classes that occur or are picked; `classes` are all choices of the task.
+
+    Statistics per class: right, gold, picked. Raises AssayError where an item has no single right choice.
+    """
+    column = {name: index for index, name in enumerate(classes)}
+
+    def measure(doc: Doc, output: Chosen) -> Stats:
+        if sorted(doc.targets)[-1:] != [1.0] or sum(doc.targets) != 1:
+            raise AssayError("macro_f1 needs exactly one right choice, with score 1", where=doc.id)
+        cells = np.zeros((3, len(classes)))
+        gold, pick = column[doc.choices[doc.targets.index(1)]], column[doc.choices[argmax(output.loglikelihoods)]]
+        cells[0, gold] = gold == pick
+        cells[1, gold] = 1
+        cells[2, pick] = 1
+        return tuple(cells.ravel().tolist())
+
+    def finish(means: Array) -> Array:
+        right, gold, picked = np.moveaxis(means.reshape(*means.shape[:-1], 3, len(classes)), -2, 0)
+        either = gold + picked
+        score = np.where(either > 1e-12, 2 * right / np.maximum(either, 1e-12), 0.0)
+        return np.asarray(score.sum(axis=-1) / np.maximum((either > 1e-12).sum(axis=-1), 1))
+
+    return Metric("macro_f1", measure, Pooled(finish), reads=Chosen, signature=f"classes:{len(classes)}")
+
+
+def choice_metrics(names: tuple[str, ...], classes: tuple[str, ...] = ()) -> dict[str, Metric[Any]]:
+    """The multiple-choice metrics of these names; multiple_choice_grade brings Brier score and calibration error with it."""
+    made: dict[str, Metric[Any]] = {
+        "multiple_choice_grade": Metric("multiple_choice_grade", grade, reads=Chosen, signature="soft|ties:hash"),
+        "calibration_multiple_choice_brier_score": Metric(
+            "calibration_multiple_choice_brier_score", brier, Pooled(ratio), better="lower", reads=Chosen, signature="per-option"
+        ),
+        "expected_calibration_error": Metric(
+            "expected_calibration_error", bin_gap, Pooled(gaps), better="lower", reads=Chosen, signature=f"bins:{BINS}|equal-width"
+        ),
+        "weighted_log_probabilities": Metric("weighted_log_probabilities", weighted_logs, low=None, high=0.0, reads=Chosen),
+        "weighted_probabilities": Metric("weighted_probabilities", weighted, low=-1.0, reads=Chosen),
+        "macro_f1": macro_f1(classes),
+    }
+    wanted = set(names)
+    if "multiple_choice_grade" in wanted:
+        wanted |= {"calibration_multiple_choice_brier_score", "expected_calibration_error"}
+    return {name: metric for name, metric in made.items() if name in wanted}
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """How an answer is cut out of generated text: up to and with the stop string, then the first match of the regex, else ""."""
+
+    stop: str = ""
+    regex: str = ""
+
+    def __call__(self, text: str) -> str:
+        if self.stop:
+            at = text.find(self.stop)
+            if at > 0:  # at 0 the reference leaves the text whole
+                text = text[: at + len(self.stop)]
+        if self.regex:
+            found = re.findall(self.regex, text)
+            if found and isinstance(found[0], tuple):
+                raise AssayError(f"output_regex {self.regex!r} has several groups", do="make all but one non-capturing: (?:...)")
+            text = found[0] if found else ""
+        return text
+
+    @property
+    def signature(self) -> str:
+        return f"stop:{self.stop!r}|regex:{self.regex!r}"
+
+    def apply(self, metric: Metric[Any]) -> Metric[Said]:
+        """The same metric over the extracted answer; an empty one counts as unparsed."""
+
+        def measure(doc: Doc, output: Said) -> Stats:
+            return metric.measure(doc, replace(output, text=self(output.text)))
+
+        def parses(doc: Doc, output: Said) -> bool:
+            return bool(self(output.text))
+
+        signature = "|".join(part for part in (metric.signature, self.signature) if part)
+        return replace(metric, measure=measure, parses=parses if self.regex else None, signature=signature)
+
+
+def exact(doc: Doc, output: Said) -> Stats:
+    return (float(output.text in doc.references),)
+
+
+def exact_caseless(doc: Doc, output: Said) -> Stats:
+    return (float(output.text.strip().lower() in [gold.strip().lower() for gold in doc.references]),)
+
+
+def near(doc: Doc, output: Said) -> Stats:
+    """Within a tenth of the only target. A negative target divides by itself, so any number above it is within: the reference's way."""
+    if len(doc.references) != 1:
+        raise AssayError(f"{len(doc.references)} targets", where=doc.id, do="numeric_match wants exactly one")
+    try:
+        wanted, given = float(doc.references[0]), float(output.text)
+    except ValueError:
+        return (0.0,)
+    return (float(abs(given - wanted) / (wanted if wanted != 0 else 1) <= 0.1),)
+
+
+def sequence(doc: Doc, output: Said) -> Stats:
+    """Percent of space-separated labels that agree, the answer padded with "O" or cut to the target's length."""
+    wanted = doc.references[0].split(" ")
+    given = [*output.text.split(" "), *["O"] * len(wanted)][: len(wanted)]
+    return (100.0 * sum(a == b for a, b in zip(wanted, given, strict=True)) / len(wanted),)
+
+
+def lines(text: str) -> str:
+    """Sentences on lines of their own, as T5 prepares ROUGE-Lsum."""
+    return text.replace(" . ", " .\n")
+
+
+GENERATIVE: Mapping[str, tuple[Metric[Any], ...]] = {
+    "exact_str_match": (Metric("exact_str_match", exact, reads=Said),),
+    "case_insensitive_str_match": (Metric("case_insensitive_str_match", exact_caseless, reads=Said),),
+    "numeric_match_with_0_1_relative_error": (Metric("numeric_match_with_0_1_relative_error", near, reads=Said),),
+    "sequence_f1": (Metric("sequence_f1", sequence, high=100.0, reads=Said),),
+    "bleu": (bleu("intl"),),
+    "rouge": tuple(rouge(kind, stemmer=False, prepare=lines, scale=100.0) for kind in ("rouge1", "rouge2", "rougeLsum")),
+}
+
+
+def generative_metrics(names: tuple[str, ...], extract: Extract) -> dict[str, Metric[Any]]:
+    """The metrics over generated text of these names ("rouge" is three), each over the extracted answer."""
+    return {metric.name: extract.apply(metric) for name in names for metric in GENERATIVE.get(name, ())}
+
+
+def log_of_sum(doc: Doc, output: Chosen) -> Stats:
+    """Log of the summed probability of all targets. Choices are the targets, perhaps repeated to make two."""
+    values = np.array(output.loglikelihoods[: len(doc.references)])
+    return (float(values.max() + np.log(np.exp(values - values.max()).sum())),)
+
+
+def per_char(doc: Doc, output: Chosen) -> Stats:
+    return (output.loglikelihoods[0] / len(doc.references[0]),)
+
+
+def per_word(doc: Doc, output: Chosen) -> Stats:
+    return (output.loglikelihoods[0] / len(doc.references[0].split()),)
+
+
+def likelihood_metrics(several: bool) -> dict[str, Metric[Any]]:
+    """log_likelihood, and its values per word and character unless `several` targets are right for some item."""
+    found = [Metric("log_likelihood", log_of_sum, low=None, high=0.0, reads=Chosen)]
+    if not several:
+        found += [
+            Metric("log_likelihood_per_word", per_word, low=None, high=0.0, reads=Chosen),
+            Metric("log_likelihood_per_char", per_char, low=None, high=0.0, reads=Chosen),
+        ]
+    return {metric.name: metric for metric in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """Another combine's score x as 100 (x - low) / (high - low)."""
+
+    combine: Combine
+    low: float
+    high: float
+
+    def __call__(self, stats: Array, groups: Codes) -> float:
+        return 100 * (self.combine(stats, groups) - self.low) / (self.high - self.low)
+
+
+def normalized(metric: Metric[Any], low: float, high: float) -> Metric[Any]:
+    """A metric on BIG-bench's common scale: 0 at `low` (chance, for multiple choice), 100 at `high`; worse than `low` is negative.
+
+    Raises AssayError where `high` is not above `low`.
+    """
+    if not (math.isfinite(low) and high > low):
+        raise AssayError(f"the best score {high:g} is not above the low score {low:g}", where=metric.name)
+    inner = metric.combine
+    combine: Combine = Rescaled(inner, low, high)
+    if isinstance(inner, Pooled):
+        finish: Callable[[Array], Array] = inner.finish
+        combine = Pooled(lambda means: 100 * (finish(means) - low) / (high - low), inner.fold)
+    bottom = None if metric.low is None else min(0.0, 100 * (metric.low - low) / (high - low))
+    signature = "|".join(part for part in (f"of:{metric.name}", f"low:{low:.6g}", f"high:{high:g}", metric.signature) if part)
+    return replace(metric, name="normalized", combine=combine, low=bottom, high=100.0, signature=signature)

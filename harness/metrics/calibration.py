@@ -1,0 +1,188 @@
+"""Does confidence match accuracy? HELM's calibration metrics over ranked choices or generated answers.
+
+Every metric keeps (confidence, correct) per item. Confidence is the largest softmax probability over the choices, under the
+normalisation that the task picks by, or the probability of the generated text. Not reliable below about 300 items.
+Sources: HELM basic_metrics.py; the library `uncertainty-calibration` (Kumar et al. 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Array, Codes, Metric, Stats
+from harness.metrics.text import exact_match
+from harness.output import Chosen, Said
+from harness.task import Choose
+
+__all__ = ["calibration"]
+
+
+def confidence(scores: Array) -> float:
+    """Largest softmax probability of scores [k]."""
+    weights = np.exp(scores - scores.max())
+    return float(weights.max() / weights.sum())
+
+
+def choice_scores(ask: Choose, doc: Doc, output: Chosen) -> Array:
+    """The scores [k] that the task ranks its choices by."""
+    lengths = np.ones(len(output.loglikelihoods))
+    match ask.normalize:
+        case "tokens":
+            lengths = np.array(output.tokens, dtype=np.float64)
+        case "chars":
+            lengths = np.array([max(len(choice), 1) for choice in doc.choices], dtype=np.float64)
+        case "bytes":
+            lengths = np.array([max(len(choice.encode()), 1) for choice in doc.choices], dtype=np.float64)
+    scores = np.array(output.loglikelihoods, dtype=np.float64)
+    if output.priors:
+        scores = scores - np.array(output.priors)
+    return scores / lengths
+
+
+def confident_choice(ask: Choose) -> Callable[[Doc, Chosen], Stats]:
+    """Measures (confidence, correct) of a ranking."""
+
+    def measure(doc: Doc, output: Chosen) -> Stats:
+        if doc.gold is None and not doc.targets:
+            raise AssayError("no gold label to measure against", where=doc.id, do="score a labelled split")
+        right = doc.targets[output.pick] == max(doc.targets) if doc.targets else output.pick == doc.gold
+        return (confidence(choice_scores(ask, doc, output)), float(right))
+
+    return measure
+
+
+def confident_text(doc: Doc, output: Said) -> Stats:
+    """(probability of the generated text, exact match)."""
+    if not math.isfinite(output.logprob):
+        raise AssayError("the engine gave no probability of the generated text", where=doc.id, do="drop the calibration metrics")
+    return (math.exp(min(output.logprob, 0.0)), exact_match.measure(doc, output)[0])
+
+
+def equal_mass_edges(confidences: Array, bins: int) -> Array:
+    """Upper edges of bins of nearly equal size; equal neighbours fall into one bin, so there may be fewer."""
+    parts = [part for part in np.array_split(np.sort(confidences), min(bins, len(confidences))) if len(part)]
+    middles = [(left[-1] + right[0]) / 2 for left, right in pairwise(parts)]
+    return np.unique([*middles, 1.0])
+
+
+def ece(confidences: Array, correct: Array, bins: int) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over equal-mass bins, weighted by size."""
+    codes = np.searchsorted(equal_mass_edges(confidences, bins), confidences)
+    gaps = np.bincount(codes, weights=confidences - correct)
+    return float(np.abs(gaps).sum() / len(confidences))
+
+
+def accuracy_by_coverage(confidences: Array, correct: Array) -> Array:
+    """Accuracy [n] of the 1, 2, ... n most confident items; ties share their mean, so the order of items is nothing."""
+    order = np.argsort(-confidences, kind="stable")
+    codes = np.unique(-confidences[order], return_inverse=True)[1]
+    smoothed = (np.bincount(codes, weights=correct[order]) / np.bincount(codes))[codes]
+    return np.asarray(np.cumsum(smoothed) / np.arange(1, len(correct) + 1))
+
+
+def coverage_area(confidences: Array, correct: Array) -> float:
+    """Area under the coverage-accuracy curve."""
+    return float(accuracy_by_coverage(confidences, correct).mean())
+
+
+def selective_accuracy(confidences: Array, correct: Array) -> float:
+    """Accuracy on the tenth of the items with the highest confidence (one more item than 10 %, as in the reference)."""
+    return float(accuracy_by_coverage(confidences, correct)[len(correct) // 10])
+
+
+def platt(confidences: Array, correct: Array, steps: int = 100) -> tuple[float, float]:
+    """Slope and intercept of the logistic regression of `correct` on the log-odds of confidence, by Newton's method.
+
+    A ridge of 1e-10 (the reference's C=1e10) keeps separable data finite. Source: Platt (1999).
+    """
+    clipped = np.clip(confidences, 1e-12, 1 - 1e-12)
+    design = np.stack([np.log(clipped / (1 - clipped)), np.ones(len(clipped))], axis=1)
+    ridge = np.array([1e-10, 0.0])
+    weights = np.zeros(2)
+
+    def loss(at: Array) -> float:
+        logits = design @ at
+        return float((np.logaddexp(0, logits) - correct * logits).sum() + 0.5 * (ridge * at * at).sum())
+
+    current = loss(weights)
+    for _ in range(steps):
+        chance = 1 / (1 + np.exp(-np.clip(design @ weights, -700, 700)))
+        gradient = design.T @ (chance - correct) + ridge * weights
+        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(ridge + 1e-12)
+        step = np.linalg.lstsq(curvature, gradient, rcond=None)[0]
+        size = 1.0
+        while loss(weights - size * step) > current and size > 1e-10:
+            size /= 2
+        weights = weights - size * step
+        previous, current = current, loss(weights)
+        if previous - current <= 1e-14 * max(1.0, abs(current)):
+            break
+    return float(weights[0]), float(weights[1])
+
+
+def recalibrated(confidences: Array, correct: Array) -> Array:
+    """Confidence after Platt scaling on the same items."""
+    slope, intercept = platt(confidences, correct)
+    clipped = np.clip(confidences, 1e-12, 1 - 1e-12)
+    return np.asarray(1 / (1 + np.exp(-(slope * np.log(clipped / (1 - clipped)) + intercept))))
+
+
+def platt_ece(confidences: Array, correct: Array, bins: int) -> float:
+    """ECE after Platt scaling; 0 where all items are right or all are wrong, as in the reference."""
+    if correct.min() == correct.max():
+        return 0.0
+    return ece(recalibrated(confidences, correct), correct, bins)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A combine over (confidence, correct) [n, 2] that is no function of sums."""
+
+    score: Callable[[Array, Array], float]
+
+    def __call__(self, stats: Array, groups: Codes) -> float:
+        return self.score(stats[:, 0], stats[:, 1])
+
+
+def ece_10(confidences: Array, correct: Array) -> float:
+    return ece(confidences, correct, 10)
+
+
+def ece_1(confidences: Array, correct: Array) -> float:
+    return ece(confidences, correct, 1)
+
+
+def platt_ece_10(confidences: Array, correct: Array) -> float:
+    return platt_ece(confidences, correct, 10)
+
+
+def platt_ece_1(confidences: Array, correct: Array) -> float:
+    return platt_ece(confidences, correct, 1)
+
+
+SCORES: tuple[tuple[str, Callable[[Array, Array], float], str], ...] = (
+    ("ece_10_bin", ece_10, "lower"),
+    ("ece_1_bin", ece_1, "lower"),
+    ("selective_acc@10", selective_accuracy, "higher"),
+    ("selective_cov_acc_area", coverage_area, "higher"),
+    ("platt_ece_10_bin", platt_ece_10, "lower"),
+    ("platt_ece_1_bin", platt_ece_1, "lower"),
+)
+
+
+def calibration(ask: Choose | None = None) -> tuple[Metric[Chosen], ...] | tuple[Metric[Said], ...]:
+    """The calibration metrics for tasks that rank choices with `ask`, or for generated text where it is None."""
+    if ask is None:
+        return tuple(
+            Metric(name, confident_text, Curve(score), better=better, reads=Said, signature="helm|p(text)")
+            for name, score, better in SCORES
+        )
+    measure, signature = confident_choice(ask), f"helm|softmax-max|{ask.normalize}"
+    return tuple(Metric(name, measure, Curve(score), better=better, reads=Chosen, signature=signature) for name, score, better in SCORES)

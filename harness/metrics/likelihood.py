@@ -1,0 +1,48 @@
+"""Metrics over the likelihood of whole texts: bits per byte and perplexity per token.
+
+Both pool: the summed surprise of all texts over their summed length, as HELM does, never a mean of per-text ratios.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Array, Metric, Pooled, Stats
+from harness.output import Surprise
+
+__all__ = ["bits_per_byte", "perplexity"]
+
+
+def surprise_per_byte(doc: Doc, output: Surprise) -> Stats:
+    """(bits, bytes) of one text."""
+    if output.bytes <= 0:
+        raise AssayError("an empty text has no bits per byte", where=doc.id)
+    return (-output.logprob / math.log(2), float(output.bytes))
+
+
+def surprise_per_token(doc: Doc, output: Surprise) -> Stats:
+    """(nats, tokens) of one text."""
+    if output.tokens <= 0:
+        raise AssayError("an empty text has no perplexity", where=doc.id)
+    return (-output.logprob, float(output.tokens))
+
+
+def ratio(means: Array) -> Array:
+    return means[..., 0] / means[..., 1]
+
+
+def exp_ratio(means: Array) -> Array:
+    return np.exp(ratio(means))
+
+
+bits_per_byte: Metric[Surprise] = Metric("bits_per_byte", surprise_per_byte, Pooled(ratio), better="lower", high=None, reads=Surprise)
+"""Bits that the model needs per UTF-8 byte of text; comparable across tokenizers."""
+
+perplexity: Metric[Surprise] = Metric(
+    "perplexity", surprise_per_token, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=Surprise
+)
+"""Effective branching factor per token, at least 1; comparable only between models with the same tokenizer."""

@@ -1,0 +1,253 @@
+"""Metrics over generated text: matches, token overlap, ROUGE, BLEU, chrF and TER.
+
+What a model said is compared with every reference and the best counts. Corpus scores keep the counts of each item, so that the
+score of any set of items is computed from sums. Sources: sacrebleu, rouge-score, and HELM's evaluate_reference_metrics.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import string
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Array, Codes, Metric, Pooled, Stats
+from harness.output import Said
+
+__all__ = [
+    "bleu",
+    "chrf",
+    "exact_match",
+    "exact_match_indicator",
+    "f1_words",
+    "final_number",
+    "normalize_text",
+    "numeric_match",
+    "prefix_exact_match",
+    "quasi_exact_match",
+    "rouge",
+    "ter",
+]
+
+Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
+NUMBER = re.compile(r"-?[\d,]+(?:.\d+)?")  # HELM's pattern; its dot is any character, kept for parity
+DECIMAL = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
+
+
+def golds(doc: Doc) -> tuple[str, ...]:
+    """All right answers as text. Raises AssayError where the label is hidden."""
+    return doc.references or (doc.answer,)
+
+
+def best(compare: Callable[[str, str], float]) -> Callable[[Doc, Said], Stats]:
+    """Measures an item as the best comparison (reference, text) over its references."""
+
+    def measure(doc: Doc, output: Said) -> Stats:
+        return (max(float(compare(gold, output.text)) for gold in golds(doc)),)
+
+    return measure
+
+
+def normalize_text(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces (the QuAC script's order, as in HELM)."""
+    bare = "".join(char for char in text.lower() if char not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def same(gold: str, text: str) -> float:
+    return float(bool(text) and gold.strip() == text.strip())
+
+
+def quasi_same(gold: str, text: str) -> float:
+    return float(bool(text) and normalize_text(gold) == normalize_text(text))
+
+
+def begins(gold: str, text: str) -> float:
+    return float(bool(text) and text.strip().startswith(gold.strip()))
+
+
+def last_piece(gold: str, text: str) -> float:
+    return same(gold.split(" ")[-1].strip(), text.split(" ")[-1].strip())
+
+
+def word_f1(gold: str, text: str) -> float:
+    """F1 of the sets of normalised words: HELM's, where a repeated word counts once."""
+    wanted, given = set(normalize_text(gold).split()), set(normalize_text(text).split())
+    common = len(wanted & given)
+    return 2 * common / (len(wanted) + len(given)) if common else 0.0
+
+
+def number_in(text: str) -> str:
+    """The last number in a text without its thousands separators; empty where there is none."""
+    found = NUMBER.findall(text)
+    return found[-1].replace(",", "") if found else ""
+
+
+def same_final_number(gold: str, text: str) -> float:
+    return same(number_in(gold), number_in(text))
+
+
+def has_number(doc: Doc, output: Said) -> bool:
+    return bool(number_in(output.text))
+
+
+def as_number(text: str) -> float | None:
+    found = DECIMAL.findall(text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+exact_match: Metric[Said] = Metric("exact_match", best(same), reads=Said, signature="strip|best-reference")
+"""Share of texts equal to a reference, outer whitespace aside."""
+
+quasi_exact_match: Metric[Said] = Metric("quasi_exact_match", best(quasi_same), reads=Said, signature="helm|best-reference")
+"""Exact match after lower-casing and dropping punctuation, articles and extra spaces."""
+
+prefix_exact_match: Metric[Said] = Metric("prefix_exact_match", best(begins), reads=Said, signature="strip|best-reference")
+"""Share of texts that begin with a reference: for models that go on talking."""
+
+exact_match_indicator: Metric[Said] = Metric("exact_match_indicator", best(last_piece), reads=Said, signature="helm|after:space")
+"""Exact match of what follows the last space only, as HELM scores Dyck words and GSM8K."""
+
+f1_words: Metric[Said] = Metric("f1", best(word_f1), reads=Said, signature="helm|word-sets|best-reference")
+"""F1 of the sets of normalised words, best reference. (SQuAD's F1 counts repeated words; this one does not.)"""
+
+final_number: Metric[Said] = Metric(
+    "final_number_exact_match", best(same_final_number), reads=Said, parses=has_number, signature="helm|best-reference"
+)
+"""Share of texts whose last number is, digit by digit, the last number of a reference."""
+
+
+def numeric_match(tolerance: float = 0.0) -> Metric[Said]:
+    """Share of texts whose last number differs from a reference's by at most `tolerance` of it (absolute at a gold of 0)."""
+
+    def near(gold: str, text: str) -> float:
+        wanted, given = as_number(gold), as_number(text)
+        if wanted is None:
+            raise AssayError(f"the reference {gold!r} holds no number", do="numeric_match needs numeric references")
+        return float(given is not None and abs(given - wanted) <= tolerance * (abs(wanted) or 1.0))
+
+    return Metric("numeric_match", best(near), reads=Said, parses=has_number, signature=f"tolerance:{tolerance:g}")
+
+
+@functools.cache
+def rouge_scorer(kind: Rouge, stemmer: bool) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer([kind], use_stemmer=stemmer)
+
+
+def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | None = None, scale: float = 1.0) -> Metric[Said]:
+    """ROUGE F1 by rouge-score, best reference, averaged over items. rougeLsum wants one sentence per line.
+
+    `prepare` is applied to both texts (sentence splitting); `scale` 100 for percent.
+    """
+
+    def compare(gold: str, text: str) -> float:
+        pair = (gold, text) if prepare is None else (prepare(gold), prepare(text))
+        return scale * float(rouge_scorer(kind, stemmer).score(*pair)[kind].fmeasure)
+
+    signature = f"rouge-score:{metadata.version('rouge-score')}|stem:{'yes' if stemmer else 'no'}|best-reference"
+    return Metric(kind, best(compare), high=scale, reads=Said, signature=signature)
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """A function of the sums of the statistics, where the mean is not enough: BLEU's smoothing knows how many n-grams there were.
+
+    `finish` maps sums [..., k] to values [...].
+    """
+
+    finish: Callable[[Array], Array]
+
+    def __call__(self, stats: Array, groups: Codes) -> float:
+        return float(self.finish(stats.sum(axis=0)))
+
+
+def counted(scorer: Callable[[], Any]) -> Callable[[Doc, Said], Stats]:
+    """Measures an item as sacrebleu's own counts for it; `scorer` makes the sacrebleu metric at the first use."""
+
+    def measure(doc: Doc, output: Said) -> Stats:
+        (counts,) = scorer()._extract_corpus_statistics([output.text], [[gold] for gold in golds(doc)])
+        return tuple(float(value) for value in counts)
+
+    return measure
+
+
+def bleu_of(sums: Array) -> Array:
+    """Corpus BLEU-4 of sums [..., 10] of (length, reference length, 4 matches, 4 totals), smoothing `exp`. Source: sacrebleu."""
+    length, target = sums[..., 0], sums[..., 1]
+    right, total = sums[..., 2:6], sums[..., 6:10]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        short = np.where(length > 0, np.exp(1 - target / length), 0.0)
+        halvings = np.cumsum((right == 0) & (total > 0), axis=-1)
+        precision = np.where(right > 0, 100.0 * right / total, 100.0 / (2.0**halvings * total))
+        logs = np.log(np.where(total > 0, precision, 0.0))
+        score = np.where(length < target, short, 1.0) * np.exp((logs[..., 0] + logs[..., 1] + logs[..., 2] + logs[..., 3]) / 4)
+    return np.where(right.any(axis=-1), score, 0.0)
+
+
+def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Said]:
+    """Corpus BLEU-4 in [0, 100], as sacrebleu computes it. `tokenize`: 13a, intl, zh, char, none."""
+
+    @functools.cache
+    def scorer() -> Any:
+        from sacrebleu.metrics.bleu import BLEU
+
+        return BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
+
+    version = metadata.version("sacrebleu")
+    signature = f"case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{version}"
+    return Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Said, signature=signature)
+
+
+def chrf_of(means: Array, beta: int = 2) -> Array:
+    """chrF of mean counts [..., 3 * orders] of (hypothesis, reference, match), averaged over the effective orders. Source: sacrebleu."""
+    counts = means.reshape(*means.shape[:-1], -1, 3)
+    given, wanted, match = counts[..., 0], counts[..., 1], counts[..., 2]
+    real = (given > 0) & (wanted > 0)
+    orders = np.maximum(real.sum(axis=-1), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.where(real, match / given, 0.0).sum(axis=-1) / orders
+        recall = np.where(real, match / wanted, 0.0).sum(axis=-1) / orders
+        score = 100 * (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+    return np.where(precision + recall > 0, score, 0.0)
+
+
+def chrf(word_order: int = 0) -> Metric[Said]:
+    """Corpus chrF2 in [0, 100] (chrF2++ with word_order 2), as sacrebleu computes it."""
+
+    @functools.cache
+    def scorer() -> Any:
+        from sacrebleu.metrics.chrf import CHRF
+
+        return CHRF(word_order=word_order)
+
+    signature = f"case:mixed|eff:yes|nc:6|nw:{word_order}|space:no|version:{metadata.version('sacrebleu')}"
+    return Metric("chrf" + "++" * (word_order == 2), counted(scorer), Pooled(chrf_of), high=100.0, reads=Said, signature=signature)
+
+
+def ter_of(means: Array) -> Array:
+    """TER of mean (edits, reference length) [..., 2]; 100 for text where the references are empty. Source: sacrebleu."""
+    edits, length = means[..., 0], means[..., 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 100 * np.where(length > 0, edits / length, (edits > 0).astype(np.float64))
+
+
+def ter() -> Metric[Said]:
+    """Translation edit rate in percent, lower is better and unbounded above, as sacrebleu computes it."""
+
+    @functools.cache
+    def scorer() -> Any:
+        from sacrebleu.metrics.ter import TER
+
+        return TER()
+
+    signature = f"case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{metadata.version('sacrebleu')}"
+    return Metric("ter", counted(scorer), Pooled(ter_of), better="lower", high=None, reads=Said, signature=signature)

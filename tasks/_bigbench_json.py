@@ -1,0 +1,276 @@
+"""The BIG-bench JSON schema: a task.json becomes tasks, one for each kind of metric it names.
+
+Source: package `bigbench` 1.0.0, api/json_task.py. One trap of the data is kept as the reference reads it: `append_choices_to_input`
+is taken by its truth value, so the string "false" of logic_grid_puzzle means true, and its choices are appended.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.doc import Doc, Row
+from harness.errors import AssayError
+from harness.metric import Metric
+from harness.metrics.bigbench import CHOICE_METRICS, Extract, choice_metrics, generative_metrics, likelihood_metrics, normalized
+from harness.source import Access, Rows, digest_rows
+from harness.task import Ask, Choose, Generate, Layout, Shots, Task, Worked
+
+Kind = Literal["choose", "generate", "likelihood"]
+SEED = 42
+LONGEST_ANSWER = 64
+"""Tokens generated per answer in the paper's runs."""
+DEFAULT_REGEX = r"[^\.\?\!\;\n]+"
+RANGES: Mapping[str, tuple[float, float]] = {
+    "bleu": (0.0, 100.0),
+    "sequence_f1": (0.0, 100.0),
+    "calibration_multiple_choice_brier_score": (0.0, 1.0),
+    "expected_calibration_error": (0.0, 1.0),
+    "exact_str_match": (0.0, 1.0),
+    "case_insensitive_str_match": (0.0, 1.0),
+    "log_likelihood": (-10.0, 0.0),
+    "multiple_choice_grade": (0.0, 1.0),
+    "numeric_match_with_0_1_relative_error": (0.0, 1.0),
+    "rouge1": (0.0, 100.0),
+    "rouge2": (0.0, 100.0),
+    "rougeLsum": (0.0, 100.0),
+    "weighted_log_probabilities": (-10.0, 0.0),
+    "weighted_probabilities": (-1.0, 1.0),
+    "macro_f1": (0.0, 1.0),
+}
+LICENCE = "Apache-2.0"
+CITATION = "Srivastava et al. 2022, Beyond the Imitation Game: quantifying and extrapolating the capabilities of language models"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How an example is written out."""
+
+    before_input: str
+    before_output: str
+    before_choice: str
+    append_choices: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One task.json with examples, less the examples: what its tasks need to know of them is summed up in the last five fields."""
+
+    path: Path
+    origin: str
+    about: str
+    wording: Wording
+    layout: Layout
+    extract: Extract
+    metrics: tuple[str, ...]
+    preferred: str
+    chance: float
+    """Mean score of a uniform pick; NaN without target scores."""
+    classes: tuple[str, ...]
+    several: bool
+    """Whether some example has several right targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The examples of one task.json, duplicates dropped, as the single split "test"."""
+
+    path: Path
+    origin: str
+
+    def at(self, home: Path) -> Examples:
+        return self
+
+    def splits(self, access: Access) -> tuple[str, ...]:
+        return ("test",) if self.path.is_file() else ()
+
+    def load(self, split: str, access: Access) -> Rows:
+        if split != "test":
+            raise AssayError(f"no split {split!r} (BIG-bench has one pool: test)", where=self.origin)
+        rows = tuple(distinct(read_json(self.path), self.origin))
+        return Rows(rows, self.origin, digest_rows(rows))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AssayError("no such file", where=str(path), do="name a task.json of BIG-bench, or its folder") from None
+    except (ValueError, OSError) as error:
+        raise AssayError(f"not readable as JSON: {error}", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise AssayError("not a BIG-bench task: the file must hold one JSON object", where=str(path))
+    return found
+
+
+def distinct(data: Mapping[str, Any], origin: str) -> list[Row]:
+    """The examples, checked, without literal duplicates, in order."""
+    examples = data.get("examples")
+    if not isinstance(examples, list) or not examples:
+        raise AssayError("a BIG-bench task needs a non-empty list `examples`", where=origin)
+    kept: dict[str, Row] = {}
+    for number, row in enumerate(examples):
+        if not isinstance(row, dict) or not isinstance(row.get("input"), str) or not ("target" in row or "target_scores" in row):
+            raise AssayError("an example needs `input` and `target` or `target_scores`", where=f"{origin}: example {number}")
+        kept.setdefault(json.dumps(row), row)
+    return list(kept.values())
+
+
+@functools.lru_cache(maxsize=512)
+def read_sheet(path: Path, origin: str, modified: int) -> Sheet:
+    """What a task.json says about itself. Raises AssayError for a missing field or an unknown metric."""
+    data = read_json(path)
+    for key in ("name", "description", "metrics", "preferred_score"):
+        if key not in data:
+            raise AssayError(f"a BIG-bench task needs the field {key!r}", where=origin)
+    rows = distinct(data, origin)
+    metrics, preferred = tuple(data["metrics"]), str(data["preferred_score"])
+    known = {*RANGES, "rouge", "bleurt"}
+    unknown = [name for name in (*metrics, preferred) if name not in known]
+    if unknown or preferred == "rouge":
+        raise AssayError(
+            f"metric {(unknown or [preferred])[0]!r} is not one of BIG-bench's", where=origin, do=f"use {', '.join(sorted(RANGES))}"
+        )
+    scores = [tuple(row["target_scores"].values()) for row in rows if "target_scores" in row]
+    if any(name in CHOICE_METRICS for name in metrics) and len(scores) < len(rows):
+        raise AssayError("multiple-choice metrics need `target_scores` in every example", where=origin)
+    stop, regex = data.get("stop_string"), data.get("output_regex")
+    return Sheet(
+        path,
+        origin,
+        " ".join(str(data["description"]).split()),
+        Wording(
+            data.get("example_input_prefix", "\nQ: "),
+            data.get("example_output_prefix", "\nA: "),
+            data.get("choice_prefix", "\n  choice: "),
+            bool(data.get("append_choices_to_input", True)),
+        ),
+        Layout(instructions=str(data.get("task_prefix", "")), separator=data.get("few_shot_example_separator", "\n"), joint=""),
+        Extract(stop or "", DEFAULT_REGEX if stop is None and regex is None else regex or ""),
+        metrics,
+        preferred,
+        float(sum(sum(values) / len(values) for values in scores) / len(scores)) if len(scores) == len(rows) else float("nan"),
+        tuple(sorted({choice for row in rows for choice in row.get("target_scores", {})})) if "macro_f1" in metrics else (),
+        any(isinstance(row.get("target"), list) and len(row["target"]) > 1 for row in rows),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def permutation(count: int) -> tuple[int, ...]:
+    """The order in which that many choices are appended: RandomState(42), made anew for every example."""
+    return tuple(int(index) for index in np.random.RandomState(SEED).permutation(count))
+
+
+def prompt_of(row: Row, wording: Wording) -> str:
+    """An example up to its answer: input, its choices where they are shown, and the prefix of the output."""
+    text: str = row["input"]
+    if "target_scores" in row and wording.append_choices:
+        listed = sorted(row["target_scores"])
+        text += "".join(wording.before_choice + listed[index] for index in permutation(len(listed)))
+    return wording.before_input + text + wording.before_output
+
+
+def targets_of(row: Row) -> tuple[str, ...]:
+    """The right texts, which exemplars show: `target`, else the first choice with the highest score."""
+    if "target" in row:
+        target = row["target"]
+        return tuple(map(str, target)) if isinstance(target, list) else (str(target),)
+    scores = row["target_scores"]
+    top = max(scores.values())
+    if top <= min(scores.values()) and (len(scores) > 1 or top == 0):
+        raise AssayError("no choice is better than the others")
+    return (next(choice for choice, score in scores.items() if score == top),)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Turns an example into a Doc: choices with soft target scores, or targets to generate, or targets to be scored."""
+
+    wording: Wording
+    kind: Kind
+
+    def __call__(self, row: Row) -> Doc:
+        targets = targets_of(row)
+        prompt = prompt_of(row, self.wording)
+        if self.kind == "choose":
+            scores = row["target_scores"]
+            return Doc(prompt, choices=tuple(scores), targets=tuple(map(float, scores.values())), references=targets)
+        if self.kind == "likelihood":
+            choices = targets if len(targets) > 1 else targets * 2  # Choose wants two
+            return Doc(prompt, choices=choices, targets=(1.0,) * len(choices), references=targets)
+        return Doc(prompt, references=targets)
+
+
+def kind_of(metric: str) -> Kind:
+    if metric == "log_likelihood":
+        return "likelihood"
+    mc = (*CHOICE_METRICS, "calibration_multiple_choice_brier_score", "expected_calibration_error")
+    return "choose" if metric in mc else "generate"
+
+
+def metrics_of(sheet: Sheet, kind: Kind) -> tuple[Metric[Any], ...]:
+    """All metrics of one kind that the task names. The preferred one comes first, then its normalised score."""
+    names = tuple(name for name in sheet.metrics if kind_of(name) == kind)
+    if kind == "choose":
+        found = choice_metrics(names, sheet.classes)
+    elif kind == "generate":
+        found = generative_metrics(names, sheet.extract)
+    else:
+        found = likelihood_metrics(sheet.several) if names else {}
+    if sheet.preferred not in found:
+        return tuple(found.values())
+    low, high = RANGES[sheet.preferred]
+    if sheet.preferred == "multiple_choice_grade":
+        low = sheet.chance
+    main = found.pop(sheet.preferred)
+    return (main, normalized(main, low, high), *found.values())
+
+
+def tasks_of(sheet: Sheet, name: str, worked: tuple[Worked, ...] = ()) -> dict[Kind, Task]:
+    """The task of each kind of metric, that of the preferred metric first and under the plain name.
+
+    Raises AssayError where the preferred metric is BLEURT, which needs another model.
+    """
+    if sheet.preferred == "bleurt":
+        raise AssayError("its preferred metric is BLEURT, which needs a model of its own", where=sheet.origin, do="choose another task")
+    main = kind_of(sheet.preferred)
+    asks: dict[Kind, Ask] = {"choose": Choose(), "generate": Generate(LONGEST_ANSWER), "likelihood": Choose()}
+    made: dict[Kind, Task] = {}
+    for kind in sorted(asks, key=lambda kind: kind != main):
+        metrics = metrics_of(sheet, kind)
+        if metrics:
+            made[kind] = Task(
+                name=name if kind == main else f"{name}/{kind}",
+                rows=Examples(sheet.path, sheet.origin),
+                doc=Reader(sheet.wording, kind),
+                ask=asks[kind],
+                metrics=metrics,
+                split="test",
+                shots=Shots(0, split="test", order="per_item"),
+                layout=sheet.layout,
+                protocol="bigbench",
+                worked=worked if kind == main else (),
+                about=sheet.about,
+                licence=LICENCE,
+                citation=CITATION,
+            )
+    if main not in made:
+        raise AssayError(f"preferred_score {sheet.preferred!r} is not among its metrics", where=sheet.origin)
+    return made
+
+
+def sheets_in(folder: Path, origin: str) -> dict[str, Sheet]:
+    """The sheets of a task folder by subtask name ("" where the task has no subtasks), subtasks in order."""
+    main = folder / "task.json"
+    if "examples" in read_json(main):
+        return {"": read_sheet(main, f"{origin}/task.json", main.stat().st_mtime_ns)}
+    below = sorted(path for path in folder.glob("*/task.json"))
+    if not below:
+        raise AssayError("it has neither `examples` nor subtask folders", where=f"{origin}/task.json")
+    return {path.parent.name: read_sheet(path, f"{origin}/{path.parent.name}/task.json", path.stat().st_mtime_ns) for path in below}

@@ -1,0 +1,195 @@
+"""BIG-bench: any task of its JSON schema, scored by its own rules; the 24 tasks of BIG-bench Lite and their total.
+
+`bigbench/strategyqa` is the task with its preferred metric; `bigbench/strategyqa/generate` holds the metrics over generated text
+where the task has those too. Subtasks are `bigbench/bbq_lite_json/age_ambig`; a task's score is the mean of its subtasks'.
+Data: `$ASSAY_DATA/google__BIG-bench/<task>[/<subtask>]/task.json`, or any folder or file as `bigbench:path`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from harness.errors import AssayError
+from harness.source import Access
+from harness.task import Family, Task, Term, Total, Worked
+from tasks._bigbench_json import Sheet, read_json, read_sheet, sheets_in, tasks_of
+
+FOLDER = "google__BIG-bench"
+LITE = (
+    "auto_debugging",
+    "bbq_lite_json",
+    "code_line_description",
+    "conceptual_combinations",
+    "conlang_translation",
+    "emoji_movie",
+    "formal_fallacies_syllogisms_negation",
+    "hindu_knowledge",
+    "known_unknowns",
+    "language_identification",
+    "linguistics_puzzles",
+    "logic_grid_puzzle",
+    "logical_deduction",
+    "misconceptions_russian",
+    "novel_concepts",
+    "operators",
+    "parsinlu_reading_comprehension",
+    "play_dialog_same_or_different",
+    "repeat_copy_logic",
+    "strange_stories",
+    "strategyqa",
+    "symbol_interpretation",
+    "vitaminc_fact_verification",
+    "winowhy",
+)
+OTHERS = (
+    "anachronisms",
+    "arithmetic",
+    "causal_judgment",
+    "cause_and_effect",
+    "common_morpheme",
+    "crash_blossom",
+    "crass_ai",
+    "date_understanding",
+    "disambiguation_qa",
+    "dyck_languages",
+    "empirical_judgments",
+    "english_proverbs",
+    "entailed_polarity",
+    "evaluating_information_essentiality",
+    "fantasy_reasoning",
+    "figure_of_speech_detection",
+    "geometric_shapes",
+    "gre_reading_comprehension",
+    "hhh_alignment",
+    "identify_odd_metaphor",
+    "implicit_relations",
+    "intent_recognition",
+    "irony_identification",
+    "key_value_maps",
+    "logical_args",
+    "logical_sequence",
+    "metaphor_boolean",
+    "movie_recommendation",
+    "navigate",
+    "object_counting",
+    "odd_one_out",
+    "penguins_in_a_table",
+    "phrase_relatedness",
+    "physics",
+    "reasoning_about_colored_objects",
+    "rephrase",
+    "riddle_sense",
+    "ruin_names",
+    "salient_translation_error_detection",
+    "simple_arithmetic_json",
+    "simple_arithmetic_json_multiple_choice",
+    "snarks",
+    "sports_understanding",
+    "sufficient_information",
+    "temporal_sequences",
+    "tracking_shuffled_objects",
+    "understanding_fables",
+    "undo_permutation",
+    "unit_interpretation",
+    "word_sorting",
+)
+NAMES = ("bigbench-lite", "bigbench", *(f"bigbench/{name}" for name in (*LITE, *OTHERS)))
+TASKS: tuple[Task, ...] = ()
+FAMILIES: tuple[Family, ...] = ()
+
+
+@functools.cache
+def worked_examples() -> dict[str, tuple[Worked, ...]]:
+    """Examples of our own with their exact prompt and answer, by task."""
+    rows = json.loads((Path(__file__).parent / "bigbench_worked.json").read_text(encoding="utf-8"))
+    return {name: tuple(Worked(example["row"], example["prompt"], example["answer"]) for example in found) for name, found in rows.items()}
+
+
+def root(access: Access, name: str) -> Path:
+    """The folder of all tasks. Raises AssayError where it is missing."""
+    if access.data is None or not (access.data / FOLDER).is_dir():
+        raise AssayError(
+            "BIG-bench's task files are not here",
+            where=name,
+            do=f"set ASSAY_DATA to a folder that holds {FOLDER}/<task>/task.json, or name a file as bigbench:path/to/task.json",
+        )
+    return access.data / FOLDER
+
+
+def family_of(task: str, folder: Path, origin: str) -> Family:
+    """A task folder as its subtasks' main tasks, with the mean of their normalised scores as total where there are several."""
+    sheets = sheets_in(folder, origin)
+    name = f"bigbench/{task}"
+    tasks = tuple(main_task(sheet, f"{name}/{sub}" if sub else name) for sub, sheet in sheets.items())
+    total = Total(name, tuple(Term(found.full_name, "normalized", 1 / len(tasks)) for found in tasks))
+    return Family(name, tasks, (total,) if "" not in sheets else ())
+
+
+def main_task(sheet: Sheet, name: str) -> Task:
+    parts = name.split("/")
+    worked = worked_examples().get("/".join(parts[1:])) or worked_examples().get(parts[1], ())
+    return next(iter(tasks_of(sheet, name, worked).values()))
+
+
+def collected(name: str, tasks: tuple[str, ...], access: Access) -> Family:
+    """Several task folders as one family; its total is the mean over tasks of the mean over subtasks of the normalised score."""
+    folder = root(access, name)
+    missing = [task for task in tasks if not (folder / task / "task.json").is_file()]
+    if missing:
+        raise AssayError(f"lacks {', '.join(missing)}", where=f"{name} ({folder})", do="fetch the missing task folders")
+    found = [family_of(task, folder / task, f"{FOLDER}/{task}") for task in tasks]
+    terms = tuple(Term(task.full_name, "normalized", 1 / len(found) / len(each.tasks)) for each in found for task in each.tasks)
+    totals = (Total(name, terms), *(total for each in found for total in each.totals))
+    return Family(name, tuple(task for each in found for task in each.tasks), totals)
+
+
+def find_family(name: str, access: Access) -> Family | None:
+    """`bigbench-lite`, `bigbench` (every task that the data folder holds), `bigbench/<task>[/<subtask>][/<kind>]`; None if not ours.
+
+    Raises AssayError where the data are missing or faulty.
+    """
+    plain, _, protocol = name.partition("@")
+    if protocol not in ("", "bigbench"):
+        return None
+    if plain == "bigbench-lite":
+        return collected(plain, LITE, access)
+    if plain == "bigbench":
+        return collected(plain, tuple(sorted(path.parent.name for path in root(access, name).glob("*/task.json"))), access)
+    head, _, rest = plain.partition("/")
+    if head != "bigbench" or not rest:
+        return None
+    task, *below = rest.split("/")
+    folder = root(access, name) / task
+    if ".." in below or not task.isidentifier() or not (folder / "task.json").is_file():
+        return None
+    if not below:
+        return family_of(task, folder, f"{FOLDER}/{task}")
+    sheets = sheets_in(folder, f"{FOLDER}/{task}")
+    sub, kinds = (below[0], below[1:]) if below[0] in sheets else ("", below)
+    if sub not in sheets or len(kinds) > 1:
+        return None
+    made = tasks_of(sheets[sub], f"bigbench/{task}/{sub}" if sub else f"bigbench/{task}")
+    if not kinds:
+        return Family(plain, (main_task(sheets[sub], plain),))
+    chosen = [found for kind, found in made.items() if kind == kinds[0]]
+    return Family(plain, tuple(chosen)) if chosen else None
+
+
+def find(name: str, access: Access) -> tuple[Task, ...]:
+    """The tasks of `find_family`, or nothing."""
+    found = find_family(name, access)
+    return found.tasks if found is not None else ()
+
+
+def from_path(path: Path) -> tuple[Task, ...]:
+    """The tasks of a task.json file or a task folder anywhere, all kinds of metrics included."""
+    folder, main = (path, path / "task.json") if path.is_dir() else (path.parent, path)
+    name = folder.resolve().name if main.name == "task.json" else main.stem
+    if "examples" in read_json(main):
+        sheets = {"": read_sheet(main, str(main), main.stat().st_mtime_ns)}
+    else:
+        sheets = sheets_in(folder, str(folder))
+    named = [(sheet, f"bigbench/{name}/{sub}" if sub else f"bigbench/{name}") for sub, sheet in sheets.items()]
+    return tuple(task for sheet, full in named for task in tasks_of(sheet, full).values())
