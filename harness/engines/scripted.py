@@ -1,0 +1,267 @@
+"""Engines that answer by rule and load nothing: an oracle, chance, a constant, a replay, pseudo-random skill, and faults on demand.
+
+`--engine scripted:KIND,option=value` opens one by name; tests build them with the functions below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.engines import EngineStats, Limits, Settings
+from harness.errors import AssayError
+from harness.model import ModelRef
+from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from harness.trie import logical_tokens
+
+Request = ScoreGroup | GenRequest
+Reply = ScoreReply | GenReply | Failure
+Answer = Callable[[Request], Reply]
+Gold = Callable[[Request], int | str | None]
+"""What is right: the index of a continuation, or a text; None where the request has no right answer."""
+
+ROOMY = Limits(positions=1 << 20, vocabulary=1 << 20)
+
+
+@dataclass(slots=True)
+class Scripted:
+    """An engine around one function. `calls` counts every request by its key; `log` appends each key to a file, so that the
+    calls of a process that was killed are known too. `most` requests at once are answered; more run out of memory."""
+
+    answer: Answer
+    name: str = "scripted"
+    limits: Limits = ROOMY
+    most: int | None = None
+    log: Path | None = None
+    stats: EngineStats = field(default_factory=EngineStats)
+    calls: Counter[str] = field(default_factory=Counter)
+    swapped: list[Path] = field(default_factory=list)
+
+    def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
+        self.admit(len(groups))
+        for index, group in enumerate(groups):
+            reply = self.ask(group, logical_tokens((group,)))
+            assert not isinstance(reply, GenReply), "the script answered a scoring request with text"
+            yield index, reply
+
+    def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
+        self.admit(len(requests))
+        for index, request in enumerate(requests):
+            reply = self.ask(request, len(request.prompt))
+            assert not isinstance(reply, ScoreReply), "the script answered a prompt with scores"
+            yield index, reply
+
+    def admit(self, size: int) -> None:
+        if self.most is not None and size > self.most:
+            raise MemoryError(f"{size} requests at once, room for {self.most}")
+
+    def ask(self, request: Request, tokens: int) -> Reply:
+        self.calls[request.key] += 1
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(request.key + "\n")
+        reply = self.answer(request)
+        self.stats.logical += tokens
+        self.stats.computed += tokens
+        self.stats.forwards += 1
+        return reply
+
+    def swap(self, weights: Path) -> None:
+        self.swapped.append(weights)
+
+    def close(self) -> None: ...
+
+    def describe(self) -> dict[str, str]:
+        return {"engine": self.name}
+
+
+def flat(request: Request, each: Sequence[float], text: str) -> Reply:
+    """A reply with one log-probability per token for every continuation; the likeliest continuation counts as greedy."""
+    if isinstance(request, GenRequest):
+        return GenReply(text, tuple(text.encode()[: request.max_tokens]), "stop", each[0] if each else -1.0)
+    logprobs = tuple((value,) * len(ids) for ids, value in zip(request.continuations, each, strict=True))
+    best = max(each)
+    return ScoreReply(logprobs, tuple(value == best for value in each) if request.greedy else ())
+
+
+def width(request: Request) -> int:
+    return len(request.continuations) if isinstance(request, ScoreGroup) else 1
+
+
+def constant(logprob: float = -1.0, text: str = "") -> Answer:
+    """The same log-probability for every token, the same text for every prompt."""
+    return lambda request: flat(request, [logprob] * width(request), text)
+
+
+def uniform(vocabulary: int = 1 << 15) -> Answer:
+    """All tokens equally likely: what a model that knows nothing says."""
+    return constant(-math.log(vocabulary))
+
+
+def oracle(gold: Gold | Mapping[str, int | str]) -> Answer:
+    """Always right, under every normalisation. `gold` is a function, or a mapping by request key; without gold, uniform."""
+    look = (lambda request: gold.get(request.key)) if isinstance(gold, Mapping) else gold
+
+    def answer(request: Request) -> Reply:
+        right = look(request)
+        if isinstance(right, int) and isinstance(request, ScoreGroup):
+            return flat(request, [-0.01 if index == right else -9.0 for index in range(width(request))], "")
+        return uniform()(request) if right is None else flat(request, [-0.01] * width(request), str(right))
+
+    return answer
+
+
+def replay(replies: Mapping[str, Reply], otherwise: Answer | None = None) -> Answer:
+    """Recorded replies by request key. Raises KeyError for an unknown request unless `otherwise` answers it."""
+
+    def answer(request: Request) -> Reply:
+        if request.key not in replies and otherwise is not None:
+            return otherwise(request)
+        return replies[request.key]
+
+    return answer
+
+
+def draw(*parts: object) -> float:
+    """A number in [0, 1) that depends only on `parts`."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big") / 2**56
+
+
+def hashed(seed: int = 0, skill: float = 0.0, gold: Gold | None = None) -> Answer:
+    """Pseudo-random log-probabilities, a pure function of request, seed and skill.
+
+    With `gold`, a share `skill` of the requests is answered right; without, skill only shifts the numbers.
+    """
+
+    def answer(request: Request) -> Reply:
+        right = gold(request) if gold is not None else None
+        if right is not None and draw("skill", seed, request.key) < skill:
+            return oracle(lambda _: right)(request)
+        if isinstance(request, GenRequest):
+            return flat(request, [-draw(seed, skill, request.key)], f"word{int(1000 * draw('text', seed, skill, request.key))}")
+        logprobs = tuple(
+            tuple(-0.05 - 6 * draw(seed, skill, request.context, ids[: place + 1]) for place in range(len(ids)))
+            for ids in request.continuations
+        )
+        best = max(map(sum, logprobs))
+        return ScoreReply(logprobs, tuple(sum(part) == best for part in logprobs) if request.greedy else ())
+
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong, at the k-th call (counted from 1) or whenever the request `key` comes.
+
+    "raise": RuntimeError; "die": the process ends at once with code 137; "sleep": `seconds` pass, then the answer; "oom":
+    MemoryError; "nan": a reply full of NaN, which no engine may give; "fail": a Failure.
+    """
+
+    kind: Literal["raise", "die", "sleep", "oom", "nan", "fail"]
+    at: int = 0
+    key: str = ""
+    seconds: float = 0.0
+
+
+def faulty(inner: Answer, fault: Fault) -> Answer:
+    """`inner`, but for one fault."""
+    count = 0
+
+    def answer(request: Request) -> Reply:
+        nonlocal count
+        count += 1
+        if count != fault.at and request.key != fault.key:
+            return inner(request)
+        if fault.kind == "raise":
+            raise RuntimeError("scripted fault")
+        if fault.kind == "oom":
+            raise MemoryError("scripted fault")
+        if fault.kind == "die":
+            os._exit(137)
+        if fault.kind == "nan":
+            return flat(request, [math.nan] * width(request), "")
+        if fault.kind == "fail":
+            return Failure("scripted fault")
+        time.sleep(fault.seconds)
+        return inner(request)
+
+    return answer
+
+
+def slow(inner: Answer, seconds: float) -> Answer:
+    """`inner`, with a pause before every answer."""
+
+    def answer(request: Request) -> Reply:
+        time.sleep(seconds)
+        return inner(request)
+
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The options of `scripted:KIND,option=value,...`."""
+
+    kind: str = "hashed"
+    seed: int = 0
+    skill: float = 0.0
+    delay: float = 0.0
+    log: str = ""
+    fault: str = ""
+    at: int = 0
+    text: str = ""
+
+
+def read_script(text: str) -> Script:
+    """Parse `KIND,option=value,...`. Raises AssayError for anything unknown."""
+    kind, *parts = (text or "hashed").split(",")
+    known = {name: value for name, value in dataclasses.asdict(Script()).items() if name != "kind"}
+    options: dict[str, object] = {}
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name not in known:
+            raise AssayError(f"unknown option {name!r} of the scripted engine", do=f"use one of {', '.join(sorted(known))}")
+        try:
+            options[name] = type(known[name])(value)
+        except ValueError:
+            raise AssayError(f"option {name} of the scripted engine cannot be {value!r}") from None
+    return dataclasses.replace(Script(kind), **options)  # type: ignore[arg-type]
+
+
+def limits_of(model: ModelRef) -> Limits:
+    """The limits of the model that a scripted engine stands in for; roomy ones where it names none."""
+    try:
+        config = json.loads((model.path / "config.json").read_text())
+    except (OSError, ValueError):
+        return ROOMY
+    return Limits(model.positions or ROOMY.positions, int(config.get("vocab_size") or ROOMY.vocabulary))
+
+
+def open_engine(model: ModelRef, settings: Settings, script: str = "hashed") -> Scripted:
+    """A scripted engine by name: hashed, uniform or constant. Raises AssayError for another kind (they need gold: use the functions)."""
+    asked = read_script(script)
+    answers: dict[str, Answer] = {
+        "hashed": hashed(asked.seed or settings.seed, asked.skill),
+        "uniform": uniform(),
+        "constant": constant(text=asked.text),
+    }
+    if asked.kind not in answers:
+        raise AssayError(f"unknown scripted engine {asked.kind!r}", do=f"choose one of {', '.join(sorted(answers))}")
+    answer = answers[asked.kind]
+    if asked.delay:
+        answer = slow(answer, asked.delay)
+    if asked.fault:
+        kinds = ("raise", "die", "sleep", "oom", "nan", "fail")
+        if asked.fault not in kinds:
+            raise AssayError(f"unknown fault {asked.fault!r}", do=f"choose one of {', '.join(kinds)}")
+        answer = faulty(answer, Fault(asked.fault, at=asked.at))  # type: ignore[arg-type]
+    return Scripted(answer, name=f"scripted:{asked.kind}", limits=limits_of(model), log=Path(asked.log) if asked.log else None)
