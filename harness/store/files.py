@@ -68,11 +68,11 @@ def nonfinite(value: Any, path: str = "") -> str | None:
 
 def to_json(value: Any, where: str, indent: int | None = None) -> bytes:
     """Strict JSON (no NaN, no infinity, ASCII only). Raises AssayError naming the field that has no JSON form."""
-    if found := nonfinite(value):
-        raise AssayError(f"{found} is not a finite number", where=where)
     try:
         text = json.dumps(value, allow_nan=False, indent=indent, separators=None if indent else (",", ":"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, ValueError) and (found := nonfinite(value)):
+            raise AssayError(f"{found} is not a finite number", where=where) from None
         raise AssayError(f"has no JSON form: {error}", where=where) from None
     return text.encode()
 

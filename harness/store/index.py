@@ -18,9 +18,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
+from harness.errors import AssayError, Incomplete
 from harness.store.bundle import DONE, SAMPLES, STATS, runs_folder
-from harness.store.files import interrupted, nonfinite
+from harness.store.files import nonfinite, sync_folder
 from harness.store.lock import held
 from harness.store.query import INDEX, SCHEMA, open_sandbox, schema_version
 from harness.store.read import Run, read_run
@@ -111,36 +111,55 @@ def known_bundles(root: Path) -> dict[str, str] | None:
 
 
 def publish(root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path]) -> dict[str, str]:
-    """Applies the changes to a copy and puts it in place; returns the trouble by run of what could not be read."""
-    for leftover in root.glob(".assay-*.duckdb*"):  # of a killed update; we hold the lock
-        leftover.unlink()
+    """Applies the changes to a copy and puts it in place; returns the trouble by run of what could not be read.
+
+    Raises Incomplete where the disk refuses; the old index then stays.
+    """
+    import duckdb
+
     path, copy = root / INDEX, root / f".assay-{os.getpid()}.duckdb"
-    trouble: dict[str, str] = {}
     try:
+        sweep(root)
         if not fresh:
             shutil.copyfile(path, copy)
-        connection = open_copy(copy, fresh)
-        try:
-            for run_id in gone:
-                transact(connection, run_id, None, root)
-            for run in todo:
-                try:
-                    transact(connection, run.id, run, root)
-                except AssayError as error:
-                    if run.path.resolve() in strict:
-                        raise
-                    trouble[run.path.name] = str(error)
-        finally:
-            connection.close()
+        trouble = write_copy(copy, root, todo, gone, fresh, strict)
         with copy.open("rb") as file:
             os.fsync(file.fileno())
         path.with_name(INDEX + ".wal").unlink(missing_ok=True)
         copy.replace(path)
-    except OSError as error:
-        raise interrupted(error, root) from None
+        sync_folder(root)
+        return trouble
+    except (OSError, duckdb.Error) as error:  # DuckDB has its own words for a full disk
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+        what = f"the index cannot be written: {reason}; runs are kept"
+        raise Incomplete(what, where=str(root), do="mend the cause, then: assay store index") from None
     finally:
         with suppress(OSError):
-            copy.unlink(missing_ok=True)
+            sweep(root)
+
+
+def sweep(root: Path) -> None:
+    """Removes the copies of failed or killed updates; we hold the lock, so none is in use."""
+    for leftover in root.glob(".assay-*.duckdb*"):
+        leftover.unlink()
+
+
+def write_copy(copy: Path, root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path]) -> dict[str, str]:
+    trouble: dict[str, str] = {}
+    connection = open_copy(copy, fresh)
+    try:
+        for run_id in gone:
+            transact(connection, run_id, None, root)
+        for run in todo:
+            try:
+                transact(connection, run.id, run, root)
+            except AssayError as error:
+                if run.path.resolve() in strict:
+                    raise
+                trouble[run.path.name] = str(error)
+        connection.execute("CHECKPOINT store")  # all into the one file that is renamed
+    finally:
+        connection.close()
     return trouble
 
 

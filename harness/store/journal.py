@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from harness.errors import AssayError
 from harness.record import Record, Status
-from harness.store.files import interrupted, nonfinite, sync_folder, to_json, write_all
+from harness.store.files import interrupted, sync_folder, to_json, write_all
 
 FORMAT = 1
 SYNC_SECONDS = 0.5
@@ -81,9 +81,7 @@ def decode_record(value: Mapping[str, Any]) -> Record:
         raise ValueError(f"unknown status {value['status']!r:.40}")
     if not isinstance(value["output"], dict):
         raise TypeError("output must be an object")
-    if found := nonfinite(value):
-        raise ValueError(f"{found} is not finite")
-    return Record(
+    record = Record(
         task=str(value["task"]),
         item=str(value["item"]),
         status=value["status"],
@@ -96,6 +94,10 @@ def decode_record(value: Mapping[str, Any]) -> Record:
         cached=int(value["cached"]),
         seconds=float(value["seconds"]),
     )
+    numbers = [record.correct or 0.0, record.seconds, *(number for row in record.stats.values() for number in row)]
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("a number is not finite")
+    return record
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
