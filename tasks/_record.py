@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 
-from harness.doc import Doc, Row
-from harness.errors import AssayError
-from harness.metric import Metric
-from harness.output import Chosen
+from harness import AssayError, Chosen, Doc, Metric
+from harness.metrics.text import normalize_text
+from tasks.glue import Row
 
 
 def record(row: Row) -> Doc:
@@ -27,15 +24,9 @@ def record(row: Row) -> Doc:
     )
 
 
-def words(text: str) -> list[str]:
-    """SQuAD's normalised words: lower case, no punctuation, no articles."""
-    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
-
-
 def word_f1(found: str, gold: str) -> float:
-    """F1 of normalised words counted as a multiset; 1 where both have none. Source: the SQuAD evaluation script."""
-    ours, theirs = words(found), words(gold)
+    """F1 of words under SQuAD's normalisation, counted as a multiset; 1 where both have none. Source: the SQuAD evaluation script."""
+    ours, theirs = normalize_text(found).split(), normalize_text(gold).split()
     if not ours or not theirs:
         return float(ours == theirs)
     shared = (Counter(ours) & Counter(theirs)).total()
@@ -56,7 +47,7 @@ def entity_f1(doc: Doc, output: Chosen) -> tuple[float]:
 
 def entity_match(doc: Doc, output: Chosen) -> tuple[float]:
     entity, answers = named(doc, output)
-    return (float(any(words(entity) == words(answer) for answer in answers)),)
+    return (float(any(normalize_text(entity) == normalize_text(answer) for answer in answers)),)
 
 
 RECORD_F1: Metric[Chosen] = Metric("f1", entity_f1, reads=Chosen, signature="squad|best")

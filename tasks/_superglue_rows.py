@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 
-from harness.doc import Doc, Row
-from tasks.glue import NO_YES, TRUE_FALSE, classify, label
+from harness import Doc
+from tasks.glue import NO_YES, TRUE_FALSE, Row, classify, label
 
 
 def boolq(row: Row) -> Doc:

@@ -7,14 +7,12 @@ The labels of the test splits are hidden (MRPC's aside), so validation is scored
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from harness.doc import Doc, Row
-from harness.hub import Hub, hub
-from harness.metric import Metric
+from harness import Choose, Doc, Family, Metric, Regress, Task, Term, Total, Worked, hub
 from harness.metrics.choice import accuracy, f1, mcc
 from harness.metrics.regression import pearson, spearman
-from harness.task import Choose, Family, Regress, Task, Term, Total, Worked
 
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 CITATION = "Wang et al. 2019, GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, ICLR"
@@ -25,10 +23,8 @@ TRUE_FALSE = ("True", "False")
 FALSE_TRUE = ("False", "True")
 TRUE_NEITHER_FALSE = ("True", "Neither", "False")
 RANK = Choose()
-
-
-def data(config: str, names: Mapping[str, str] | None = None) -> Hub:
-    return hub("nyu-mll/glue", config, names=names, revision=REVISION)
+Row = Mapping[str, Any]
+data = partial(hub, "nyu-mll/glue", revision=REVISION)
 
 
 def label(row: Row) -> int | None:
@@ -219,7 +215,7 @@ STSB = Task(
 
 MNLI = Task(
     name="glue/mnli",
-    rows=data("mnli", {"validation": "validation_matched", "test": "test_matched"}),
+    rows=data("mnli", names={"validation": "validation_matched", "test": "test_matched"}),
     doc=nli,
     ask=RANK,
     metrics=(accuracy,),
@@ -250,7 +246,7 @@ MNLI = Task(
 
 MNLI_MISMATCHED = Task(
     name="glue/mnli_mismatched",
-    rows=data("mnli", {"validation": "validation_mismatched", "test": "test_mismatched"}),
+    rows=data("mnli", names={"validation": "validation_mismatched", "test": "test_mismatched"}),
     doc=nli,
     ask=RANK,
     metrics=(accuracy,),

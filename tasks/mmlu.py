@@ -8,16 +8,15 @@ lm-eval's default is no exemplars; the paper and most reports use five, the dev 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from harness.doc import Doc, Row
-from harness.hub import hub
-from harness.metric import Metric
+from harness import Choose, Doc, Family, Generate, Layout, Metric, Said, Shots, Task, Term, Total, Worked, exact_match, hub
 from harness.metrics.choice import accuracy, accuracy_per
-from harness.output import Said
-from harness.task import Choose, Family, Generate, Layout, Shots, Task, Term, Total, Worked
 
 REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
 CITATION = "Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding, ICLR"
+Row = Mapping[str, Any]
 LETTERS = ("A", "B", "C", "D")
 
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
@@ -125,15 +124,11 @@ def joint(row: Row) -> Doc:
     return Doc(f"Question: {row['question']}\n{lettered(row)}Answer:", references=references)
 
 
-def is_right_letter(doc: Doc, output: Said) -> tuple[float]:
-    return (float(output.text.strip() in doc.references),)
-
-
 def is_letter(doc: Doc, output: Said) -> bool:
     return output.text.strip() in LETTERS
 
 
-LETTER_MATCH: Metric[Said] = Metric("exact_match", is_right_letter, reads=Said, parses=is_letter, signature="strip|letter")
+LETTER_MATCH: Metric[Said] = replace(exact_match, parses=is_letter)
 """HELM's exact match after mapping letters back: anything but a letter is wrong (and counted as unparsed)."""
 
 

@@ -7,11 +7,10 @@ Validation is scored, since the test labels are hidden.
 
 from __future__ import annotations
 
-from harness.hub import Hub, hub
-from harness.metric import Metric
+from functools import partial
+
+from harness import Choose, Chosen, Family, Metric, Task, Worked, hub
 from harness.metrics.choice import accuracy, exact_set, f1, macro_f1, mcc, pair_parity
-from harness.output import Chosen
-from harness.task import Choose, Family, Task, Worked
 from tasks._record import RECORD_EM, RECORD_F1, record
 from tasks._superglue_rows import axb, axg, boolq, cb, copa, multirc, rte, wic, wsc
 from tasks.glue import average
@@ -19,10 +18,7 @@ from tasks.glue import average
 REVISION = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
 CITATION = "Wang et al. 2019, SuperGLUE: A Stickier Benchmark for General-Purpose Language Understanding Systems, NeurIPS"
 RANK = Choose()
-
-
-def data(config: str) -> Hub:
-    return hub("aps/super_glue", config, revision=REVISION)
+data = partial(hub, "aps/super_glue", revision=REVISION)
 
 
 F1A: Metric[Chosen] = Metric("f1a", f1.measure, f1.combine, reads=Chosen, signature=f1.signature)
