@@ -95,6 +95,7 @@ def evaluate(plan: Plan, place: Surroundings, watch: Watch | None = None, opener
     watch = watch or Unwatched()
     prepared = prepare(plan, place, watch)
     bundle = create_bundle(place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items])
+    index(place.results, [bundle])  # it shows as running
     work(prepared, bundle, watch, opener)
     index(place.results, [bundle])
     return bundle
@@ -228,8 +229,10 @@ def ask_all(
         for task, items in zip(prepared.tasks, pending, strict=True):
             watch.begin(task.task.full_name, len(task.items), len(task.items) - len(items))
             recorder = Recorder(task, writer, watch, engine)
-            answer(items, engine, recorder.add, memory, shared)
-            recorder.flush()
+            try:
+                answer(items, engine, recorder.add, memory, shared)
+            finally:  # what came before a failure is finished and kept
+                recorder.flush()
         return {**engine.describe(), "notes": list(engine.stats.notes), "open_seconds": round(opened, 3)}
     finally:
         engine.close()

@@ -17,7 +17,11 @@ def engine_names() -> tuple[str, ...]:
 
 
 def open_engine(name: str, model: ModelRef, settings: Settings) -> Engine:
-    """Load the model into the named engine. Raises AssayError for an unknown engine or a missing library."""
+    """Load the model into the named engine. What follows a colon in the name is the engine's own (scripted:uniform).
+
+    Raises AssayError for an unknown engine or a missing library.
+    """
+    name, _, script = name.partition(":")
     found = {point.name: point for point in metadata.entry_points(group=GROUP)}
     if name not in found:
         close = difflib.get_close_matches(name, found, 1)
@@ -28,5 +32,5 @@ def open_engine(name: str, model: ModelRef, settings: Settings) -> Engine:
         opener = found[name].load()
     except ImportError as error:
         raise AssayError(f"engine {name!r} cannot be imported: {error}", do="assay doctor shows what is missing") from None
-    engine: Engine = opener(model, settings)
+    engine: Engine = opener(model, settings, script) if script else opener(model, settings)
     return engine
