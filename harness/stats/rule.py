@@ -1,0 +1,89 @@
+"""The gate's decision as pure functions of arrays: one gate or a hundred thousand simulated ones run the same lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harness.metric import Array
+from harness.stats.correction import holm
+from harness.stats.distributions import t_cdf, z_quantile
+
+Flags = NDArray[np.bool_]
+Verdict = Literal["pass", "regressed", "inconclusive"]
+PASS, REGRESSED, INCONCLUSIVE = 0, 1, 2
+NAMES: tuple[Verdict, ...] = ("pass", "regressed", "inconclusive")
+FEW_CLUSTERS = 10
+"""Below this many clusters a difference may alarm, but never excludes a loss."""
+
+
+class Columns(NamedTuple):
+    """Differences of m tasks [..., m]: estimate, one-sided limits, standard error and its degrees of freedom."""
+
+    delta: Array
+    low: Array
+    high: Array
+    se: Array
+    df: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """A weighted sum of independent differences: estimate, one-sided limits, one-sided p of "no loss", error, degrees of freedom."""
+
+    delta: Array
+    low: Array
+    high: Array
+    p_loss: Array
+    se: Array
+    df: Array
+
+
+def combine(tasks: Columns, weights: Array) -> Aggregate:
+    """The weighted sum of differences: limits by recovered variances (Zou and Donner 2008), p by Welch's t.
+
+    Each limit keeps what the task's own limit knows about unseen losses; for one task it is that limit.
+    """
+    delta, low, high, se, df = tasks
+    whole = (weights * delta).sum(axis=-1)
+    below = np.sqrt((weights**2 * (delta - low) ** 2).sum(axis=-1))
+    above = np.sqrt((weights**2 * (high - delta) ** 2).sum(axis=-1))
+    variance = weights**2 * se**2
+    total = variance.sum(axis=-1)
+    freedom = total**2 / np.maximum((variance**2 / df).sum(axis=-1), 1e-300)
+    error = np.sqrt(total)
+    p_loss = np.where(error > 0, t_cdf(whole / np.where(error > 0, error, 1.0), freedom), 0.5)
+    return Aggregate(whole, whole - below, whole + above, p_loss, error, freedom)
+
+
+def n_min(margin: float, alpha: float = 0.05) -> int:
+    """The items of which all may agree although the loss is `margin`, with probability alpha; fewer never pass."""
+    return max(1, round(log(alpha) / log(1 - margin))) if 0 < margin < 1 else 1
+
+
+def holds(low: ArrayLike, margin: ArrayLike, units: ArrayLike, alpha: float = 0.05) -> Flags:
+    """Whether a loss of `margin` is excluded: the limit is above it, and there are enough units to have seen it."""
+    size, edge = np.asarray(units), np.asarray(margin, dtype=np.float64)
+    least = np.vectorize(lambda value: n_min(float(value), alpha), otypes=[np.float64])(edge)
+    return np.asarray((np.asarray(low) > -edge) & (size >= np.maximum(least, FEW_CLUSTERS)))
+
+
+def mde80(se: ArrayLike, alpha: float = 0.05) -> Array:
+    """The smallest true loss that a one-sided test at `alpha` finds with probability 0.80."""
+    return np.asarray((z_quantile(1 - alpha) + z_quantile(0.8)) * np.asarray(se, dtype=np.float64))
+
+
+def judge(p_total: Array, total_held: Flags, p_tasks: Array, tasks_held: Flags, critical: Flags, alpha: float = 0.05) -> NDArray[np.int64]:
+    """PASS, REGRESSED or INCONCLUSIVE [...] from the aggregate [...] and the tasks [..., m].
+
+    Regressed: a loss is shown, on the aggregate at alpha/2 or by Holm over the tasks at alpha/2, and is not shown to be within
+    its margin. Pass: not regressed, and a loss of the margin is excluded on the aggregate and on every critical task.
+    """
+    lost = (p_total <= alpha / 2) & ~total_held
+    lost = lost | ((holm(p_tasks) <= alpha / 2) & ~tasks_held).any(axis=-1)
+    passed = ~lost & total_held & (tasks_held | ~critical).all(axis=-1)
+    return np.where(lost, REGRESSED, np.where(passed, PASS, INCONCLUSIVE)).astype(np.int64)
