@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from harness.store.bundle import create_bundle
-from harness.store.check import Problem, check
-from harness.store.index import IndexReport, index
-from harness.store.query import connect, query
+from harness.store.checking import Problem, check
+from harness.store.indexing import IndexReport, index
+from harness.store.queries import connect, query
 from harness.store.read import Run, RunInfo, find_run, list_runs, read_run, stats_of
 from harness.store.tables import StatTable
 from harness.store.writer import Writer, open_writer

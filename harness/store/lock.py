@@ -107,7 +107,7 @@ def held(path: Path, seconds: float = 0.0) -> Iterator[None]:
             if time.monotonic() > deadline:
                 raise Incomplete(f"in use by {holder}", where=str(path), do="wait for it, or delete this file if that process is gone")
             time.sleep(pause)
-            pause = min(2 * pause, 0.5)
+            pause = min(2 * pause, 0.1)
     except OSError as error:
         raise AssayError(f"cannot be locked: {error.strerror}", where=str(path), do="make the folder writable") from None
     try:

@@ -22,7 +22,7 @@ from harness.errors import AssayError, Incomplete
 from harness.store.bundle import DONE, SAMPLES, STATS, runs_folder
 from harness.store.files import nonfinite, sync_folder
 from harness.store.lock import held
-from harness.store.query import INDEX, SCHEMA, open_sandbox, schema_version
+from harness.store.queries import INDEX, SCHEMA, open_sandbox, schema_version
 from harness.store.read import Run, read_run
 from harness.store.read import field as text_of
 
@@ -41,7 +41,7 @@ class IndexReport:
 
 
 def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
-    """Brings the index of a store up to date with these bundles, or with all of its runs (then runs that are gone are removed).
+    """Brings the index of a store up to date with these bundles and new complete ones, or with all of its runs and without those gone.
 
     Idempotent by bundle hash; one transaction per bundle. A damaged bundle is left out and reported, unless it was asked for.
     Raises Incomplete naming the process that holds the index after two minutes; AssayError for an index of a newer assay.
@@ -52,12 +52,11 @@ def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
     whole = bundles is None
     with held(root / ".index.lock", WAIT_SECONDS):
         known = known_bundles(root)
-        if known is None:
-            known, whole = {}, True  # no index, or one of an older schema: made again from the bundles
-            fresh = True
-        else:
-            fresh = False
-        runs, trouble = read_runs(store_bundles(root) if whole else [], bundles or [])
+        fresh = known is None
+        known, whole = known or {}, whole or fresh  # made again from all bundles
+        # Others that are complete but not in the index come along: who waits for the lock finds its run done.
+        others = [path for path in store_bundles(root) if whole or (path.name not in known and (path / DONE).exists())]
+        runs, trouble = read_runs(others, bundles or [])
         marks = {run.id: bundle_hash(run) for run in runs}
         todo = [run for run in runs if known.get(run.id) != marks[run.id]]
         gone = tuple(sorted(known.keys() - marks.keys() - trouble.keys())) if whole else ()

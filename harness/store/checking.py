@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError, Incomplete
+from harness.errors import AssayError
 from harness.store.bundle import DONE, JOURNAL, LOCK
-from harness.store.index import bundle_hash, store_bundles
-from harness.store.query import INDEX, query
+from harness.store.indexing import bundle_hash, store_bundles
+from harness.store.queries import INDEX, query
 from harness.store.read import Run, read_run
 
 TOLERANCE = 1e-9
@@ -108,20 +108,22 @@ def check_index(root: Path, marks: Mapping[str, str]) -> list[Problem]:
     where = root / INDEX
     if not where.exists():
         return [Problem(str(where), "there is no index", "assay store index")] if marks else []
+    counts = "SELECT run_id, count(*) AS stored FROM sample GROUP BY run_id"
+    sql = f"SELECT run_id, bundle, status, items, coalesce(stored, 0) FROM run LEFT JOIN ({counts}) USING (run_id)"
     try:
-        rows = dict(query(root, "SELECT run_id, bundle FROM run"))
-        counts = dict(query(root, "SELECT run_id, count(*) FROM sample GROUP BY run_id"))
-        planned = dict(query(root, "SELECT run_id, items FROM run WHERE status = 'complete'"))
-    except (AssayError, Incomplete) as error:
+        rows = {run_id: facts for run_id, *facts in query(root, sql)}
+    except AssayError as error:
         return [problem_of(error, where)]
     problems = []
     for run_id in sorted(rows.keys() | marks.keys()):
         if run_id not in rows or run_id not in marks:
             what = "is not in the index" if run_id not in rows else "is in the index, but its folder is not in the store"
             problems.append(Problem(run_id, what, "assay store index"))
-        elif rows[run_id] != marks[run_id]:
+            continue
+        bundle, status, items, stored = rows[run_id]
+        if bundle != marks[run_id]:
             problems.append(Problem(run_id, "has changed since it was indexed", "assay store index"))
-        elif run_id in planned and counts.get(run_id, 0) != planned[run_id]:
-            what = f"the index holds {counts.get(run_id, 0)} of its {planned[run_id]} items"
+        elif status == "complete" and stored != items:
+            what = f"the index holds {stored} of its {items} items"
             problems.append(Problem(run_id, what, f"delete {where.name}, then: assay store index"))
     return problems
