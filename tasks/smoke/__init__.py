@@ -1,46 +1,42 @@
-"""The smoke suite: a few rows written for the purpose, in the schema of the real data, so that every benchmark can be tried offline.
-
-It proves that the pipeline works and takes seconds on a small model. It is not a benchmark: its scores are never ranked.
-"""
+"""A few dozen items per family, written by us in each family's row schema, to prove that everything works. Not a benchmark."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from harness import Access, Family, Task, jsonl, made
+from harness import Family, Layout, Shots, Task, jsonl
 from tasks import glue, mmlu, superglue
 
-HOME = Path(__file__).parent
-SUBJECTS = ("astronomy", "elementary_mathematics", "high_school_geography")
+HERE = Path(__file__).parent
+GLUE = ("cola", "sst2", "mrpc", "stsb", "rte")
+SUPERGLUE = ("boolq", "cb", "copa", "multirc", "wic")
 
 
-def small(task: Task, family: str) -> Task:
-    """The task over the smoke rows of its name."""
-    short = task.name.rpartition("/")[2]
-    rows = jsonl(f"{family}_{short}.{{split}}.jsonl").at(HOME)
-    return replace(task, name=f"smoke/{short}", rows=rows, purpose="smoke", about=f"Smoke rows for {task.full_name}. {task.about}")
+def named(tasks: tuple[Task, ...], name: str) -> Task:
+    return next(task for task in tasks if task.name == name)
 
 
-def of_subject(subject: str, split: str) -> Iterable[Mapping[str, Any]]:
-    """The smoke rows of one MMLU subject."""
-    rows = jsonl("mmlu.{split}.jsonl").at(HOME).load(split, Access()).rows
-    return [row for row in rows if row["subject"] == subject]
+def smoke(task: Task, files: str, split: str = "") -> Task:
+    """The same task over our own rows."""
+    return replace(
+        task, name=f"smoke/{task.name}", rows=jsonl(f"{files}.{{split}}.jsonl").at(HERE), split=split or task.split, purpose="smoke"
+    )
 
 
-def small_subject(subject: str) -> Task:
-    task = mmlu.LETTER_TASKS[subject]
-    rows = made(partial(of_subject, subject), "dev", "test")
-    return replace(task, name=f"smoke/mmlu_{subject}", rows=rows, purpose="smoke", about=f"Smoke rows for {task.full_name}. {task.about}")
+def from_glue() -> tuple[Task, ...]:
+    return tuple(smoke(named(glue.TASKS, f"glue/{name}"), f"glue_{name}") for name in GLUE)
 
 
-TASKS = (
-    *(small(task, "glue") for task in (glue.SST2, glue.RTE, glue.COLA, glue.MRPC, glue.STSB)),
-    *(small(task, "superglue") for task in (superglue.COPA, superglue.CB, superglue.WIC, superglue.BOOLQ, superglue.MULTIRC)),
-    *(small_subject(subject) for subject in SUBJECTS),
-)
+def from_superglue() -> tuple[Task, ...]:
+    return tuple(smoke(named(superglue.TASKS, f"superglue/{name}"), f"superglue_{name}") for name in SUPERGLUE)
 
-FAMILIES = (Family("smoke", TASKS, about="A few hand-written rows per task: does the whole pipeline work? Never a benchmark."),)
+
+def from_mmlu() -> tuple[Task, ...]:
+    """One mixed task over all subjects of our rows, with two exemplars."""
+    layout = Layout(instructions="The following are multiple choice questions (with answers).\n\n")
+    return (replace(smoke(mmlu.TASKS[0], "mmlu", "test"), name="smoke/mmlu", layout=layout, shots=Shots(2, "dev", "first")),)
+
+
+TASKS = (*from_glue(), *from_superglue(), *from_mmlu())
+FAMILIES = (Family("smoke", TASKS, about="Proves that everything works, without any data. Not a benchmark result."),)
