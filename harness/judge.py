@@ -37,7 +37,7 @@ def judge(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Recor
         output=as_json(output, replies),
         stats=stats,
         correct=correctness(task, prepared.doc, output, stats),
-        logical=prepared.logical,
+        logical=prepared.logical + sum(len(reply.tokens) for reply in replies if isinstance(reply, GenReply)),
     )
 
 

@@ -119,7 +119,7 @@ def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
         f"split:{facts['split']}",
         f"shots:{facts['shots']}{' ' + facts['shots_order'] if facts['shots_order'] else ''}",
         f"ask:{short_ask(scored.task)}",
-        f"metric:{metric.signature or metric.name}",
+        f"metric:{metric.name}" + (f"[{metric.signature.replace('|', ',')}]" if metric.signature else ""),
         f"n:{facts['items']}",
         f"engine:{engine}",
     ]
