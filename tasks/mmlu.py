@@ -86,7 +86,7 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
         "virology",
     ),
 }
-"""The subjects of each category, as in the paper's categories.py and lm-eval's groups."""
+"""The subjects of each category, as lm-eval groups them. (The paper's categories.py has anatomy under other.)"""
 
 HELM_SUBJECTS = ("abstract_algebra", "college_chemistry", "computer_security", "econometrics", "us_foreign_policy")
 
