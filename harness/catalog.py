@@ -162,7 +162,9 @@ def from_python(path: Path) -> Family:
     except SyntaxError as error:
         raise AssayError(f"{error.msg}: {(error.text or '').strip()}", where=f"{path}:{error.lineno}", do="mend the syntax") from None
     except Exception as error:
-        line = next((frame.tb_lineno for frame in frames(error) if frame.tb_frame.f_code.co_filename == str(path)), None)
+        line = next(
+            (frame.tb_lineno for frame in frames(error) if Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve()), None
+        )
         raise AssayError(f"{type(error).__name__}: {error}", where=f"{path}:{line}" if line else str(path)) from None
     found = next((getattr(module, key) for key in ("FAMILY", "TASKS", "TASK") if hasattr(module, key)), None)
     family = as_family(found, str(path))

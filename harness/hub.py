@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +142,7 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
             where=f"{repo}/{config}",
             do="set ASSAY_DATA to a folder that mirrors the hub, or pip install 'assay[hf]'",
         ) from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     settings = datasets.DownloadConfig(local_files_only=offline, max_retries=2)
     try:
         found: Mapping[str, Any] = datasets.load_dataset(repo, config, revision=revision, download_config=settings)

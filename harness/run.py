@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from harness.catalog import select
 from harness.doctor import pick_engine
 from harness.engines import Engine, Settings
-from harness.engines.opening import open_engine
+from harness.engines.opening import check_name, open_engine
 from harness.engines.threads import wait_quietly
 from harness.errors import AssayError, Incomplete, Invalid
 from harness.judge import Reply, judge
@@ -68,6 +68,8 @@ OpenEngine = Callable[[str, ModelRef, Settings], Engine]
 
 def prepare(plan: Plan, place: Surroundings, watch: Watch) -> Prepared:
     """Find the model and the tasks, render and encode every item. Raises AssayError before anything is written."""
+    if plan.engine != "auto":
+        check_name(plan.engine)
     wait_quietly()  # before anything loads torch
     access = place.access(plan.allow_partial)
     selection = select(plan.tasks, access)

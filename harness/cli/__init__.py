@@ -49,14 +49,37 @@ def main() -> None:
     """Run the command; every foreseen error is one line on stderr and the exit code of the contract."""
     try:
         extend(sys.argv[1:])
-        app()
+        app(prog_name="assay", standalone_mode=False)
     except AssayError as error:
-        if "--json" in sys.argv:
-            print_json({"error": str(error), "exit_code": error.exit_code})
-        err().print(f"[bold red]assay:[/] {rich_safe(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        fail(str(error), error.exit_code)
+    except typer.Abort:
+        fail("interrupted", 130)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
     except BrokenPipeError:
         sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not the parser's: a bug of ours, and the traceback is wanted
+            raise
+        if not error.format_message():  # no arguments: the help was shown
+            sys.exit(2)
+        fail(usage(error), 2)
+
+
+def usage(error: Exception) -> str:
+    """A usage error of the parser as one line that names the next step."""
+    context = getattr(error, "ctx", None)
+    asked = context.command_path if context is not None else "assay"
+    message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+    return f"{message}{'' if message.endswith('?') else '.'} `{asked} --help` shows how"
+
+
+def fail(text: str, code: int) -> None:
+    """The error as one line on stderr (and as the one JSON object where JSON was asked for), then the exit code."""
+    if "--json" in sys.argv:
+        print_json({"error": text, "exit_code": code})
+    err().print(f"[bold red]assay:[/] {rich_safe(text)}", soft_wrap=True)
+    sys.exit(code)
 
 
 def rich_safe(text: str) -> str:

@@ -16,18 +16,22 @@ def engine_names() -> tuple[str, ...]:
     return tuple(sorted({point.name for point in metadata.entry_points(group=GROUP)}))
 
 
+def check_name(name: str) -> None:
+    """Raises AssayError for an engine that is not installed, with the nearest that is."""
+    plain, known = name.partition(":")[0], engine_names()
+    if plain not in known:
+        close = difflib.get_close_matches(plain, known, 1)
+        raise AssayError(f"unknown engine {plain!r}", do=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}")
+
+
 def open_engine(name: str, model: ModelRef, settings: Settings) -> Engine:
     """Load the model into the named engine. What follows a colon in the name is the engine's own (scripted:uniform).
 
     Raises AssayError for an unknown engine or a missing library.
     """
+    check_name(name)
     name, _, script = name.partition(":")
     found = {point.name: point for point in metadata.entry_points(group=GROUP)}
-    if name not in found:
-        close = difflib.get_close_matches(name, found, 1)
-        raise AssayError(
-            f"unknown engine {name!r}", do=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(sorted(found))}"
-        )
     try:
         opener = found[name].load()
     except ImportError as error:
