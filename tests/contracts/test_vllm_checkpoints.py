@@ -1,0 +1,121 @@
+"""One vLLM engine and several tiny checkpoints and adapters: what is scored is what lies on disk, never what a cache remembers."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.engines import Settings
+from harness.engines import vllm_engine as vllm
+from harness.errors import AssayError
+from harness.model import ModelRef, find_model
+from harness.request import ScoreGroup
+from tests.contracts.plain_forward import check, forward, ids, worst
+
+pytestmark = pytest.mark.vllm
+
+
+def make_tiny(folder: Path, seed: int, **changes: Any) -> ModelRef:
+    """A random Llama with a head size that vLLM's CPU kernels take, and a tokenizer."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    settings = {"vocab_size": 97, "hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    settings |= {"num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(**(settings | changes))).save_pretrained(folder)
+    inner = Tokenizer(models.WordLevel({f"w{number}": number for number in range(97)}, unk_token="w0"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="w2").save_pretrained(folder)
+    return find_model(str(folder), cache=folder)
+
+
+def load(ref: ModelRef) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(ref.path).eval()
+
+
+def groups_of(seed: int) -> list[ScoreGroup]:
+    dice = random.Random(seed)
+    stem = ids(dice, 70, 97)
+    return [ScoreGroup(stem + ids(dice, 3, 97), tuple(ids(dice, count, 97) for count in (1, 2, 4))) for _ in range(4)]
+
+
+def test_a_swapped_checkpoint_scores_as_a_fresh_one(
+    self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_tiny(tmp_path / "1", 1), make_tiny(tmp_path / "2", 2)
+    groups = groups_of(0)
+    engine = vllm.open_engine(first, Settings())
+    try:
+        check(engine, load(first), groups)
+        engine.swap(second.path)
+        check(engine, load(second), groups)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.llm, "reset_prefix_cache", lambda: True)
+            engine.swap(first.path)
+        stale = dict(engine.score(groups))
+        assert max(worst(stale[index], forward(load(first), groups[index])) for index in stale) > 0.01, "why the reset is mandatory"
+        engine.swap(first.path)
+        check(engine, load(first), groups)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.llm, "reset_prefix_cache", lambda: False)
+            with pytest.raises(AssayError, match="prefix cache"):
+                engine.swap(first.path)
+        for changes in ({"intermediate_size": 64}, {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}):
+            with pytest.raises(AssayError, match=r"another architecture|differs"):
+                engine.swap(make_tiny(tmp_path / str(changes.keys()), 3, **changes).path)
+        check(engine, load(first), groups)
+    finally:
+        engine.close()
+    assert capfd.readouterr().out == ""
+
+
+def test_an_adapter_scores_as_its_merged_model(tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    base = make_tiny(tmp_path / "base", 1)
+    tuned = get_peft_model(load(base), LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"))
+    for name, weights in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weights, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    tuned.save_pretrained(tmp_path / "adapter")
+    ref = find_model(str(base.path), adapter=tmp_path / "adapter", cache=tmp_path)
+    merged = PeftModel.from_pretrained(load(base), tmp_path / "adapter").merge_and_unload()
+    groups = groups_of(1)
+    assert worst(forward(merged, groups[0]), forward(load(base), groups[0])) > 0.01
+    engine = vllm.open_engine(ref, Settings())
+    try:
+        check(engine, merged, groups)
+        check(engine, merged, groups)
+        with pytest.raises(AssayError, match="adapter"):
+            engine.swap(base.path)
+    finally:
+        engine.close()
+
+
+def test_memory_bounds_the_length_and_is_noted(tmp_path: Path) -> None:
+    ref = make_tiny(tmp_path / "long", 1, max_position_embeddings=100_000)
+    engine = vllm.open_engine(ref, Settings(budget=4 * 2**20))
+    try:
+        assert 1000 < engine.limits.positions < 100_000
+        assert any("bounded by the memory" in note for note in engine.stats.notes)
+        check(engine, load(ref), groups_of(2))
+    finally:
+        engine.close()
+
+
+def test_a_model_that_vllm_cannot_load_is_one_line(tmp_path: Path) -> None:
+    ref = make_tiny(tmp_path / "odd", 1)
+    with pytest.raises(AssayError) as caught:
+        vllm.open_engine(ref, Settings(dtype="float31"))
+    assert "\n" not in str(caught.value) and "--engine hf" in str(caught.value)
+    with pytest.raises(AssayError, match="not for"):
+        vllm.open_engine(ref, Settings(device="tpu"))
