@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from harness.metric import Array
 from harness.stats.distributions import t_cdf, t_quantile, z_cdf
@@ -106,32 +107,31 @@ def bootstrap(kind: str, level: float, against: float = 0.0, draws: int = 1000, 
 
     def rule(trials: Trials, margin: float) -> tuple[Flags, Flags]:
         rng = np.random.default_rng(seed)
-        low, high = np.empty(len(trials.wins)), np.empty(len(trials.wins))
-        for index, (values, counts) in enumerate(zip(trials.values, trials.counts, strict=True)):
-            low[index], high[index] = resampled(values, counts, kind, (1 - level) / 2, draws, rng)
+        pieces = [slice(start, start + 200) for start in range(0, len(trials.wins), 200)]
+        found = [resampled(trials.values[piece], trials.counts[piece], kind, (1 - level) / 2, draws, rng) for piece in pieces]
+        low, high = (np.concatenate(ends) for ends in zip(*found, strict=True))
         return high < -against * margin, low > -margin
 
     return rule
 
 
-def resampled(values: Array, counts: Array, kind: str, tail: float, draws: int, rng: np.random.Generator) -> tuple[float, float]:
-    """The interval of the mean of counted values from `draws` bootstrap samples."""
-    size = counts.sum()
-    mean = float(values @ counts / size)
-    if (counts > 0).sum() == 1:
-        return mean, mean
-    kept = counts > 0
-    means = rng.multinomial(int(size), counts[kept] / size, draws) @ values[kept] / size
-    tails = np.array([tail, 1 - tail])
+def resampled(values: Array, counts: Array, kind: str, tail: float, draws: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Interval ends [T] of the means of counted values [T, K] from `draws` bootstrap samples each."""
+    size = counts.sum(axis=1)
+    mean = (values * counts).sum(axis=1) / size
+    drawn = rng.multinomial(int(size[0]), counts / size[:, None], size=(draws, len(counts)))
+    means = np.sort((drawn * values).sum(axis=2) / size, axis=0)
+    tails = np.broadcast_to(np.array([[tail], [1 - tail]]), (2, len(mean)))
     if kind == "bca":
-        share = float(np.clip(((means < mean).mean() + (means <= mean).mean()) / 2, 1 / draws, 1 - 1 / draws))
-        bias = z_of(share)
-        centred = mean - values
-        skew = float((counts * centred**3).sum() / (6 * (counts * centred**2).sum() ** 1.5))
-        z = np.array([z_of(tail), z_of(1 - tail)])
+        share = np.clip(((means < mean).mean(axis=0) + (means <= mean).mean(axis=0)) / 2, 1 / draws, 1 - 1 / draws)
+        bias = ndtri(share)
+        centred = mean[:, None] - values
+        spread = (counts * centred**2).sum(axis=1)
+        skew = np.where(spread > 0, (counts * centred**3).sum(axis=1) / (6 * np.where(spread > 0, spread, 1.0) ** 1.5), 0.0)
+        z = ndtri(tails)
         tails = z_cdf(bias + (bias + z) / (1 - skew * (bias + z)))
-    low, high = np.quantile(means, tails)
-    return float(low), float(high)
+    low, high = np.take_along_axis(means, np.clip(np.round(tails * (draws - 1)).astype(int), 0, draws - 1), axis=0)
+    return low, high
 
 
 def newcombe(trials: Trials, margin: float) -> tuple[Flags, Flags]:
@@ -140,7 +140,7 @@ def newcombe(trials: Trials, margin: float) -> tuple[Flags, Flags]:
     both = np.round(0.65 * n - (wins + losses) / 2)
     neither = n - both - wins - losses
     base, candidate = (both + losses) / n, (both + wins) / n
-    (l1, u1), (l2, u2) = (wilson_ends(share, n) for share in (candidate, base))
+    l1, u2 = wilson_ends(candidate, n)[0], wilson_ends(base, n)[1]
     top = both * neither - wins * losses
     top = np.where(top > 0, np.maximum(top - n / 2, 0.0), top)
     bottom = np.sqrt(np.maximum((both + wins) * (losses + neither) * (both + losses) * (wins + neither), 1e-300))

@@ -1,0 +1,88 @@
+"""assay compare."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.console import out, print_json
+from harness.cli.running import Json, Results, place_of
+from harness.compare import Comparison, compare, mismatches, side_of
+from harness.errors import NotComparable
+from harness.gating import find_baseline
+from harness.reports.tables import comparison_markdown, comparison_rows, table
+from harness.reports.values import comparison_json
+from harness.reports.words import comparison_head
+from harness.store import Run, find_run, read_run
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compare")(compare_command)
+
+
+def compare_command(
+    baseline: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name, bundle directory or named baseline.")],
+    candidate: Annotated[str, typer.Argument(help="The run that is compared with it.")],
+    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas. [default: all in both]")] = "",
+    items: Annotated[bool, typer.Option("--items", help="Show every item that rose or fell, with both outputs.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Name every field in which the runs differ and must not.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two runs item by item: paired differences with intervals, corrected p values, lost and gained items.
+
+    [dim]assay compare v1 candidate[/dim]
+    """
+    place = place_of(results)
+    runs = (read_run(find_baseline(place.results, baseline)), read_run(find_run(place.results, candidate)))
+    one, two = (side_of(run, place.access(allow_partial=True)) for run in runs)
+    if why:
+        explain(mismatches(one, two, [name for name in one.tasks if name in two.tasks]), as_json)
+        return
+    found = compare(one, two, tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()))
+    flipped = flipped_items(found, runs) if items else []
+    if as_json:
+        print_json({**comparison_json(found), **({"items": flipped} if items else {})})
+        return
+    console = out()
+    if markdown:
+        console.print(comparison_markdown(found), markup=False, soft_wrap=True)
+        return
+    console.print(f"{two.model} ({two.run}) against {one.model} ({one.run}), in points", markup=False, soft_wrap=True)
+    console.print(table(comparison_head(), comparison_rows(found)))
+    for line in (*found.notes, *(f"{name}: only one run has it" for name in found.left_out)):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    for item in flipped:
+        console.print(f"\n{item['change']} {item['task']} {item['item']}  gold {item['gold']!r}", markup=False, soft_wrap=True)
+        console.print(f"  baseline  {item['baseline']!r}\n  candidate {item['candidate']!r}", markup=False, soft_wrap=True)
+
+
+def explain(found: tuple[Any, ...], as_json: bool) -> None:
+    """All differing fields; exit 12 where there is one."""
+    if as_json:
+        print_json({"comparable": not found, "mismatches": [{"task": each.task, "field": each.field} for each in found]})
+    for each in found:
+        if not as_json:
+            out().print(str(each), markup=False, soft_wrap=True)
+    if found:
+        raise NotComparable(str(found[0]), do="run both the same way")
+    if not as_json:
+        out().print("The runs agree in every field that must agree.")
+
+
+def flipped_items(found: Comparison, runs: tuple[Run, Run]) -> list[dict[str, Any]]:
+    """Items that rose or fell, with what both models said."""
+    said: list[dict[tuple[str, str], tuple[str, str]]] = []
+    for run in runs:
+        samples = run.table("samples.parquet")
+        columns = [samples[name].to_pylist() for name in ("task", "item_id", "output", "gold")]
+        said.append({(task, item): (output, gold) for task, item, output, gold in zip(*columns, strict=True)})
+    rows = []
+    for row in found.rows:
+        for change, names in (("lost", row.lost), ("gained", row.gained)):
+            for name in names:
+                (one, gold), (two, _) = (outputs[row.task, name] for outputs in said)
+                rows.append({"change": change, "task": row.task, "item": name, "gold": gold, "baseline": one, "candidate": two})
+    return rows

@@ -1,0 +1,119 @@
+"""assay gate, assay baseline."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import out, print_json
+from harness.cli.running import Json, Results, place_of
+from harness.errors import AssayError
+from harness.gating import Gate, baselines, gate_stored, set_baseline
+from harness.policy import Policy, read_policy
+from harness.reports.pipelines import github, junit
+from harness.reports.tables import gate_markdown, table
+from harness.reports.values import gate_json
+from harness.reports.words import aggregate_line, details, gate_head, gate_row, headline
+
+COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("gate")(gate_command)
+    names = typer.Typer(no_args_is_help=True, help="Name the runs that candidates are gated against.")
+    names.command("set")(set_command)
+    names.command("ls")(ls_command)
+    app.add_typer(names, name="baseline")
+
+
+def gate_command(
+    candidate: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name or bundle directory.")],
+    baseline: Annotated[str, typer.Option(help="The run to beat: the same, or a name given by `assay baseline set`.")],
+    margin: Annotated[float | None, typer.Option(help="Points that the aggregate may lose. [default: 1.0]")] = None,
+    task_margin: Annotated[float | None, typer.Option(help="Points that one task may lose. [default: 3.0]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Chance of each of the two errors. [default: 0.05]")] = None,
+    policy: Annotated[Path | None, typer.Option(help="A gate.toml: required tasks, margins, criticals, guards.")] = None,
+    on_inconclusive: Annotated[str, typer.Option(help="fail or pass: exit 11, or 0 for pipelines that tolerate doubt.")] = "",
+    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report here.")] = None,
+    junit_xml: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
+    annotate: Annotated[bool, typer.Option("--github", help="Print GitHub annotations and write its step summary.")] = False,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Decide whether a candidate may be released: pass (0), regressed (10) or inconclusive (11).
+
+    [dim]assay gate candidate --baseline v1[/dim]
+    """
+    place = place_of(results)
+    chosen = with_options(read_policy(policy) if policy else Policy(), margin, task_margin, alpha, on_inconclusive)
+    found = gate_stored(place.results, candidate, baseline, chosen, place.access(allow_partial=True))
+    report = gate_markdown(found.decision, found.comparison)
+    for path, text in ((markdown, report), (junit_xml, junit(found.decision, found.comparison))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    if annotate and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(report)
+    if as_json:
+        print_json(gate_json(found.decision, found.comparison, found.exit_code))
+    else:
+        show(found)
+        if annotate:
+            out().print(github(found.decision, found.comparison), markup=False, soft_wrap=True)
+    raise typer.Exit(found.exit_code)
+
+
+def with_options(policy: Policy, margin: float | None, task_margin: float | None, alpha: float | None, on_inconclusive: str) -> Policy:
+    """The policy with what the command line says on top. Raises AssayError for a value out of range."""
+    given = {"margin": margin, "task_margin": task_margin, "alpha": alpha, "on_inconclusive": on_inconclusive or None}
+    try:
+        return Policy.model_validate({**policy.model_dump(), **{name: value for name, value in given.items() if value is not None}})
+    except ValueError as error:
+        raise AssayError(str(error).splitlines()[2].strip(), where=f"--{str(error).splitlines()[1].replace('_', '-')}") from None
+
+
+def show(found: Gate) -> None:
+    decision, console = found.decision, out()
+    console.print(headline(decision, found.comparison), style=COLOURS[decision.verdict], markup=False, soft_wrap=True)
+    console.print(aggregate_line(decision), markup=False, soft_wrap=True)
+    for reason in decision.reasons:
+        console.print(f"  {reason}", markup=False, soft_wrap=True)
+    console.print()
+    console.print(table(gate_head(), [gate_row(each, decision.alpha) for each in decision.tasks]))
+    console.print()
+    for line in details(decision, found.comparison):
+        console.print(line, style="dim", markup=False, soft_wrap=True)
+
+
+def set_command(
+    name: Annotated[str, typer.Argument(help="The baseline's name, as in --baseline NAME.")],
+    run: Annotated[str, typer.Argument(help="A complete run.")],
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Give a run a name to gate against.
+
+    [dim]assay baseline set v1 20261123-2015[/dim]
+    """
+    chosen = set_baseline(place_of(results).results, name, run)
+    if as_json:
+        print_json({"baseline": name, "run": chosen})
+    else:
+        out().print(f"{name} is {chosen}", markup=False)
+
+
+def ls_command(results: Results = None, as_json: Json = False) -> None:
+    """List the named baselines.
+
+    [dim]assay baseline ls[/dim]
+    """
+    found = baselines(place_of(results).results)
+    if as_json:
+        print_json({"baselines": found})
+        return
+    for name, run in found.items():
+        out().print(f"{name}  {run}", markup=False)

@@ -1,0 +1,175 @@
+"""The gate on a store: reads two runs, counts what a lone gate cannot know (attempts, best-of-K), and remembers every gate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.compare import Comparison, Side, compare, side_of
+from harness.errors import AssayError
+from harness.gate import Decision, gate
+from harness.policy import Policy
+from harness.source import Access
+from harness.store import find_run, list_runs, read_run
+
+GATES, BASELINES = "gates.jsonl", "baselines.json"
+TORN = b" torn"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gate as it was run: the comparison, the decision, the policy."""
+
+    comparison: Comparison
+    decision: Decision
+    policy: Policy
+
+    @property
+    def exit_code(self) -> int:
+        return self.decision.exit_code(self.policy)
+
+
+def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, access: Access) -> Gate:
+    """Gate one stored run against another and append the decision to `gates.jsonl` in the store.
+
+    A run is an id, a unique prefix, a model name, a bundle directory, or (the baseline) a name given by `assay baseline`.
+    Raises NotComparable, Incomplete, AssayError.
+    """
+    runs = [read_run(find_baseline(root, baseline)), read_run(find_run(root, candidate))]
+    base, new = (side_of(run, access) for run in runs)
+    comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
+    tried = policy.tried or best_of(root, comparison)
+    earlier = gates(root, pair_key(comparison))
+    decision = gate(comparison, policy, tried=tried, attempt=len(earlier) + 1)
+    found = Gate(comparison, decision, policy)
+    remember(root, found)
+    return found
+
+
+def kept_tasks(policy: Policy, base: Side, new: Side) -> tuple[str, ...]:
+    """The tasks that the policy requires, and its advisory ones where both runs have them; a total's name stands for its tasks."""
+    wanted = {*policy.tasks, *policy.advisory}
+    for total in base.totals:
+        if total.name in wanted:
+            wanted.update(term.task for term in total.terms)
+    return tuple(name for name in base.tasks if name in wanted and name in new.tasks)
+
+
+def pair_key(comparison: Comparison) -> str:
+    """Names what is gated: both models' weights and the exact items."""
+    tasks = sorted((row.task, str(comparison.baseline.tasks[row.task]["fingerprint"])) for row in comparison.main)
+    facts = [comparison.candidate.digest, comparison.baseline.digest, tasks]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
+    """Every remembered gate (of one pair), oldest first. A line torn by a kill is left out."""
+    path = Path(root) / GATES
+    if not path.exists():
+        return ()
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        if line.endswith(TORN):
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise AssayError("is not JSON", where=f"{path}, line {number}", do="restore the file from a copy") from None
+        if not key or entry.get("key") == key:
+            found.append(entry)
+    return tuple(found)
+
+
+def remember(root: Path, found: Gate) -> None:
+    """Append one line, whole, synced."""
+    decision, comparison = found.decision, found.comparison
+    entry = {
+        "key": pair_key(comparison),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "candidate": {"run": comparison.candidate.run, "model": comparison.candidate.model, "digest": comparison.candidate.digest},
+        "baseline": {"run": comparison.baseline.run, "model": comparison.baseline.model, "digest": comparison.baseline.digest},
+        "verdict": decision.verdict,
+        "attempt": decision.attempt,
+        "tried": decision.tried,
+        "delta": decision.delta,
+        "low": decision.low,
+        "high": decision.high,
+        "lost": [each.row.task for each in decision.tasks if not each.held and each.p_holm <= decision.alpha / 2],
+        "policy": found.policy.model_dump(mode="json"),
+    }
+    path = Path(root) / GATES
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(fd).st_size
+        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        os.write(fd, (TORN + b"\n" if torn else b"") + line)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def best_of(root: Path, comparison: Comparison) -> int:
+    """How many models (the baseline's included) were scored on the same items, if the baseline is the best of them; else 1.
+
+    The best of several runs on the same items looks too good on these items: the gate corrects for it.
+    """
+    mains = {row.task: (row.unit, -1.0 if row.better == "lower" else 1.0, row.metric) for row in comparison.main}
+    prints = {name: comparison.baseline.tasks[name]["fingerprint"] for name in mains}
+    own = mean_score(read_results(find_run(root, comparison.baseline.run)), mains) if (Path(root) / "runs").is_dir() else None
+    others: dict[str, float] = {}
+    for info in list_runs(root):
+        if info.status != "complete" or info.model_digest in (comparison.baseline.digest, comparison.candidate.digest):
+            continue
+        tasks = {task["name"]: task["fingerprint"] for task in read_run(info.path).manifest["tasks"]}
+        if all(tasks.get(name) == value for name, value in prints.items()):
+            score = mean_score(read_results(info.path), mains)
+            others[info.model_digest] = max(score, others.get(info.model_digest, score))
+    return 1 if own is None or any(score > own for score in others.values()) else 1 + len(others)
+
+
+def read_results(bundle: Path) -> Sequence[Mapping[str, Any]]:
+    results: Sequence[Mapping[str, Any]] = read_run(bundle).summary()["results"]
+    return results
+
+
+def mean_score(results: Sequence[Mapping[str, Any]], mains: Mapping[str, tuple[float, float, str]]) -> float:
+    """The mean of the main metrics, each in its unit, higher is better."""
+    values = {(result["task"], result["metric"]): float(result["value"]) for result in results if result["value"] is not None}
+    found = [sign * values[task, metric] / unit for task, (unit, sign, metric) in mains.items() if (task, metric) in values]
+    return sum(found) / len(found) if found else 0.0
+
+
+def baselines(root: Path) -> dict[str, str]:
+    """Named baselines: run ids by name."""
+    path = Path(root) / BASELINES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError:
+        raise AssayError("is not JSON", where=str(path), do="restore the file from a copy") from None
+    return {str(name): str(run) for name, run in found.items()}
+
+
+def set_baseline(root: Path, name: str, run: str) -> str:
+    """Give a complete run a name to gate against; gives its id."""
+    if not name or "/" in name:
+        raise AssayError(f"{name!r} cannot name a baseline", do="use letters, digits and dashes")
+    chosen = read_run(find_run(root, run))
+    if chosen.status != "complete":
+        raise AssayError("is not complete and cannot be a baseline", where=chosen.id, do=f"assay resume {chosen.id}")
+    path = Path(root) / BASELINES
+    part = path.with_name(f".{BASELINES}.{os.getpid()}.part")
+    part.write_text(json.dumps({**baselines(root), name: chosen.id}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(path)
+    return chosen.id
+
+
+def find_baseline(root: Path, text: str) -> Path:
+    """A named baseline's run, or any run that the text means."""
+    return find_run(root, baselines(root).get(text, text))

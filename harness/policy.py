@@ -1,0 +1,59 @@
+"""The release policy: what a gate requires, read from gate.toml or given on the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import AssayError
+
+
+class Policy(BaseModel):
+    """Margins are in points (1 = 0.01 of the metric's upper bound), for unbounded metrics in the metric's own unit.
+
+    `tasks` are required: a run that lacks one is not comparable (default: every task of the baseline). `advisory` tasks are
+    shown and decide nothing. Every `critical` task must exclude a loss of its own margin. `relative` caps a task's margin at
+    a share of the baseline's score, judged by the interval. `weights` are relative weights in the aggregate (default: equal
+    per family, equal within).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    margin: float = Field(default=1.0, gt=0, lt=100)
+    task_margin: float = Field(default=3.0, gt=0, lt=100)
+    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    tasks: tuple[str, ...] = ()
+    critical: tuple[str, ...] = ()
+    advisory: tuple[str, ...] = ()
+    margins: dict[str, float] = {}
+    relative: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    on_inconclusive: Literal["fail", "pass"] = "fail"
+    tried: int | None = Field(default=None, ge=1)
+    """How many runs the baseline is the best of; found in the store where it is not given."""
+
+    def margin_of(self, task: str, baseline: float) -> float:
+        """The margin of a task in points, capped by its relative guard (`baseline` is its score in points)."""
+        margin = self.margins.get(task, self.task_margin)
+        return min(margin, self.relative[task] * abs(baseline)) if task in self.relative else margin
+
+    def named(self) -> set[str]:
+        """Every task that the policy speaks of."""
+        return {*self.tasks, *self.critical, *self.advisory, *self.margins, *self.relative, *self.weights}
+
+
+def read_policy(path: Path) -> Policy:
+    """A gate.toml. Raises AssayError naming the field that is wrong."""
+    try:
+        return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="check the path") from None
+    except tomllib.TOMLDecodeError as error:
+        raise AssayError(f"is not TOML: {error}", where=str(path)) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise AssayError(f"{name}: {first['msg']}", where=str(path), do=f"known fields: {', '.join(Policy.model_fields)}") from None

@@ -1,0 +1,1 @@
+"""Comparisons and gates for people and pipelines: terminal, Markdown, JSON, JUnit, GitHub."""

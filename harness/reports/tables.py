@@ -1,0 +1,58 @@
+"""Comparison and gate on a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from harness.compare import Comparison
+from harness.gate import Decision
+from harness.reports.words import aggregate_line, comparison_head, comparison_row, details, gate_head, gate_row, headline
+from harness.stats.rule import mde80
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MARKER = "<!-- assay gate -->"
+"""Lets a workflow find its own comment in a pull request and update it in place."""
+
+
+def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    return [comparison_row(row, row.points * float(mde80(row.difference.se, comparison.alpha))) for row in comparison.rows]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A plain terminal table; text from tasks is never read as markup."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    for name in head:
+        made.add_column(name, justify="left" if name in ("", "task", "metric", "lost items") else "right", overflow="fold")
+    styles = {"lost": "bold red", "ok": "green", "?": "yellow"}
+    for row in rows:
+        made.add_row(*(Text(cell, styles.get(cell, "") if index == 0 else "") for index, cell in enumerate(row)))
+    return made
+
+
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    head = f"### {comparison.candidate.model} against {comparison.baseline.model}"
+    notes = [f"- {note}" for note in comparison.notes]
+    notes += [f"- {name}: only one run has it" for name in comparison.left_out]
+    return "\n".join([head, "", grid(comparison_head(), comparison_rows(comparison)), "", *notes]) + "\n"
+
+
+def gate_markdown(decision: Decision, comparison: Comparison) -> str:
+    """The report for a pull request."""
+    lines = [MARKER, f"### {headline(decision, comparison)}", "", aggregate_line(decision), ""]
+    lines += [f"- {reason}" for reason in decision.reasons]
+    lines += ["", grid(gate_head(), [gate_row(each, decision.alpha) for each in decision.tasks]), ""]
+    lines += [f"- {line}" for line in details(decision, comparison)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,89 @@
+"""Comparison and gate as JSON values: one schema, every number finite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from harness.compare import Comparison, Row, Side
+from harness.gate import Decision, Gated
+from harness.stats.rule import mde80
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: what is not finite becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def side_json(side: Side) -> dict[str, Any]:
+    return {
+        "run": side.run,
+        "model": side.model,
+        "digest": side.digest,
+        "purpose": side.purpose,
+        "evidence": side.evidence,
+        **side.settings,
+    }
+
+
+def row_json(row: Row, alpha: float) -> dict[str, Any]:
+    found = row.difference
+    scaled = {name: row.points * getattr(found, name) for name in ("delta", "low", "high", "se")}
+    return {
+        "task": row.task,
+        "metric": row.metric,
+        "main": row.main,
+        "total": row.total,
+        "baseline": row.baseline,
+        "candidate": row.candidate,
+        "better": row.better,
+        "unit": "points" if found.bounded else row.metric,
+        **scaled,
+        "p": found.p,
+        "p_loss": found.p_loss,
+        "p_holm": row.p_holm,
+        "mde80": row.points * float(mde80(found.se, alpha)),
+        "n": found.n,
+        "units": found.units,
+        "wins": found.wins,
+        "losses": found.losses,
+        "churn": found.churn,
+        "method": found.method,
+        "gained": list(row.gained),
+        "lost": list(row.lost),
+        "causes": dict(row.causes),
+    }
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    rows = [row_json(row, comparison.alpha) for row in comparison.rows]
+    return finite(  # type: ignore[no-any-return]
+        {
+            "baseline": side_json(comparison.baseline),
+            "candidate": side_json(comparison.candidate),
+            "purpose": comparison.purpose,
+            "evidence": comparison.evidence,
+            "alpha": comparison.alpha,
+            "results": rows,
+            "left_out": list(comparison.left_out),
+            "notes": list(comparison.notes),
+        }
+    )
+
+
+def task_json(each: Gated, alpha: float) -> dict[str, Any]:
+    facts = {name: getattr(each, name) for name in ("margin", "p", "p_holm", "held", "critical", "advisory", "weight", "blind")}
+    return {**row_json(each.row, alpha), **facts, "mde80": each.mde}
+
+
+def gate_json(decision: Decision, comparison: Comparison, exit_code: int) -> dict[str, Any]:
+    facts = {key: value for key, value in asdict(decision).items() if key != "tasks"}
+    tasks = [task_json(each, decision.alpha) for each in decision.tasks]
+    sides = {"baseline": side_json(comparison.baseline), "candidate": side_json(comparison.candidate)}
+    evidence = {"purpose": comparison.purpose, "evidence": comparison.evidence, "exit_code": exit_code}
+    return finite({**facts, **sides, **evidence, "tasks": tasks})  # type: ignore[no-any-return]

@@ -1,0 +1,110 @@
+"""Numbers and names as every report writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.compare import Comparison, Row
+from harness.gate import Decision, Gated
+
+VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
+
+
+def signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def p_value(value: float | None) -> str:
+    return "-" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def score(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def interval(row: Row) -> str:
+    """The two one-sided limits, in points (or the metric's own unit)."""
+    return f"{row.points * row.difference.low:+.2f} to {row.points * row.difference.high:+.2f}"
+
+
+def causes(row: Row) -> str:
+    """Lost items by cause, as "3 wrong, 1 truncated"."""
+    return ", ".join(f"{count} {cause}" for cause, count in sorted(row.causes.items(), key=lambda pair: -pair[1]))
+
+
+def comparison_head() -> tuple[str, ...]:
+    return ("task", "metric", "baseline", "candidate", "difference", "90 % interval", "p", "Holm p", "MDE80", "+/-", "n")
+
+
+def comparison_row(row: Row, mde: float) -> tuple[str, ...]:
+    found = row.difference
+    return (
+        row.task,
+        row.metric,
+        score(row.baseline),
+        score(row.candidate),
+        signed(row.points * found.delta),
+        interval(row),
+        p_value(found.p),
+        p_value(row.p_holm),
+        f"{mde:.2f}",
+        f"+{found.wins} -{found.losses}",
+        str(found.n),
+    )
+
+
+def gate_head() -> tuple[str, ...]:
+    return ("", "task", "difference", "90 % interval", "Holm p", "margin", "MDE80", "+/-", "n", "lost items")
+
+
+def gate_row(each: Gated, alpha: float) -> tuple[str, ...]:
+    found = each.row.difference
+    return (
+        sign(each, alpha),
+        each.row.task + (" (critical)" if each.critical else " (advisory)" if each.advisory else ""),
+        signed(each.row.points * found.delta),
+        interval(each.row),
+        "-" if each.advisory else p_value(each.p_holm),
+        "-" if each.margin is None else f"{each.margin:g}",
+        f"{each.mde:.2f}",
+        f"+{found.wins} -{found.losses}",
+        str(found.n),
+        "; ".join(filter(None, (causes(each.row), f"blind below {each.mde:.1f} pt" if each.blind else ""))),
+    )
+
+
+def sign(each: Gated, alpha: float) -> str:
+    """lost, ok (the margin holds), or unknown."""
+    if each.p_holm <= alpha / 2 and not each.held:
+        return "lost"
+    return "ok" if each.held else "?"
+
+
+def headline(decision: Decision, comparison: Comparison) -> str:
+    return f"{VERDICTS[decision.verdict]}: {comparison.candidate.model} against {comparison.baseline.model}"
+
+
+def aggregate_line(decision: Decision) -> str:
+    if decision.delta is None or decision.low is None:
+        return "No task has a bounded metric: there is no aggregate."
+    limits = f"{signed(decision.low)} to {signed(decision.high)}"
+    return f"Aggregate {signed(decision.delta)} points ({limits}, two one-sided limits at {decision.alpha:g}), margin {decision.margin:g}."
+
+
+def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
+    """The lines below the table: what would change the verdict, and what the numbers do not say."""
+    found = []
+    if decision.needed is not None:
+        found.append(f"About {decision.needed:,} items would decide (now {decision.items:,}), if difference and churn stay.")
+    if decision.flips is not None:
+        found.append(f"The verdict would change if {decision.flips} item{'s' * (decision.flips != 1)} of one task came out otherwise.")
+    if decision.tried > 1:
+        found.append(
+            f"The baseline is the best of {decision.tried} runs on these items, expected to look {decision.inflation:.2f} points too good: "
+            f"losses are tested at 1/{decision.tried} of the level."
+        )
+    if decision.attempt > 1:
+        found.append(f"This is attempt {decision.attempt} for this pair: every further attempt raises the chance of a lucky pass.")
+    found += comparison.notes
+    found.append(decision.scope)
+    return found
