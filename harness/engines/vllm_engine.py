@@ -95,7 +95,7 @@ class Job:
     probe: Probe | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: filled while its probes return
 class Open:
     """A score group of which some probes are still out."""
 
@@ -105,7 +105,7 @@ class Open:
     known: Known = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: a loaded model and its counters
 class VllmEngine:
     """harness.engines.Engine over one vllm.LLM."""
 
