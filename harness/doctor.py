@@ -82,13 +82,14 @@ def source_of(package: str, file: str) -> str:
 
 
 def wanted_ranges(requirements: tuple[str, ...] | list[str]) -> dict[str, str]:
-    """Version ranges from the metadata of assay: the first one by distribution, and each by distribution and extra, as in torch[vllm-cpu]."""
+    """Version ranges from the metadata of assay: the first by distribution, and each by extra too, as in torch[vllm-cpu]."""
     found: dict[str, str] = {}
     for requirement in requirements:
         match = re.match(r"([A-Za-z0-9-]+)\s*([<>=!~][^;]*)(?:;.*extra == [\"']([\w-]+))?", requirement)
         if match:
             found.setdefault(match[1].lower(), match[2].strip())
-            found[f"{match[1].lower()}[{match[3]}]"] = match[2].strip()
+            if match[3]:
+                found[f"{match[1].lower()}[{match[3]}]"] = match[2].strip()
     return found
 
 
