@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import secrets
 import shutil
 from collections import Counter
@@ -21,6 +22,14 @@ from harness.store.tables import items_table, to_parquet
 SCHEMA = 1
 MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"
 SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summary.json", "DONE"
+
+
+FIELDS = {
+    "run": re.compile(r"[0-9A-Za-z.-]{1,64}"),
+    "created_at": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"),
+    "items_sha256": re.compile(r"[0-9a-f]{64}"),
+}
+"""What every manifest must hold, also one from a stranger."""
 
 
 def runs_folder(root: Path) -> Path:
@@ -99,8 +108,12 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     schema = manifest.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise AssayError(f"was written with schema {schema!r}, this assay knows {SCHEMA}", where=str(bundle), do="upgrade assay")
-    if not isinstance(manifest.get("run"), str) or not isinstance(manifest.get("items_sha256"), str):
-        raise AssayError("lacks a field (run, items_sha256)", where=str(bundle / MANIFEST))
+    for name, fits in FIELDS.items():
+        value = manifest.get(name)
+        if not isinstance(value, str) or not fits.fullmatch(value):
+            raise AssayError(f"{name} is {value!r:.60}", where=str(bundle / MANIFEST), do="restore the run from a copy")
+    if type(manifest.get("items")) is not int:
+        raise AssayError(f"items is {manifest.get('items')!r:.60}, not a number", where=str(bundle / MANIFEST))
     return manifest
 
 

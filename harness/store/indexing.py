@@ -196,7 +196,8 @@ def transact(connection: Any, run_id: str, run: Run | None, root: Path) -> None:
     except BaseException as error:
         with suppress(duckdb.Error):
             connection.execute("ROLLBACK")
-        if isinstance(error, duckdb.ConstraintException | duckdb.ConversionException | ValueError | TypeError | KeyError):
+        told = (duckdb.DataError, duckdb.IntegrityError, duckdb.ProgrammingError, ValueError, TypeError, KeyError, AttributeError)
+        if isinstance(error, told):  # the bundle's fault; others are the disk's
             raise AssayError(f"cannot be indexed: {error!s:.200}", where=run_id, do="see: assay store check") from None
         raise
 
@@ -255,7 +256,8 @@ def load(connection: Any, run: Run, name: str, table: str, columns: str) -> None
     try:
         connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM incoming", [run.id])
     finally:
-        connection.unregister("incoming")
+        with suppress(Exception):  # the transaction may be over; what went wrong is told already
+            connection.unregister("incoming")
 
 
 def insert_tasks(connection: Any, run: Run) -> None:

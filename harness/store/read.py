@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,15 @@ from harness.store.lock import owner
 from harness.store.tables import StatTable, from_parquet, items_of, records_of, stat_tables, stats_table
 
 RunStatus = Literal["running", "complete", "damaged"]
+
+
+@contextmanager
+def sound(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the content of a file, which a stranger may have made, is an AssayError that names it."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise AssayError(f"does not hold what it should: {error!r:.120}", where=str(path), do="restore the run from a copy") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +68,14 @@ class Run:
 
     def items(self) -> tuple[Item, ...]:
         """Every planned item, in order."""
-        return items_of(self.table(ITEMS))
+        with sound(self.path / ITEMS):
+            return items_of(self.table(ITEMS))
 
     def records(self) -> tuple[Record, ...]:
         """The final record of every item that has one, in planned order; of a running run, those finished so far."""
         if self.status == "complete":
-            return records_of(self.table(SAMPLES), self.stats())
+            with sound(self.path / SAMPLES):
+                return records_of(self.table(SAMPLES), self.stats())
         try:
             kept = final(read_records(self.path / JOURNAL, self.id, self.files[MANIFEST]))
         except FileNotFoundError:
@@ -75,15 +87,17 @@ class Run:
     def stats(self) -> dict[Key, StatTable]:
         """Per-item statistics by (task, metric), items in planned order; of a running run, those so far."""
         if self.status == "complete":
-            return stat_tables(self.table(STATS), str(self.path / STATS))
+            with sound(self.path / STATS):
+                return stat_tables(self.table(STATS), str(self.path / STATS))
         return stat_tables(stats_table(self.items(), final(self.records())), str(self.path))
 
     def summary(self) -> Mapping[str, Any]:
         """summary.json of a complete run. Raises Incomplete while it is running."""
-        value = json.loads(self.read(SUMMARY))
-        if not isinstance(value, dict):
-            raise AssayError("must hold one JSON object", where=str(self.path / SUMMARY))
-        return value
+        with sound(self.path / SUMMARY):
+            value = json.loads(self.read(SUMMARY), parse_constant=float.fromhex)  # refuses NaN
+            if not isinstance(value, dict):
+                raise ValueError("must hold one JSON object")
+            return value
 
 
 def read_run(bundle: Path) -> Run:

@@ -69,6 +69,8 @@ def items_table(items: Sequence[Item]) -> Any:
 
 def items_of(table: Any) -> tuple[Item, ...]:
     rows = table.select(list(ITEM_FIELDS)).to_pydict()
+    if any(not isinstance(text, str) for name in ITEM_FIELDS if name not in LISTS for text in rows[name]):
+        raise TypeError("an item lacks a text")
     rows["doc"] = [json.loads(doc) for doc in rows["doc"]]
     for name in LISTS:
         rows[name] = [tuple(texts) for texts in rows[name]]

@@ -78,7 +78,7 @@ def judge_full(found: dict[str, Any], reason: str) -> None:
 
 
 def test_many_processes_index_into_one_store(tmp_path: Path) -> None:
-    count = 20 if SOAK else 3
+    count = 20 if SOAK else 2
     crowd = [start("index", tmp_path, count) for _ in range(8)]
     assert [result(process) for process in crowd] == [{"runs": count}] * 8
     rows = store.query(tmp_path, "SELECT count(*), count(DISTINCT run_id), count(DISTINCT (run_id, item_id)) FROM samples")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import random
 import re
 import socket
 import subprocess
@@ -11,12 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from faults.store_child import TASK, complete_run, make_items, make_manifest, make_record, make_summary
 
 from harness.errors import AssayError, Incomplete
 from harness.record import Record
-from harness.store import create_bundle, find_run, list_runs, open_writer, read_run, stats_of
+from harness.store import check, create_bundle, find_run, index, list_runs, open_writer, read_run, stats_of
+from harness.store.tables import from_parquet, to_parquet
 
 
 def names(folder: Path) -> set[str]:
@@ -105,8 +109,10 @@ def test_a_lock_of_the_dead_is_taken_over(tmp_path: Path, content: str) -> None:
 
 def test_a_lock_of_another_host_is_never_broken(tmp_path: Path) -> None:
     bundle = create_bundle(tmp_path, make_manifest(), make_items(1))
-    (bundle / "lock.json").write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": ""}))
-    with pytest.raises(Incomplete, match=r"process 1 on elsewhere.*delete this file"), open_writer(bundle):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()  # that number means nothing there
+    (bundle / "lock.json").write_text(json.dumps({"pid": gone.pid, "host": "elsewhere", "started": "boot:1"}))
+    with pytest.raises(Incomplete, match=rf"process {gone.pid} on elsewhere.*delete this file"), open_writer(bundle):
         pass
 
 
@@ -208,3 +214,66 @@ def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path: Path) -> None:
 def test_importing_the_store_loads_nothing_heavy() -> None:
     code = "import harness.store, sys; print(sorted({'duckdb', 'pyarrow', 'pandas', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+STRANGE = [None, True, -1, 1e308, "", "\0", "../..", "x" * 300, [], [1], {}, {"name": {}}, [{"task": 1}]]
+
+
+def test_whatever_a_stranger_wrote_in_a_run_is_one_clear_error(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    bundle = complete_run(tmp_path)
+    whole = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    refused = 0
+    rounds = 1000 if os.environ.get("ASSAY_SOAK") else 80
+    for turn in range(rounds):
+        for name, data in whole.items():
+            (bundle / name).write_bytes(data)
+        name = chance.choice(["manifest.json", "summary.json", "DONE", "items.parquet", "samples.parquet", "item_stats.parquet"])
+        forge(bundle, name, strange(whole[name], chance))
+        assert list_runs(tmp_path)
+        try:
+            run = read_run(bundle)
+            run.items(), run.records(), run.stats(), run.summary()
+            find_run(tmp_path, "tiny")
+        except AssayError as error:
+            refused += 1
+            assert error.where
+        if turn % 8 == 0:  # slower
+            index(tmp_path)
+            assert isinstance(check(tmp_path), tuple)
+    assert refused > rounds // 3
+
+
+def strange(data: bytes, chance: random.Random) -> bytes:
+    """A file's content with one thing wrong: a value of another kind in JSON, a column gone or of another type in Parquet, or bytes."""
+    kind = chance.random()
+    if kind < 0.2:
+        at = chance.randrange(len(data))
+        return data[:at] + chance.randbytes(chance.randrange(4)) + data[at + chance.randrange(8) :]
+    if data.startswith(b"{"):
+        value = json.loads(data)
+        place = value["results"][0] if "results" in value and chance.random() < 0.7 else value
+        key = chance.choice(sorted(place))
+        if kind < 0.4:
+            del place[key]
+        else:
+            place[key] = chance.choice(STRANGE)
+        return json.dumps(value).encode()
+    table = from_parquet(data, "here")
+    at = chance.randrange(table.num_columns)
+    column = [pa.nulls(len(table)), pa.array(range(len(table))), pa.array([[]] * len(table), pa.list_(pa.float64()))][chance.randrange(3)]
+    return to_parquet(table.remove_column(at) if kind < 0.4 else table.set_column(at, table.column_names[at], column))
+
+
+def forge(bundle: Path, name: str, data: bytes) -> None:
+    """Puts a file and its hashes in place, as someone would who wants to be believed."""
+    (bundle / name).write_bytes(data)
+    if name != "DONE":
+        digest = hashlib.sha256(data).hexdigest()
+        done = json.loads((bundle / "DONE").read_text())
+        if name == "items.parquet":
+            text = (bundle / "manifest.json").read_text().replace(done["files"][name], digest)
+            (bundle / "manifest.json").write_text(text)
+            done["files"]["manifest.json"] = hashlib.sha256(text.encode()).hexdigest()
+        done["files"][name] = digest
+        (bundle / "DONE").write_text(json.dumps(done))
