@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import AssayError
+from harness import AssayError
 
 WINDOW = 50
 """Batches that are sorted by length together; larger pads less and shuffles less."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.method import Module, Trainable
 from tuners.selection import blocks
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.batches import Example, Padded, pad
 from tuners.method import Module, Tensor, Trainable
 

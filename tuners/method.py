@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import AssayError
+from harness import AssayError
 
 Family = Literal["in_context", "full", "selective", "reparameterization", "additive"]
 Route = Literal["base", "model", "lora", "merged", "prompt", "transformers"]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.method import Module, Trainable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners import bottleneck, selection
 from tuners.method import Module
 from tuners.peft_method import one_line, quiet, say_sparse_unchecked

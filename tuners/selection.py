@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.method import Module, Trainable, swapped
 
 KIND = "SELECTED"

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.method import Tensor, Trainable
 
 FILE = "checkpoint.safetensors"
@@ -30,7 +30,7 @@ class Position:
 
 
 def write_checkpoint(directory: Path, position: Position, trainable: Trainable, optimizer: Any, writes: bool = True) -> None:
-    """Replace the checkpoint in one move; only one process of several `writes`. Raises AssayError where the disk is full or not writable."""
+    """Replace the checkpoint in one move; only one process of several `writes`. Raises AssayError where the disk is full."""
     import torch
     from safetensors.torch import save
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.batches import Example, Step, digest_steps, pad
 from tuners.loss import answer_logits, in_batches, summed_kl, summed_loss
 from tuners.memory import forget_peak, peak_memory
@@ -92,6 +92,7 @@ class Loop:
     accelerator: Any
     model: Module
     head: Module
+    values: Sequence[Tensor]
     optimizer: Any
     trainable: Trainable
     recipe: Recipe
@@ -174,9 +175,13 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
     model = accelerator.prepare_model(trainable.model)
     model.train()
     values = list(trainable.trained.values())
-    # Fused is the fastest on CPU and GPU alike, and what Trainer takes.
-    optimizer = torch.optim.AdamW(values, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
-    return Loop(accelerator, model, head, optimizer, trainable, recipe, extras)
+    # As Trainer does: gains and biases do not decay; fused is the fastest on CPU and GPU alike.
+    groups = [
+        {"params": [value for value in values if value.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [value for value in values if value.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.lr, betas=recipe.betas, fused=True)
+    return Loop(accelerator, model, head, values, optimizer, trainable, recipe, extras)
 
 
 def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, float]:
@@ -186,7 +191,6 @@ def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, fl
     """
     import torch
 
-    values = list(loop.trainable.trained.values())
     for group in loop.optimizer.param_groups:
         group["lr"] = lr
     passes = share(loop, step)
@@ -202,7 +206,7 @@ def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, fl
         if is_target:
             total += weight * loss.detach()
     mean = float(loop.accelerator.reduce(total, reduction="mean"))
-    norm = float(torch.nn.utils.clip_grad_norm_(values, loop.recipe.clip or math.inf))
+    norm = float(torch.nn.utils.clip_grad_norm_(loop.values, loop.recipe.clip or math.inf))
     if math.isfinite(mean + norm):
         loop.optimizer.step()
         loop.trainable.after_step(number)

@@ -8,7 +8,7 @@ import pkgutil
 from importlib.metadata import entry_points
 from typing import Any
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.method import Method, Trainable
 from tuners.peft_method import wrap
 

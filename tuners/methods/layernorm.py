@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.errors import AssayError
+from harness import AssayError
 from tuners.method import Method, Trainable
 from tuners.peft_method import wrap
 

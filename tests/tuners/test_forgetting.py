@@ -1,0 +1,90 @@
+"""Forgetting's arithmetic on matrices and scores made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from harness import AssayError
+from tuners import forgetting as f
+
+R = [[0.90, 0.20, 0.10], [0.95, 0.80, 0.30], [0.60, 0.75, 0.85]]
+"""Row: after training task 0, 1, 2; column: score on that task."""
+
+
+def test_sequence_measures_by_hand() -> None:
+    assert f.average_accuracy(R) == pytest.approx((0.60 + 0.75 + 0.85) / 3)
+    assert f.learning_accuracy(R) == pytest.approx((0.90 + 0.80 + 0.85) / 3)
+    assert f.backward_transfer(R) == pytest.approx((-0.30 - 0.05) / 2)
+    assert f.forward_transfer(R, [0.1, 0.15, 0.05]) == pytest.approx((0.05 + 0.25) / 2)
+    assert f.forgetting_measure(R) == pytest.approx((0.35 + 0.05) / 2), "the best earlier score counts, not the first"
+    assert f.relative_drop([0.5, 0.8], [0.4, 0.8]) == pytest.approx(0.1)
+
+
+def test_no_forgetting_is_exactly_zero() -> None:
+    same = np.tile([0.3, 0.6], (2, 1))
+    assert f.backward_transfer(same) == f.forgetting_measure(same) == 0
+    scores = {"a": 0.7, "b": 0.2}
+    assert f.average_drop(scores, scores) == 0 and f.worst_drop(scores, scores)[1] == 0
+    zero = f.paired_difference([1, 0, 1], [1, 0, 1])
+    assert zero.value == 0 and zero.low < 0 < zero.high and zero.p_drop == 0.5
+
+
+@pytest.mark.parametrize("matrix", [[[1.0]], [[1.0, 2.0]], [[1.0, math.nan], [0.0, 1.0]]])
+def test_bad_matrices_are_refused(matrix: list[list[float]]) -> None:
+    with pytest.raises(AssayError, match="square"):
+        f.backward_transfer(matrix)
+
+
+def test_drops_and_retention() -> None:
+    base, tuned = {"a": 0.8, "b": 0.5}, {"a": 0.6, "b": 0.55}
+    assert f.average_drop(base, tuned) == pytest.approx(0.075)
+    assert f.worst_drop(base, tuned) == ("a", pytest.approx(0.2))
+    assert f.retention(0.75, 0.5, 0.25) == pytest.approx(0.5)
+    assert f.retention(0.75, 0.25, 0.25) == 0
+    assert f.gain(0.2, 0.9) == pytest.approx(0.7) and f.normalised_gain(0.2, 0.55, 0.9) == pytest.approx(0.5)
+    assert math.isnan(f.normalised_gain(0.5, 0.6, 0.5))
+    with pytest.raises(AssayError, match="different retention tasks"):
+        f.average_drop(base, {"a": 0.6})
+    with pytest.raises(AssayError, match="not above chance"):
+        f.retention(0.25, 0.2, 0.25)
+
+
+def test_tasks_at_chance_cannot_show_forgetting() -> None:
+    assert not f.measurable(0.28, 0.25, 0.02)
+    assert f.measurable(0.40, 0.25, 0.02)
+
+
+def test_paired_difference_is_students_t_on_items_and_on_clusters() -> None:
+    before, after = [1.0, 1, 1, 0, 1, 0, 1, 1], [0.0, 1, 0, 0, 1, 1, 0, 1]
+    change = np.array(after) - np.array(before)
+    error = change.std(ddof=1) / math.sqrt(8)
+    found = f.paired_difference(before, after)
+    assert found.value == pytest.approx(-0.25)
+    assert (found.high - found.low) / 2 == pytest.approx(2.364624 * error, rel=1e-5)
+    twice = f.paired_difference(before * 2, after * 2, clusters=[str(n) for n in range(8)] * 2)
+    assert (twice.low, twice.high) == pytest.approx((found.low, found.high)), "repeating items inside clusters adds no evidence"
+    assert f.paired_difference([1.0] * 20, [0.0] * 20).p_drop == 0
+
+
+def test_significance_is_corrected_over_tasks() -> None:
+    assert f.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    found = {"lost": f.Difference(-0.1, -0.15, -0.05, 0.001), "close": f.Difference(-0.1, -0.2, 0.0, 0.04)}
+    assert f.significant_drops(found) == ("lost", "close")
+    assert f.significant_drops({**found, "third": f.Difference(0.0, -0.1, 0.1, 0.5)}) == ("lost",)
+
+
+def test_bits_and_break_even() -> None:
+    assert f.bits_per_byte(math.log(2) * 12, 4) == pytest.approx(3)
+    assert f.break_even(training=1000, in_context=130, tuned=30) == 30
+    assert f.break_even(training=1000, in_context=30, tuned=50) == math.inf
+
+
+def test_frontier_and_drop_at_matched_gain() -> None:
+    points = [(0.1, 0.05), (0.2, 0.04), (0.4, 0.2), (0.3, 0.3)]
+    assert f.frontier(points) == [(0.2, 0.04), (0.4, 0.2)]
+    assert f.drop_at_gain(points, 0.3) == pytest.approx(0.12)
+    assert f.drop_at_gain(points, 0.1) == pytest.approx(0.02)
+    assert math.isnan(f.drop_at_gain(points, 0.5))

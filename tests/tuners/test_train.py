@@ -1,0 +1,196 @@
+"""The loop: equal to transformers' Trainer, bit-equal after SIGKILL, exact about what it trained on, honest when it fails."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import AssayError
+from tests.tuners.interrupted import run
+from tests.tuners.tiny import tiny_examples, tiny_llama
+from tuners.batches import Example, Step, pad, plan_steps
+from tuners.loss import answer_logits, kl_to_base, mean_loss
+from tuners.methods import find_method
+from tuners.train import Progress, Recipe, train
+
+
+def trainer_run(model: Any, steps: Sequence[Step], recipe: Recipe, folder: Path) -> list[float]:
+    """The same batches through transformers' Trainer; gives its losses."""
+    from transformers import Trainer, TrainingArguments
+
+    flat = [example for step in steps for example in step.target]
+
+    def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
+        width = max(len(example.ids) for example in examples)
+        ids = torch.zeros(len(examples), width, dtype=torch.long)
+        labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
+        for row, example in enumerate(examples):
+            size = len(example.ids)
+            ids[row, :size], mask[row, :size] = torch.tensor(example.ids), 1
+            labels[row, example.loss_from : size] = torch.tensor(example.ids[example.loss_from :])
+        return {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+    seen: list[float] = []
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *rest: Any) -> Any:
+            return torch.utils.data.SequentialSampler(flat)
+
+        def training_step(self, *rest: Any, **named: Any) -> torch.Tensor:
+            loss = super().training_step(*rest, **named)
+            seen.append(loss.item())
+            return loss
+
+    arguments = TrainingArguments(
+        str(folder),
+        per_device_train_batch_size=recipe.micro,
+        gradient_accumulation_steps=2,
+        learning_rate=recipe.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=math.ceil(recipe.warmup * len(steps)),
+        max_steps=len(steps),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.clip,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    InOrder(model, arguments, train_dataset=flat, data_collator=collate).train()
+    return [seen[n] + seen[n + 1] for n in range(0, len(seen), 2)]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_twenty_steps_equal_trainers(tmp_path: Path) -> None:
+    steps = [step for step in plan_steps(tiny_examples(200), loss_tokens=600, batch=8, seed=0) if len(step.target) == 8][:20]
+    recipe = Recipe(lr=3e-3, micro=4, weight_decay=0.01)
+    ours = find_method("full").begin(tiny_llama())
+    done = train(ours, steps, recipe)
+    theirs = tiny_llama()
+    losses = trainer_run(theirs, steps, recipe, tmp_path)
+    assert len(losses) == done.steps == 20
+    assert max(abs(a - b) for a, b in zip(losses, done.losses, strict=True)) < 1e-5
+    moved = max((a - b).abs().max().item() for a, b in zip(ours.model.parameters(), theirs.parameters(), strict=True))
+    assert moved < 1e-5
+    assert max((a - b).abs().max().item() for a, b in zip(theirs.parameters(), tiny_llama().parameters(), strict=True)) > 1e-2
+
+
+def test_resume_after_sigkill_is_bit_equal(tmp_path: Path) -> None:
+    methods = ("full", "adalora", "lora")
+    command = [sys.executable, "-m", "tests.tuners.interrupted"]
+    killed = [subprocess.Popen([*command, name, str(tmp_path / name), "7"], env={**os.environ, "OMP_NUM_THREADS": "1"}) for name in methods]
+    assert [process.wait(120) for process in killed] == [-signal.SIGKILL] * 3
+    for name in methods:
+        unbroken, whole = run(name, None)
+        resumed, rest = run(name, tmp_path / name)
+        assert rest.losses == whole.losses and rest.steps == whole.steps >= 10
+        for key, value in unbroken.trained.items():
+            assert torch.equal(value, resumed.trained[key]), f"{name}: {key}"
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    steps = plan_steps(tiny_examples(), loss_tokens=40, batch=4, seed=0)
+    train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3, checkpoint_every=2), directory=tmp_path)
+    with pytest.raises(AssayError, match="another recipe"):
+        train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=2e-3, checkpoint_every=2), directory=tmp_path)
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
+    with pytest.raises(AssayError, match="is no checkpoint"):
+        train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3), directory=tmp_path)
+
+
+def test_a_full_disk_is_one_clear_line_and_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = plan_steps(tiny_examples(), loss_tokens=40, batch=4, seed=0)
+    real, calls = os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(AssayError, match="No space left on device") as caught:
+        train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3, checkpoint_every=1), directory=tmp_path)
+    assert "make room" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
+    again = train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3, checkpoint_every=1), directory=tmp_path)
+    assert again.status == "done" and again.loss_tokens == 40
+
+
+def test_divergence_ends_the_run_with_a_status() -> None:
+    steps = plan_steps(tiny_examples(), loss_tokens=200, batch=4, seed=0)
+    exploded = train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=30.0, clip=0.0, warmup=0.0))
+    assert exploded.status == "diverged" and exploded.steps < len(steps) and exploded.loss_tokens < 200
+    broken = find_method("full").begin(tiny_llama())
+    with torch.no_grad():
+        broken.model.lm_head.weight[0, 0] = math.nan
+    assert train(broken, steps, Recipe(lr=1e-3)).status == "diverged"
+
+
+def test_accumulation_is_normalised_by_loss_tokens() -> None:
+    steps = plan_steps(tiny_examples(), loss_tokens=60, batch=8, seed=0)
+    whole, parts = (find_method("full").begin(tiny_llama()) for _ in range(2))
+    a, b = train(whole, steps, Recipe(lr=1e-3, micro=8)), train(parts, steps, Recipe(lr=1e-3, micro=3))
+    assert a.losses == pytest.approx(b.losses, abs=1e-6)
+    assert max((x - y).abs().max().item() for x, y in zip(whole.trained.values(), parts.trained.values(), strict=True)) < 1e-5
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    steps = plan_steps(tiny_examples(), loss_tokens=30, batch=8, seed=0)
+    plain, saving = (find_method("lora").begin(tiny_llama(), options={"rank": 4}) for _ in range(2))
+    a, b = train(plain, steps, Recipe(lr=1e-2)), train(saving, steps, Recipe(lr=1e-2, gradient_checkpointing=True))
+    assert a.losses == pytest.approx(b.losses, abs=1e-6)
+    prefix = find_method("prefix_tuning").begin(tiny_llama(), options={"tokens": 3})
+    with pytest.raises(AssayError, match="without gradient checkpointing"):
+        train(prefix, steps, Recipe(lr=1e-2, gradient_checkpointing=True))
+
+
+@pytest.mark.parametrize("name", ["full", "prompt_tuning", "prefix_tuning", "p_tuning", "lora"])
+def test_logits_at_the_answer_equal_those_of_a_plain_forward(name: str) -> None:
+    model = find_method(name).begin(tiny_llama()).model.eval()
+    examples = tiny_examples(6)
+    with torch.no_grad():
+        batch = pad(examples, "cpu")
+        at_answer = answer_logits(model, model.get_output_embeddings(), batch)
+        alone = [model(torch.tensor([example.ids])).logits[0, -len(example.ids) :][example.loss_from - 1 : -1] for example in examples]
+    assert (at_answer - torch.cat(alone)).abs().max() < 1e-5
+
+
+def test_prompt_tokens_carry_no_loss() -> None:
+    """Two examples that differ only in how much of them is answer have losses that differ only by the prompt's share."""
+    model = tiny_llama()
+    ids = (1, 2, 3, 4, 5, 6)
+    log = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
+    expected = -log[torch.arange(3, 5), torch.tensor(ids[4:6])].mean().item()
+    assert mean_loss(model, [Example(ids, 4)]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_kl_to_base_is_zero_for_the_base_and_positive_after_training() -> None:
+    trainable = find_method("lora").begin(tiny_llama(), options={"rank": 4})
+    assert kl_to_base(trainable, tiny_examples()) == 0.0
+    train(trainable, plan_steps(tiny_examples(), loss_tokens=60, batch=8, seed=0), Recipe(lr=1e-2))
+    assert kl_to_base(trainable, tiny_examples()) > 1e-3
+
+
+def test_progress_tells_loss_rate_and_time_left() -> None:
+    seen: list[Progress] = []
+    steps = plan_steps(tiny_examples(), loss_tokens=60, batch=8, seed=0)
+    done = train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3), report=seen.append)
+    assert [progress.step for progress in seen] == list(range(1, len(steps) + 1))
+    assert seen[-1].left == 0 and seen[0].left > 0 and all(progress.rate > 0 for progress in seen)
+    assert tuple(progress.loss for progress in seen) == done.losses
+    assert done.processed_tokens == sum(len(example.ids) for step in steps for example in step.target)
+    assert done.peak_memory > 1e6 and copy.copy(done) == done
