@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from harness.provenance import Surroundings, surroundings
 from harness.report import notes, results_table
 from harness.run import evaluate, resume
 from harness.store import Run, find_run, read_run
+from harness.sweep import expand_models, plans_of, sweep
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")]
@@ -34,9 +36,14 @@ def place_of(results: Path | None) -> Surroundings:
 
 
 def run_command(
-    model: Annotated[str, typer.Option(help="A local folder, a hub id, or builtin:smollm2-135m.")],
+    model: Annotated[
+        str, typer.Option(help="A folder, a hub id, builtin:smollm2-135m; several by commas or a pattern like 'runs/step-*'.")
+    ],
     tasks: Annotated[str, typer.Option(help="Names, files or module:NAME, separated by commas.")],
-    shots: Annotated[int | None, typer.Option(help="Exemplars per prompt. [default: the task's own]")] = None,
+    shots: Annotated[
+        str, typer.Option(help="Exemplars per prompt; several counts (0,1,4) give a run each. [default: the task's own]")
+    ] = "",
+    protocol: Annotated[str, typer.Option(help="Run the tasks under these protocols (lm-eval,helm), a run each.")] = "",
     limit: Annotated[int | None, typer.Option(help="Only the first N items of each task; such scores are never ranked.")] = None,
     seed: Annotated[int, typer.Option(help="Fixes exemplars and sampling.")] = 0,
     split: Annotated[str, typer.Option(help="Score this split instead of the task's own.")] = "",
@@ -60,11 +67,10 @@ def run_command(
     [dim]assay run --model builtin:smollm2-135m --tasks glue/rte,mmlu/anatomy[/dim]
     """
     plan = Plan(
-        model=model,
+        model="",
         tasks=tuple(name for name in tasks.split(",") if name.strip()),
         adapter=adapter,
         revision=revision,
-        shots=shots,
         limit=limit,
         seed=seed,
         split=split,
@@ -80,9 +86,19 @@ def run_command(
         pipeline_parallel=pipeline_parallel,
     )
     place = place_of(results)
+    plans = plans_of(plan, expand_models(model), shot_counts(shots), tuple(filter(None, protocol.split(","))))
     with watching() as watch:
-        bundle = evaluate(plan, place, watch)
-    print_run(read_run(bundle), place, as_json)
+        bundles = sweep(plans, place, watch)
+    print_runs([read_run(bundle) for bundle in bundles], place, as_json)
+
+
+def shot_counts(text: str) -> list[int | None]:
+    """`4` or `0,1,4`; nothing leaves the choice to the task."""
+    if not text:
+        return [None]
+    if not all(part.strip().isdigit() for part in text.split(",")):
+        raise AssayError(f"--shots {text!r} is no number of exemplars", do="give a number, or several by commas")
+    return [int(part) for part in text.split(",")]
 
 
 def resume_command(
@@ -129,6 +145,17 @@ def run_json(run: Run) -> dict[str, Any]:
         "seconds": summary["seconds"],
         "bundle": str(run.path),
     }
+
+
+def print_runs(runs: Sequence[Run], place: Surroundings, as_json: bool) -> None:
+    """One run as the contract's object; several as one object that holds them in order."""
+    if as_json and len(runs) > 1:
+        print_json({"runs": [run_json(run) for run in runs]})
+        return
+    for run in runs:
+        print_run(run, place, as_json)
+        if len(runs) > 1:
+            out().print()
 
 
 def print_run(run: Run, place: Surroundings, as_json: bool) -> None:

@@ -1,0 +1,71 @@
+"""Repeats a run from its manifest and says, item by item, whether it reproduced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.engines.opening import open_engine
+from harness.errors import AssayError
+from harness.plan import Plan
+from harness.provenance import Surroundings
+from harness.record import Record
+from harness.run import OpenEngine, Watch, evaluate
+from harness.store import read_run
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """`changed` names items whose prediction differs; `drift` is the largest difference of a choice's log-probability, in nats."""
+
+    first: Path
+    second: Path
+    items: int
+    changed: tuple[tuple[str, str], ...]
+    drift: float
+
+    @property
+    def churn(self) -> float:
+        """Share of items whose prediction changed."""
+        return len(self.changed) / self.items if self.items else 0.0
+
+
+def rerun(
+    bundle: Path, place: Surroundings, watch: Watch | None = None, engine: str = "", opener: OpenEngine = open_engine
+) -> Reproduction:
+    """Run the same plan again (on another `engine` if named) and compare.
+
+    Raises AssayError where the model's weights are no longer those of the run.
+    """
+    run = read_run(bundle)
+    plan = Plan.from_json(run.manifest["plan"])
+    plan = replace(plan, engine=engine or run.manifest["engine"]["name"])
+    again = evaluate(plan, place, watch, opener)
+    found = read_run(again)
+    if found.manifest["model"]["digest"] != run.manifest["model"]["digest"]:
+        raise AssayError("the model's files are not those of this run", where=str(bundle), do="rerun needs the same weights")
+    return reproduction(bundle, again, run.records(), found.records())
+
+
+def reproduction(first: Path, second: Path, before: tuple[Record, ...], after: tuple[Record, ...]) -> Reproduction:
+    """Compare two sets of records of the same items. Raises AssayError where the items differ."""
+    old = {(record.task, record.item): record for record in before}
+    new = {(record.task, record.item): record for record in after}
+    if old.keys() != new.keys():
+        raise AssayError(f"{len(old.keys() ^ new.keys())} items are in one run only", where=str(second), do="the data have changed")
+    changed = tuple(key for key in old if said(old[key].output) != said(new[key].output))
+    drift = max((difference(old[key].output, new[key].output) for key in old), default=0.0)
+    return Reproduction(first, second, len(old), changed, drift)
+
+
+def said(output: Mapping[str, Any]) -> Any:
+    """The prediction in an output: the pick, the text, or nothing where only numbers were measured."""
+    return output.get("pick", output.get("text"))
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Largest difference between the summed log-probabilities of the same choice."""
+    pairs = zip(one.get("logprobs") or (), other.get("logprobs") or (), strict=True)
+    return max((abs(sum(left) - sum(right)) for left, right in pairs), default=0.0)
