@@ -9,18 +9,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness.doc import Doc, Row
-from harness.errors import AssayError
-from harness.metric import Metric
+from harness import Access, AssayError, Choose, Doc, Generate, Layout, Metric, Shots, Task, Worked, inline
 from harness.metrics.bigbench import CHOICE_METRICS, Extract, choice_metrics, generative_metrics, likelihood_metrics, normalized
-from harness.source import Access, Rows, digest_rows
-from harness.task import Ask, Choose, Generate, Layout, Shots, Task, Worked
+
+if TYPE_CHECKING:
+    from harness.doc import Row
+    from harness.source import Rows
 
 Kind = Literal["choose", "generate", "likelihood"]
 SEED = 42
@@ -93,8 +93,7 @@ class Examples:
     def load(self, split: str, access: Access) -> Rows:
         if split != "test":
             raise AssayError(f"no split {split!r} (BIG-bench has one pool: test)", where=self.origin)
-        rows = tuple(distinct(read_json(self.path), self.origin))
-        return Rows(rows, self.origin, digest_rows(rows))
+        return replace(inline(test=distinct(read_json(self.path), self.origin)).load(split, access), origin=self.origin)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -240,7 +239,7 @@ def tasks_of(sheet: Sheet, name: str, worked: tuple[Worked, ...] = ()) -> dict[K
     if sheet.preferred == "bleurt":
         raise AssayError("its preferred metric is BLEURT, which needs a model of its own", where=sheet.origin, do="choose another task")
     main = kind_of(sheet.preferred)
-    asks: dict[Kind, Ask] = {"choose": Choose(), "generate": Generate(LONGEST_ANSWER), "likelihood": Choose()}
+    asks: dict[Kind, Choose | Generate] = {"choose": Choose(), "generate": Generate(LONGEST_ANSWER), "likelihood": Choose()}
     made: dict[Kind, Task] = {}
     for kind in sorted(asks, key=lambda kind: kind != main):
         metrics = metrics_of(sheet, kind)

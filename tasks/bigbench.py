@@ -11,9 +11,7 @@ import functools
 import json
 from pathlib import Path
 
-from harness.errors import AssayError
-from harness.source import Access
-from harness.task import Family, Task, Term, Total, Worked
+from harness import Access, AssayError, Family, Task, Term, Total, Worked
 from tasks._bigbench_json import Sheet, read_json, read_sheet, sheets_in, tasks_of
 
 FOLDER = "google__BIG-bench"
