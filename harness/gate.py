@@ -284,11 +284,10 @@ def shifted(each: Gated, items: int, policy: Policy, tried: int) -> Gated:
     else:
         losses, wins = max(0, losses + items), wins + max(0, -items - losses)
     if found.exact and found.n == found.units and wins >= 0 and wins + losses <= found.n:
-        z = z_quantile(1 - policy.alpha)
-        low, high = float(tango_bound(wins, losses, found.n, z)), -float(tango_bound(losses, wins, found.n, z))
+        low = float(tango_bound(wins, losses, found.n, z_quantile(1 - policy.alpha)))
         delta = (wins - losses) / found.n
         se = float(np.sqrt(((wins + losses) / found.n - delta**2) / found.n + 1 / found.n**2))
-        moved = replace(found, delta=delta, low=low, high=high, se=se, p_loss=float(mid_p(wins, losses)), wins=wins, losses=losses)
+        moved = replace(found, delta=delta, low=low, se=se, p_loss=float(mid_p(wins, losses)), wins=wins, losses=losses)
     else:
         moved = _slid(found, -items / found.n * found.worst)
     row = replace(each.row, difference=moved)
@@ -315,7 +314,7 @@ def fewest_flips(gated: Sequence[Gated], policy: Policy, tried: int, verdict: Ve
     for index, each in enumerate(gated):
         if each.advisory or each.row.total or not each.row.difference.bounded:
             continue
-        for side in (1, -1):
+        for side in (1, -1) if verdict == "inconclusive" else (1,) if verdict == "pass" else (-1,):
             high = min(best - 1 if best is not None else each.row.difference.n, each.row.difference.n)
             if high < 1 or verdict_at(index, side * high) == verdict:
                 continue

@@ -168,12 +168,12 @@ def _exact(units: Units, alpha: float) -> Difference:
     """Binary, unclustered: mid-p McNemar and Tango."""
     n, a, b = len(units.values), int((units.values > 0.5).sum()), int((units.values < -0.5).sum())
     z = z_quantile(1 - alpha)
-    low, high = float(tango_bound(a, b, n, z)), -float(tango_bound(b, a, n, z))
+    low, turned = tango_bound([a, b], [b, a], n, z).tolist()
     delta = (a - b) / n
     se = float(np.sqrt(((a + b) / n - delta**2) / n + 1 / n**2))
     wins, losses = int((units.moves > EXACT).sum()), int((units.moves < -EXACT).sum())
     method = "mid-p McNemar, Tango"
-    return Difference(delta, low, high, float(mid_p(a, b)), se, max(n - 1.0, 1.0), n, n, wins, losses, 1.0, method, exact=True)
+    return Difference(delta, low, -turned, float(mid_p(a, b)), se, max(n - 1.0, 1.0), n, n, wins, losses, 1.0, method, exact=True)
 
 
 def _graded(units: Units, alpha: float, seed: int) -> Difference:

@@ -1,0 +1,203 @@
+"""Early stop at the stated errors: group-sequential looks beside an e-process, over one task or many.
+
+The order of items and the looks are fixed before the first answer and depend on nothing but ids and a seed, and a decision
+is a pure function of the answers so far: an interrupted and resumed evaluation decides as an uninterrupted one.
+Sources: Lan and DeMets (1983) with O'Brien-Fleming spending; Waudby-Smith and Ramdas (2024) for betting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from harness.metric import Array, Codes
+from harness.stats.distributions import z_cdf, z_quantile
+from harness.stats.paired import score_z, tango_z
+from harness.stats.rule import Columns, Verdict, combine, n_min
+
+LOOKS = 10
+E_EVERY = 25
+E_SHARE = 0.2
+"""Share of every error that the e-process may spend; the looks have the rest."""
+
+
+def fixed_order(strata: Sequence[str], ids: Sequence[str], seed: int) -> Codes:
+    """Places of the items in the order of evaluation: pseudo-random within a stratum, strata interleaved in proportion."""
+    key = str(seed).encode()
+    digest = [hmac.new(key, f"{stratum}\0{item}".encode(), hashlib.sha256).digest() for stratum, item in zip(strata, ids, strict=True)]
+    members: dict[str, list[int]] = {}
+    for place in sorted(range(len(ids)), key=digest.__getitem__):
+        members.setdefault(strata[place], []).append(place)
+    # The k-th of n items of a stratum stands at (k + 1/2) / n of the way.
+    due = [((rank + 0.5) / len(places), digest[place], place) for places in members.values() for rank, place in enumerate(places)]
+    return np.array([place for _, _, place in sorted(due)], dtype=np.int64)
+
+
+def look_sizes(n: int, looks: int = LOOKS) -> tuple[int, ...]:
+    """After how many items each look takes place: equal fractions of all n."""
+    return tuple(sorted({max(1, round(n * look / looks)) for look in range(1, looks + 1)}))
+
+
+@lru_cache(maxsize=64)
+def boundaries(alpha: float, looks: int = LOOKS) -> tuple[float, ...]:
+    """z limits of equally spaced looks, one-sided at `alpha` in total, by O'Brien-Fleming spending.
+
+    The density of the Brownian score that has not crossed is carried from look to look on a grid.
+    """
+    times = np.arange(1, looks + 1) / looks
+    spent = 2 * (1 - z_cdf(z_quantile(1 - alpha / 2) / np.sqrt(times)))
+    step = np.sqrt(times[0])
+    found: list[float] = []
+    grid, density = np.zeros(1), np.ones(1)
+    for k, (time, allowed) in enumerate(zip(times, np.diff(spent, prepend=0.0), strict=True)):
+        low, high = 0.0, 12.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            crossing = float(density @ (1 - z_cdf((middle * np.sqrt(time) - grid) / step)))
+            low, high = (middle, high) if crossing > allowed else (low, middle)
+        found.append((low + high) / 2)
+        if k + 1 < looks:
+            target = np.linspace(-7 * np.sqrt(time), found[-1] * np.sqrt(time), 1200)
+            kernel = np.exp(-0.5 * ((target[:, None] - grid) / step) ** 2) / (step * np.sqrt(2 * np.pi))
+            weights = np.full(len(target), target[1] - target[0])
+            weights[[0, -1]] /= 2
+            grid, density = target, (kernel @ density) * weights
+    return tuple(found)
+
+
+def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0) -> Array:
+    """Log e-values after every item [..., n] against "no loss" (`loss`) or "the loss is the margin"; d in [-scale, scale].
+
+    Half the wealth follows a predictable bet, half lies on five constant ones. At least log(1/alpha) at any time: rejected.
+    """
+    x = -d / scale if loss else (d + margin) / scale
+    delta = margin / scale
+    most = 1.0 if loss else 1 / max(1 - delta, 1e-9)
+    before = np.cumsum((d / scale) ** 2, axis=-1)
+    before = np.concatenate([np.zeros((*d.shape[:-1], 1)), before[..., :-1]], axis=-1)
+    second = (0.05 * 20 + before) / (20 + np.arange(d.shape[-1]))
+    bet = np.minimum(delta / (second + delta**2), 0.9 * most)
+    wealth = np.cumsum(np.log1p(bet * x), axis=-1) + np.log(0.5)
+    for constant in np.geomspace(0.05, 0.9, 5) * most:
+        wealth = np.logaddexp(wealth, np.cumsum(np.log1p(constant * x), axis=-1) + np.log(0.1))
+    return np.asarray(wealth)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What is fixed before the first item: weights [m] and sizes [m] of the tasks, the margin (a share), alpha."""
+
+    weights: tuple[float, ...]
+    sizes: tuple[int, ...]
+    margin: float = 0.01
+    alpha: float = 0.05
+
+    @property
+    def items(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def scales(self) -> Array:
+        """What one item's difference counts in the running mean of the aggregate, by task."""
+        return np.asarray(np.array(self.weights) * self.items / np.array(self.sizes), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The verdict and after how many items it fell; `by` says which process decided."""
+
+    verdict: Verdict
+    items: int
+    by: str
+
+
+def monitor(d: Array, tasks: Codes, design: Design) -> Stop | None:
+    """Decide from the differences [n] of the first n items, in the fixed order, with their task codes; None: go on.
+
+    Only what could have been seen at each look is used, so longer input never changes an earlier decision. After the last
+    item, undecided is inconclusive.
+    """
+    at_e = _e_stop(d, tasks, design)
+    for look, size in enumerate(look_sizes(design.items)):
+        if at_e is not None and at_e.items <= size:
+            return at_e
+        if size > len(d):
+            return None
+        verdict = _look(d[:size], tasks[:size], design, look)
+        if verdict is not None:
+            return Stop(verdict, size, f"look {look + 1}")
+    return Stop("inconclusive", design.items, "last look")
+
+
+def _look(d: Array, tasks: Codes, design: Design, look: int) -> Verdict | None:
+    """One look at all tasks: the aggregate at alpha/2 and each task at alpha/2m may alarm; the aggregate at alpha may pass."""
+    m, share = len(design.sizes), 1 - E_SHARE
+    counts = np.bincount(tasks, minlength=m)
+    if (counts < 2).any():
+        return None
+    parts = [d[tasks == t] for t in range(m)]
+    level = boundaries(share * design.alpha)[look]
+    found = Columns(*np.array([_task(part, level) for part in parts]).T)
+    whole = combine(found, np.array(design.weights))
+    held = float(whole.low) > -design.margin and len(d) >= n_min(design.margin, design.alpha)
+    lost = float(whole.delta) <= -boundaries(share * design.alpha / (2 if m > 1 else 1))[look] * float(whole.se)
+    if m > 1:
+        each = boundaries(share * design.alpha / (2 * m))[look]
+        lost = (lost and not held) or any(_loss_z(part) <= -each for part in parts)
+    if held and not (m > 1 and lost):
+        return "pass"
+    return "regressed" if lost else None
+
+
+def _task(d: Array, level: float) -> tuple[float, float, float, float, float]:
+    """Estimate, limits at z = level, standard error and degrees of freedom of one task's items so far."""
+    n, delta = len(d), float(d.mean())
+    error = float(np.sqrt((d**2).mean() / n + 1 / n**2))
+    return delta, delta - _reach(d, level), delta + level * error, error, n - 1.0
+
+
+def _reach(d: Array, level: float) -> float:
+    """How far the score limit at z = level lies below the estimate."""
+    values, counts = np.unique(d, return_counts=True)
+    weights, low, high = counts.astype(np.float64), 0.0, 1.0 + float(d.mean()) - 1e-9
+    exact = bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
+    wins, losses = float((d > 0).sum()), float((d < 0).sum())
+    for _ in range(30):
+        middle = (low + high) / 2
+        margin = middle - float(d.mean())
+        z = float(tango_z(wins, losses, len(d), margin)) if exact else float(score_z(values, margin, 1.0, weights))
+        low, high = (low, middle) if z > level else (middle, high)
+    return high
+
+
+def _loss_z(d: Array) -> float:
+    """The score z of "no loss": with d in -1, 0, 1 it is (wins - losses) / sqrt(wins + losses)."""
+    spread = float(np.sqrt((d**2).sum()))
+    return float(d.sum()) / spread if spread > 0 else 0.0
+
+
+def _e_stop(d: Array, tasks: Codes, design: Design) -> Stop | None:
+    """The first checkpoint of 25 items at which an e-process of the aggregate or of one task decides."""
+    m, spend = len(design.sizes), E_SHARE * design.alpha
+    scales = design.scales
+    moved = d * scales[tasks]
+    largest = float(scales.max())
+    checks = np.arange(E_EVERY - 1, len(d), E_EVERY)
+    if not len(checks):
+        return None
+    lost = log_e(moved, design.margin, loss=True, scale=largest)[checks] >= np.log((2 if m > 1 else 1) / spend)
+    for task in range(m if m > 1 else 0):
+        own = np.where(tasks == task, d, 0.0)
+        lost |= log_e(own, design.margin, loss=True)[checks] >= np.log(2 * m / spend)
+    held = log_e(moved, design.margin, loss=False, scale=largest)[checks] >= np.log(1 / spend)
+    held &= checks + 1 >= n_min(design.margin, design.alpha)
+    either = np.flatnonzero(lost | held)
+    if not len(either):
+        return None
+    first = either[0]
+    return Stop("regressed" if lost[first] else "pass", int(checks[first]) + 1, "e-process")
