@@ -32,6 +32,8 @@ class Plan:
     chat: bool = False
     drop_shots: bool = False
     allow_partial: bool = False
+    shard: str = ""
+    """`2/4`: only the second quarter of each task's items; parts of a run, merged later."""
     engine: str = "auto"
     dtype: str = "auto"
     device: str = "auto"
@@ -47,6 +49,17 @@ class Plan:
             raise AssayError(f"--limit {self.limit} leaves nothing to score", do="give 1 or more, or leave it out")
         if self.shots is not None and self.shots < 0:
             raise AssayError(f"--shots {self.shots} is negative", do="give 0 or more")
+
+        self.part()
+
+    def part(self) -> tuple[int, int]:
+        """The shard as (index from 0, count); (0, 1) is the whole. Raises AssayError for anything but i/n."""
+        if not self.shard:
+            return 0, 1
+        index, slash, count = self.shard.partition("/")
+        if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+            raise AssayError(f"--shard {self.shard!r} is no part", do="write i/n with i from 1 to n, such as 2/4")
+        return int(index) - 1, int(count)
 
     @property
     def digest(self) -> str:

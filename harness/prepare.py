@@ -77,7 +77,12 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "shots_dropped": sum(item.item.doc.get("dropped", 0) > 0 for item in items),
         "fingerprint": fingerprint(task, split, items),
     }
-    return PreparedTask(task, items, count, evidence, facts)
+    return PreparedTask(task, part_of(items, *plan.part()), count, evidence, facts)
+
+
+def part_of(items: tuple[PreparedItem, ...], index: int, count: int) -> tuple[PreparedItem, ...]:
+    """The index-th of `count` neighbouring slices: neighbours share passages, so a slice keeps most of the sharing."""
+    return items[len(items) * index // count : len(items) * (index + 1) // count]
 
 
 def default_split(task: Task, access: Access) -> str:

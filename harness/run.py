@@ -163,7 +163,8 @@ def manifest_of(prepared: Prepared) -> dict[str, Any]:
         "engine": {"name": prepared.engine, "reason": prepared.reason},
         "tasks": [task.facts for task in prepared.tasks],
         "purpose": "smoke" if any(task.task.purpose == "smoke" for task in prepared.tasks) else "release",
-        "evidence": next((word for word in ("partial", "limited") if word in evidence), "complete"),
+        "evidence": "shard" if prepared.plan.shard else next((word for word in ("partial", "limited") if word in evidence), "complete"),
+        "shard": prepared.plan.shard,
         "seed": prepared.plan.seed,
         "chat": prepared.plan.chat,
         "versions": versions(),
@@ -331,9 +332,10 @@ def unchanged(model: ModelRef) -> None:
 def summary_of(prepared: Prepared, bundle: Path, writer: Writer, facts: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Results, tokens and time of the whole run, all attempts together."""
     records = writer.records()
-    tables = stats_of(bundle)
+    whole = not prepared.plan.shard  # a part has no score of its own
+    tasks = [scored_of(task) for task in prepared.tasks]
     return {
-        "results": score_run([scored_of(task) for task in prepared.tasks], prepared.totals, tables, prepared.engine),
+        "results": score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine) if whole else [],
         "engine": facts,
         "tokens": {
             "logical": sum(record.logical for record in records),

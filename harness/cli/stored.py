@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.console import out, print_json
-from harness.cli.running import Json, Results, place_of
+from harness.cli.running import Json, Results, place_of, print_run
 from harness.errors import Invalid
+from harness.merging import merge
 from harness.score import rescore
-from harness.store import RunInfo, check, index, list_runs
+from harness.store import RunInfo, check, find_run, index, list_runs, read_run
 
 
 def register(app: typer.Typer) -> None:
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     store.command("ls")(ls_command)
     store.command("index")(index_command)
     store.command("check")(check_command)
+    store.command("merge")(merge_command)
     app.add_typer(store, name="store")
 
 
@@ -57,6 +59,20 @@ def index_command(results: Results = None, as_json: Json = False) -> None:
     console.print(f"{len(report.indexed)} runs indexed, {len(report.unchanged)} unchanged, {len(report.removed)} gone")
     for run, trouble in report.trouble.items():
         console.print(f"{run} left out: {trouble}", markup=False, soft_wrap=True)
+
+
+def merge_command(
+    parts: Annotated[list[str], typer.Argument(help="The part runs (ids, prefixes or folders).")],
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Join the parts of `assay run --shard i/n` into one run, equal to that of a single process.
+
+    [dim]assay store merge results/runs/20261123-*[/dim]
+    """
+    place = place_of(results)
+    bundle = merge([find_run(place.results, part) for part in parts], place)
+    print_run(read_run(bundle), place, as_json)
 
 
 def check_command(results: Results = None, as_json: Json = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from harness import AssayError, Plan, read_run
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Scripted, hashed
 from harness.model import ModelRef
+from harness.merging import merge
 from harness.rerun import rerun
 from harness.run import evaluate
 from harness.sweep import Keeper, expand_models, plans_of, sweep
@@ -111,3 +113,21 @@ def test_a_run_repeats_itself_and_a_change_is_named(tmp_path: Path) -> None:
     assert same.items == 10 and same.changed == () and same.drift == 0.0
     other = rerun(bundle, place(tmp_path), opener=counting([], seed=4))  # type: ignore[arg-type]
     assert other.changed and other.drift > 0 and 0 < other.churn <= 1
+
+
+def test_parts_merge_into_the_run_of_a_single_process(tmp_path: Path) -> None:
+    make_model(tmp_path / "step-1")
+    plan, here = plan_of(tmp_path), place(tmp_path)
+    whole = read_run(evaluate(plan, place(tmp_path / "whole"), opener=counting([])))  # type: ignore[arg-type]
+    parts = [evaluate(replace(plan, shard=f"{n}/3"), here, opener=counting([])) for n in (3, 1, 2)]  # type: ignore[arg-type]
+    with pytest.raises(AssayError, match=r"not the 3 parts.*missing: 1/3"):
+        merge(parts[:1] + parts[2:], here)
+    with pytest.raises(AssayError, match="not the 3 parts"):
+        merge([*parts, parts[0]], here)
+    merged = read_run(merge(parts, here))
+    assert merged.summary()["results"] == whole.summary()["results"]
+    assert merged.items() == whole.items()
+    assert [(r.item, r.output) for r in merged.records()] == [(r.item, r.output) for r in whole.records()]
+    assert read_run(parts[0]).summary()["results"] == []
+    with pytest.raises(AssayError, match="no part"):
+        replace(plan, shard="4/3")
