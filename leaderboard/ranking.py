@@ -1,0 +1,244 @@
+"""Ranks that carry their uncertainty: every model is scored on the same items, so whole clusters of items are resampled for all at once.
+
+Rank ranges are those of Mogstad, Romano, Shaikh and Wilhelm (2024, Review of Economic Studies): a model's range leaves out the
+ranks of those that are shown better or worse than it, at a critical value from the largest studentised difference over its rivals.
+Draws are Bayesian-bootstrap weights (Rubin 1981), rescaled so that their variance is the unbiased one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Aggregator = Literal["chance-normalised mean", "mean win rate", "Borda", "Bradley-Terry"]
+AGGREGATORS: tuple[Aggregator, ...] = get_args(Aggregator)
+BLOCKS = 400
+"""Clusters are merged at random into at most so many units of resampling; the variance of a mean stays the same in expectation."""
+DRAWS, GAME_DRAWS = 1000, 200
+PRIOR = 0.5
+"""Drawn games that every pair is given in a Bradley-Terry fit, in units of one task: keeps an unbeaten model finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One task for M models on the same items.
+
+    `values` [M] are the stored scores, `errors` [M] their standard errors. `means` [C, M] and `sizes` [C] are cluster means and item
+    counts, None where the score is no mean of item scores: then each model is drawn on its own, which is wider than pairing.
+    `chance` is the score of guessing, `unit` the best score that there is (None: unbounded, enters no mean).
+    """
+
+    task: str
+    values: Array
+    errors: Array
+    means: Array | None = None
+    sizes: Array | None = None
+    chance: float = 0.0
+    unit: float | None = 1.0
+    sign: float = 1.0
+    """-1 where lower is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """M models under one aggregator. `best` and `worst` bound the rank at `level`; `tier` 1 holds all that are not shown worse than
+    the first; `ranks` [A, M] are the point ranks under every aggregator, in the order of AGGREGATORS."""
+
+    score: Array
+    low: Array
+    high: Array
+    rank: Ints
+    best: Ints
+    worst: Ints
+    tier: Ints
+    ranks: Ints
+
+    @property
+    def unsettled(self) -> NDArray[np.bool_]:
+        """[M] whether the model's rank depends on the aggregator."""
+        return np.asarray(self.ranks.min(axis=0) != self.ranks.max(axis=0))
+
+
+def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mean", *, level: float = 0.95, seed: int = 0) -> Standings:
+    """Ranks M models that all have a score in every column. Raises ValueError for no columns or a score that is missing."""
+    if not columns or any(not np.isfinite(column.values).all() for column in columns):
+        raise ValueError("ranking needs a finite score of every model in every column")
+    points = {name: point(columns, name) for name in AGGREGATORS}
+    score = points[by]
+    draws = drawn(columns, by, seed)
+    best, worst, beats = rank_ranges(score, draws, level, floor(columns) if by == AGGREGATORS[0] else 0.0)
+    spread = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Standings(
+        score=score,
+        low=np.minimum(spread[0], score),
+        high=np.maximum(spread[1], score),
+        rank=ranks_of(score),
+        best=best,
+        worst=worst,
+        tier=tiers(score, beats),
+        ranks=np.stack([ranks_of(points[name]) for name in AGGREGATORS]),
+    )
+
+
+def point(columns: Sequence[Column], by: Aggregator) -> Array:
+    """The score [M] of each model as measured."""
+    if by == "Bradley-Terry":
+        return bradley_terry(np.mean([won(column) for column in columns], axis=0))
+    return aggregate([column.values[None] for column in columns], columns, by)[0]
+
+
+def drawn(columns: Sequence[Column], by: Aggregator, seed: int) -> Array:
+    """Resampled scores [B, M]."""
+    if by == "Bradley-Terry":
+        return bradley_terry(np.mean([won_drawn(column, seed) for column in columns], axis=0))
+    return aggregate([resampled(column, DRAWS, seed) for column in columns], columns, by)
+
+
+def aggregate(scores: Sequence[Array], columns: Sequence[Column], by: Aggregator) -> Array:
+    """One number per model [B, M] from the scores [B, M] of each column; 0 for all where no column has a unit."""
+    if by == "chance-normalised mean":
+        kept = [
+            (each - column.chance) / (column.unit - column.chance)
+            for each, column in zip(scores, columns, strict=True)
+            if column.unit is not None
+        ]
+        return np.asarray(np.mean(kept, axis=0)) if kept else np.zeros_like(scores[0])
+    beaten = np.mean([beaten_share(column.sign * each) for each, column in zip(scores, columns, strict=True)], axis=0)
+    rivals = max(1, beaten.shape[-1] - 1)
+    return np.asarray(beaten if by == "mean win rate" else beaten * rivals)
+
+
+def beaten_share(scores: Array) -> Array:
+    """The share of the other models that each one beats [B, M], ties half."""
+    from scipy.stats import rankdata
+
+    rivals = max(1, scores.shape[-1] - 1)
+    return np.asarray((rankdata(scores, axis=-1) - 1) / rivals)
+
+
+def generator(column: Column, seed: int) -> np.random.Generator:
+    """Draws of one task do not depend on which other tasks are chosen."""
+    return np.random.default_rng([seed, zlib.crc32(column.task.encode())])
+
+
+def blocks(count: int, rng: np.random.Generator) -> Ints:
+    """The unit of resampling of each cluster."""
+    return rng.permutation(count) % BLOCKS if count > BLOCKS else np.arange(count)
+
+
+def weights(units: int, draws: int, rng: np.random.Generator) -> Array:
+    """Random weights [B, units] with mean 1."""
+    found = rng.standard_exponential((draws, units))
+    return np.asarray(found / found.mean(axis=1, keepdims=True))
+
+
+def resampled(column: Column, draws: int, seed: int) -> Array:
+    """Scores [B, M] of one task under resampling of its clusters, the same draw for all models."""
+    rng = generator(column, seed)
+    if column.means is None or column.sizes is None or len(column.sizes) < 2:
+        return np.asarray(column.values + column.errors * rng.standard_normal((draws, len(column.values))))
+    unit = blocks(len(column.sizes), rng)
+    count = int(unit.max()) + 1
+    sums = np.zeros((count, len(column.values) + 1))
+    np.add.at(sums, unit, np.column_stack([column.means * column.sizes[:, None], column.sizes]))
+    totals = weights(count, draws, rng) @ sums
+    found = totals[:, :-1] / totals[:, -1:]
+    stretch = np.sqrt((count + 1) / (count - 1))
+    return np.asarray(column.values + (found - column.values) * stretch)
+
+
+def floor(columns: Sequence[Column]) -> float:
+    """What one cluster that nobody saw differ could add to the error of a difference: no variation is not certainty."""
+    kept = [column for column in columns if column.unit is not None]
+    return float(np.sqrt(sum(1.0 / len(column.sizes) ** 2 for column in kept if column.sizes is not None))) / max(1, len(kept))
+
+
+def rank_ranges(score: Array, draws: Array, level: float, least: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Best and worst rank [M] of each model, and whether row i is shown better than column j, at i's own critical value [M, M]."""
+    count = len(score)
+    best, worst = np.ones(count, dtype=np.int64), np.full(count, count, dtype=np.int64)
+    beats = np.zeros((count, count), dtype=bool)
+    for i in range(count):
+        gap = score[i] - score
+        noise = draws[:, i : i + 1] - draws - gap
+        error = np.sqrt((noise**2).mean(axis=0) + least**2)
+        error = np.where(error > 0, error, np.inf)
+        certain = (error == np.inf) & (np.abs(gap) > 1e-12)
+        critical = float(np.quantile((np.abs(noise) / error).max(axis=1), level))
+        better, worse = gap / error > critical, gap / error < -critical
+        beats[i] = better | (certain & (gap > 0))
+        best[i] += int((worse | (certain & (gap < 0))).sum())
+        worst[i] -= int(beats[i].sum())
+    return best, worst, beats
+
+
+def ranks_of(score: Array) -> Ints:
+    """1 for the highest; equal scores share the better rank. Differences below 1e-9 are rounding."""
+    return np.asarray(1 + (score[None, :] > score[:, None] + 1e-9).sum(axis=1), dtype=np.int64)
+
+
+def tiers(score: Array, beats: NDArray[np.bool_]) -> Ints:
+    """A tier is its first model and all that follow and are not shown worse than it. Equal scores are never parted."""
+    found = np.zeros(len(score), dtype=np.int64)
+    order = np.argsort(-score, kind="stable")
+    tier, head, at = 1, int(order[0]), 0
+    while at < len(order):
+        equal = [int(each) for each in order[at:] if score[order[at]] - score[each] <= 1e-9]
+        if all(beats[head, each] for each in equal):
+            tier, head = tier + 1, equal[0]
+        found[equal] = tier
+        at += len(equal)
+    return found
+
+
+def won(column: Column) -> Array:
+    """The share of one task's clusters [M, M] on which row i did better than column j; ties count for neither."""
+    if column.means is None or column.sizes is None:
+        return np.asarray(column.sign * (column.values[:, None] - column.values[None, :]) > 1e-9, dtype=np.float64)
+    share = column.sizes / column.sizes.sum()
+    return np.asarray(np.einsum("c,cij->ij", share, games(column)))
+
+
+def games(column: Column) -> Array:
+    """[C, M, M]: 1 where row i did better than column j on the cluster."""
+    assert column.means is not None
+    signed = (column.sign * column.means).astype(np.float32)
+    return np.asarray(signed[:, :, None] > signed[:, None, :] + 1e-7, dtype=np.float32)
+
+
+def won_drawn(column: Column, seed: int) -> Array:
+    """`won` under resampling [B, M, M]."""
+    rng, models = generator(column, seed), len(column.values)
+    if column.means is None or column.sizes is None or len(column.sizes) < 2:
+        found = column.sign * resampled(column, GAME_DRAWS, seed)
+        return np.asarray(found[:, :, None] > found[:, None, :], dtype=np.float64)
+    unit = blocks(len(column.sizes), rng)
+    count = int(unit.max()) + 1
+    drawn_weights = (weights(count, GAME_DRAWS, rng)[:, unit] * column.sizes).astype(np.float32)
+    drawn_weights /= drawn_weights.sum(axis=1, keepdims=True)
+    found = drawn_weights @ games(column).reshape(len(column.sizes), models * models)
+    return np.asarray(found.reshape(GAME_DRAWS, models, models), dtype=np.float64)
+
+
+def bradley_terry(wins: Array, steps: int = 500) -> Array:
+    """Log-strengths [..., M], mean 0, from wins [..., M, M] of i over j. Source: Hunter (2004), the MM algorithm."""
+    models = wins.shape[-1]
+    some = wins + PRIOR / max(1, models) * (1 - np.eye(models))
+    played, total = some + np.swapaxes(some, -1, -2), some.sum(axis=-1)
+    strength = np.ones(wins.shape[:-1])
+    for _ in range(steps):
+        # The diagonal of `played` is 0.
+        fresh = total / (played / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
+        fresh /= np.exp(np.log(fresh).mean(axis=-1, keepdims=True))
+        moved = float(np.abs(np.log(fresh / strength)).max()) if models > 1 else 0.0
+        strength = fresh
+        if moved < 1e-6:
+            break
+    return np.asarray(np.log(strength))
