@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +92,6 @@ class HfEngine:
         import torch
 
         self.run.model = None
-        gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
@@ -123,9 +121,10 @@ def measure_kv(model: Any, run: Runner) -> int:
 
     if not run.packed:
         return 0
-    branches = no_branches(model, run.shape)
+    branches = no_branches(model, run.shape, run.soft)
     one = torch.zeros(1, dtype=torch.long, device=model.device)
-    branches.forward(one, one, one, torch.ones(1, 1, dtype=torch.bool, device=model.device), one)
+    visible = torch.ones(1, 1 + len(branches), dtype=torch.bool, device=model.device)
+    branches.forward(one, one, one, visible, one)
     return branches.bytes_per_token()
 
 
@@ -155,7 +154,7 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
     if on_cpu:
         torch.set_num_threads(threads)
     budget = choose_budget(settings.budget, loaded.device)
-    shape = shape_of(loaded.model)
+    shape = shape_of(loaded.model.get_base_model() if loaded.soft else loaded.model)
     run = Runner(
         model=loaded.model,
         shape=shape,

@@ -56,18 +56,20 @@ def footprint(model: Any, kv: int) -> Footprint:
     hidden = int(getattr(config, "hidden_size", 0) or 1024)
     inner = int(getattr(config, "intermediate_size", 0) or getattr(config, "ffn_dim", 0) or 4 * hidden)
     heads = int(getattr(config, "num_attention_heads", 0) or 16)
+    across = heads * int(getattr(config, "head_dim", 0) or hidden // heads)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     # A fused attention kernel holds only the mask; the unfused one holds fp32 scores and weights of all heads.
     fused = getattr(config, "_attn_implementation", "") == "sdpa" and model.device.type == "cpu"
     score = 2 * wide if fused else (2 * heads * 4 + wide)
-    return Footprint(kv=max(1, kv), activation=wide * (10 * hidden + 4 * inner), row=vocabulary * (2 * wide + 8), score=score)
+    return Footprint(kv=max(1, kv), activation=wide * (8 * hidden + 4 * inner + 6 * across), row=vocabulary * (2 * wide + 8), score=score)
 
 
 @dataclass(slots=True)
 class Branches:
     """Keys and values of some tokens of a trie, and the forward that adds to them.
 
-    `slots` [k] names the token in each cached position; `depth` [k] is its position in its sequence.
+    `slots` [k] names the token in each cached position; `depth` [k] is its position in its sequence. A soft prompt stands
+    before every sequence: `virtual` positions with slot -1, which every token sees, and negative depth.
     """
 
     model: Any
@@ -75,6 +77,7 @@ class Branches:
     slots: Any
     depth: Any
     cache: Any = field(default=None)
+    virtual: int = 0
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -95,7 +98,7 @@ class Branches:
             with torch.inference_mode():
                 logits = self.model(
                     input_ids=ids[None],
-                    position_ids=depth[None],
+                    position_ids=depth[None] + self.virtual,
                     attention_mask=self.masks(visible, depth, keys_depth),
                     past_key_values=self.cache,
                     use_cache=True,
@@ -143,12 +146,28 @@ class Branches:
         return int(held // max(1, len(self)))
 
 
-def no_branches(model: Any, shape: Shape) -> Branches:
-    """An empty cache on the model's device."""
+def no_branches(model: Any, shape: Shape, soft: bool = False) -> Branches:
+    """An empty cache on the model's device; with the keys and values of the soft prompt where `model` is tuned with one."""
     import torch
+    from transformers import DynamicCache
 
     empty = torch.empty(0, dtype=torch.long, device=model.device)
-    return Branches(model, shape, empty, empty)
+    if not soft:
+        return Branches(model, shape, empty, empty)
+    size = int(model.active_peft_config.num_virtual_tokens)
+    before = torch.arange(-size, 0, device=model.device)
+    branches = Branches(model.get_base_model(), shape, empty, empty, virtual=size)
+    with torch.inference_mode():
+        prompt = model.get_prompt(batch_size=1)
+        if isinstance(prompt, torch.Tensor):
+            options = {"inputs_embeds": prompt.to(branches.model.dtype), "position_ids": (before + size)[None], "use_cache": True}
+            mask = branches.masks(before[:, None] >= before, before, before)
+            branches.cache = DynamicCache()
+            branches.model(**options, attention_mask=mask, past_key_values=branches.cache, logits_to_keep=1)
+        else:
+            branches.cache = prompt
+    branches.slots, branches.depth = torch.full_like(before, -1), before
+    return branches
 
 
 def plain_forward(model: Any, sequences: Sequence[Any], rows: Any, soft: bool = False) -> Any:

@@ -4,6 +4,7 @@ its own, all live branches in one forward per step. Plain: the model's own cache
 from __future__ import annotations
 
 import math
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.engines.hf_forward import Branches, no_branches, out_of_memory
-from harness.engines.hf_score import NO_MEMORY, NOT_FINITE, Runner
+from harness.engines.hf_forward import Branches, out_of_memory
+from harness.engines.hf_score import NO_MEMORY, NOT_FINITE, SMALLEST, Runner
 from harness.engines.packing import sees
 from harness.request import Failure, GenReply, GenRequest
 from harness.trie import Trie, of_prompts
@@ -159,7 +160,14 @@ class Grove:
             span = torch.arange(begin, upto, device=self.ids.device)
             visible = sees(span, torch.cat([self.branches.slots, span]), self.end)
             wanted = torch.as_tensor([row - begin for row in here] or [0], device=self.ids.device)
-            logits = self.run.branch(self.branches, self.ids[begin:upto], span, self.depth[begin:upto], visible, wanted)
+            try:
+                logits = self.run.branch(self.branches, self.ids[begin:upto], span, self.depth[begin:upto], visible, wanted)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or upto - begin <= SMALLEST:
+                    raise
+                self.run.pack = (upto - begin) // 2
+                self.run.note(f"out of memory: packs halved to {self.run.pack} tokens")
+                continue
             found.update(zip(here, logits, strict=False))
             begin = upto
         return found
@@ -171,7 +179,7 @@ class Grove:
         if len(self.branches):
             self.branches.keep((self.branches.slots < token) & (self.end[self.branches.slots] > token))
         index = torch.arange(len(self.ids), device=self.ids.device)
-        missing = index[(index < token) & (self.end[:-1] > token)][len(self.branches) :]
+        missing = index[(index < token) & (self.end[:-1] > token)][len(self.branches) - self.branches.virtual :]
         size = self.run.room(0).tokens
         for part in missing.split(size) if len(missing) else ():
             visible = sees(part, torch.cat([self.branches.slots, part]), self.end)
@@ -184,7 +192,7 @@ def plant(run: Runner, trie: Trie) -> Grove:
     device = run.model.device
     ids, depth = (torch.as_tensor(part, device=device) for part in (trie.ids, trie.depth))
     end = torch.as_tensor(np.append(trie.end, len(trie)), device=device)
-    return Grove(run, ids, depth, end, no_branches(run.model, run.shape))
+    return Grove(run, ids, depth, end, run.branches())
 
 
 def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
@@ -192,7 +200,7 @@ def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
     if not drafts:
         return
     trie = of_prompts([one.request.prompt for one in drafts])
-    grove = plant(run, trie)
+    grove, most = plant(run, trie), run.batch
     queue = deque(np.argsort(trie.rows, kind="stable").tolist())
     done = 0
     while queue:
@@ -207,7 +215,7 @@ def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
             if not out_of_memory(error):
                 raise
             done = begin
-            grove.branches = no_branches(run.model, run.shape)
+            grove.branches = run.branches()
             if len(batch) > 1:
                 run.batch = len(batch) // 2
                 run.note(f"out of memory: batches halved to {run.batch}")
@@ -215,12 +223,7 @@ def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
                     restart(drafts[index])
                 queue.extendleft(reversed(batch))
                 continue
-            if run.pack > 16:
-                run.pack //= 2
-                run.note(f"out of memory: packs halved to {run.pack} tokens")
-                restart(drafts[batch[0]])
-                queue.appendleft(batch[0])
-                continue
+            drafts[batch[0]].reply, run.batch = NO_MEMORY, most  # this one is too large for any batch; others are not
         for index in batch:
             yield index, finish(drafts[index])
 
@@ -272,7 +275,7 @@ def grow(grove: Grove, drafts: list[Draft], rows: list[int], span: tuple[int, in
 def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
     """Prompts of one length together, with the cache that the model's own code keeps: right for every architecture."""
     order = sorted(range(len(drafts)), key=lambda index: len(drafts[index].request.prompt))
-    queue = deque(order)
+    queue, limit = deque(order), run.batch
     while queue:
         batch = [queue.popleft()]
         length = len(drafts[batch[0]].request.prompt)
@@ -291,6 +294,7 @@ def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
                     restart(drafts[index])
                 queue.extendleft(reversed(batch))
                 continue
+            drafts[batch[0]].reply, run.batch = NO_MEMORY, limit
         for index in batch:
             yield index, finish(drafts[index])
 
@@ -319,10 +323,13 @@ def continue_batch(run: Runner, drafts: list[Draft]) -> None:
         return torch.tensor([one.reply is not None for one in drafts], device=ids.device)
 
     longest = max(one.room for one in drafts)
-    run.model.generate(
-        input_ids=prompts,
-        attention_mask=torch.ones_like(prompts),
-        generation_config=transformers.GenerationConfig(max_new_tokens=longest, do_sample=False, pad_token_id=0, eos_token_id=None),
-        logits_processor=transformers.LogitsProcessorList([force]),
-        stopping_criteria=transformers.StoppingCriteriaList([ended]),
-    )
+    with warnings.catch_warnings():
+        # peft says that it numbers the positions itself; that is wanted.
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
+        run.model.generate(
+            input_ids=prompts,
+            attention_mask=torch.ones_like(prompts),
+            generation_config=transformers.GenerationConfig(max_new_tokens=longest, do_sample=False, pad_token_id=0, eos_token_id=None),
+            logits_processor=transformers.LogitsProcessorList([force]),
+            stopping_criteria=transformers.StoppingCriteriaList([ended]),
+        )

@@ -131,6 +131,9 @@ def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
     except RuntimeError as error:
         raise AssayError(f"the model does not fit on {device}: {first_line(error)}", where=ref.name) from None
     model.requires_grad_(False)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Loaded weights may be the file itself, mapped into memory: a checkpoint that is written anew would change under us.
+        tensor.data = tensor.data.clone()
     # The checkpoint's own sampling habits (temperature, repetition penalty) must not leak into a benchmark.
     model.generation_config = transformers.GenerationConfig()
     config = model.config.get_text_config()

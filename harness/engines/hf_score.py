@@ -20,7 +20,7 @@ Answer = tuple[int, ScoreReply | Failure]
 NOT_FINITE = Failure("non-finite log-probability")
 NO_MEMORY = Failure("out of memory")
 SMALLEST = 16
-"""Tokens of a pack below which running out of memory is the request's own fault."""
+"""Tokens of a pack below which running out of memory is the fault of one long request, not of the packs."""
 
 
 @dataclass(slots=True)
@@ -35,6 +35,7 @@ class Runner:
     pack: int
     batch: int
     soft: bool = False
+    """Whether the model is tuned with a soft prompt or prefix."""
     packed: bool = True
     alone: bool = False
     """Whether plain forwards must not share a batch."""
@@ -46,13 +47,22 @@ class Runner:
             self.stats.notes = tuple(self.seen)
 
     def room(self, deepest: int) -> Room:
-        return fit(self.budget, deepest, self.pack, self.foot)
+        room = fit(self.budget, deepest, self.pack, self.foot)
+        if room.tight and self.packed:
+            self.note(f"the budget of {self.budget >> 20} MiB is too small for the longest path")
+        return room
 
     def plain(self, sequences: list[Any], rows: Any) -> Any:
         logits = plain_forward(self.model, sequences, rows, self.soft)
         self.stats.forwards += 1
         self.stats.computed += len(sequences) * max(map(len, sequences))
         return logits
+
+    def branches(self) -> Branches:
+        branches = no_branches(self.model, self.shape, self.soft)
+        self.stats.computed += branches.virtual
+        self.stats.forwards += bool(branches.virtual)
+        return branches
 
     def branch(self, branches: Branches, ids: Any, slots: Any, depth: Any, visible: Any, rows: Any) -> Any:
         logits = branches.forward(ids, slots, depth, visible, rows)
@@ -70,7 +80,7 @@ def score_packed(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[Answer
     ids, depth, end = (torch.as_tensor(part, device=device) for part in (trie.ids, trie.depth, trie.end))
     last = ledger.last_rows()
     waiting = deque(np.argsort(last, kind="stable").tolist())
-    branches = no_branches(run.model, run.shape)
+    branches = run.branches()
     begin = 0
     lost = np.zeros(len(trie), np.bool_)
     while begin < len(trie):
@@ -96,11 +106,12 @@ def score_packed(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[Answer
 
 
 def shrink(run: Runner, size: int, begin: int, end: Any, lost: Any) -> int:
-    """After running out of memory: smaller packs from now on, or, at the smallest, give up the branch at `begin`."""
-    if size > SMALLEST:
-        run.pack = max(SMALLEST, size // 2)
-        run.note(f"out of memory: packs halved to {run.pack} tokens")
+    """After running out of memory: smaller packs from now on. Where not even one token fits, give up the branch at `begin`."""
+    if size > 1:
+        run.pack = size // 2
+        run.note(f"out of memory: packs halved to {max(SMALLEST, run.pack)} tokens")
         return begin
+    run.pack = SMALLEST
     lost[begin : end[begin]] = True
     return int(end[begin])
 
@@ -125,7 +136,7 @@ def score_plain(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[Answer]
             users[leaf].append(group)
             pending[group] += 1
     lost = np.zeros(len(ledger.trie), np.bool_)
-    queue = deque(sorted(range(len(leaves)), key=lambda leaf: -len(leaves[leaf][0])))
+    queue, most = deque(sorted(range(len(leaves)), key=lambda leaf: -len(leaves[leaf][0]))), run.batch
     while queue:
         batch = next_batch(run, queue, leaves)
         try:
@@ -139,6 +150,7 @@ def score_plain(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[Answer]
                 queue.extendleft(reversed(batch))
                 continue
             lost[leaves[batch[0]][1] : leaves[batch[0]][2]] = True
+            run.batch = most
         for leaf in batch:
             for group in users[leaf]:
                 pending[group] -= 1

@@ -29,6 +29,7 @@ class Room:
     tokens: int
     rows: int
     keys: int
+    tight: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,23 @@ class Footprint:
 def fit(budget: int, deepest: int, most: int, foot: Footprint) -> Room:
     """The largest pack (a power of two times 16, at most `most` tokens) that fits beside the KV of the deepest path.
 
-    A quarter of the budget goes to logits. Where even the smallest pack does not fit, it is used all the same: the path must
-    be held to be scored.
+    A quarter of the budget goes to logits. Where even the smallest pack does not fit it is used all the same, for the path must
+    be held to be scored; then `tight` is set.
     """
+    budget -= budget // 10  # what an allocator keeps between sizes
     rows = max(1, budget // 4 // foot.row)
-    tokens = most
-    while tokens > 16:
+    rest = budget - budget // 4
+
+    def needs(tokens: int) -> int:
         keys = deepest + tokens
         # Growing and pruning the cache copy one layer at a time; two copies of everything is an upper bound.
-        if 2 * foot.kv * keys + foot.activation * tokens + foot.score * tokens * keys <= budget - budget // 4:
-            break
+        return 2 * foot.kv * keys + foot.activation * tokens + foot.score * tokens * keys
+
+    tokens = most
+    while tokens > 16 and needs(tokens) > rest:
         tokens = max(16, tokens // 2)
-    return Room(tokens, rows, max(1, (budget - budget // 4 - foot.activation * tokens) // (2 * foot.kv)))
+    keys = max(1, (rest - foot.activation * tokens) // (2 * foot.kv))
+    return Room(tokens, rows, keys, tight=needs(min(tokens, 16)) > rest)
 
 
 @dataclass(frozen=True, slots=True)

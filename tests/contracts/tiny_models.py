@@ -63,6 +63,7 @@ def make(path: Path, kind: str = "llama", seed: int = 0) -> ModelRef:
     import torch
     import transformers
 
+    transformers.logging.disable_progress_bar()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config(kind)).eval()
@@ -72,4 +73,9 @@ def make(path: Path, kind: str = "llama", seed: int = 0) -> ModelRef:
                     parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(path)
     save_tokenizer(path)
-    return ModelRef(name=f"tiny-{kind}", path=path, digest=f"{kind}-{seed}", positions=0)
+    return refer(path)
+
+
+def refer(path: Path) -> ModelRef:
+    """A reference to a model that stands in a directory; the digest is of its name only."""
+    return ModelRef(name=path.name, path=path, digest=path.name)
