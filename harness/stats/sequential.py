@@ -17,7 +17,7 @@ import numpy as np
 
 from harness.metric import Array, Codes
 from harness.stats.distributions import z_cdf, z_quantile
-from harness.stats.paired import score_z, tango_z
+from harness.stats.paired import score_z, tango_bound
 from harness.stats.rule import Columns, Verdict, combine, n_min
 
 LOOKS = 10
@@ -140,45 +140,39 @@ def _look(d: Array, tasks: Codes, design: Design, look: int) -> Verdict | None:
     counts = np.bincount(tasks, minlength=m)
     if (counts < 2).any():
         return None
-    parts = [d[tasks == t] for t in range(m)]
+    sums, squares = (np.bincount(tasks, weights=values, minlength=m) for values in (d, d**2))
     level = boundaries(share * design.alpha)[look]
-    found = Columns(*np.array([_task(part, level) for part in parts]).T)
-    whole = combine(found, np.array(design.weights))
+    delta, error = sums / counts, np.sqrt(squares / counts**2 + 1 / counts**2)
+    low = _limits(d, tasks, counts, level)
+    whole = combine(Columns(delta, low, delta + level * error, error, counts.astype(np.float64) - 1), np.array(design.weights))
     held = float(whole.low) > -design.margin and len(d) >= n_min(design.margin, design.alpha)
     lost = float(whole.delta) <= -boundaries(share * design.alpha / (2 if m > 1 else 1))[look] * float(whole.se)
     if m > 1:
+        # The score z of "no loss": with d in -1, 0, 1 it is (wins - losses) / sqrt(wins + losses).
         each = boundaries(share * design.alpha / (2 * m))[look]
-        lost = (lost and not held) or any(_loss_z(part) <= -each for part in parts)
+        lost = (lost and not held) or bool((sums < 0).any() and (sums <= -each * np.sqrt(squares))[sums < 0].any())
     if held and not (m > 1 and lost):
         return "pass"
     return "regressed" if lost else None
 
 
-def _task(d: Array, level: float) -> tuple[float, float, float, float, float]:
-    """Estimate, limits at z = level, standard error and degrees of freedom of one task's items so far."""
-    n, delta = len(d), float(d.mean())
-    error = float(np.sqrt((d**2).mean() / n + 1 / n**2))
-    return delta, delta - _reach(d, level), delta + level * error, error, n - 1.0
+def _limits(d: Array, tasks: Codes, counts: Codes, level: float) -> Array:
+    """The lower score limit of each task at z = level: Tango's, or by bisection where differences are graded."""
+    m = len(counts)
+    if np.isin(d, (-1.0, 0.0, 1.0)).all():
+        wins, losses = (np.bincount(tasks, weights=flags, minlength=m) for flags in (d > 0, d < 0))
+        return tango_bound(wins, losses, counts, level)
+    return np.array([_limit(d[tasks == task], level) for task in range(m)])
 
 
-def _reach(d: Array, level: float) -> float:
-    """How far the score limit at z = level lies below the estimate."""
+def _limit(d: Array, level: float) -> float:
     values, counts = np.unique(d, return_counts=True)
-    weights, low, high = counts.astype(np.float64), 0.0, 1.0 + float(d.mean()) - 1e-9
-    exact = bool(np.isin(values, (-1.0, 0.0, 1.0)).all())
-    wins, losses = float((d > 0).sum()), float((d < 0).sum())
+    low, high = max(0.0, -float(d.mean())), 1.0 - 1e-9
     for _ in range(30):
         middle = (low + high) / 2
-        margin = middle - float(d.mean())
-        z = float(tango_z(wins, losses, len(d), margin)) if exact else float(score_z(values, margin, 1.0, weights))
-        low, high = (low, middle) if z > level else (middle, high)
-    return high
-
-
-def _loss_z(d: Array) -> float:
-    """The score z of "no loss": with d in -1, 0, 1 it is (wins - losses) / sqrt(wins + losses)."""
-    spread = float(np.sqrt((d**2).sum()))
-    return float(d.sum()) / spread if spread > 0 else 0.0
+        shown = float(score_z(values, middle, 1.0, counts.astype(np.float64))) > level
+        low, high = (low, middle) if shown else (middle, high)
+    return -high
 
 
 def _e_stop(d: Array, tasks: Codes, design: Design) -> Stop | None:
