@@ -261,10 +261,10 @@ def test_seventy_tasks_and_thirty_thousand_items_take_under_two_seconds() -> Non
 @pytest.mark.parametrize("kind", ["binary", "graded", "clustered"])
 @pytest.mark.parametrize(("n", "churn"), [(300, 0.05), (1000, 0.01), (1000, 0.2)])
 def test_both_error_rates_hold(kind: str, n: int, churn: float) -> None:
-    for row in measure({"gate": ours, "tests": our_test}, kind, n, churn, 2000):
+    for row in measure({"gate": ours, "tests": our_test}, kind, n, churn, 1000):
         assert row.rate <= limit(row.trials), row
-    if row := power(kind, n, churn, 2000):
-        assert 0.75 - 0.03 <= row.rate <= 0.87 + 0.03
+    if row := power(kind, n, churn, 1000):
+        assert 0.71 <= row.rate <= 0.91
 
 
 @pytest.mark.parametrize(
