@@ -84,3 +84,28 @@ def kl_to_base(trainable: Trainable, examples: Sequence[Example], size: int = 16
             total += float(summed_kl(base, answer_logits(model, head, batch)))
     model.train(was_training)
     return total / sum(example.loss_tokens for example in examples)
+
+
+def kl_between(base: Module, tuned: Module, examples: Sequence[Example], size: int = 16) -> float:
+    """Mean over loss positions of KL(base || tuned) of two models, in nats, over the whole vocabulary."""
+    import torch
+
+    total = 0.0
+    base.eval(), tuned.eval()
+    with torch.no_grad():
+        for group in in_batches(sorted(examples, key=lambda example: len(example.ids)), size):
+            batch = pad(group, next(tuned.parameters()).device)
+            logits = [answer_logits(model, model.get_output_embeddings(), batch) for model in (base, tuned)]
+            total += float(summed_kl(*logits))
+    return total / sum(example.loss_tokens for example in examples)
+
+
+def largest_difference(one: Module, other: Module, examples: Sequence[Example]) -> float:
+    """Largest absolute difference of two models' log-probabilities at loss positions, in nats: the parity of a served result."""
+    import torch
+
+    one.eval(), other.eval()
+    with torch.no_grad():
+        batch = pad(examples, next(one.parameters()).device)
+        logs = [answer_logits(model, model.get_output_embeddings(), batch).log_softmax(-1) for model in (one, other)]
+    return float((logs[0] - logs[1]).abs().max())

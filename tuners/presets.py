@@ -1,0 +1,62 @@
+"""Studies by name, from minutes to a GPU's hours."""
+
+from __future__ import annotations
+
+import difflib
+
+from harness import AssayError
+from tuners.methods import method_names
+from tuners.study import Study
+
+TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit"))
+"""Llamas have no biases, so BitFit has nothing to train there."""
+
+MITIGATIONS = ("replay=0.25", "kl=1", "l2_sp=0.1", "ewc=100", "wise_ft=0.5", "stop_at_kl=0.05", "lower_lr=0.3")
+
+SMALL = {"lora": 8, "rslora": 8, "dora": 8, "pissa": 8, "shira": 8}
+
+TOY = Study(
+    name="toy",
+    targets=("tuners.toy:MAX", "tuners.toy:TOPIC"),
+    retain=("tuners.toy:ADD", "tuners.toy:FIRST", "tuners.toy:MOOD", "tuners.toy:SECOND"),
+    methods=TRAINED,
+    loss_tokens=4000,
+    mitigations=MITIGATIONS,
+    shots=(1, 4),
+    batch=16,
+    micro=16,
+    options={name: {"rank": rank} for name, rank in SMALL.items()} | {"last_k": {"layers": 1}, "vera": {"rank": 64}},
+)
+
+CPU_MINI = Study(
+    name="cpu-mini",
+    targets=("glue/sst2", "superglue/boolq"),
+    retain=("glue/rte", "glue/mrpc", "superglue/copa"),
+    methods=("full", "last_k", "layernorm", "shira", "lora", "dora", "pissa", "vera", "ia3", "pfeiffer", "prompt_tuning", "prefix_tuning"),
+    loss_tokens=400,
+    rates=(1.0,),
+    mitigations=("replay=0.25", "kl=1", "wise_ft=0.5"),
+)
+
+GPU = Study(
+    name="gpu",
+    targets=("glue/sst2", "superglue/boolq"),
+    retain=("glue/rte", "glue/mrpc", "superglue/copa", "superglue/wic"),
+    methods=TRAINED,
+    loss_tokens=4000,
+    rates=(1 / 9, 1 / 3, 1.0, 3.0),
+    mitigations=MITIGATIONS,
+    shots=(1, 4, 16),
+    batch=32,
+    micro=32,
+)
+
+PRESETS = {study.name: study for study in (TOY, CPU_MINI, GPU)}
+
+
+def find_preset(name: str) -> Study:
+    """A preset by name. Raises AssayError with the nearest."""
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, 1)
+        raise AssayError(f"no study preset {name!r}", do=f"did you mean {close[0]}?" if close else f"there are: {', '.join(PRESETS)}")
+    return PRESETS[name]

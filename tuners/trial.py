@@ -1,0 +1,254 @@
+"""One trial: train, save, serve what was saved, score before and after, and write one row."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import AssayError, Doc, Task
+from harness.tokens import Tokenizer
+from tuners import bottleneck, selection
+from tuners.batches import Example, Step, plan_steps
+from tuners.data import task_examples
+from tuners.forgetting import average_drop_interval, measurable, retention, significant_drops
+from tuners.loss import kl_between, largest_difference, mean_loss
+from tuners.memory import peak_memory
+from tuners.method import Method, Module, Trainable
+from tuners.methods import find_method
+from tuners.mitigation import Mitigation, extras_of, interpolate, is_plain_lora, parse_mitigation, scale_lora
+from tuners.mix import mix
+from tuners.saved import attach, saved_bytes
+from tuners.scoring import Score, Scorer, difference
+from tuners.train import Progress, Recipe, Trained, train
+
+BESIDE = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One training run of a study. `lr` is absolute; `labels` is "true" or "random" (a control); `role` says why it is run."""
+
+    target: str
+    method: str
+    lr: float
+    seed: int
+    mitigation: str = "none"
+    role: str = "grid"
+    labels: str = "true"
+    loss_tokens: int = 0
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all trials of a study share. `protected` and `probes`: training and validation examples of the retention tasks."""
+
+    base: Path
+    positions: int
+    tokenizer: Tokenizer
+    tasks: Mapping[str, Task]
+    training: Mapping[str, Sequence[Doc]]
+    validation: Mapping[str, Sequence[Example]]
+    protected: Sequence[Example]
+    probes: Sequence[Example]
+    retain: tuple[str, ...]
+    before: Mapping[str, Score]
+    scorer: Scorer
+    recipe: Recipe
+    batch: int = 8
+    text: Sequence[Example] = ()
+
+
+def open_base(path: Path) -> Module:
+    """The base model in fp32, or in bf16 with fp32 adapters where there is a GPU that takes it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.bfloat16 if half else torch.float32, local_files_only=True)
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> Row:
+    """Do one trial; gives its row. A run that diverges, or a mitigation that a method cannot have, is a row with that status."""
+    began = time.monotonic()
+    method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
+    steps = plan_trial(bench, trial, mitigation)
+    model = open_base(bench.base)
+    trainable = method.begin(model, seed=trial.seed, steps=len(steps), options=dict(trial.options))
+    recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
+    extras = extras_of(mitigation, trainable, bench.validation[trial.target], bench.protected, seed=trial.seed)
+    done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
+    row = costs(method, trainable, done)
+    if done.status == "diverged":
+        return {**row, "status": "diverged", "seconds": time.monotonic() - began}
+    try:
+        served = save_served(bench, trainable, mitigation, folder / "result")
+    except OSError as error:
+        raise AssayError(
+            f"the result cannot be written: {error}", where=str(folder), do="make room; the study goes on with this trial"
+        ) from None
+    row |= {"saved_bytes": saved_bytes(folder / "result")}
+    row |= closeness(bench, trial, trainable, served, mitigation)
+    row |= scores(bench, trial, served)
+    if served[1] is None and served[0] != folder / "result":
+        shutil.rmtree(served[0])
+    shutil.rmtree(folder / "training", ignore_errors=True)
+    return {**row, "status": done.status, "seconds": time.monotonic() - began}
+
+
+def plan_trial(bench: Bench, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:
+    """The steps; equal for every method of equal target, seed, labels and mitigation."""
+    if not trial.loss_tokens:
+        return ()
+    task = bench.tasks[trial.target]
+    docs = bench.training[trial.target]
+    if trial.labels == "random":
+        docs = random_labels(docs, trial.seed)
+    examples = task_examples(task, docs, bench.tokenizer, bench.positions)
+    if mitigation.multi_task:
+        others = {name: task_examples(bench.tasks[name], rows, bench.tokenizer, bench.positions) for name, rows in bench.training.items()}
+        examples = mix(others | {trial.target: examples}, mitigation.multi_task, sum(map(len, others.values())), trial.seed)
+    return plan_steps(
+        examples, loss_tokens=trial.loss_tokens, batch=bench.batch, seed=trial.seed, replay=bench.protected, ratio=mitigation.replay
+    )
+
+
+def random_labels(docs: Sequence[Doc], seed: int) -> list[Doc]:
+    """The same questions with answers that say nothing: a random choice, or another doc's reference. What is gained is format."""
+    draw = random.Random(f"labels:{seed}")
+    if all(doc.choices for doc in docs):
+        return [replace(doc, gold=draw.randrange(len(doc.choices)), targets=()) for doc in docs]
+    return [replace(doc, references=(draw.choice(docs).answer,)) for doc in docs]
+
+
+def untrained() -> Trained:
+    return Trained("done", 0, (), (), 0, 0, 0.0, peak_memory())
+
+
+def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
+    """What the training itself took and gave."""
+    return {
+        "family": method.family,
+        "route": method.route,
+        "steps": done.steps,
+        "loss_tokens": done.loss_tokens,
+        "processed_tokens": done.processed_tokens,
+        "train_seconds": done.seconds,
+        "tokens_per_second": done.processed_tokens / done.seconds if done.seconds else None,
+        "peak_memory": done.peak_memory,
+        "trainable_parameters": trainable.count,
+        "first_loss": done.losses[0] if done.losses else None,
+        "final_loss": sum(done.losses[-5:]) / len(done.losses[-5:]) if done.losses else None,
+        "virtual_tokens": getattr(getattr(trainable.model, "active_peft_config", None), "num_virtual_tokens", 0),
+    }
+
+
+def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, result: Path) -> tuple[Path, Path | None]:
+    """Save what was learned, and give the model directory and adapter by which engines load it.
+
+    Interpolation scales a LoRA; any other method that folds into the weights becomes a model of its own. Raises AssayError
+    for methods that cannot be interpolated.
+    """
+    shutil.rmtree(result, ignore_errors=True)
+    trainable.save(result)
+    config = result / "adapter_config.json"
+    kind = json.loads(config.read_text())["peft_type"] if config.is_file() else None
+    if mitigation.wise_ft < 1 and kind == "LORA" and is_plain_lora(result):
+        scale_lora(result, mitigation.wise_ft)
+        return bench.base, result
+    if mitigation.wise_ft == 1 and kind not in (None, selection.KIND):
+        return bench.base, result
+    if trainable.merged is None:
+        raise AssayError("cannot be interpolated: it does not fold into the weights", where=kind or "", do="use another mitigation")
+    folder = result if kind is None else result.with_name("merged")
+    merged = trainable.merged()
+    if mitigation.wise_ft < 1:
+        merged = interpolate(open_base(bench.base), merged, mitigation.wise_ft)
+    merged.save_pretrained(str(folder))
+    for pattern in BESIDE:
+        for path in bench.base.glob(pattern):
+            shutil.copy(path, folder / path.name)
+    return folder, None
+
+
+def open_served(served: tuple[Path, Path | None]) -> Module:
+    """The served model in this process, from what is on disk."""
+    model, adapter = served
+    return open_base(model) if adapter is None else attach(open_base(model), adapter)
+
+
+def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Path, Path | None], mitigation: Mitigation) -> Row:
+    """Distance of what is served from the base, and from what was trained (`parity`, where nothing was interpolated)."""
+    model, base = open_served(served), open_base(bench.base)
+    target = bench.validation[trial.target]
+    found: Row = {"kl_target": kl_between(base, model, target)}
+    if bench.probes:
+        found["kl_base"] = kl_between(base, model, bench.probes)
+    if bench.text:
+        found["kl_text"] = kl_between(base, model, bench.text)
+        found["delta_loss_text"] = mean_loss(model, bench.text) - mean_loss(base, bench.text)
+    if mitigation.wise_ft == 1:
+        found["parity"] = largest_difference(trainable.model, model, target[:32])
+    return found
+
+
+def scores(bench: Bench, trial: Trial, served: tuple[Path, Path | None]) -> Row:
+    """Gain on the target's test split, its validation score for choosing rates, and drops on the retention tasks."""
+    target = bench.tasks[trial.target].full_name
+    chosen = bench.scorer(*served, (trial.target,), split="validation")
+    after = bench.scorer(*served, (trial.target, *bench.retain))
+    gain = difference(bench.before[target], after[target])
+    row: Row = {
+        "validation_score": chosen[target].value,
+        "target_base": bench.before[target].value,
+        "target_score": after[target].value,
+        "gain": gain.value,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "run_id": after[target].run,
+    }
+    return row | drops_row(bench.before, {name: score for name, score in after.items() if name != target})
+
+
+def drops_row(before: Mapping[str, Score], after: Mapping[str, Score]) -> Row:
+    """Forgetting over the tasks on which the base is clearly above chance; the others are named, never counted as zero."""
+    usable = {name: score for name, score in after.items() if measurable(before[name].value, before[name].chance, before[name].error)}
+    row: Row = {"not_measurable": sorted(set(after) - set(usable))}
+    if not usable:
+        return row
+    found = {name: difference(before[name], score) for name, score in usable.items()}
+    mean, low, high = average_drop_interval(found)
+    worst = min(found, key=lambda name: found[name].value)
+    return row | {
+        "average_drop": mean,
+        "average_drop_low": low,
+        "average_drop_high": high,
+        "worst_task": worst,
+        "worst_drop": -found[worst].value,
+        "significant_drops": len(significant_drops(found)),
+        "drops": {name: -value.value for name, value in found.items()},
+        "retention": {name: retention(before[name].value, score.value, before[name].chance) for name, score in usable.items()},
+    }
+
+
+def finite(row: Row) -> Row:
+    """A row as JSON can hold it: numbers that are none become null."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+
+
+def is_separable(row: Mapping[str, Any]) -> bool:
+    """Whether the base stays as it was beside the adapter: detached, nothing is forgotten."""
+    return row.get("route") in ("lora", "prompt", "transformers", "base") or row.get("family") in ("additive", "reparameterization")
+
+
+KINDS = (selection.KIND, bottleneck.KIND)
+"""Adapter formats of our own."""
