@@ -41,6 +41,11 @@ NUMBER = re.compile(r"-?[\d,]+(?:.\d+)?")  # HELM's pattern; its dot is any char
 DECIMAL = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
 
 
+@functools.cache
+def version(package: str) -> str:
+    return metadata.version(package)
+
+
 def golds(doc: Doc) -> tuple[str, ...]:
     """All right answers as text. Raises AssayError where the label is hidden."""
     return doc.references or (doc.answer,)
@@ -153,7 +158,7 @@ def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | 
         pair = (gold, text) if prepare is None else (prepare(gold), prepare(text))
         return scale * float(rouge_scorer(kind, stemmer).score(*pair)[kind].fmeasure)
 
-    signature = f"rouge-score:{metadata.version('rouge-score')}|stem:{'yes' if stemmer else 'no'}|best-reference"
+    signature = f"rouge-score:{version('rouge-score')}|stem:{'yes' if stemmer else 'no'}|best-reference"
     return Metric(kind, best(compare), high=scale, reads=Said, signature=signature)
 
 
@@ -202,8 +207,8 @@ def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Said]:
 
         return BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
 
-    version = metadata.version("sacrebleu")
-    signature = f"case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{version}"
+    release = version("sacrebleu")
+    signature = f"case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{release}"
     return Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Said, signature=signature)
 
 
@@ -229,7 +234,7 @@ def chrf(word_order: int = 0) -> Metric[Said]:
 
         return CHRF(word_order=word_order)
 
-    signature = f"case:mixed|eff:yes|nc:6|nw:{word_order}|space:no|version:{metadata.version('sacrebleu')}"
+    signature = f"case:mixed|eff:yes|nc:6|nw:{word_order}|space:no|version:{version('sacrebleu')}"
     return Metric("chrf" + "++" * (word_order == 2), counted(scorer), Pooled(chrf_of), high=100.0, reads=Said, signature=signature)
 
 
@@ -249,5 +254,5 @@ def ter() -> Metric[Said]:
 
         return TER()
 
-    signature = f"case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{metadata.version('sacrebleu')}"
+    signature = f"case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{version('sacrebleu')}"
     return Metric("ter", counted(scorer), Pooled(ter_of), better="lower", high=None, reads=Said, signature=signature)
