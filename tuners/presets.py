@@ -13,35 +13,36 @@ TRAINED = tuple(name for name in method_names() if name not in ("in_context", "b
 
 MITIGATIONS = ("replay=0.25", "kl=1", "l2_sp=0.1", "ewc=100", "wise_ft=0.5", "stop_at_kl=0.05", "lower_lr=0.3")
 
-SMALL = {"lora": 8, "rslora": 8, "dora": 8, "pissa": 8, "shira": 8}
-
 TOY = Study(
     name="toy",
-    targets=("tuners.toy:MAX", "tuners.toy:TOPIC"),
+    targets=("tuners.toy:MAX",),
     retain=("tuners.toy:ADD", "tuners.toy:FIRST", "tuners.toy:MOOD", "tuners.toy:SECOND"),
     methods=TRAINED,
     loss_tokens=4000,
+    rates=(3.0, 10.0, 30.0),  # small models want larger steps
     mitigations=MITIGATIONS,
     shots=(1, 4),
     batch=16,
     micro=16,
-    options={name: {"rank": rank} for name, rank in SMALL.items()} | {"last_k": {"layers": 1}, "vera": {"rank": 64}},
+    options={name: {"rank": 8} for name in ("lora", "rslora", "dora", "pissa", "shira")} | {"last_k": {"layers": 1}, "vera": {"rank": 64}},
 )
 
 CPU_MINI = Study(
     name="cpu-mini",
-    targets=("glue/sst2", "superglue/boolq"),
-    retain=("glue/rte", "glue/mrpc", "superglue/copa"),
+    targets=("glue/sst2", "glue/qqp"),
+    retain=("superglue/copa", "superglue/wic", "glue/rte"),
     methods=("full", "last_k", "layernorm", "shira", "lora", "dora", "pissa", "vera", "ia3", "pfeiffer", "prompt_tuning", "prefix_tuning"),
     loss_tokens=400,
     rates=(1.0,),
     mitigations=("replay=0.25", "kl=1", "wise_ft=0.5"),
+    held=100,
+    limit=200,
 )
 
 GPU = Study(
     name="gpu",
     targets=("glue/sst2", "superglue/boolq"),
-    retain=("glue/rte", "glue/mrpc", "superglue/copa", "superglue/wic"),
+    retain=("superglue/copa", "superglue/wic", "glue/rte", "glue/mrpc"),
     methods=TRAINED,
     loss_tokens=4000,
     rates=(1 / 9, 1 / 3, 1.0, 3.0),
@@ -50,6 +51,9 @@ GPU = Study(
     batch=32,
     micro=32,
 )
+
+MODELS = {"toy": "toy", "cpu-mini": "builtin:smollm2-135m", "gpu": "builtin:smollm2-135m"}
+"""The model of a preset where none is named; `toy` is made on the spot."""
 
 PRESETS = {study.name: study for study in (TOY, CPU_MINI, GPU)}
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from harness import Access, AssayError, ModelRef, Task
+from harness import Access, AssayError, Doc, ModelRef, Task
+from harness.prepare import default_split
 from harness.tokens import open_tokenizer
 from tuners.batches import Example
 from tuners.data import check_overlap, find_tasks, read_docs, read_texts, task_examples, text_examples, without_overlap
@@ -46,7 +47,11 @@ class Study:
     batch: int = 8
     micro: int = 8
     examples: int = 2000
-    """Most training rows of a target, and validation rows for KL."""
+    """Most training rows of a target."""
+    held: int = 200
+    """Most rows on which the rate of a target is chosen."""
+    limit: int | None = None
+    """Most scored items of a task; None: all."""
     probes: int = 64
     text: str = ""
     """A file of neutral text, for KL and bits per byte away from any task."""
@@ -110,11 +115,10 @@ def open_bench(study: Study, model: ModelRef, access: Access, scorer: Scorer) ->
     """Read all data and score the base, once. Raises AssayError for missing splits and for training rows that are scored."""
     tasks = {name: one(find_tasks([name], access), name) for name in (*study.targets, *study.retain)}
     tokenizer = open_tokenizer(model.path)
-    training, validation = {}, {}
-    scored = [(task, read_docs(task, task.split or "test", access)) for task in tasks.values()]
+    scored = [(task, read_docs(task, scored_split(task, access), access)) for task in tasks.values()]
+    training, validation, choosing = {}, {}, {}
     for name in study.targets:
-        train, held = read_docs(tasks[name], "train", access), read_docs(tasks[name], "validation", access)
-        train = without_overlap(train, held)[: study.examples]
+        train, held, choosing[name] = split_target(study, tasks[name], access)
         check_overlap(tasks[name], train, scored)
         training[name] = train
         validation[name] = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions)
@@ -123,9 +127,28 @@ def open_bench(study: Study, model: ModelRef, access: Access, scorer: Scorer) ->
     before = scorer(model.path, None, tuple(tasks))
     recipe = Recipe(lr=0.0, micro=study.micro, checkpoint_every=50)
     return Bench(
-        model.path, model.positions, tokenizer, tasks, training, validation, protected, probes, study.retain, before, scorer, recipe,
-        study.batch, text,
+        model.path, model.positions, tokenizer, tasks, training, choosing, validation, protected, probes, study.retain, before, scorer,
+        recipe, study.batch, text,
     )  # fmt: skip
+
+
+def scored_split(task: Task, access: Access) -> str:
+    """The split that the pipeline scores."""
+    return task.split or default_split(task, access)
+
+
+def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], list[Doc], tuple[str, int]]:
+    """Training docs, the docs on which the rate is chosen, and where the pipeline finds those.
+
+    They are the validation split where that is not the scored one, else the first rows of the training split, which are then
+    not trained on. Training rows that are scored by the task are left out too: repeats across splits are common.
+    """
+    train = read_docs(task, "train", access)
+    tested = scored_split(task, access)
+    apart = tested != "validation" and "validation" in task.rows.splits(access)
+    held = read_docs(task, "validation", access)[: study.held] if apart else train[: study.held]
+    kept = without_overlap(train if apart else train[study.held :], [*held, *read_docs(task, tested, access)])
+    return kept[: study.examples], held, ("validation" if apart else "train", len(held))
 
 
 def one(tasks: Sequence[Task], name: str) -> Task:

@@ -56,6 +56,8 @@ class Bench:
     tokenizer: Tokenizer
     tasks: Mapping[str, Task]
     training: Mapping[str, Sequence[Doc]]
+    choosing: Mapping[str, tuple[str, int]]
+    """By target the split on which rates are chosen, and how many of its first rows; none of them is trained on or scored."""
     validation: Mapping[str, Sequence[Example]]
     protected: Sequence[Example]
     probes: Sequence[Example]
@@ -204,7 +206,8 @@ def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Pa
 def scores(bench: Bench, trial: Trial, served: tuple[Path, Path | None]) -> Row:
     """Gain on the target's test split, its validation score for choosing rates, and drops on the retention tasks."""
     target = bench.tasks[trial.target].full_name
-    chosen = bench.scorer(*served, (trial.target,), split="validation")
+    split, held = bench.choosing[trial.target]
+    chosen = bench.scorer(*served, (trial.target,), split=split, limit=held)
     after = bench.scorer(*served, (trial.target, *bench.retain))
     gain = difference(bench.before[target], after[target])
     row: Row = {

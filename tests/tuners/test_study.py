@@ -1,0 +1,218 @@
+"""A study: equal budgets, rates chosen on validation alone, controls, resumable trial by trial; data that must not be mixed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, Perplexity, Task, accuracy, exact_match, inline
+from harness.tokens import open_tokenizer
+from tuners import toy
+from tuners.commands import read_budget, read_options
+from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
+from tuners.presets import PRESETS, find_preset
+from tuners.scoring import Score, difference
+from tuners.study import Study, choose_rates, followers, grid, run_study, write_rows
+from tuners.trial import drops_row, random_labels
+
+ACCESS = Access(None, False, True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    """An untrained toy model on disk."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
+    toy.save_tokenizer(folder)
+    return ModelRef("toy", folder, "digest", positions=128)
+
+
+def small(**changes: Any) -> Study:
+    study = Study(
+        name="small",
+        targets=("tuners.toy:MAX",),
+        retain=("tuners.toy:FIRST",),
+        methods=("lora", "full"),
+        loss_tokens=24,
+        rates=(1.0, 10.0),
+        seeds=(0, 1),
+        mitigations=("wise_ft=0.5",),
+        shots=(1,),
+        probes=8,
+        examples=64,
+        options={"lora": {"rank": 2}},
+    )
+    return replace(study, **changes)
+
+
+class Counter:
+    """A scorer that reads no model: the target is better with an adapter, `first` is worse; it counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Path, Path | None, str]] = []
+
+    def __call__(
+        self, model: Path, adapter: Path | None, tasks: tuple[str, ...], *, split: str = "", shots: int = 0, limit: int | None = None
+    ) -> dict[str, Score]:
+        self.calls.append((model, adapter, split))
+        found = {}
+        for name in tasks:
+            right = {"tuners.toy:MAX": 3 if adapter is None else 6, "tuners.toy:FIRST": 9 if adapter is None else 7}[name]
+            task = "toy/" + name.rpartition(":")[2].lower()
+            items = {str(n): float(n < right) for n in range(10)}
+            found[task] = Score(task, "accuracy", right / 10, 0.1, items, {n: n for n in items})
+        return found
+
+
+def test_a_study_is_equal_resumable_and_controlled(base: ModelRef, tmp_path: Path) -> None:
+    study, scorer = small(), Counter()
+    rows = run_study(study, base, ACCESS, scorer, tmp_path)
+    roles = [row["role"] for row in rows]
+    assert roles.count("grid") == 2 * 2 * 2
+    assert {"mitigation", "random_labels", "tenth_rate", "untrained", "base", "in_context"} == set(roles) - {"grid"}
+    trained = [row for row in rows if row["role"] in ("grid", "mitigation", "random_labels", "tenth_rate")]
+    assert {row["status"] for row in trained} == {"done"} and {row["loss_tokens"] for row in trained} == {24}
+    lora = next(row for row in rows if row["method"] == "lora" and row["role"] == "grid")
+    assert lora["gain"] == pytest.approx(0.3) and lora["average_drop"] == pytest.approx(0.2) and lora["detached_drop"] == 0
+    assert lora["gain_over_in_context"] == pytest.approx(0.3) and lora["parity"] < 1e-4 and lora["kl_target"] > 0
+    still = next(row for row in rows if row["role"] == "untrained")
+    assert still["kl_target"] == still["kl_base"] == 0
+
+    before = len(scorer.calls)
+    victim = tmp_path / "trials" / lora["trial"] / "row.json"
+    kept = {path: path.read_text() for path in tmp_path.glob("trials/*/row.json")}
+    victim.unlink()
+    again = run_study(study, base, ACCESS, scorer, tmp_path)
+    assert len(scorer.calls) - before == 1 + 2 + 1, "the base, the trial that was missing (validation and test), in-context"
+    same = [name for name in rows[0] if name not in ("seconds", "train_seconds", "tokens_per_second", "peak_memory")]
+    assert [[row.get(name) for name in same] for row in again] == [[row.get(name) for name in same] for row in rows]
+    assert all(path.read_text() == text for path, text in kept.items() if path != victim)
+
+    write_rows(rows, tmp_path / "trials.parquet")
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(tmp_path / "trials.parquet")
+    wanted = (
+        "method family target seed lr mitigation gain gain_low gain_high average_drop kl_base trainable_parameters saved_bytes peak_memory"
+    )
+    assert table.num_rows == len(rows) and set(wanted.split()) | {"seconds"} <= set(table.column_names)
+
+    with pytest.raises(AssayError, match="holds another study"):
+        run_study(replace(study, loss_tokens=48), base, ACCESS, scorer, tmp_path)
+
+
+def test_what_cannot_be_done_is_a_row_and_the_study_goes_on(base: ModelRef, tmp_path: Path) -> None:
+    study = small(methods=("bitfit", "prompt_tuning"), mitigated=("prompt_tuning",), seeds=(0,), rates=(1.0,), controls=False, options={})
+    rows = run_study(study, base, ACCESS, Counter(), tmp_path)
+    status = {(row["method"], row["mitigation"]): (row["status"], row.get("reason", "")) for row in rows}
+    assert status["bitfit", "none"][0] == "refused" and "no bias vectors" in status["bitfit", "none"][1]
+    assert status["prompt_tuning", "none"][0] == "done"
+    assert "cannot be interpolated" in status["prompt_tuning", "wise_ft=0.5"][1]
+
+
+def test_rates_are_chosen_on_validation_alone() -> None:
+    def row(lr: float, chosen: float, test: float) -> dict[str, Any]:
+        return {"role": "grid", "target": "t", "method": "m", "lr": lr, "validation_score": chosen, "target_score": test}
+
+    rows = [row(1.0, 0.5, 0.9), row(1.0, 0.6, 0.9), row(3.0, 0.9, 0.1), row(3.0, 0.4, 0.1)]
+    assert choose_rates(rows) == {("t", "m"): 3.0}
+    assert choose_rates([*rows, {**row(3.0, 0.0, 0.1), "validation_score": None}]) == {("t", "m"): 1.0}
+
+
+def test_every_method_gets_equal_trials() -> None:
+    for study in PRESETS.values():
+        counts = {name: sum(trial.method == name for trial in grid(study)) for name in study.methods}
+        assert len(set(counts.values())) == 1 and {trial.loss_tokens for trial in grid(study)} == {study.loss_tokens}
+        assert len(study.seeds) == 3 and len(study.methods) >= 10
+    chosen = {("t", "full"): 1e-3, ("t", "lora"): 1e-2}
+    assert {trial.role for trial in followers(small(targets=("t",)), chosen)} == {"mitigation", "random_labels", "tenth_rate", "untrained"}
+    with pytest.raises(AssayError, match="did you mean toy"):
+        find_preset("toi")
+
+
+def test_tasks_at_chance_are_named_and_never_counted() -> None:
+    def score(right: int) -> Score:
+        items = {str(n): float(n < right) for n in range(40)}
+        return Score("t", "accuracy", right / 40, 0.25, items, {n: n for n in items})
+
+    before: Mapping[str, Score] = {"known": score(36), "guessed": score(12)}
+    found = drops_row(before, {"known": score(30), "guessed": score(2)})
+    assert found["not_measurable"] == ["guessed"] and found["average_drop"] == pytest.approx(0.15)
+    assert found["worst_task"] == "known" and found["significant_drops"] == 1
+    assert found["retention"]["known"] == pytest.approx((0.75 - 0.25) / (0.9 - 0.25))
+    assert drops_row(before, dict(before))["average_drop"] == 0
+    assert difference(before["known"], before["known"]).value == 0
+
+
+def test_examples_are_what_is_scored_with_loss_on_the_answer(base: ModelRef) -> None:
+    tokenizer = open_tokenizer(base.path)
+    row = {"prompt": "max 3 7 2 =", "choices": toy.DIGITS, "gold": 7}
+    (example,) = task_examples(toy.MAX, [toy.read(row)], tokenizer, 128)
+    assert example == toy.encode(row)
+    assert tokenizer.decode(example.ids[example.loss_from :]) == "7" and example.ids[0] == 1
+    said = Task("g", inline(train=[]), lambda row: row, Generate(4), (exact_match,))
+    (spoken,) = task_examples(said, [Doc("first a b =", references=("a",))], tokenizer, 128)
+    assert spoken.ids[-1] == toy.VOCABULARY.index("</s>") and spoken.loss_tokens == 2
+    stopped = replace(said, ask=Generate(4, stop=(" good",)))
+    (cut,) = task_examples(stopped, [Doc("first a b =", references=("a",))], tokenizer, 128)
+    assert tokenizer.decode(cut.ids[cut.loss_from :]) == "a good"
+    with pytest.raises(AssayError, match="longer than the model's context of 3 tokens"):
+        task_examples(toy.MAX, [toy.read(row)], tokenizer, 3)
+
+
+def test_text_is_replayed_in_windows_that_cover_it(base: ModelRef) -> None:
+    tokenizer = open_tokenizer(base.path)
+    examples = text_examples(["a b c d e f g"], tokenizer, 128, window=3)
+    assert [example.ids for example in examples] == [
+        tuple(toy.VOCABULARY.index(w) for w in part.split()) for part in ("<s> a b", "c d e", "f g")
+    ]
+    assert Perplexity.reads and all(example.loss_from == 1 for example in examples)
+
+
+def test_missing_splits_and_overlap_are_refused(base: ModelRef) -> None:
+    def task(**rows: Any) -> Task:
+        return Task("t", inline(**rows), lambda row: Doc(row, choices=("a", "b"), gold=0), Choose(), (accuracy,), layout=Layout())
+
+    with pytest.raises(AssayError, match="no train split") as caught:
+        read_docs(task(test=["q"]), "train", ACCESS)
+    assert "there is: test" in str(caught.value)
+    trained, scored = (
+        [Doc("one  two", references=("x",)), Doc("three", references=("x",))],
+        [Doc("one two", id="item-7", references=("x",))],
+    )
+    with pytest.raises(AssayError, match=r"1 of 1 scored items of t .*'item-7'"):
+        check_overlap(task(test=["q"]), trained, [(task(test=["q"]), scored)])
+    assert without_overlap(trained, scored) == trained[1:]
+
+
+def test_random_labels_keep_the_questions_and_lose_the_answers() -> None:
+    docs = [toy.read(row) for row in toy.rows("max", "train")]
+    shuffled = random_labels(docs, 0)
+    assert [doc.prompt for doc in shuffled] == [doc.prompt for doc in docs]
+    assert 0.05 < sum(a.gold == b.gold for a, b in zip(docs, shuffled, strict=True)) / len(docs) < 0.15
+
+
+@pytest.mark.parametrize("skill", [*toy.SKILLS, *toy.TARGETS])
+def test_toy_rows_are_right_deterministic_and_apart(skill: str) -> None:
+    splits = {split: list(toy.rows(skill, split)) for split in ("train", "validation", "test")}
+    assert splits["test"] == list(toy.rows(skill, "test")) and len(splits["test"]) >= 100
+    prompts = {split: {row["prompt"] for row in rows} for split, rows in splits.items()}
+    if skill != "add":
+        assert not prompts["train"] & (prompts["validation"] | prompts["test"]) and not prompts["validation"] & prompts["test"]
+    assert all(word in toy.VOCABULARY for row in splits["test"] for word in (*row["prompt"].split(), *row["choices"]))
+    if skill == "max":
+        assert all(int(row["choices"][row["gold"]]) == max(map(int, row["prompt"].split()[1:4])) for row in splits["test"])
+
+
+def test_command_line_values() -> None:
+    assert read_budget("tokens=20k") == 20_000 and read_budget("tokens=300") == 300
+    assert read_options(["rank=8", "targets=q_proj"]) == {"rank": 8, "targets": "q_proj"}
+    for bad in ("20k", "tokens=many"):
+        with pytest.raises(AssayError, match="write it as"):
+            read_budget(bad)
+    assert json.dumps(read_options(["reduction=4"]))

@@ -1,0 +1,166 @@
+"""assay tune and assay study: the commands of this package, loaded when they are asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness import AssayError, ModelRef
+from harness.model import find_model
+from harness.provenance import Surroundings, surroundings
+from tuners.methods import find_method
+from tuners.presets import MODELS, find_preset
+from tuners.scoring import Harness
+from tuners.study import Happening, Study, run_study, write_rows
+from tuners.toy import make_toy
+from tuners.trial import Row
+
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
+SHOWN = ("method", "role", "mitigation", "lr", "seed", "gain", "average_drop", "kl_base", "trainable_parameters", "saved_bytes", "status")
+
+
+def tune(
+    model: Annotated[str, typer.Option(help="A folder, a hub id or builtin:smollm2-135m.")],
+    task: Annotated[str, typer.Option(help="The task to tune to; it needs a train split.")],
+    method: Annotated[str, typer.Option(help="lora, full, ia3, ... or peft:<Config>; several by commas.")] = "lora",
+    lr: Annotated[str, typer.Option(help="Learning rates, separated by commas. [default: the method's own]")] = "",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.")] = 1,
+    retain: Annotated[str, typer.Option(help="Tasks that must not be forgotten, separated by commas.")] = "",
+    budget: Annotated[str, typer.Option(help="tokens=N: loss tokens, exactly; equal for every trial.")] = "tokens=2000",
+    mitigation: Annotated[str, typer.Option(help="For example replay=0.25+kl=0.1; several by commas.")] = "",
+    option: Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as rank=8; repeat for more.")] = None,
+    shots: Annotated[str, typer.Option(help="Examples in the prompt to compare with, separated by commas.")] = "4",
+    limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
+    batch: Annotated[int, typer.Option(help="Examples per optimizer step.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="Folder of the trials. [default: results/tuned/<task>]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune MODEL to a task and measure what is gained and what is forgotten. A broken run goes on where it stood."""
+    methods = tuple(method.split(","))
+    rates = tuple(float(value) for value in lr.split(",")) if lr else (0.0,)
+    if lr and len(methods) > 1:
+        raise AssayError("one list of rates for several methods would be unfair", where="--lr", do="name one method, or leave out --lr")
+    centre = find_method(methods[0]).lr
+    study = Study(
+        name=f"tune-{task.replace('/', '-')}",
+        targets=(task,),
+        retain=tuple(retain.split(",")) if retain else (),
+        methods=methods,
+        loss_tokens=read_budget(budget),
+        rates=tuple(rate / centre for rate in rates) if lr else (1.0,),
+        seeds=tuple(range(seeds)),
+        mitigations=tuple(mitigation.split(",")) if mitigation else (),
+        mitigated=methods,
+        shots=tuple(int(count) for count in shots.split(",") if count),
+        controls=False,
+        batch=batch,
+        limit=limit,
+        options={name: read_options(option or []) for name in methods} if option else {},
+    )
+    place = surroundings()
+    work(study, model, place, out or place.results / "tuned" / study.name, as_json)
+
+
+def study(
+    preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours) or gpu.")],
+    model: Annotated[str, typer.Option(help="Another model than the preset's.")] = "",
+    methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, counted from 0. [default: the preset's]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the trials. [default: results/studies/<preset>]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the grid of methods, rates, seeds and mitigations; resumable at any time, trial by trial."""
+    chosen = find_preset(preset)
+    if methods:
+        chosen = replace(chosen, methods=tuple(methods.split(",")))
+    if seeds is not None:
+        chosen = replace(chosen, seeds=tuple(range(seeds)))
+    place = surroundings()
+    work(chosen, model or MODELS[preset], place, out or place.results / "studies" / preset, as_json)
+
+
+def read_budget(text: str) -> int:
+    name, _, value = text.partition("=")
+    if name != "tokens" or not value.rstrip("k").isdigit():
+        raise AssayError(f"cannot read the budget {text!r}", do="write it as tokens=2000 or tokens=20k")
+    return int(value.rstrip("k")) * (1000 if value.endswith("k") else 1)
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """rank=8 as a number, targets=q_proj,v_proj as text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise AssayError(f"cannot read the option {pair!r}", do="write it as rank=8")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def open_model(name: str, place: Surroundings) -> ModelRef:
+    path = str(make_toy(place.cache / "models" / "toy")) if name == "toy" else name
+    return find_model(path, cache=place.cache, offline=place.offline)
+
+
+def work(study: Study, model: str, place: Surroundings, root: Path, as_json: bool) -> None:
+    """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
+    ref = open_model(model, place)
+    with watching() as report:
+        rows = run_study(study, ref, place.access(), Harness(place, limit=study.limit), root, report)
+    write_rows(rows, root / "trials.parquet")
+    if as_json:
+        sys.stdout.write(json.dumps({"study": study.name, "model": {"name": ref.name, "digest": ref.digest}, "rows": rows}) + "\n")
+    else:
+        show(rows)
+
+
+@contextmanager
+def watching() -> Any:
+    """A line on stderr per trial, and on a terminal one that follows its loss, rate and time left."""
+    console = Console(stderr=True, highlight=False)
+    with console.status("") as status:
+        yield follow(console, status)
+
+
+def follow(console: Console, status: Any) -> Callable[[Happening], None]:
+    began = time.monotonic()
+
+    def report(now: Happening) -> None:
+        trial = now.trial
+        if now.progress is None:
+            extra = "" if trial.mitigation == "none" else f" {trial.mitigation}"
+            console.print(
+                f"[{now.number}/{now.planned}] {trial.target} {trial.method}{extra} lr {trial.lr:g} seed {trial.seed} ({trial.role}), "
+                f"{time.monotonic() - began:.0f} s so far",
+                markup=False,
+            )
+        elif console.is_terminal:
+            at = now.progress
+            status.update(f"step {at.step}/{at.steps}  loss {at.loss:.3f}  {at.rate:,.0f} tokens/s  {at.left:.0f} s left")
+
+    return report
+
+
+def show(rows: Sequence[Row]) -> None:
+    """The rows as a table on stdout; signs are kept: a positive drop is forgetting."""
+    table = Table(*SHOWN, box=None)
+    for row in rows:
+        table.add_row(*(cell(row.get(name)) for name in SHOWN))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def cell(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
