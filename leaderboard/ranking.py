@@ -91,7 +91,7 @@ def point(columns: Sequence[Column], by: Aggregator) -> Array:
     """The score [M] of each model as measured."""
     if by == "Bradley-Terry":
         return bradley_terry(np.mean([won(column) for column in columns], axis=0))
-    return aggregate([column.values[None] for column in columns], columns, by)[0]
+    return np.asarray(aggregate([column.values[None] for column in columns], columns, by)[0])
 
 
 def drawn(columns: Sequence[Column], by: Aggregator, seed: int) -> Array:

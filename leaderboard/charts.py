@@ -1,0 +1,142 @@
+"""Charts as Altair values. Columns have fixed plain names, so that no name of a model or task is ever read as a field or markup."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+QUIET = alt.Axis(grid=False)
+ROW = 24
+
+
+def height(rows: int) -> int:
+    return max(90, ROW * rows + 40)
+
+
+def ranks(table: Any) -> Any:
+    """Rank ranges: label, best, worst, rank, tier."""
+    base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=alt.Axis(labelLimit=260)))
+    tip = ["label:N", "rank:Q", "best:Q", "worst:Q", "tier:O"]
+    whole = alt.Axis(tickMinStep=1, format="d", grid=True)
+    bar = base.mark_bar(height=7, cornerRadius=3, opacity=0.45).encode(
+        x=alt.X("left:Q", title="rank (95 % range)", axis=whole), x2="right:Q", color=alt.Color("tier:N", legend=None), tooltip=tip
+    )
+    dot = base.mark_point(filled=True, size=70, opacity=1).encode(x="rank:Q", color=alt.Color("tier:N", legend=None), tooltip=tip)
+    shown = table.assign(left=table.best - 0.25, right=table.worst + 0.25)
+    return alt.layer(bar, dot, data=shown).properties(height=height(len(table)))
+
+
+def pareto(table: Any, cost: str) -> Any:
+    """Score with its interval against cost: label, cost, score, low, high, front (whether nothing is cheaper and better)."""
+    x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log") if table.cost.min() > 0 else alt.Undefined, axis=alt.Axis(format="~s"))
+    tip = ["label:N", alt.Tooltip("cost:Q", title=cost, format=".4~s"), alt.Tooltip("score:Q", format=".1f"), "low:Q", "high:Q"]
+    base = alt.Chart(table)
+    bars = base.mark_rule(opacity=0.35).encode(x=x, y=alt.Y("low:Q", title="score", scale=alt.Scale(zero=False)), y2="high:Q")
+    line = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[4, 3], opacity=0.6).encode(x=x, y="score:Q")
+    dots = base.mark_point(filled=True, size=85, opacity=1).encode(
+        x=x, y="score:Q", color=alt.Color("front:N", legend=None, sort=[True, False]), tooltip=tip
+    )
+    names = base.mark_text(align="left", dx=8, dy=-6, fontSize=11, limit=140).encode(x=x, y="score:Q", text="label:N")
+    return (line + bars + dots + names).properties(height=340)
+
+
+def forest(table: Any) -> Any:
+    """Differences with limits: label, delta, low, high, sign (worse, unclear, better), order."""
+    colours = alt.Scale(domain=["worse", "unclear", "better"], range=["#b8475b", "#8b8f94", "#2b7f77"])
+    base = alt.Chart(table).encode(
+        y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)),
+        color=alt.Color("sign:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
+        tooltip=["label:N", alt.Tooltip("delta:Q", format="+.2f"), alt.Tooltip("low:Q", format="+.2f"), alt.Tooltip("high:Q", format="+.2f")],
+    )
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.6).encode(x=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="second minus first, points (each limit one-sided 95 %)"), x2="high:Q")
+    return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 40)
+
+
+def scores(table: Any) -> Any:
+    """Scores with intervals and chance: label, score, low, high, chance, order."""
+    base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)))
+    tip = ["label:N", alt.Tooltip("score:Q", format=".2f"), alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("high:Q", format=".2f"), "chance:Q"]
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False)), x2="high:Q")
+    dots = base.mark_point(filled=True, size=75, opacity=1).encode(x="score:Q", tooltip=tip)
+    chance = base.transform_filter("isValid(datum.chance)").mark_tick(color="#b8475b", thickness=2).encode(x="chance:Q", tooltip=tip)
+    return (bars + dots + chance).properties(height=height(len(table)))
+
+
+def histogram(table: Any, title: str) -> Any:
+    """Counts of `value` in [0, 1]."""
+    x = alt.X("value:Q", bin=alt.Bin(extent=[0, 1], step=0.1), title=title)
+    return alt.Chart(table).mark_bar().encode(x=x, y=alt.Y("count()", title="items"), tooltip=["count()"]).properties(height=220)
+
+
+def items(table: Any) -> Any:
+    """Difficulty against discrimination: item, difficulty, discrimination, kind."""
+    return (
+        alt.Chart(table)
+        .mark_circle(size=48, opacity=0.6)
+        .encode(
+            x=alt.X("difficulty:Q", title="share of models that are wrong", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("discrimination:Q", title="discrimination", scale=alt.Scale(domain=[-1, 1])),
+            color=alt.Color("kind:N", legend=alt.Legend(title=None, orient="top")),
+            tooltip=["item:N", alt.Tooltip("difficulty:Q", format=".2f"), alt.Tooltip("discrimination:Q", format=".2f"), "kind:N"],
+        )
+        .properties(height=300)
+    )
+
+
+def plane(table: Any) -> Any:
+    """Gain on the target against change on what should be kept: method, family, gain, gain_low, gain_high, kept, kept_low, kept_high, front."""
+    base = alt.Chart(table)
+    x = alt.X("kept:Q", title="change on retention tasks, points", scale=alt.Scale(zero=True))
+    y = alt.Y("gain:Q", title="gain on the target, points", scale=alt.Scale(zero=True))
+    colour = alt.Color("family:N", legend=alt.Legend(title=None, orient="top", columns=3))
+    tip = ["method:N", "family:N", *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("gain", "kept")), "runs:Q", "rate:N"]
+    across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=x.title), x2="kept_high:Q", y=y, color=colour)
+    up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=y.title), y2="gain_high:Q", color=colour)
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.5)
+    paths = base.mark_line(opacity=0.3).encode(x=x, y=y, color=colour, detail="method:N", order="rate_order:Q")
+    line = base.transform_filter("datum.front").mark_line(strokeDash=[2, 3], color="#8b8f94").encode(x=x, y=y, order="kept:Q")
+    dots = base.mark_point(filled=True, size=90).encode(x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip)
+    names = base.transform_filter("datum.front").mark_text(align="left", dx=8, dy=-7, fontSize=11).encode(x=x, y=y, text="method:N")
+    return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
+
+
+def rates(table: Any) -> Any:
+    """Gain by learning rate: method, lr, gain, low, high."""
+    base = alt.Chart(table)
+    x = alt.X("lr:Q", scale=alt.Scale(type="log"), title="learning rate", axis=alt.Axis(format=".0e"))
+    colour = alt.Color("method:N", legend=alt.Legend(title=None, orient="top", columns=4))
+    tip = ["method:N", "lr:Q", alt.Tooltip("gain:Q", format="+.2f"), "runs:Q"]
+    bars = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("low:Q", title="gain on the target, points"), y2="high:Q", color=colour)
+    line = base.mark_line(point=True).encode(x=x, y="gain:Q", color=colour, tooltip=tip)
+    return (bars + line).properties(height=320)
+
+
+def heat(table: Any, title: str, middle: bool = True) -> Any:
+    """A matrix: row, column, value; diverging about zero where `middle`."""
+    peak = float(table.value.abs().max() or 1.0)
+    scale = alt.Scale(domain=[-peak, 0, peak], range=["#b4532f", "#f5f1e8", "#2f7c83"]) if middle else alt.Scale(domain=[0, 1], range=["#efe9dc", "#2f7c83"])
+    base = alt.Chart(table).encode(
+        x=alt.X("column:N", title=None, axis=alt.Axis(labelAngle=-35, labelLimit=140, orient="bottom")),
+        y=alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
+    )
+    tip = ["row:N", "column:N", alt.Tooltip("value:Q", format="+.2f" if middle else ".2f")]
+    cells = base.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top")), tooltip=tip)
+    if middle:
+        strong = alt.condition(f"abs(datum.value) > {0.6 * peak}", alt.value("white"), alt.value("#1f2528"))
+        cells = cells + base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format="+.1f"), color=strong, tooltip=tip)
+    return cells.properties(height=ROW * table.row.nunique() + 120)
+
+
+def history(table: Any) -> Any:
+    """Gates over time: at, delta, low, high, verdict, candidate."""
+    colours = alt.Scale(domain=["pass", "inconclusive", "regressed"], range=["#2b7f77", "#d9822b", "#b8475b"])
+    base = alt.Chart(table).encode(
+        x=alt.X("at:T", title=None, scale=alt.Scale(padding=24)),
+        color=alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
+        tooltip=["at:T", "candidate:N", "baseline:N", "verdict:N", alt.Tooltip("delta:Q", format="+.2f"), "low:Q", "high:Q"],
+    )
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.6).encode(y=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="aggregate difference, points"), y2="high:Q")
+    return (zero + bars + base.mark_point(filled=True, size=90, opacity=1).encode(y="delta:Q")).properties(height=280)

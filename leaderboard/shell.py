@@ -1,0 +1,135 @@
+"""What all pages share: the store, cached answers, headings, empty states, links between pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from harness.errors import AssayError
+from harness.store import RunInfo, list_runs
+from leaderboard import assembly, queries
+from leaderboard.export import FORMATS
+from leaderboard.shown import plain
+
+CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
+VIEWS = Path(__file__).parent / "views"
+
+
+def root() -> Path:
+    """The store that the board was started on."""
+    return Path(os.environ.get("ASSAY_RESULTS") or "results")
+
+
+def head(title: str, about: str) -> None:
+    st.title(title)
+    st.caption(about)
+
+
+def empty(text: str, command: str = "") -> None:
+    """Nothing to show, and the command that changes it."""
+    with st.container(border=True):
+        st.markdown(plain(text))
+        if command:
+            st.code(command, language="bash")
+
+
+def ready() -> bool:
+    """Whether there is an index to read; else the page says what to do."""
+    found = queries.trouble(root())
+    if not found:
+        return True
+    if (root() / "runs").is_dir() and queries.stamp(root()):
+        empty(found, "assay store index")
+    elif any((root() / "runs").glob("*/manifest.json")):
+        empty("These runs are not indexed yet.", "assay store index")
+    else:
+        empty("No runs yet. A first one, with the built-in model:", "assay demo")
+    return False
+
+
+@st.cache_data(**CACHE)
+def _read(folder: str, stamp: str, name: str, arguments: tuple[Any, ...]) -> Any:
+    call: Callable[..., Any] = getattr(queries, name)
+    return call(Path(folder), *arguments)
+
+
+def read(name: str, *arguments: Any) -> Any:
+    """A query of `leaderboard.queries` by name; asked once per state of the index."""
+    return _read(str(root()), queries.stamp(root()), name, arguments)
+
+
+@st.cache_data(**CACHE)
+def _cells(folder: str, stamp: str) -> Any:
+    return assembly.with_columns(queries.cells(Path(folder)))
+
+
+def cells() -> Any:
+    """Every ranked cell with its column and labels."""
+    return _cells(str(root()), queries.stamp(root()))
+
+
+@st.cache_data(**CACHE)
+def _board(folder: str, stamp: str, wish: assembly.Wish, by: Any) -> assembly.Board:
+    return assembly.assemble(Path(folder), _cells(folder, stamp), wish, by)
+
+
+def board(wish: assembly.Wish, by: Any) -> assembly.Board:
+    return _board(str(root()), queries.stamp(root()), wish, by)
+
+
+@st.cache_data(ttl=5, show_spinner=False)
+def _runs(folder: str) -> tuple[RunInfo, ...]:
+    return list_runs(Path(folder))
+
+
+def all_runs() -> tuple[RunInfo, ...]:
+    """Every run of the store, also running and damaged ones, as of at most five seconds ago."""
+    return _runs(str(root()))
+
+
+def run_labels(runs: Any) -> dict[str, str]:
+    """Labels by run id: the model's name, engine and id."""
+    from leaderboard.shown import visible
+
+    return {row.run_id: f"{visible(row.model, 40)} · {visible(row.engine, 12)} · {row.run_id}" for row in runs.itertuples()}
+
+
+def pick(label: str, options: Sequence[str], key: str, shown: Mapping[str, str] | None = None, index: int | None = None) -> str | None:
+    """A selectbox whose value is in the URL as the option's label."""
+    names = dict(shown or {})
+    found = st.selectbox(
+        label, list(options), index=index, key=key, bind="query-params", placeholder="any", format_func=lambda each: names.get(each, each)
+    )
+    return None if found is None else str(found)
+
+
+def link(page: str, label: str, **state: str) -> None:
+    """A link to a page in a state. The label is ours or escaped."""
+    st.page_link(str(VIEWS / f"{page}.py"), label=label, query_params={name: value for name, value in state.items() if value})
+
+
+def href(page: str, **state: str) -> str:
+    """The address of a page in a state, from the site's root; only our own pages can be reached."""
+    from urllib.parse import quote, urlencode
+
+    return f"/{quote(page)}?{urlencode(state)}"
+
+
+def downloads(table: Any, name: str) -> None:
+    """The table in every format."""
+    with st.popover("Export"):
+        for title, (suffix, kind, write) in FORMATS.items():
+            st.download_button(title, data=lambda write=write: write(table), file_name=f"{name}.{suffix}", mime=kind, on_click="ignore", width="stretch")
+
+
+def guarded(page: Callable[[], None]) -> None:
+    """Runs a page; what the store cannot give is one clear line, never a traceback."""
+    try:
+        if ready():
+            page()
+    except AssayError as error:
+        empty(str(error))
