@@ -305,3 +305,44 @@ def trouble(root: Path) -> str:
     except AssayError as error:
         return str(error)
     return ""
+
+
+def repeats(root: Path) -> Any:
+    """Scores that the same weights got more than once on the same items: how far they are apart, by engine."""
+    return frame(
+        root,
+        """
+        SELECT r.model, s.task, s.metric, count(*) AS runs, min(s.value) AS lowest, max(s.value) AS highest,
+               string_agg(DISTINCT r.engine, ', ' ORDER BY r.engine) AS engines
+        FROM score s JOIN run r USING (run_id) JOIN run_task t USING (run_id, task)
+        WHERE r.status = 'complete' GROUP BY r.model, r.model_digest, s.task, s.metric, t.fingerprint, s.n HAVING count(*) > 1
+        ORDER BY highest - lowest DESC
+        """,
+    )
+
+
+def task_facts(root: Path) -> Any:
+    """What the runs noted about their tasks: items whose token boundary moved, and with exemplars left out; unparsed and truncated shares."""
+    return frame(
+        root,
+        """
+        WITH noted AS (
+            SELECT run_id, model, unnest(from_json(json_extract(manifest, '$.tasks'),
+                '[{"name": "VARCHAR", "boundary_moved": "BIGINT", "shots_dropped": "BIGINT"}]')) AS fact
+            FROM run WHERE status = 'complete' AND json_type(json_extract(manifest, '$.tasks')) = 'ARRAY'
+        ), counted AS (
+            SELECT run_id, task, count(*) AS items, avg((status = 'unparsed')::INT) AS unparsed, avg((status = 'truncated')::INT) AS truncated
+            FROM sample GROUP BY run_id, task
+        )
+        SELECT n.model, n.run_id, c.task, c.items, c.unparsed, c.truncated, coalesce(n.fact.boundary_moved, 0) AS boundary_moved,
+               coalesce(n.fact.shots_dropped, 0) AS shots_dropped
+        FROM counted c JOIN noted n ON n.run_id = c.run_id AND n.fact.name = c.task
+        WHERE c.unparsed > 0.05 OR c.truncated > 0.05 OR n.fact.boundary_moved > 0 OR n.fact.shots_dropped > 0
+        ORDER BY c.unparsed + c.truncated DESC, n.model
+        """,
+    )
+
+
+def task_names(root: Path) -> Any:
+    """Every task that a run holds."""
+    return frame(root, "SELECT DISTINCT task FROM run_task ORDER BY task")
