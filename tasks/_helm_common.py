@@ -82,7 +82,7 @@ def letter(index: int) -> str:
 
 
 def joint_doc(text: str, noun: str, choices: tuple[str, ...], gold: int, meta: Mapping[str, Any] | None = None) -> Doc:
-    """A multiple-choice question that the model answers by writing a letter. Its label, for the choice of exemplars, is the answer's text."""
+    """A multiple-choice question that the model answers by a letter; `meta["label"]`, which HELM draws exemplars by, is the text."""
     if not 0 <= gold < len(choices):
         raise AssayError(f"gold {gold} is out of range for {len(choices)} choices")
     return Doc(lettered(text, noun, choices), references=(letter(gold),), meta={"label": choices[gold], **(meta or {})})

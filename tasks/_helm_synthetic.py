@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,11 +22,17 @@ if TYPE_CHECKING:
 
 ANIMALS = ["zebra", "cobra", "stork", "penguin", "shark", "lion", "buffalo", "whale", "seal", "eagle", "horse", "rat"]
 FRUITS = ["apple", "peach", "watermelon", "banana", "grape", "kiwi", "pear", "strawberry", "blueberry", "blackberry"]
+WORDS = ANIMALS + FRUITS
 SYMBOLS, SIGNS = ["X", "Y", "Z"], ["+", "-", "*", "="]
 MODES = ("pattern_match", "variable_substitution", "induction")
 SIZES = {"train": range(0, 1000), "validation": range(1000, 6000), "test": range(6000, 11000)}
 SEED = 42
 LICENCE = "Apache-2.0"
+
+
+def some(state: np.random.RandomState, among: list[str], size: int) -> list[str]:
+    """`state.choice(among, size)`, without turning the list into an array."""
+    return [among[index] for index in state.randint(0, len(among), size=size).tolist()]
 
 
 def shuffled(state: np.random.RandomState, signs: list[str], symbols: list[str]) -> list[str]:
@@ -36,7 +43,7 @@ def shuffled(state: np.random.RandomState, signs: list[str], symbols: list[str])
 
 def substitution(state: np.random.RandomState, symbols: list[str]) -> dict[str, str]:
     """One or two words for each symbol."""
-    return {symbol: " ".join(state.choice(ANIMALS + FRUITS, size=state.randint(1, 3))) for symbol in symbols}
+    return {symbol: " ".join(some(state, WORDS, state.randint(1, 3))) for symbol in symbols}
 
 
 def filled(pattern: list[str], words: dict[str, str]) -> str:
@@ -49,9 +56,9 @@ def reasoning(mode: str) -> tuple[Row, ...]:
     state = np.random.RandomState(SEED)
     rows: list[Row] = []
     for _ in range(SIZES["test"].stop):
-        symbols = [str(symbol) for symbol in state.choice(SYMBOLS, size=state.randint(2, 4))]
+        symbols = some(state, SYMBOLS, state.randint(2, 4))
         distinct = sorted(set(symbols))
-        signs = [str(sign) for sign in state.choice(SIGNS, size=state.randint(2, 4))]
+        signs = some(state, SIGNS, state.randint(2, 4))
         pattern = shuffled(state, signs, symbols)
         words, others = substitution(state, distinct), substitution(state, distinct)
         rule, result = " ".join(pattern), filled(pattern, words)
@@ -111,15 +118,21 @@ LENGTHS = {"train": (3, 4, 50), "test": (500, 52, 100)}
 """Items, shortest and longest word of each split."""
 
 
+def numbers(below: int) -> Iterator[int]:
+    """An endless stream of RandomState(42).randint(below), drawn in blocks for speed."""
+    state = np.random.RandomState(SEED)
+    while True:
+        yield from state.randint(below, size=4096).tolist()
+
+
 class Dyck:
     """HELM's generator of Dyck words; it holds the two random streams that HELM seeds globally."""
 
-    __slots__ = ("branches", "draw", "pairs")
+    __slots__ = ("draw", "kinds")
 
     def __init__(self, pairs: int) -> None:
-        self.pairs = pairs
         self.draw = random.Random(SEED)
-        self.branches = np.random.RandomState(SEED)
+        self.kinds = numbers(pairs)
 
     def word(self, depth: int = 0, longest: int = 100) -> str:
         """A balanced word: (S) with probability p, SS with q, else nothing. Inner words are bounded by 100 only."""
@@ -127,7 +140,7 @@ class Dyck:
             return ""
         chance = self.draw.random()
         if chance < P:
-            kind = int(self.branches.randint(self.pairs))
+            kind = next(self.kinds)
             found = OPENING[kind] + self.word(depth + 1) + CLOSING[kind]
         elif chance < P + Q:
             found = self.word(depth) + self.word(depth)

@@ -164,7 +164,8 @@ def one_per_dialogue(rows: Sequence[Row]) -> Iterable[Row]:
 
 def dialogsum(row: Row) -> Doc:
     text = f"###\nDialogue: {row['dialogue'].strip()}\n\nSummarize the above dialogue in 1 sentence.\n"
-    return Doc(text, references=tuple(squeezed(summary) for summary in row["summaries"]))
+    summaries = row["summaries"] if "summaries" in row else (row["summary"],)
+    return Doc(text, references=tuple(squeezed(summary) for summary in summaries))
 
 
 DIALOGUES = hub("knkarthick/dialogsum", "default")

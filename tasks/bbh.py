@@ -77,15 +77,15 @@ LICENCE = "MIT"
 CITATION = "Suzgun et al. 2022, Challenging BIG-Bench Tasks and Whether Chain-of-Thought Can Solve Them"
 OPTION = re.compile(r"\([A-Z]\)")
 HISTORIC = re.compile(r"(?<=the answer is )(.*)(?=.)")
-REPAIRED = re.compile(r"\bthe (?:final )?answer(?: is|:)[ \t]*:?[ \t]*(.*)", re.IGNORECASE)
+CUE = re.compile(r"\bthe (?:final )?answer(?: is|:)[ \t]*:?", re.IGNORECASE)
 
 
 def repaired(doc: Doc, text: str) -> str:
     """What follows the last "the answer is", without outer space, quotes, emphasis and the full stop; the letter for options."""
-    found = REPAIRED.findall(text)
-    if not found:
+    *before, last = CUE.split(text)
+    if not before:
         return ""
-    answer = found[-1].strip().strip("*`\"'$").strip().removesuffix(".").strip("*`\"'$ ")
+    answer = last.strip().partition("\n")[0].strip().strip("*`\"'$").strip().removesuffix(".").strip("*`\"'$ ")
     letter = OPTION.search(answer)
     wants_letter = any(OPTION.fullmatch(gold) for gold in doc.references)
     return letter.group() if letter and wants_letter else answer

@@ -30,7 +30,8 @@ from harness.metrics.text import (
 )
 from harness.output import Said, Surprise
 
-WORDS = "the cat sat on a red mat while it rained ; nobody - not even Ann's dog (old) - saw 3,000 birds . Über größe".split()
+SENTENCE = "the cat sat on a red mat while it rained ; nobody - not even Ann's dog (old) - saw 3,000 birds . Über größe"
+WORDS = SENTENCE.split()
 
 
 def corpus(seed: int, n: int = 40, references: int = 1) -> list[tuple[str, tuple[str, ...]]]:
