@@ -18,6 +18,7 @@ from tuners.batches import Example
 from tuners.data import check_overlap, find_tasks, read_docs, read_texts, task_examples, text_examples, without_overlap
 from tuners.forgetting import break_even
 from tuners.methods import find_method
+from tuners.mix import mix
 from tuners.scoring import Scorer, difference
 from tuners.state import write_whole
 from tuners.train import Progress, Recipe
@@ -160,8 +161,11 @@ def one(tasks: Sequence[Task], name: str) -> Task:
 def kept_skills(
     study: Study, tasks: Mapping[str, Task], tokenizer: Any, positions: int, access: Access, scored: Sequence[tuple[Task, Any]]
 ) -> tuple[list[Example], list[Example]]:
-    """Training examples of the retention tasks, to replay or protect, and other ones to measure KL on; without scored items."""
-    protected: list[Example] = []
+    """Training examples of the retention tasks, to replay or protect in equal shares, and other ones to measure KL on.
+
+    Items that are scored are left out, unless a task has no others (all hundred sums of two digits).
+    """
+    pools: dict[str, list[Example]] = {}
     probes: list[Example] = []
     for name in study.retain:
         task = tasks[name]
@@ -172,8 +176,9 @@ def kept_skills(
         each = study.probes // max(1, len(study.retain))
         examples = task_examples(task, docs[: study.examples + each], tokenizer, positions)
         probes += examples[:each]
-        protected += examples[each:]
-    return protected, probes
+        pools[name] = examples[each:] or examples
+    equal = mix(pools, 1e9, study.examples, 0) if pools else []
+    return equal, probes
 
 
 def run_study(

@@ -19,6 +19,7 @@ import torch
 from harness import AssayError
 from tests.tuners.interrupted import run
 from tests.tuners.tiny import tiny_examples, tiny_llama
+from tests.tuners.together import together
 from tuners.batches import Example, Step, pad, plan_steps
 from tuners.loss import answer_logits, kl_to_base, mean_loss
 from tuners.methods import find_method
@@ -99,6 +100,17 @@ def test_resume_after_sigkill_is_bit_equal(tmp_path: Path) -> None:
         assert rest.losses == whole.losses and rest.steps == whole.steps >= 10
         for key, value in unbroken.trained.items():
             assert torch.equal(value, resumed.trained[key]), f"{name}: {key}"
+
+
+def test_two_processes_take_the_same_steps_as_one() -> None:
+    """Each takes its part of every batch; the last step has fewer examples than there are processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "tests.tuners.together"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    both = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+    alone = together()
+    world, *losses = map(float, both.split())
+    assert world == 2
+    assert losses == pytest.approx(list(alone), abs=1e-5)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""The toy study finds what is known to be true. Trains the toy model once: about two minutes on two quiet cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scipy.stats import spearmanr
+
+from harness.model import find_model
+from harness.provenance import Surroundings
+from tuners.presets import TOY
+from tuners.scoring import Harness
+from tuners.study import Study, run_study
+from tuners.toy import make_toy
+from tuners.trial import Row
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    from dataclasses import replace
+
+    folder: Path = tmp_path_factory.mktemp("truth")
+    place = Surroundings(folder / "results", folder / "cache", None, True)
+    model = find_model(str(make_toy(folder / "toy")), cache=place.cache, offline=True)
+    study: Study = replace(
+        TOY,
+        methods=("full", "lora", "pfeiffer", "prompt_tuning"),
+        rates=(3.0, 10.0),
+        seeds=(0,),
+        loss_tokens=3000,
+        mitigations=("replay=0.5", "kl=1", "wise_ft=0.5", "stop_at_kl=0.05"),
+        mitigated=("lora",),
+    )
+    return run_study(study, model, place.access(), Harness(place), folder / "study")
+
+
+@pytest.mark.model
+@pytest.mark.filterwarnings("default")
+def test_the_truth_is_recovered(rows: list[Row]) -> None:
+    def only(method: str, role: str, mitigation: str = "none") -> Row:
+        return next(r for r in rows if (r["method"], r["role"], r["mitigation"]) == (method, role, mitigation) and r["selected"])
+
+    assert all(row["not_measurable"] == [] for row in rows if row["role"] == "grid"), "the base knows every old skill"
+    learned, plain = [row for row in rows if row["role"] == "grid"], only("lora", "grid")
+    assert plain["gain_low"] > 0.3 and plain["average_drop_low"] > 0.1, "the new skill is learned, and old ones are lost"
+    assert only("lora", "random_labels")["gain"] < 0.1, "labels that say nothing teach nothing"
+    for mitigation in ("replay=0.5", "kl=1", "wise_ft=0.5", "stop_at_kl=0.05"):
+        held = only("lora", "mitigation", mitigation)
+        assert held["average_drop"] < plain["average_drop"] and held["kl_base"] < plain["kl_base"], mitigation
+    for method in ("lora", "pfeiffer"):
+        still = only(method, "untrained")
+        assert still["gain"] == still["average_drop"] == still["kl_base"] == still["kl_target"] == 0
+    soft = only("prompt_tuning", "untrained")
+    assert soft["kl_base"] > 0.1 and soft["average_drop"] > 0.05, "virtual tokens change the model before any training"
+    trained = learned + [row for row in rows if row["role"] == "mitigation"]
+    assert spearmanr([r["kl_base"] for r in trained], [r["average_drop"] for r in trained]).statistic > 0.7, "more KL, more forgetting"
