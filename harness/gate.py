@@ -6,7 +6,8 @@ tests/sim measures both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,12 +143,15 @@ def weighted(rows: Sequence[Row], policy: Policy) -> list[tuple[Row, float]]:
     """
     counted = [row for row in rows if not row.total and row.difference.bounded and row.task not in policy.advisory]
     counted = [row for row in counted if not policy.tasks or row.task in policy.tasks]
-    sizes: dict[str, int] = {}
-    for row in counted:
-        sizes[family_of(row.task)] = sizes.get(family_of(row.task), 0) + 1
-    mass = {row.task: policy.weights.get(row.task, 0.0 if policy.weights else 1 / sizes[family_of(row.task)]) for row in counted}
-    total = sum(mass.values()) or 1.0
-    return [(row, mass.get(row.task, 0.0) / total) for row in rows]
+    mass = dict(zip((row.task for row in counted), equal_weights([row.task for row in counted], policy.weights), strict=True))
+    return [(row, mass.get(row.task, 0.0)) for row in rows]
+
+
+def equal_weights(tasks: Sequence[str], given: Mapping[str, float]) -> list[float]:
+    """Weights that sum to 1: those given, else equal per family (mmlu/..., glue/...) and equal within."""
+    sizes = Counter(map(family_of, tasks))
+    mass = [given.get(task, 0.0) if given else 1 / sizes[family_of(task)] for task in tasks]
+    return [each / (sum(mass) or 1.0) for each in mass]
 
 
 def family_of(task: str) -> str:

@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import out, print_json
+from harness.cli.console import out, print_json, watching
 from harness.cli.running import Json, Results, place_of
+from harness.early import gate_early, plan_like
 from harness.errors import AssayError
-from harness.gating import Gate, baselines, gate_stored, set_baseline
+from harness.gating import Gate, baselines, find_baseline, gate_stored, set_baseline
 from harness.policy import Policy, read_policy
+from harness.provenance import Surroundings
 from harness.reports.pipelines import github, junit
 from harness.reports.tables import gate_markdown, table
 from harness.reports.values import gate_json
-from harness.reports.words import aggregate_line, details, gate_head, gate_row, headline
+from harness.reports.words import VERDICTS, aggregate_line, details, gate_head, gate_row, headline
+from harness.store import read_run
 
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
 
@@ -30,8 +33,8 @@ def register(app: typer.Typer) -> None:
 
 
 def gate_command(
-    candidate: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name or bundle directory.")],
-    baseline: Annotated[str, typer.Option(help="The run to beat: the same, or a name given by `assay baseline set`.")],
+    candidate: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name or bundle directory.")] = "",
+    baseline: Annotated[str, typer.Option(help="The run to beat: the same, or a name given by `assay baseline set`.")] = "",
     margin: Annotated[float | None, typer.Option(help="Points that the aggregate may lose. [default: 1.0]")] = None,
     task_margin: Annotated[float | None, typer.Option(help="Points that one task may lose. [default: 3.0]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Chance of each of the two errors. [default: 0.05]")] = None,
@@ -39,6 +42,8 @@ def gate_command(
     on_inconclusive: Annotated[str, typer.Option(help="fail or pass: exit 11, or 0 for pipelines that tolerate doubt.")] = "",
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report here.")] = None,
     junit_xml: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
+    early_stop: Annotated[bool, typer.Option("--early-stop", help="Evaluate --model while deciding; stop as soon as it is clear.")] = False,
+    model: Annotated[str, typer.Option(help="The candidate's model for --early-stop; all else is as in the baseline.")] = "",
     annotate: Annotated[bool, typer.Option("--github", help="Print GitHub annotations and write its step summary.")] = False,
     results: Results = None,
     as_json: Json = False,
@@ -49,6 +54,11 @@ def gate_command(
     """
     place = place_of(results)
     chosen = with_options(read_policy(policy) if policy else Policy(), margin, task_margin, alpha, on_inconclusive)
+    if not baseline or bool(candidate) == early_stop or bool(model) != early_stop:
+        do = "assay gate RUN --baseline BASE, or assay gate --early-stop --model MODEL --baseline BASE"
+        raise AssayError("a gate needs a baseline, and either a stored run or a model to evaluate", do=do)
+    if early_stop:
+        decide_early(model, baseline, chosen, place, as_json)
     found = gate_stored(place.results, candidate, baseline, chosen, place.access(allow_partial=True))
     report = gate_markdown(found.decision, found.comparison)
     for path, text in ((markdown, report), (junit_xml, junit(found.decision, found.comparison))):
@@ -65,6 +75,22 @@ def gate_command(
         if annotate:
             out().print(github(found.decision, found.comparison), markup=False, soft_wrap=True)
     raise typer.Exit(found.exit_code)
+
+
+def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool) -> None:
+    """Gate a model that is evaluated meanwhile, and exit with the verdict."""
+    base = read_run(find_baseline(place.results, baseline))
+    with watching() as watch:
+        found = gate_early(plan_like(base, model), base, policy, place, watch)
+    if as_json:
+        facts = {"verdict": found.verdict, "items": found.items, "planned": found.planned, "by": found.by, "run": found.bundle.name}
+        print_json({**facts, "reasons": list(found.reasons), "evidence": "early-stopped", "exit_code": found.exit_code(policy)})
+    else:
+        out().print(f"{VERDICTS[found.verdict]}: {model} against {baseline}", style=COLOURS[found.verdict], markup=False, soft_wrap=True)
+        for reason in found.reasons:
+            out().print(f"  {reason}", markup=False, soft_wrap=True)
+        out().print(f"assay resume {found.bundle.name} completes the run and gives its scores.", style="dim", markup=False, soft_wrap=True)
+    raise typer.Exit(found.exit_code(policy))
 
 
 def with_options(policy: Policy, margin: float | None, task_margin: float | None, alpha: float | None, on_inconclusive: str) -> Policy:

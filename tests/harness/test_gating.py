@@ -18,13 +18,16 @@ from typer.testing import CliRunner
 import harness.cli.compare
 import harness.cli.gate
 from harness import Plan, evaluate
+from harness.early import EarlyGate, gate_early, plan_like
 from harness.engines import Engine, Settings
-from harness.engines.scripted import Answer, Scripted, draw, oracle
-from harness.errors import AssayError
+from harness.engines.scripted import Answer, Fault, Scripted, draw, faulty, oracle
+from harness.errors import AssayError, Incomplete, NotComparable
 from harness.gating import baselines, best_of, find_baseline, gate_stored, gates, set_baseline
 from harness.model import ModelRef
 from harness.policy import Policy
 from harness.request import ScoreGroup
+from harness.run import resume
+from harness.store import read_run
 
 app = typer.Typer(pretty_exceptions_enable=False)
 harness.cli.compare.register(app)
@@ -143,6 +146,41 @@ def test_the_gate_imports_nothing_heavy() -> None:
     code = "import harness.cli.gate, harness.cli.compare, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "vllm", "streamlit", "datasets", "transformers"} & set(loaded)
+
+
+def early(home: Path, answer: Answer, base: Path, model: str = "other", fault: Fault | None = None, **policy: Any) -> EarlyGate:
+    made = Scripted(faulty(answer, fault) if fault else answer)
+    plan = plan_like(read_run(base), str(home / model))
+    return gate_early(plan, read_run(base), Policy.model_validate(policy), place(home), opener=lambda *_: made)
+
+
+def test_an_early_gate_stops_as_soon_as_it_is_clear_and_its_run_can_be_completed(home: Path) -> None:
+    base = score(home, skilled(1))
+    same = early(home, skilled(2, 0.02), base, margin=5.0)
+    assert (same.verdict, same.planned) == ("pass", 500) and same.items <= 300
+    broken = early(home, skilled(3, 1.0, 0.2), base, "third", margin=5.0)
+    assert broken.verdict == "regressed" and broken.items <= 150
+    whole = read_run(resume(same.bundle, place(home), opener=lambda *_: Scripted(skilled(2, 0.02))))
+    assert whole.status == "complete" and len(whole.records()) == 500
+    with pytest.raises(NotComparable):
+        gate_early(plan_like(read_run(base), str(home / "other"), limit=50), read_run(base), Policy(), place(home))
+
+
+def test_an_interrupted_early_gate_goes_on_and_decides_the_same(home: Path) -> None:
+    base = score(home, skilled(1))
+    whole = early(home, skilled(2, 0.1), base, "third", margin=5.0)
+    with pytest.raises(Incomplete):
+        early(home, skilled(2, 0.1), base, margin=5.0, fault=Fault("fail", at=170))
+    again = early(home, skilled(2, 0.1), base, margin=5.0)
+    assert (again.verdict, again.items, again.by) == (whole.verdict, whole.items, whole.by)
+    assert sum(path.is_dir() for path in (home / "results" / "runs").iterdir()) == 3
+
+
+def test_an_early_gate_on_limited_evidence_never_passes(home: Path) -> None:
+    found = early(home, skilled(1), score(home, skilled(1), limit=400), margin=5.0)
+    assert found.verdict == "inconclusive" and "never a pass" in found.reasons[0]
+    assert command(home, "gate", "--early-stop", "--baseline", "x")[0] == 2
+    assert command(home, "gate", "x", "--model", "y", "--baseline", "x")[0] == 2
 
 
 def test_unchanged_models_are_rarely_called_regressed(home: Path) -> None:

@@ -86,11 +86,15 @@ def rows(trials: int) -> Iterator[str]:
     singles = [(Design((1.0,), (n,), margin), churn) for n, margin, churn in ((1000, 0.03, 0.1), (4000, 0.02, 0.1), (14000, 0.01, 0.1))]
     for design, churn in singles:
         for times in (0, 1, 2, 5):
-            delta = np.array([-times * design.margin])
+            delta = np.array([-times * design.margin + 0.0])
             for name, method in METHODS.items():
                 share, items = outcome(method, design, churn, delta, trials)
                 yield line(
-                    f"one task of {design.items}, margin {100 * design.margin:g}, loss {-100 * delta[0]:g}", name, share, items, design
+                    f"one task of {design.items}, margin {100 * design.margin:g}, loss {100 * times * design.margin:g}",
+                    name,
+                    share,
+                    items,
+                    design,
                 )
     ten = Design(tuple([0.1] * 10), tuple(int(n) for n in SIZES), 0.01)
     even = Design(tuple([0.1] * 10), tuple([1400] * 10), 0.01)
