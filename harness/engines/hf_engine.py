@@ -12,7 +12,7 @@ from harness.engines.hf_forward import footprint, no_branches, shape_of
 from harness.engines.hf_generate import Speaker, generate
 from harness.engines.hf_model import first_line, load, swap_weights
 from harness.engines.hf_score import Runner, score, self_test
-from harness.engines.threads import cores, free_cores, sample, wait_quietly
+from harness.engines.threads import choose_threads, cores, wait_quietly
 from harness.errors import AssayError
 from harness.model import ModelRef
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
@@ -142,15 +142,14 @@ def load_speaker(ref: ModelRef, stops: frozenset[int]) -> Speaker:
 
 def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
     """Load a model, prove the fast route on it, and be ready. Raises AssayError where the model cannot be used."""
-    quiet = wait_quietly()
-    before = sample()
+    waiting = wait_quietly()
     import torch
     import transformers
 
     loaded = load(model, settings.dtype, settings.device)
     stats = EngineStats()
     on_cpu = loaded.device == "cpu"
-    threads = free_cores(before, sample(), cores())
+    threads = choose_threads()
     if on_cpu:
         torch.set_num_threads(threads)
     budget = choose_budget(settings.budget, loaded.device)
@@ -165,7 +164,10 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         batch=settings.batch or (32 if on_cpu else 128),
         soft=loaded.soft,
     )
-    for note in (*loaded.notes, *((f"{threads} of {cores()} cores, {quiet}",) if on_cpu else ())):
+    for note in (
+        *loaded.notes,
+        *((f"{threads} of {cores()} cores, {waiting}",) if on_cpu else ()),
+    ):
         run.note(note)
     self_test(run, loaded.vocabulary, loaded.dtype)
     run.foot = footprint(loaded.model, measure_kv(loaded.model, run))

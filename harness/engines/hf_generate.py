@@ -223,16 +223,20 @@ def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
                     restart(drafts[index])
                 queue.extendleft(reversed(batch))
                 continue
-            drafts[batch[0]].reply, run.batch = NO_MEMORY, most  # this one is too large for any batch; others are not
+            # This one is too large for any batch; others are not. What they share with it is computed again.
+            drafts[batch[0]].reply, run.batch, done = NO_MEMORY, most, int(trie.rows[batch[0]]) + 1
         for index in batch:
             yield index, finish(drafts[index])
 
 
 def next_batch(run: Runner, queue: deque[int], drafts: list[Draft], trie: Trie, done: int) -> list[int]:
-    """The next prompts in depth-first order whose prompts and answers fit into the cache together."""
+    """The next prompts in depth-first order whose prompts and answers fit into the cache together.
+
+    Every live answer passes over all keys, its own and its neighbours', so their number is limited beyond the budget.
+    """
     batch = [queue.popleft()]
     answers = drafts[batch[0]].room
-    room = run.room(0).keys - trie.deepest
+    room = min(run.room(0).keys, 8 * run.pack) - trie.deepest
     while queue and len(batch) < run.batch:
         answers += drafts[queue[0]].room
         if answers + int(trie.rows[queue[0]]) + 1 - done > room:

@@ -179,8 +179,9 @@ def test_only_what_can_never_fit_fails(engine: HfEngine, packed: bool) -> None:
     assert isinstance(replies[1], ScoreReply)
     assert isinstance(replies[3], ScoreReply)
     assert isinstance(replies[2], ScoreReply if packed else Failure)
-    assert dict(engine.generate([GenRequest(long, 2), GenRequest((3, 4), 2)]))[0] == Failure("out of memory")
-    assert isinstance(dict(engine.generate([GenRequest((3, 4), 2)]))[0], GenReply)
+    said = dict(engine.generate([GenRequest(prompt, 2) for prompt in (long, (3, 4), (80, 81), long[:9], (*long[:9], 3))]))
+    assert said[0] == Failure("out of memory")
+    assert all(isinstance(said[index], GenReply) for index in range(1, 5))
 
 
 @pytest.mark.parametrize("packed", [True, False])
