@@ -214,12 +214,7 @@ def run_all(
             happening = Happening(number, done + len(trials), trial)
             report(happening)
             facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
-            try:
-                row = run_trial(bench, trial, folder, partial(relay, report, happening))
-            except AssayError as error:
-                if error.__cause__ is None and "make room" in str(error):
-                    raise
-                row = {"status": "refused", "reason": str(error), "family": find_method(trial.method).family}
+            row = run_trial(bench, trial, folder, partial(relay, report, happening))
             whole = finite({"study": study.name, "trial": folder.name, **facts, "options": dict(trial.options), **row})
             write_whole(path, json.dumps(whole, indent=1).encode(), "the study goes on with this trial")
         yield json.loads(path.read_text())

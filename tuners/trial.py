@@ -80,14 +80,19 @@ def open_base(path: Path) -> Module:
 
 
 def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> Row:
-    """Do one trial; gives its row. A run that diverges, or a mitigation that a method cannot have, is a row with that status."""
+    """Do one trial; gives its row. A run that diverges, or a method or mitigation that this model refuses, is a row with that
+    status; faults of the disk or of scoring are raised, and the trial is done again when the study goes on."""
     began = time.monotonic()
     method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
     steps = plan_trial(bench, trial, mitigation)
-    model = open_base(bench.base)
-    trainable = method.begin(model, seed=trial.seed, steps=len(steps), options=dict(trial.options))
     recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
-    extras = extras_of(mitigation, trainable, bench.validation[trial.target], bench.protected, seed=trial.seed)
+    try:
+        trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
+        if mitigation.wise_ft < 1 and trainable.merged is None:
+            raise AssayError("cannot be interpolated: it does not fold into the weights", where=method.name, do="use another mitigation")
+        extras = extras_of(mitigation, trainable, bench.validation[trial.target], bench.protected, seed=trial.seed)
+    except AssayError as error:
+        return {"family": method.family, "status": "refused", "reason": str(error)}
     done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
     row = costs(method, trainable, done)
     if done.status == "diverged":
@@ -157,8 +162,7 @@ def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
 def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, result: Path) -> tuple[Path, Path | None]:
     """Save what was learned, and give the model directory and adapter by which engines load it.
 
-    Interpolation scales a LoRA; any other method that folds into the weights becomes a model of its own. Raises AssayError
-    for methods that cannot be interpolated.
+    Interpolation scales a LoRA; any other method that folds into the weights becomes a model of its own.
     """
     shutil.rmtree(result, ignore_errors=True)
     trainable.save(result)
@@ -169,8 +173,7 @@ def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, resu
         return bench.base, result
     if mitigation.wise_ft == 1 and kind not in (None, selection.KIND):
         return bench.base, result
-    if trainable.merged is None:
-        raise AssayError("cannot be interpolated: it does not fold into the weights", where=kind or "", do="use another mitigation")
+    assert trainable.merged is not None, "refused before training"
     folder = result if kind is None else result.with_name("merged")
     merged = trainable.merged()
     if mitigation.wise_ft < 1:

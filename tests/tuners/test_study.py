@@ -115,6 +115,20 @@ def test_what_cannot_be_done_is_a_row_and_the_study_goes_on(base: ModelRef, tmp_
     assert "cannot be interpolated" in status["prompt_tuning", "wise_ft=0.5"][1]
 
 
+def test_a_fault_of_scoring_stops_the_study_and_leaves_the_trial_to_do(base: ModelRef, tmp_path: Path) -> None:
+    class Failing(Counter):
+        def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **rest: Any) -> dict[str, Score]:
+            if adapter is not None:
+                raise AssayError("the engine died")
+            return super().__call__(model, adapter, tasks, **rest)
+
+    study = small(methods=("lora",), seeds=(0,), rates=(1.0,), controls=False, mitigations=())
+    with pytest.raises(AssayError, match="the engine died"):
+        run_study(study, base, ACCESS, Failing(), tmp_path)
+    assert not list(tmp_path.glob("trials/*/row.json"))
+    assert {row["status"] for row in run_study(study, base, ACCESS, Counter(), tmp_path)} == {"done"}
+
+
 def test_rates_are_chosen_on_validation_alone() -> None:
     def row(lr: float, chosen: float, test: float) -> dict[str, Any]:
         return {"role": "grid", "target": "t", "method": "m", "lr": lr, "validation_score": chosen, "target_score": test}
