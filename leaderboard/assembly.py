@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from leaderboard import frames
 from leaderboard.queries import Clusters, cluster_means
 from leaderboard.ranking import Aggregator, Array, Column, Standings, standings
 from leaderboard.shown import family, labels, range_text, span, visible
@@ -34,7 +35,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`table` has one row per model, ranked ones first; `tasks` are its columns of scores; `left_out` says what is not shown or not ranked."""
+    """`table` has one row per model, ranked ones first; `tasks` are its columns of scores; `left_out` what is not shown
+    or not ranked."""
 
     table: Any
     tasks: tuple[str, ...]
@@ -55,7 +57,9 @@ def with_columns(cells: Any) -> Any:
     found = cells.copy()
     found["label"] = labels(found.model.tolist(), found.model_digest.tolist())
     seen = found.drop_duplicates("model_digest")
-    found["label"] = found.model_digest.map(dict(zip(seen.model_digest, labels(seen.model.tolist(), seen.model_digest.tolist()), strict=True)))
+    found["label"] = found.model_digest.map(
+        dict(zip(seen.model_digest, labels(seen.model.tolist(), seen.model_digest.tolist()), strict=True))
+    )
     found["family"] = [family(name) for name in found.model]
     found["kind"] = np.where(found.adapter.fillna("") != "", "adapter", "base")
     found["group"] = [group_of(task) for task in found.task]
@@ -108,7 +112,8 @@ def assemble(root: Path, cells: Any, wish: Wish, by: Aggregator) -> Board:
     whole = grid.notna().all(axis=1)
     order = [*grid.index[whole], *grid.index[~whole]] if not wish.complete else list(grid.index[whole])
     ranked = int(whole.sum())
-    standing, unpaired = None, ()
+    standing: Standings | None = None
+    unpaired: tuple[str, ...] = ()
     if ranked:
         index = grid.loc[order[:ranked]].to_numpy(dtype=np.int64)
         found = ranking_columns(root, places, index, columns)
@@ -149,8 +154,6 @@ def column_of(name: str, part: Any, clusters: Sequence[Clusters | None]) -> Colu
 
 def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing: Standings | None) -> Any:
     """One row per model in `order`; scores in points. Those after the ranked have no rank."""
-    import pandas
-
     heads = places.sort_values("created_at").groupby("model_digest").last().loc[list(order)]
     count = 0 if standing is None else len(standing.score)
     blank = [None] * (len(order) - count)
@@ -158,24 +161,24 @@ def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing:
     def filled(values: Any) -> list[Any]:
         return [*values, *blank]
 
-    table = pandas.DataFrame({"Model": heads.label.to_numpy(), "digest": list(order)})
+    table = frames.DataFrame({"Model": heads.label.to_numpy(), "digest": list(order)})
     s = standing
-    table["#"] = pandas.array(filled(s.rank.tolist() if s else []), dtype="Int64")
+    table["#"] = frames.array(filled(s.rank.tolist() if s else []), dtype="Int64")
     table["Rank"] = filled([range_text(a, b) for a, b in zip(s.best.tolist(), s.worst.tolist(), strict=True)] if s else [])
-    table["Tier"] = pandas.array(filled(s.tier.tolist() if s else []), dtype="Int64")
-    table["Score"] = pandas.array(filled((100 * s.score).tolist() if s else []), dtype="Float64")
+    table["Tier"] = frames.array(filled(s.tier.tolist() if s else []), dtype="Int64")
+    table["Score"] = frames.array(filled((100 * s.score).tolist() if s else []), dtype="Float64")
     table["95 %"] = filled([span(a, b, 1.0) for a, b in zip(s.low.tolist(), s.high.tolist(), strict=True)] if s else [])
     table["By rule"] = filled([range_text(int(a), int(b)) for a, b in zip(s.ranks.min(0), s.ranks.max(0), strict=True)] if s else [])
     for name in ("low", "high"):
-        table[name] = pandas.array(filled((100 * getattr(s, name)).tolist() if s else []), dtype="Float64")
+        table[name] = frames.array(filled((100 * getattr(s, name)).tolist() if s else []), dtype="Float64")
     for name in ("best", "worst"):
-        table[name] = pandas.array(filled(getattr(s, name).tolist() if s else []), dtype="Int64")
+        table[name] = frames.array(filled(getattr(s, name).tolist() if s else []), dtype="Int64")
     scores = places.assign(shown=[shown_score(row) for row in places.itertuples()])
     wide = scores.pivot(index="model_digest", columns="column", values="shown").reindex(index=list(order), columns=list(columns))
     table["Coverage"] = wide.notna().sum(axis=1).to_numpy() / max(1, len(columns))
     table = costs(table, places, order).assign(Kind=heads.kind.to_numpy(), Family=heads.family.to_numpy())
     table["Last run"] = heads.created_at.dt.strftime("%Y-%m-%d").to_numpy()
-    table = pandas.concat([table, wide.reset_index(drop=True)], axis=1)
+    table = frames.concat([table, wide.reset_index(drop=True)], axis=1)
     return table.sort_values(["#"], kind="stable", na_position="last").reset_index(drop=True)
 
 
@@ -186,17 +189,15 @@ def shown_score(cell: Any) -> float:
 
 def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
     """Tokens through the model and seconds of the engine per 1,000 items, over the runs that the scores are from."""
-    import pandas
-
     once = places.drop_duplicates(["model_digest", "run_id"])
     sums = once.groupby("model_digest")[["tokens", "seconds", "items"]].sum(min_count=1).loc[list(order)]
     per = 1000 / sums["items"].clip(lower=1)
     heads = places.groupby("model_digest").parameters.max().loc[list(order)]
     return table.assign(
         **{
-            "Tokens / item": pandas.array((sums.tokens * per / 1000).to_numpy(), dtype="Float64"),
-            "s / 1k items": pandas.array((sums.seconds * per).to_numpy(), dtype="Float64"),
-            "Parameters": pandas.array((heads / 1e9).to_numpy(), dtype="Float64"),
+            "Tokens / item": frames.array((sums.tokens * per / 1000).to_numpy(), dtype="Float64"),
+            "s / 1k items": frames.array((sums.seconds * per).to_numpy(), dtype="Float64"),
+            "Parameters": frames.array((heads / 1e9).to_numpy(), dtype="Float64"),
         }
     )
 
@@ -204,11 +205,15 @@ def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
 def left_out(cells: Any, columns: Sequence[str], models: int, ranked: int) -> tuple[str, ...]:
     notes = []
     if ranked < models:
-        notes.append(f"{models - ranked} of {models} models lack a score in some of the {len(columns)} tasks: they are listed without a rank.")
+        notes.append(
+            f"{models - ranked} of {models} models lack a score in some of the {len(columns)} tasks: they are listed without a rank."
+        )
     others = cells[~cells.usual & ~cells.column.isin(columns)]
     if len(others):
         names = ", ".join(sorted(others.task.unique())[:3])
-        notes.append(f"{others.model_digest.nunique()} models have another version of {visible(names, 120)}: not comparable, so not in the column.")
+        notes.append(
+            f"{others.model_digest.nunique()} models have another version of {visible(names, 120)}: not comparable, so not in the column."
+        )
     return tuple(notes)
 
 

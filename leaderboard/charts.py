@@ -47,18 +47,33 @@ def forest(table: Any) -> Any:
     base = alt.Chart(table).encode(
         y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)),
         color=alt.Color("sign:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
-        tooltip=["label:N", alt.Tooltip("delta:Q", format="+.2f"), alt.Tooltip("low:Q", format="+.2f"), alt.Tooltip("high:Q", format="+.2f")],
+        tooltip=[
+            "label:N",
+            alt.Tooltip("delta:Q", format="+.2f"),
+            alt.Tooltip("low:Q", format="+.2f"),
+            alt.Tooltip("high:Q", format="+.2f"),
+        ],
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.6).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="second minus first, points (each limit one-sided 95 %)"), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title="second minus first, points (each limit one-sided 95 %)"), x2="high:Q"
+    )
     return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 40)
 
 
 def scores(table: Any) -> Any:
     """Scores with intervals and chance: label, score, low, high, chance, order."""
     base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)))
-    tip = ["label:N", alt.Tooltip("score:Q", format=".2f"), alt.Tooltip("low:Q", format=".2f"), alt.Tooltip("high:Q", format=".2f"), "chance:Q"]
-    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False)), x2="high:Q")
+    tip = [
+        "label:N",
+        alt.Tooltip("score:Q", format=".2f"),
+        alt.Tooltip("low:Q", format=".2f"),
+        alt.Tooltip("high:Q", format=".2f"),
+        "chance:Q",
+    ]
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
+        x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False)), x2="high:Q"
+    )
     dots = base.mark_point(filled=True, size=75, opacity=1).encode(x="score:Q", tooltip=tip)
     chance = base.transform_filter("isValid(datum.chance)").mark_tick(color="#b8475b", thickness=2).encode(x="chance:Q", tooltip=tip)
     return (bars + dots + chance).properties(height=height(len(table)))
@@ -86,18 +101,21 @@ def items(table: Any) -> Any:
 
 
 def plane(table: Any) -> Any:
-    """Gain on the target against change on what should be kept: method, family, gain, gain_low, gain_high, kept, kept_low, kept_high, front."""
+    """Gain on the target against change on what should be kept: method, family, gain and kept with
+    _low and _high, front."""
     base = alt.Chart(table)
-    x = alt.X("kept:Q", title="change on retention tasks, points", scale=alt.Scale(zero=True))
-    y = alt.Y("gain:Q", title="gain on the target, points", scale=alt.Scale(zero=True))
+    titles = ("change on retention tasks, points", "gain on the target, points")
+    x, y = alt.X("kept:Q", title=titles[0]), alt.Y("gain:Q", title=titles[1])
     colour = alt.Color("family:N", legend=alt.Legend(title=None, orient="top", columns=3))
     tip = ["method:N", "family:N", *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("gain", "kept")), "runs:Q", "rate:N"]
-    across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=x.title), x2="kept_high:Q", y=y, color=colour)
-    up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=y.title), y2="gain_high:Q", color=colour)
+    across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=titles[0]), x2="kept_high:Q", y=y, color=colour)
+    up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=titles[1]), y2="gain_high:Q", color=colour)
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.5)
     paths = base.mark_line(opacity=0.3).encode(x=x, y=y, color=colour, detail="method:N", order="rate_order:Q")
     line = base.transform_filter("datum.front").mark_line(strokeDash=[2, 3], color="#8b8f94").encode(x=x, y=y, order="kept:Q")
-    dots = base.mark_point(filled=True, size=90).encode(x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip)
+    dots = base.mark_point(filled=True, size=90).encode(
+        x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
+    )
     names = base.transform_filter("datum.front").mark_text(align="left", dx=8, dy=-7, fontSize=11).encode(x=x, y=y, text="method:N")
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
@@ -116,13 +134,19 @@ def rates(table: Any) -> Any:
 def heat(table: Any, title: str, middle: bool = True) -> Any:
     """A matrix: row, column, value; diverging about zero where `middle`."""
     peak = float(table.value.abs().max() or 1.0)
-    scale = alt.Scale(domain=[-peak, 0, peak], range=["#b4532f", "#f5f1e8", "#2f7c83"]) if middle else alt.Scale(domain=[0, 1], range=["#efe9dc", "#2f7c83"])
+    scale = (
+        alt.Scale(domain=[-peak, 0, peak], range=["#b4532f", "#f5f1e8", "#2f7c83"])
+        if middle
+        else alt.Scale(domain=[0, 1], range=["#efe9dc", "#2f7c83"])
+    )
     base = alt.Chart(table).encode(
         x=alt.X("column:N", title=None, axis=alt.Axis(labelAngle=-35, labelLimit=140, orient="bottom")),
         y=alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
     )
     tip = ["row:N", "column:N", alt.Tooltip("value:Q", format="+.2f" if middle else ".2f")]
-    cells = base.mark_rect(cornerRadius=2).encode(color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top")), tooltip=tip)
+    cells = base.mark_rect(cornerRadius=2).encode(
+        color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top")), tooltip=tip
+    )
     if middle:
         strong = alt.condition(f"abs(datum.value) > {0.6 * peak}", alt.value("white"), alt.value("#1f2528"))
         cells = cells + base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format="+.1f"), color=strong, tooltip=tip)

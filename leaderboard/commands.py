@@ -23,7 +23,9 @@ def board(
     port: Annotated[int, typer.Option(help="Port to serve on; the next free one is taken where it is in use.")] = 8501,
     results: Annotated[Path | None, typer.Option(help="The store of runs. [default: $ASSAY_RESULTS or results]")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    expose: Annotated[bool, typer.Option("--expose", help="Allow an address that other machines reach: anyone there can read all runs.")] = False,
+    expose: Annotated[
+        bool, typer.Option("--expose", help="Allow an address that other machines reach: anyone there can read all runs.")
+    ] = False,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the board in a browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object before serving.")] = False,
 ) -> None:
@@ -37,10 +39,17 @@ def board(
     if find_spec("streamlit") is None:
         raise AssayError("Streamlit is not installed", do='pip install "assay[board]"')
     if not loopback(host) and not expose:
-        raise AssayError(f"{host} can be reached by other machines, and the board asks for no password", where="--host", do="add --expose if that is wanted")
+        raise AssayError(
+            f"{host} can be reached by other machines, and the board asks for no password",
+            where="--host",
+            do="add --expose if that is wanted",
+        )
     chosen = free_port(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
-    print(f'{{"address": "{address}", "pid": {os.getpid()}}}' if as_json else f"The board of {root} is at {address} (Ctrl-C ends it)", flush=True)
+    print(
+        f'{{"address": "{address}", "pid": {os.getpid()}}}' if as_json else f"The board of {root} is at {address} (Ctrl-C ends it)",
+        flush=True,
+    )
     with subprocess.Popen(command(host, chosen, not open_browser), env=variables(root)) as process:
         try:
             code = process.wait()

@@ -32,7 +32,10 @@ def guarded(value: Any) -> Any:
 
 
 def rows(table: Any) -> list[list[Any]]:
-    return [[None if value is None or value != value else value for value in row] for row in table.astype(object).where(table.notna(), None).to_numpy()]
+    return [
+        [None if value is None or value != value else value for value in row]
+        for row in table.astype(object).where(table.notna(), None).to_numpy()
+    ]
 
 
 def to_csv(table: Any) -> bytes:
@@ -57,7 +60,11 @@ def to_markdown(table: Any) -> bytes:
     def cell(value: Any) -> str:
         return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", number(value))
 
-    lines = [[cell(str(name)) for name in table.columns], ["---"] * len(table.columns), *([cell(value) for value in row] for row in rows(table))]
+    lines = [
+        [cell(str(name)) for name in table.columns],
+        ["---"] * len(table.columns),
+        *([cell(value) for value in row] for row in rows(table)),
+    ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines).encode()
 
 

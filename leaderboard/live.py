@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.store import RunInfo, read_run
 from harness.store.bundle import ITEMS, JOURNAL, SAMPLES
+from leaderboard import frames
 
 GATES = "gates.jsonl"
 
@@ -72,8 +73,6 @@ def tokens(folder: Path, text: str) -> list[tuple[int, str]] | None:
 
 def gates(root: Path) -> Any:
     """Every remembered gate, newest first; torn lines and lines of another shape are left out."""
-    import pandas
-
     rows = []
     try:
         lines = (root / GATES).read_bytes().split(b"\n")[:-1]
@@ -101,8 +100,22 @@ def gates(root: Path) -> Any:
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    names = ("at", "verdict", "candidate", "baseline", "delta", "low", "high", "lost", "attempt", "tried", "margin", "candidate_run", "baseline_run")
-    table = pandas.DataFrame(rows, columns=list(names))
+    names = (
+        "at",
+        "verdict",
+        "candidate",
+        "baseline",
+        "delta",
+        "low",
+        "high",
+        "lost",
+        "attempt",
+        "tried",
+        "margin",
+        "candidate_run",
+        "baseline_run",
+    )
+    table = frames.DataFrame(rows, columns=list(names))
     for name in ("delta", "low", "high", "margin"):
-        table[name] = pandas.to_numeric(table[name], errors="coerce")
+        table[name] = frames.to_numeric(table[name], errors="coerce")
     return table.iloc[::-1].reset_index(drop=True)

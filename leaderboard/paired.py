@@ -13,12 +13,23 @@ from harness.stats.correction import holm
 from harness.stats.difference import Difference, paired_difference
 from harness.stats.interval import Metric, Part  # type: ignore[attr-defined]
 from harness.stats.rule import mde80
+from leaderboard import frames
 from leaderboard.queries import Pair
 from leaderboard.units import unit_of
 
 FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
 """What must agree for every task; the same list as the gate's."""
-SETTINGS = ("engine.name", "plan.dtype", "plan.seed", "plan.chat", "plan.limit", "plan.shots", "model.tokenizer", "versions.torch", "versions.vllm")
+SETTINGS = (
+    "engine.name",
+    "plan.dtype",
+    "plan.seed",
+    "plan.chat",
+    "plan.limit",
+    "plan.shots",
+    "model.tokenizer",
+    "versions.torch",
+    "versions.vllm",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +113,6 @@ def nothing(doc: Any, output: Any) -> tuple[float, ...]:
 
 def table(rows: Sequence[Compared], alpha: float = 0.05) -> Any:
     """One row per metric, in points."""
-    import pandas
 
     def numbers(each: Compared) -> dict[str, Any]:
         d, scale = each.difference, each.scale
@@ -115,5 +125,21 @@ def table(rows: Sequence[Compared], alpha: float = 0.05) -> Any:
         tests = {"p": d.p, "p (Holm)": each.p_holm, "Smallest loss seen": scale * float(mde80(d.se, alpha))}
         return first | scores | ends | tests | {"Gained": d.wins, "Lost": d.losses, "Items": d.n, "Note": d.method}
 
-    names = ("Task", "Metric", "Main", "First", "Second", "Difference", "Low", "High", "p", "p (Holm)", "Smallest loss seen", "Gained", "Lost", "Items", "Note")
-    return pandas.DataFrame([numbers(each) for each in rows], columns=list(names))
+    names = (
+        "Task",
+        "Metric",
+        "Main",
+        "First",
+        "Second",
+        "Difference",
+        "Low",
+        "High",
+        "p",
+        "p (Holm)",
+        "Smallest loss seen",
+        "Gained",
+        "Lost",
+        "Items",
+        "Note",
+    )
+    return frames.DataFrame([numbers(each) for each in rows], columns=list(names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def cluster_means(root: Path, keys: Any) -> list[Clusters | None]:
         connection.close()
     edges = np.searchsorted(found["cell"], np.arange(len(keys) + 1))
     result: list[Clusters | None] = []
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in pairwise(edges.tolist()):
         total, size = (np.asarray(found[name][start:end], dtype=np.float64) for name in ("total", "size"))
         names = found["name"][start:end]
         result.append(Clusters(names, total / size, size, float(total.sum() / size.sum())) if end > start else None)
@@ -233,7 +234,8 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
     heads = frame(
         root,
         """
-        SELECT a.task, a.metric, a.main, coalesce(json_extract_string(a.result, '$.better'), 'higher') AS better, a.value AS one, b.value AS two
+        SELECT a.task, a.metric, a.main, coalesce(json_extract_string(a.result, '$.better'), 'higher') AS better,
+               a.value AS one, b.value AS two
         FROM score a JOIN score b USING (task, metric) WHERE a.run_id = ? AND b.run_id = ? ORDER BY a.task, a.main DESC, a.metric
         """,
         [first, second],
@@ -242,7 +244,8 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
         root,
         """
         SELECT task, metric, item_id, coalesce(a.item_cluster, b.item_cluster) AS cluster, a.stats[1] AS one, b.stats[1] AS two
-        FROM (SELECT * FROM item_stat WHERE run_id = ?) a FULL JOIN (SELECT * FROM item_stat WHERE run_id = ?) b USING (task, metric, item_id)
+        FROM (SELECT * FROM item_stat WHERE run_id = ?) a
+        FULL JOIN (SELECT * FROM item_stat WHERE run_id = ?) b USING (task, metric, item_id)
         ORDER BY task, metric, item_id
         """,
         [first, second],
@@ -257,9 +260,9 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
             continue
         both = table.dropna(subset=["one", "two"])
         codes = both.cluster.astype("category").cat.codes.to_numpy(dtype=np.int64)
-        columns = (both[name].to_numpy(dtype=np.float64) for name in ("one", "two"))
+        one, two = (both[name].to_numpy(dtype=np.float64) for name in ("one", "two"))
         only = len(table) - len(both)
-        found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, *columns, only=only))
+        found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, only))
     return found
 
 
@@ -322,7 +325,7 @@ def repeats(root: Path) -> Any:
 
 
 def task_facts(root: Path) -> Any:
-    """What the runs noted about their tasks: items whose token boundary moved, and with exemplars left out; unparsed and truncated shares."""
+    """What runs noted about their tasks: items whose token boundary moved or exemplars were left out; unparsed and truncated shares."""
     return frame(
         root,
         """
@@ -331,7 +334,8 @@ def task_facts(root: Path) -> Any:
                 '[{"name": "VARCHAR", "boundary_moved": "BIGINT", "shots_dropped": "BIGINT"}]')) AS fact
             FROM run WHERE status = 'complete' AND json_type(json_extract(manifest, '$.tasks')) = 'ARRAY'
         ), counted AS (
-            SELECT run_id, task, count(*) AS items, avg((status = 'unparsed')::INT) AS unparsed, avg((status = 'truncated')::INT) AS truncated
+            SELECT run_id, task, count(*) AS items, avg((status = 'unparsed')::INT) AS unparsed,
+                   avg((status = 'truncated')::INT) AS truncated
             FROM sample GROUP BY run_id, task
         )
         SELECT n.model, n.run_id, c.task, c.items, c.unparsed, c.truncated, coalesce(n.fact.boundary_moved, 0) AS boundary_moved,

@@ -51,44 +51,54 @@ def ready() -> bool:
     return False
 
 
-@st.cache_data(**CACHE)
-def _read(folder: str, stamp: str, name: str, arguments: tuple[Any, ...]) -> Any:
+def read_now(folder: str, stamp: str, name: str, arguments: tuple[Any, ...]) -> Any:
     call: Callable[..., Any] = getattr(queries, name)
     return call(Path(folder), *arguments)
 
 
+READ = st.cache_data(**CACHE)(read_now)
+
+
 def read(name: str, *arguments: Any) -> Any:
     """A query of `leaderboard.queries` by name; asked once per state of the index."""
-    return _read(str(root()), queries.stamp(root()), name, arguments)
+    return READ(str(root()), queries.stamp(root()), name, arguments)
 
 
-@st.cache_data(**CACHE)
-def _cells(folder: str, stamp: str) -> Any:
+def cells_now(folder: str, stamp: str) -> Any:
     return assembly.with_columns(queries.cells(Path(folder)))
+
+
+CELLS = st.cache_data(**CACHE)(cells_now)
 
 
 def cells() -> Any:
     """Every ranked cell with its column and labels."""
-    return _cells(str(root()), queries.stamp(root()))
+    return CELLS(str(root()), queries.stamp(root()))
 
 
-@st.cache_data(**CACHE)
-def _board(folder: str, stamp: str, wish: assembly.Wish, by: Any) -> assembly.Board:
-    return assembly.assemble(Path(folder), _cells(folder, stamp), wish, by)
+def board_now(folder: str, stamp: str, wish: assembly.Wish, by: Any) -> assembly.Board:
+    return assembly.assemble(Path(folder), cells_now(folder, stamp), wish, by)
+
+
+BOARD = st.cache_data(**CACHE)(board_now)
 
 
 def board(wish: assembly.Wish, by: Any) -> assembly.Board:
-    return _board(str(root()), queries.stamp(root()), wish, by)
+    found: assembly.Board = BOARD(str(root()), queries.stamp(root()), wish, by)
+    return found
 
 
-@st.cache_data(ttl=5, show_spinner=False)
-def _runs(folder: str) -> tuple[RunInfo, ...]:
+def runs_now(folder: str) -> tuple[RunInfo, ...]:
     return list_runs(Path(folder))
+
+
+RUNS = st.cache_data(ttl=5, show_spinner=False)(runs_now)
 
 
 def all_runs() -> tuple[RunInfo, ...]:
     """Every run of the store, also running and damaged ones, as of at most five seconds ago."""
-    return _runs(str(root()))
+    found: tuple[RunInfo, ...] = RUNS(str(root()))
+    return found
 
 
 def run_labels(runs: Any) -> dict[str, str]:
@@ -123,7 +133,9 @@ def downloads(table: Any, name: str) -> None:
     """The table in every format."""
     with st.popover("Export"):
         for title, (suffix, kind, write) in FORMATS.items():
-            st.download_button(title, data=lambda write=write: write(table), file_name=f"{name}.{suffix}", mime=kind, on_click="ignore", width="stretch")
+            st.download_button(
+                title, data=lambda write=write: write(table), file_name=f"{name}.{suffix}", mime=kind, on_click="ignore", width="stretch"
+            )
 
 
 def guarded(page: Callable[[], None]) -> None:

@@ -25,7 +25,9 @@ def wish(cells: object) -> tuple[Wish, str]:
     data = shell.cells()
     by = st.segmented_control("Rank by", AGGREGATORS, default=AGGREGATORS[0], required=True, key="by", bind="query-params")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        group = st.selectbox("Task set", sorted(data.group.unique()), index=None, key="set", bind="query-params", placeholder="all tasks", width=200)
+        group = st.selectbox(
+            "Task set", sorted(data.group.unique()), index=None, key="set", bind="query-params", placeholder="all tasks", width=200
+        )
         name = st.text_input("Model name", key="name", bind="query-params", placeholder="part of a name", width=200)
         complete = st.toggle("Complete only", key="complete", bind="query-params", help="Hide models that lack a score in some task.")
     with st.expander("More filters", expanded=any(key in st.query_params for key in ("tasks", "family", "size", "kind"))):
@@ -81,7 +83,7 @@ def pictures(found: Board) -> None:
         st.subheader("Rank ranges")
         names = {"Model": "label", "#": "rank", "Tier": "tier"}
         table = ranked[["Model", "#", "best", "worst", "Tier"]].head(40).rename(columns=names)
-        st.altair_chart(charts.ranks(table.astype({name: "int64" for name in ("rank", "best", "worst", "tier")})), width="stretch")
+        st.altair_chart(charts.ranks(table.astype(dict.fromkeys(("rank", "best", "worst", "tier"), "int64"))), width="stretch")
     with right:
         st.subheader("Score against cost")
         cost = st.segmented_control("Cost", list(COSTS), default=next(iter(COSTS)), required=True, key="cost", bind="query-params")
@@ -90,7 +92,7 @@ def pictures(found: Board) -> None:
             shell.empty("No run of these models says this cost.")
             return
         table = kept[["Model", COSTS[str(cost)], "Score", "low", "high"]].set_axis(["label", "cost", "score", "low", "high"], axis=1)
-        table = table.astype({name: "float64" for name in ("cost", "score", "low", "high")})
+        table = table.astype(dict.fromkeys(("cost", "score", "low", "high"), "float64"))
         table["front"] = frontier(table.cost.to_numpy(), table.score.to_numpy())
         st.altair_chart(charts.pareto(table, str(cost)), width="stretch")
 
@@ -109,10 +111,16 @@ def onward(found: Board) -> None:
 
 
 def page() -> None:
-    shell.head("Board", "Ranks with their uncertainty: every model is scored on the same items, and whole clusters of items are resampled for all at once.")
+    shell.head(
+        "Board",
+        "Ranks with their uncertainty: every model is scored on the same items, and whole clusters of items are resampled for all at once.",
+    )
     cells = shell.cells()
     if not len(cells):
-        shell.empty("No release score on all items yet: smoke, limited and partial runs are never ranked.", "assay run --model MODEL --tasks glue,superglue,mmlu")
+        shell.empty(
+            "No release score on all items yet: smoke, limited and partial runs are never ranked.",
+            "assay run --model MODEL --tasks glue,superglue,mmlu",
+        )
         return
     chosen, by = wish(cells)
     found = shell.board(chosen, by)

@@ -8,7 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from leaderboard import charts, paired, shell
+from leaderboard import charts, frames, paired, shell
+from leaderboard.queries import Pair
 from leaderboard.shown import plain, visible
 
 FORMATS = {"First": "%.2f", "Second": "%.2f", "Difference": "%+.2f", "Low": "%+.2f", "High": "%+.2f", "p": "%.4f", "p (Holm)": "%.4f"}
@@ -34,9 +35,14 @@ def meetings(first: dict[str, str], second: dict[str, str]) -> list[tuple[str, s
     return [(one, two, tuple(tasks)) for (one, two), tasks in together.items()]
 
 
-def collect(first: dict[str, str], second: dict[str, str]) -> tuple[list[paired.Compared], list[tuple[str, str, str]], dict[str, tuple[str, str]]]:
+def collect(
+    first: dict[str, str], second: dict[str, str]
+) -> tuple[list[paired.Compared], list[tuple[str, str, str]], dict[str, tuple[str, str]]]:
     """All paired rows, settings that differ, and the two runs of each task."""
-    pairs, broken, settings, runs = [], {}, [], {}
+    pairs: list[Pair] = []
+    broken: dict[str, str] = {}
+    settings: list[tuple[str, str, str]] = []
+    runs: dict[str, tuple[str, str]] = {}
     for one, two, tasks in meetings(first, second):
         manifests = [json.loads(shell.read("manifest", run) or "{}") for run in (one, two)]
         wrong, different = paired.differing(*manifests)
@@ -56,15 +62,15 @@ def setup(rows: list[paired.Compared], settings: list[tuple[str, str, str]]) -> 
     if settings:
         st.warning("The setup differs too; its effect is part of every difference below.", icon=":material/tune:")
         st.dataframe(
-            [{"Setting": name, "First": visible(one, 80), "Second": visible(two, 80)} for name, one, two in settings], hide_index=True, alt="Settings"
+            [{"Setting": name, "First": visible(one, 80), "Second": visible(two, 80)} for name, one, two in settings],
+            hide_index=True,
+            alt="Settings",
         )
     elif not stopped:
         st.caption("Same tasks, items, shots, decoding, scorers and settings: only the models differ.")
 
 
 def forest(rows: list[paired.Compared]) -> None:
-    import pandas
-
     shown = [each for each in rows if each.pair.main and each.difference is not None]
     if not shown:
         return
@@ -75,7 +81,7 @@ def forest(rows: list[paired.Compared]) -> None:
         sign = "unclear" if (each.p_holm or 1.0) > 0.05 else ("better" if d.delta > 0 else "worse")
         ends = {name: each.scale * getattr(d, name) for name in ("delta", "low", "high")}
         found.append({"label": visible(each.pair.task, 60), **ends, "sign": sign, "order": number})
-    st.altair_chart(charts.forest(pandas.DataFrame(found)), width="stretch")
+    st.altair_chart(charts.forest(frames.DataFrame(found)), width="stretch")
     st.caption("Coloured where the two-sided test, corrected by Holm over all tasks, is below 0.05.")
 
 
@@ -114,12 +120,14 @@ def beside(found: list[Any], names: tuple[str, str]) -> None:
     st.caption(f"Gold: {plain(one.gold, 400)}")
     texts = [visible(row.output, 6000, lines=True).splitlines() for row in (one, two)]
     if max(map(len, texts)) > 1 or sum(map(len, texts[0] + texts[1])) > 200:
-        lines = list(difflib.unified_diff(*texts, "first", "second", lineterm="", n=2))
+        lines = list(difflib.unified_diff(texts[0], texts[1], "first", "second", lineterm="", n=2))
         st.code("\n".join(lines), language="diff", wrap_lines=True)
 
 
 def page() -> None:
-    shell.head("Compare", "Two models item by item, with the gate's numbers: what differs in the setup, in the scores, and in single answers.")
+    shell.head(
+        "Compare", "Two models item by item, with the gate's numbers: what differs in the setup, in the scores, and in single answers."
+    )
     known = sides()
     if len(known) < 2:
         shell.empty("A comparison needs two complete runs.", "assay run --model OTHER --tasks TASKS")
@@ -139,7 +147,9 @@ def page() -> None:
     table = paired.table(rows)
     shown = table.assign(Task=[visible(text, 80) for text in table.Task], Note=[visible(text, 120) for text in table.Note])
     config = {name: st.column_config.NumberColumn(format=form) for name, form in FORMATS.items()}
-    config["Smallest loss seen"] = st.column_config.NumberColumn(format="%.2f", help="The true loss that this test finds with probability 0.80.")
+    config["Smallest loss seen"] = st.column_config.NumberColumn(
+        format="%.2f", help="The true loss that this test finds with probability 0.80."
+    )
     st.dataframe(shown, hide_index=True, column_config=config, alt="Paired differences")
     shell.downloads(table, "compare")
     flips(rows, runs, (str(first), str(second)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from leaderboard import live, shell
+from leaderboard import frames, live, shell
 from leaderboard.queries import PAGE, Wanted
 from leaderboard.shown import plain, visible
 
@@ -87,7 +87,9 @@ def detail(task: str, item: str) -> None:
         Engine=answers.engine,
         Run=answers.run_id,
     )
-    st.dataframe(table, column_order=["Outcome", "Model", "Answer", "Engine", "Run"], hide_index=True, alt="Every model's answer to this item")
+    st.dataframe(
+        table, column_order=["Outcome", "Model", "Answer", "Engine", "Run"], hide_index=True, alt="Every model's answer to this item"
+    )
     run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
     row = answers[answers.run_id == run].iloc[0] if run in set(answers.run_id) else answers.iloc[0]
     left, right_column = st.columns(2)
@@ -102,16 +104,20 @@ def detail(task: str, item: str) -> None:
     bundle_facts(row, task, item)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
 def from_bundle(bundle: str, task: str, item: str) -> live.Sent | None:
     return live.sent(Path(bundle), task, item)
 
 
+FROM_BUNDLE = st.cache_data(max_entries=32, show_spinner=False)(from_bundle)
+
+
 def bundle_facts(row: object, task: str, item: str) -> None:
     """Choices with log-probabilities and tokens, read from the bundle when asked for."""
-    if not st.toggle("Choices, log-probabilities and tokens", key="deep", bind="query-params", help="Reads the run's bundle and checks its hashes."):
+    if not st.toggle(
+        "Choices, log-probabilities and tokens", key="deep", bind="query-params", help="Reads the run's bundle and checks its hashes."
+    ):
         return
-    found = from_bundle(str(shell.root() / str(row.bundle)), task, item)  # type: ignore[attr-defined]
+    found = FROM_BUNDLE(str(shell.root() / str(row.bundle)), task, item)  # type: ignore[attr-defined]
     if found is None:
         shell.empty("The bundle has no such item.")
         return
@@ -126,14 +132,15 @@ def bundle_facts(row: object, task: str, item: str) -> None:
         st.markdown(f"**{len(cut)} tokens** as the model's tokenizer cuts the prompt (without added special tokens)")
         st.code(" ".join(f"{visible(piece)}⟨{number}⟩" for number, piece in cut[:4000]), language=None, wrap_lines=True)
     with st.expander("Record and document as stored"):
-        st.code(visible(json.dumps({"doc": found.doc, "output": found.output}, indent=1, ensure_ascii=False), 20000, lines=True), language="json")
+        st.code(
+            visible(json.dumps({"doc": found.doc, "output": found.output}, indent=1, ensure_ascii=False), 20000, lines=True),
+            language="json",
+        )
 
 
 def choices(found: live.Sent) -> None:
-    import pandas
-
     count, output = len(found.choices), found.output
-    table = pandas.DataFrame(
+    table = frames.DataFrame(
         {
             "Taken": [output.get("pick") == number for number in range(count)],
             "Gold": [found.doc.get("gold") == number for number in range(count)],

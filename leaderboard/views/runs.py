@@ -6,7 +6,7 @@ import json
 
 import streamlit as st
 
-from leaderboard import live, shell
+from leaderboard import frames, live, shell
 from leaderboard.shown import plain, visible
 
 EVERY = 5
@@ -17,7 +17,6 @@ def state(run: object) -> str:
     return "stopped" if status == "running" and not owner else str(status)
 
 
-@st.fragment(run_every=EVERY)
 def now() -> None:
     """Runs that are being written, or were and stopped; asked again every few seconds."""
     open_runs = [run for run in shell.all_runs() if run.status != "complete"]
@@ -33,16 +32,16 @@ def now() -> None:
                 st.code("assay store check", language="bash")
                 continue
             st.markdown(f"**{plain(run.model, 80)}** on {plain(', '.join(run.tasks), 120)}")
-            st.progress(done / max(1, run.items), text=f"{done:,} of {run.items:,} items · {state(run)}" + (f" by {run.owner}" if run.owner else ""))
+            st.progress(
+                done / max(1, run.items), text=f"{done:,} of {run.items:,} items · {state(run)}" + (f" by {run.owner}" if run.owner else "")
+            )
             if not run.owner:
                 st.code(f"assay resume {run.id}", language="bash")
 
 
 def table() -> None:
-    import pandas
-
     found = shell.all_runs()
-    rows = pandas.DataFrame(
+    rows = frames.DataFrame(
         [
             {
                 "Run": run.id,
@@ -96,7 +95,7 @@ def drift() -> None:
 
 def page() -> None:
     shell.head("Runs", "What is being written now, what can be resumed, and how far a score is reproducible.")
-    now()
+    st.fragment(run_every=EVERY)(now)()
     table()
     one()
     drift()

@@ -13,7 +13,10 @@ import numpy as np
 from harness.record import Item, Record
 from harness.store import create_bundle, index, open_writer, query
 
-HOSTILE = "<img src=x onerror=alert(1)>![pixel](http://evil.example/p.png)[go](javascript:alert(1)):red[x]$x^2$'; DROP TABLE run; --\x1b[31m\u202egnp"
+HOSTILE = (
+    "<img src=x onerror=alert(1)>![pixel](http://evil.example/p.png)[go](javascript:alert(1))"
+    ":red[x]$x^2$'; DROP TABLE run; --\x1b[31m\u202egnp"
+)
 TASKS = {"letters/first@own": 60, "letters/last@own": 80, "numbers/add@own": 50}
 MODELS = {"acme/Otter-7B": 0.78, "acme/Otter-1B": 0.62, "beta/Heron-3B": 0.76, "beta/Wren-300M": 0.4}
 
@@ -145,7 +148,14 @@ def make_gates(root: Path) -> None:
     for number, (verdict, ends) in enumerate({"pass": (-0.6, 1.4), "inconclusive": (-2.2, 1.8), "regressed": (-9.0, -3.0)}.items()):
         run = others[number]
         sides = {name: {"run": r[0], "model": r[1], "digest": r[2]} for name, r in (("candidate", run), ("baseline", base))}
-        facts = {"key": f"k{number}", "at": f"2026-11-2{number}T10:00:00+00:00", **sides, "verdict": verdict, "attempt": 1 + number, "tried": 1}
+        facts = {
+            "key": f"k{number}",
+            "at": f"2026-11-2{number}T10:00:00+00:00",
+            **sides,
+            "verdict": verdict,
+            "attempt": 1 + number,
+            "tried": 1,
+        }
         limits = {"delta": sum(ends) / 2, "low": ends[0], "high": ends[1], "lost": ["numbers/add@own"] if verdict == "regressed" else []}
         entries.append({**facts, **limits, "policy": {"margin": 1.0, "task_margin": 3.0, "alpha": 0.05}})
     (root / "gates.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
@@ -162,21 +172,58 @@ METHODS = {
 
 
 def make_study(root: Path) -> None:
-    """One study of six methods at three learning rates with two seeds, on one target and two retention tasks."""
-    import duckdb
+    """One study of six methods at three learning rates with two seeds, on one target and two retention tasks, as studies write it."""
+    import pyarrow
+    import pyarrow.parquet
 
     chance = np.random.default_rng(4)
-    with duckdb.connect(str(root / "assay.duckdb")) as connection:
-        for method, (family, gain, drop, trainable, saved) in METHODS.items():
-            for rate in (1e-5, 1e-4, 1e-3) if family != "in_context" else (None,):
-                for seed in (0, 1):
-                    factor = {1e-5: 0.5, 1e-4: 1.0, 1e-3: 0.8, None: 1.0}[rate]
-                    for task, role, mean in (
-                        ("letters/first@own", "target", gain * factor),
-                        ("letters/last@own", "retention", drop * factor),
-                        ("numbers/add@own", "retention", 1.5 * drop * factor),
-                    ):
-                        value = mean + float(chance.normal(0, 0.006))
-                        facts = ["study-1", None, method, family, seed, rate, task, role, value, value - 0.03, value + 0.03]
-                        costs = ["letters/first@own", "none", drop * factor, 0.02, trainable, saved, 3_000_000_000, 60.0, "complete"]
-                        connection.execute(f"INSERT INTO trial VALUES ({', '.join('?' * 20)})", facts + costs)
+    rows: list[dict[str, Any]] = []
+    for method, (family, gain, drop, trainable, saved) in METHODS.items():
+        for rate in (1e-5, 1e-4, 1e-3) if family != "in_context" else (None,):
+            for seed in (0, 1) if rate else (0,):
+                factor = {1e-5: 0.5, 1e-4: 1.0, 1e-3: 0.8, None: 1.0}[rate]
+                value, drops = gain * factor + float(chance.normal(0, 0.006)), [-drop * factor * each for each in (0.8, 1.2)]
+                facts = {
+                    "study": "toy",
+                    "method": method,
+                    "family": family,
+                    "lr": rate,
+                    "seed": seed,
+                    "role": "grid",
+                    "target": "letters/first@own",
+                }
+                ends = {"gain": value, "gain_low": value - 0.03, "gain_high": value + 0.03, "average_drop": sum(drops) / 2}
+                more = {
+                    "average_drop_low": sum(drops) / 2 - 0.02,
+                    "average_drop_high": sum(drops) / 2 + 0.02,
+                    "mitigation": "none",
+                    "labels": "true",
+                }
+                kept = {
+                    "drops": json.dumps(dict(zip(("letters/last@own", "numbers/add@own"), drops, strict=True))),
+                    "selected": rate in (1e-4, None),
+                }
+                costs = {
+                    "trainable_parameters": trainable,
+                    "saved_bytes": saved,
+                    "peak_memory": 3_000_000_000,
+                    "seconds": 60.0,
+                    "status": "done",
+                }
+                rows.append(facts | ends | more | kept | costs | {"shots": 4 if rate is None else None})
+    rows.append(rows[0] | {"labels": "random", "gain": 0.01, "role": "control"})
+    rows.append(
+        {
+            "study": "toy",
+            "method": "ia3",
+            "family": "additive",
+            "lr": 1.0,
+            "seed": 0,
+            "role": "grid",
+            "target": "letters/first@own",
+            "status": "diverged",
+        }
+    )
+    path = root / "studies" / "toy" / "trials.parquet"
+    path.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
