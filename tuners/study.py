@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from harness import Access, AssayError, Doc, ModelRef, Task
 from harness.prepare import default_split
@@ -126,11 +126,18 @@ def open_bench(study: Study, model: ModelRef, access: Access, scorer: Scorer) ->
     protected, probes = kept_skills(study, tasks, tokenizer, model.positions, access, scored)
     text = text_examples(read_texts(Path(study.text)), tokenizer, model.positions) if study.text else []
     before = scorer(model.path, None, tuple(tasks))
-    recipe = Recipe(lr=0.0, micro=study.micro, checkpoint_every=50)
+    recipe = Recipe(lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision())
     return Bench(
         model.path, model.positions, tokenizer, tasks, training, choosing, validation, protected, probes, study.retain, before, scorer,
         recipe, study.batch, text,
     )  # fmt: skip
+
+
+def pick_precision() -> Literal["no", "bf16"]:
+    """bf16 arithmetic on fp32 weights where the GPU has it."""
+    import torch
+
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
 def scored_split(task: Task, access: Access) -> str:

@@ -70,12 +70,11 @@ class Bench:
 
 
 def open_base(path: Path) -> Module:
-    """The base model in fp32, or in bf16 with fp32 adapters where there is a GPU that takes it."""
+    """The base model in fp32, on the GPU where there is one: in bf16 weights the small steps of full tuning would round away."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.bfloat16 if half else torch.float32, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, local_files_only=True)
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
