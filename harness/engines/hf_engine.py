@@ -36,7 +36,7 @@ def refuse_group(group: ScoreGroup, limits: Limits) -> Failure | None:
     return refuse(ids, len(group.context) + longest - 1, limits)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: a loaded model and its counters
 class HfEngine:
     """One model of transformers in memory. See `harness.engines.Engine`."""
 

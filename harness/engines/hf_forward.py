@@ -64,7 +64,7 @@ def footprint(model: Any, kv: int) -> Footprint:
     return Footprint(kv=max(1, kv), activation=wide * (8 * hidden + 4 * inner + 6 * across), row=vocabulary * (2 * wide + 8), score=score)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: a cache that grows and is pruned in place
 class Branches:
     """Keys and values of some tokens of a trie, and the forward that adds to them.
 

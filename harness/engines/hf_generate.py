@@ -46,7 +46,7 @@ def cut(text: str, stop: tuple[str, ...]) -> str | None:
     return text[: min(found)] if found else None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: an answer while it grows
 class Draft:
     """One answer while it grows."""
 
@@ -138,7 +138,7 @@ def restart(one: Draft) -> None:
         one.generator.manual_seed(one.request.seed)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: holds the cache of a generation
 class Grove:
     """The trie of all prompts on the device, and the keys and values of the part that is held."""
 

@@ -23,7 +23,7 @@ SMALLEST = 16
 """Tokens of a pack below which running out of memory is the fault of one long request, not of the packs."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: packs and batches shrink when memory runs out
 class Runner:
     """A model and what was learnt about running it. `pack` and `batch` shrink when memory runs out."""
 

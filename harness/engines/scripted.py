@@ -32,7 +32,7 @@ Gold = Callable[[Request], int | str | None]
 ROOMY = Limits(positions=1 << 20, vocabulary=1 << 20)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # house: counts its calls
 class Scripted:
     """An engine around one function. `calls` counts every request by its key; `log` appends each key to a file, so that the
     calls of a process that was killed are known too. `most` requests at once are answered; more run out of memory."""
