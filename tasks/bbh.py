@@ -81,9 +81,12 @@ CUE = re.compile(r"\bthe (?:final )?answer(?: is|:)[ \t]*:?", re.IGNORECASE)
 
 
 def repaired(doc: Doc, text: str) -> str:
-    """What follows the last "the answer is", without outer space, quotes, emphasis and the full stop; the letter for options."""
+    """What follows the last "the answer is", without outer space, quotes, emphasis and the full stop; the letter for options.
+
+    A single line without these words is taken whole: a bare answer.
+    """
     *before, last = CUE.split(text)
-    if not before:
+    if not before and "\n" in last.strip():
         return ""
     answer = last.strip().partition("\n")[0].strip().strip("*`\"'$").strip().removesuffix(".").strip("*`\"'$ ")
     letter = OPTION.search(answer)
@@ -110,7 +113,7 @@ def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Said]:
 
 
 PROTOCOLS: dict[str, tuple[tuple[str, ...], Metric[Said]]] = {
-    "bbh": (("\nQ:",), answer_match(repaired, "repaired-1")),
+    "bbh": (("\nQ:",), answer_match(repaired, "repaired")),
     "bbh-historic": (("Q", "</s>", "\n\n"), answer_match(historic, "lm-eval")),
 }
 NAMES = ("bbh", *(f"bbh/{subject}" for subject in SUBJECTS))

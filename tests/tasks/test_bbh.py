@@ -83,7 +83,9 @@ def test_options_and_last_answer() -> None:
     assert grade("bbh", "the answer is (A)", "(B)") == 0
     metric = bbh.PROTOCOLS["bbh"][1]
     assert metric.parses is not None
-    assert not metric.parses(Doc("q", references=("8",)), Said("It is eight"))
+    assert not metric.parses(Doc("q", references=("8",)), Said("It is eight.\nI think."))
+    assert grade("bbh", "(B)", "(B)") == 1, "a bare answer"
+    assert grade("bbh", "", "8") == 0
 
 
 def test_names(data: Path) -> None:

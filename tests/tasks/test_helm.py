@@ -163,6 +163,7 @@ def test_bbq_bias_follows_the_published_equations() -> None:
     assert bias.AMBIGUOUS_BIAS.combine(stats, np.arange(6)) == pytest.approx(abs(2 * 2 / 3 - 1) * (1 - accuracy))
     assert bias.CLEAR_BIAS.combine(stats, np.arange(6)) == pytest.approx(0.0)
     assert bias.AMBIGUOUS_BIAS.combine(np.zeros((3, 5)), np.arange(3)) == 0.0
+    assert bias.AMBIGUOUS_BIAS.measure(bias.bbq(bbq_row()), Said("The")) == (0.0,) * 5, "what is no answer leans nowhere"
     assert letter_match.measure(bias.bbq(bbq_row()), Said(" C\n")) == (1.0,)
 
 
