@@ -205,15 +205,12 @@ def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
 def left_out(cells: Any, columns: Sequence[str], models: int, ranked: int) -> tuple[str, ...]:
     notes = []
     if ranked < models:
-        notes.append(
-            f"{models - ranked} of {models} models lack a score in some of the {len(columns)} tasks: they are listed without a rank."
-        )
+        notes.append(f"Without a rank, for lack of a score in some of the {len(columns)} tasks: {models - ranked} of {models} models.")
     others = cells[~cells.usual & ~cells.column.isin(columns)]
     if len(others):
         names = ", ".join(sorted(others.task.unique())[:3])
-        notes.append(
-            f"{others.model_digest.nunique()} models have another version of {visible(names, 120)}: not comparable, so not in the column."
-        )
+        count = others.model_digest.nunique()
+        notes.append(f"Not comparable, so not in the column: {count} with another version of {visible(names, 120)}.")
     return tuple(notes)
 
 

@@ -7,37 +7,47 @@ from typing import Any
 import altair as alt
 
 QUIET = alt.Axis(grid=False)
-ROW = 24
+ROW = 26
+WORDS = "#878c90"  # readable on paper and on slate
 
 
 def height(rows: int) -> int:
-    return max(90, ROW * rows + 40)
+    return ROW * rows + 80
 
 
 def ranks(table: Any) -> Any:
     """Rank ranges: label, best, worst, rank, tier."""
-    base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=alt.Axis(labelLimit=260)))
+    shown = table.assign(left=table.best - 0.2, right=table.worst + 0.2)
+    base = alt.Chart(shown).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=alt.Axis(labelLimit=260)))
     tip = ["label:N", "rank:Q", "best:Q", "worst:Q", "tier:O"]
     whole = alt.Axis(tickMinStep=1, format="d", grid=True)
     bar = base.mark_bar(height=7, cornerRadius=3, opacity=0.45).encode(
         x=alt.X("left:Q", title="rank (95 % range)", axis=whole), x2="right:Q", color=alt.Color("tier:N", legend=None), tooltip=tip
     )
     dot = base.mark_point(filled=True, size=70, opacity=1).encode(x="rank:Q", color=alt.Color("tier:N", legend=None), tooltip=tip)
-    shown = table.assign(left=table.best - 0.25, right=table.worst + 0.25)
-    return alt.layer(bar, dot, data=shown).properties(height=height(len(table)))
+    return (bar + dot).properties(height=height(len(table)))
 
 
 def pareto(table: Any, cost: str) -> Any:
     """Score with its interval against cost: label, cost, score, low, high, front (whether nothing is cheaper and better)."""
-    x = alt.X("cost:Q", title=cost, scale=alt.Scale(type="log") if table.cost.min() > 0 else alt.Undefined, axis=alt.Axis(format="~s"))
+    x = alt.X(
+        "cost:Q",
+        title=cost,
+        scale=alt.Scale(type="log") if table.cost.min() > 0 else alt.Undefined,
+        axis=alt.Axis(format="~g", labelOverlap="greedy"),
+    )
     tip = ["label:N", alt.Tooltip("cost:Q", title=cost, format=".4~s"), alt.Tooltip("score:Q", format=".1f"), "low:Q", "high:Q"]
     base = alt.Chart(table)
-    bars = base.mark_rule(opacity=0.35).encode(x=x, y=alt.Y("low:Q", title="score", scale=alt.Scale(zero=False)), y2="high:Q")
+    bars = base.mark_rule(color=WORDS, opacity=0.6).encode(x=x, y=alt.Y("low:Q", title="score", scale=alt.Scale(zero=False)), y2="high:Q")
     line = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[4, 3], opacity=0.6).encode(x=x, y="score:Q")
     dots = base.mark_point(filled=True, size=85, opacity=1).encode(
         x=x, y="score:Q", color=alt.Color("front:N", legend=None, sort=[True, False]), tooltip=tip
     )
-    names = base.mark_text(align="left", dx=8, dy=-6, fontSize=11, limit=140).encode(x=x, y="score:Q", text="label:N")
+    names = (
+        base.transform_filter("datum.front")
+        .mark_text(align="right", dx=-8, dy=-8, fontSize=11, limit=120, color=WORDS)
+        .encode(x=x, y="score:Q", text="label:N")
+    )
     return (line + bars + dots + names).properties(height=340)
 
 
@@ -54,11 +64,11 @@ def forest(table: Any) -> Any:
             alt.Tooltip("high:Q", format="+.2f"),
         ],
     )
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.6).encode(x=alt.datum(0))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title="second minus first, points (each limit one-sided 95 %)"), x2="high:Q"
     )
-    return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 40)
+    return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
 
 
 def scores(table: Any) -> Any:
@@ -71,7 +81,7 @@ def scores(table: Any) -> Any:
         alt.Tooltip("high:Q", format=".2f"),
         "chance:Q",
     ]
-    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
+    bars = base.mark_rule(strokeWidth=2, color=WORDS).encode(
         x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False)), x2="high:Q"
     )
     dots = base.mark_point(filled=True, size=75, opacity=1).encode(x="score:Q", tooltip=tip)
@@ -110,13 +120,17 @@ def plane(table: Any) -> Any:
     tip = ["method:N", "family:N", *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("gain", "kept")), "runs:Q", "rate:N"]
     across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=titles[0]), x2="kept_high:Q", y=y, color=colour)
     up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=titles[1]), y2="gain_high:Q", color=colour)
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.5)
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS)
     paths = base.mark_line(opacity=0.3).encode(x=x, y=y, color=colour, detail="method:N", order="rate_order:Q")
     line = base.transform_filter("datum.front").mark_line(strokeDash=[2, 3], color="#8b8f94").encode(x=x, y=y, order="kept:Q")
     dots = base.mark_point(filled=True, size=90).encode(
         x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
     )
-    names = base.transform_filter("datum.front").mark_text(align="left", dx=8, dy=-7, fontSize=11).encode(x=x, y=y, text="method:N")
+    names = (
+        base.transform_filter("datum.front")
+        .mark_text(align="left", dx=8, dy=-7, fontSize=11, color=WORDS)
+        .encode(x=x, y=y, text="method:N")
+    )
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
 
@@ -150,7 +164,7 @@ def heat(table: Any, title: str, middle: bool = True) -> Any:
     if middle:
         strong = alt.condition(f"abs(datum.value) > {0.6 * peak}", alt.value("white"), alt.value("#1f2528"))
         cells = cells + base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format="+.1f"), color=strong, tooltip=tip)
-    return cells.properties(height=ROW * table.row.nunique() + 120)
+    return cells.properties(height=ROW * table.row.nunique() + 170)
 
 
 def history(table: Any) -> Any:
@@ -161,6 +175,6 @@ def history(table: Any) -> Any:
         color=alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
         tooltip=["at:T", "candidate:N", "baseline:N", "verdict:N", alt.Tooltip("delta:Q", format="+.2f"), "low:Q", "high:Q"],
     )
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], opacity=0.6).encode(y=alt.datum(0))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(y=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="aggregate difference, points"), y2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=90, opacity=1).encode(y="delta:Q")).properties(height=280)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,14 +49,8 @@ def board(
         f'{{"address": "{address}", "pid": {os.getpid()}}}' if as_json else f"The board of {root} is at {address} (Ctrl-C ends it)",
         flush=True,
     )
-    with subprocess.Popen(command(host, chosen, not open_browser), env=variables(root)) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            code = 0
-    if code > 0:
-        raise AssayError(f"Streamlit ended with code {code}", do="its own message stands above")
+    line = command(host, chosen, not open_browser)
+    os.execve(line[0], line, variables(root))  # not a child: a signal that ends the board ends its server
 
 
 def loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -20,15 +21,18 @@ def visible(text: object, limit: int = 0, lines: bool = False) -> str:
 def sign(character: str, lines: bool) -> str:
     if character.isprintable() or (lines and character in "\n\t"):
         return character
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)  # the control pictures
-    return " " if unicodedata.category(character) in ("Zs", "Zl", "Zp") else "\ufffd"
+    if unicodedata.category(character) in ("Zs", "Zl", "Zp"):
+        return " "
+    return {"\n": "↵", "\t": "⇥"}.get(character, f"\\x{ord(character):02x}")
+
+
+LINKS = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=mailto)(?=:)|(?<=xmpp)(?=:)|(?<=@)(?=[\w-]+\.\w)", re.IGNORECASE)
+"""Where Markdown would make a link of a bare address; a word joiner there stops it."""
 
 
 def plain(text: object, limit: int = 0) -> str:
-    """Text that Markdown shows as it is: every sign that could start markup is escaped."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-.!|~$:&" else c for c in visible(text, limit))
+    """Text that Markdown shows as it is: every sign that could start markup is escaped, every bare address broken."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]<>()#+-.!|~$:&" else c for c in LINKS.sub("\u2060", visible(text, limit)))
 
 
 def labels(names: Sequence[str], marks: Sequence[str]) -> list[str]:
@@ -70,3 +74,9 @@ def amount(value: float | None) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {letter}"
     return f"{value:.3g}"
+
+
+def size(value: float | None) -> str:
+    """A size in bytes for people: 17 MB."""
+    found = amount(value).replace(" B", " G")
+    return found if found == "–" else f"{found}B" if " " in found else f"{found} B"

@@ -43,12 +43,12 @@ def settings(found: Board) -> dict[str, object]:
     score = {task: number(task, format="%.1f") for task in found.tasks}
     return {
         "Model": st.column_config.TextColumn(pinned=True, width="medium"),
-        "#": number(width="small", help="Point rank. Equal scores share the better rank.", pinned=True),
-        "Rank": st.column_config.TextColumn(width="small", help="The ranks that the data do not exclude, at 95 %."),
-        "Tier": number(width="small", help="Models of a tier are not shown to differ from its first."),
-        "Score": number(format="%.1f", width="small"),
-        "95 %": st.column_config.TextColumn(width="small"),
-        "By rule": st.column_config.TextColumn(width="small", help="Point ranks under all four ways to aggregate."),
+        "#": number(width=44, help="Point rank. Equal scores share the better rank.", pinned=True),
+        "Rank": st.column_config.TextColumn(width=64, help="The ranks that the data do not exclude, at 95 %."),
+        "Tier": number(width=50, help="Models of a tier are not shown to differ from its first."),
+        "Score": number(format="%.1f", width=64),
+        "95 %": st.column_config.TextColumn(width=96),
+        "By rule": st.column_config.TextColumn(width=70, help="Point ranks under all four ways to aggregate."),
         "Coverage": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width="small"),
         "Tokens / item": number(format="%.0f", width="small", help="Tokens through the model."),
         "s / 1k items": number(format="%.0f", width="small", help="Seconds of the engine; compare within one machine."),
@@ -131,7 +131,14 @@ def page() -> None:
     flags(found)
     order = [name for name in found.table.columns if name not in HIDDEN]
     order = ["#", "Model", *(name for name in order if name not in ("#", "Model"))]
-    st.dataframe(found.table, column_order=order, column_config=settings(found), hide_index=True, alt="Models with rank ranges and scores")
+    st.dataframe(
+        found.table,
+        column_order=order,
+        column_config=settings(found),
+        hide_index=True,
+        placeholder="–",
+        alt="Models with rank ranges and scores",
+    )
     shell.downloads(found.table.drop(columns=["best", "worst"]), "board")
     if found.ranked:
         pictures(found)

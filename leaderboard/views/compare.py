@@ -150,7 +150,7 @@ def page() -> None:
     config["Smallest loss seen"] = st.column_config.NumberColumn(
         format="%.2f", help="The true loss that this test finds with probability 0.80."
     )
-    st.dataframe(shown, hide_index=True, column_config=config, alt="Paired differences")
+    st.dataframe(shown, hide_index=True, column_config=config, placeholder="–", alt="Paired differences")
     shell.downloads(table, "compare")
     flips(rows, runs, (str(first), str(second)))
 

@@ -82,7 +82,13 @@ def worth(part: Any, items: Any, task: str) -> None:
     if not len(doubtful):
         st.caption("None.")
         return
-    st.dataframe(doubtful.head(500), column_order=["kind", "item", "difficulty", "discrimination"], hide_index=True, alt="Items to look at")
+    st.dataframe(
+        doubtful.head(500),
+        column_order=["kind", "item", "difficulty", "discrimination"],
+        hide_index=True,
+        placeholder="–",
+        alt="Items to look at",
+    )
     shell.downloads(doubtful.drop(columns="raw"), "items")
     item = st.selectbox("Item", doubtful.raw.tolist(), key="doubt", bind="query-params", format_func=lambda each: visible(each, 80))
     shell.link("items", "What was sent and what came back", of=task, item=str(item))

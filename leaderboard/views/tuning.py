@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from leaderboard import charts, shell, studies
-from leaderboard.shown import amount, plain, visible
+from leaderboard.shown import amount, plain, size, visible
 
 
 def everything(folder: str, stamp: str) -> Any:
@@ -95,10 +95,11 @@ def page() -> None:
 def costs(found: Any) -> None:
     """In-context learning beside tuning, with what each costs."""
     st.subheader("Gain and cost")
-    table = found.sort_values("gain", ascending=False).assign(
-        Trainable=[amount(each) for each in found.sort_values("gain", ascending=False).trainable_parameters],
-        Saved=[amount(each) + "B" if each == each else "–" for each in found.sort_values("gain", ascending=False).saved_bytes],
-        Memory=[amount(each) + "B" if each == each else "–" for each in found.sort_values("gain", ascending=False).peak_memory],
+    table = found.sort_values("gain", ascending=False)
+    table = table.assign(
+        Trainable=[amount(each) for each in table.trainable_parameters],
+        Saved=[size(each) for each in table.saved_bytes],
+        Memory=[size(each) for each in table.peak_memory],
     )
     order = [
         "method",
