@@ -230,6 +230,8 @@ def won_drawn(column: Column, seed: int) -> Array:
 def bradley_terry(wins: Array, steps: int = 500) -> Array:
     """Log-strengths [..., M], mean 0, from wins [..., M, M] of i over j. Source: Hunter (2004), the MM algorithm."""
     models = wins.shape[-1]
+    if models < 2:
+        return np.zeros(wins.shape[:-1])
     some = wins + PRIOR / max(1, models) * (1 - np.eye(models))
     played, total = some + np.swapaxes(some, -1, -2), some.sum(axis=-1)
     strength = np.ones(wins.shape[:-1])
@@ -237,7 +239,7 @@ def bradley_terry(wins: Array, steps: int = 500) -> Array:
         # The diagonal of `played` is 0.
         fresh = total / (played / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
         fresh /= np.exp(np.log(fresh).mean(axis=-1, keepdims=True))
-        moved = float(np.abs(np.log(fresh / strength)).max()) if models > 1 else 0.0
+        moved = float(np.abs(np.log(fresh / strength)).max())
         strength = fresh
         if moved < 1e-6:
             break

@@ -94,19 +94,16 @@ def drift() -> None:
 
 
 def page() -> None:
+    """Live runs and the list come from the bundles; the rest from the index."""
     shell.head("Runs", "What is being written now, what can be resumed, and how far a score is reproducible.")
-    st.fragment(run_every=EVERY)(now)()
-    table()
-    one()
-    drift()
-
-
-def start() -> None:
     if not shell.all_runs():
-        shell.head("Runs", "What is being written now, what can be resumed, and how far a score is reproducible.")
         shell.empty("No runs yet. A first one, with the built-in model:", "assay demo")
         return
-    shell.guarded(page)
+    st.fragment(run_every=EVERY)(now)()
+    table()
+    if shell.ready():
+        one()
+        drift()
 
 
-start()
+page()

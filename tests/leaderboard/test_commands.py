@@ -1,0 +1,72 @@
+"""assay board: safe by default, refuses what it should in one line."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import AssayError
+from leaderboard import commands
+
+ROOT = Path(__file__).parents[2]
+
+
+def served(monkeypatch: pytest.MonkeyPatch, root: Path, **options: object) -> tuple[list[str], dict[str, str]]:
+    found: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda path, line, env: found.append((line, env)))
+    commands.board(results=root, **options)  # type: ignore[arg-type]
+    return found[0]
+
+
+def test_safe_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "0.0.0.0")
+    line, env = served(monkeypatch, tmp_path)
+    for flag in (
+        "--server.address=127.0.0.1",
+        "--server.allowedHosts=localhost",
+        "--browser.gatherUsageStats=false",
+        "--client.showErrorDetails=none",
+        "--server.enableStaticServing=false",
+        "--server.enableXsrfProtection=true",
+    ):
+        assert flag in line
+    assert env["ASSAY_RESULTS"] == str(tmp_path)
+    assert "STREAMLIT_SERVER_ADDRESS" not in env
+    assert env["STREAMLIT_THEME_DARK_BACKGROUND_COLOR"]
+    assert "http://127.0.0.1:" in capsys.readouterr().out
+
+
+def test_other_machines_need_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
+        with pytest.raises(AssayError, match="--expose"):
+            commands.board(results=tmp_path, host=host)
+    line, _ = served(monkeypatch, tmp_path, host="0.0.0.0", expose=True)
+    assert "--server.address=0.0.0.0" in line
+
+
+def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssayError, match="assay demo"):
+        commands.board(results=tmp_path / "none")
+    with pytest.raises(AssayError, match="--host"):
+        commands.board(results=tmp_path, host="203.0.113.7", expose=True)  # no address of ours
+    monkeypatch.setattr(commands, "find_spec", lambda name: None)
+    with pytest.raises(AssayError, match=r"assay\[board\]"):
+        commands.board(results=tmp_path)
+
+
+def test_a_taken_port_leads_to_the_next() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert commands.free_port("127.0.0.1", port) > port
+
+
+def test_the_command_loads_without_streamlit() -> None:
+    code = "import leaderboard.commands, sys; print(sorted({'streamlit', 'altair', 'pandas', 'duckdb'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "[]\n"

@@ -1,0 +1,134 @@
+"""Every page on a store of several models, a hostile name among them, without a browser. What it looks like: tests/browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_store import Made, make_run
+
+pytest.importorskip("streamlit")
+
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).parents[2] / "leaderboard" / "app.py"
+PAGES = ("board", "compare", "model", "task", "items", "tuning", "gates", "runs", "health")
+
+
+def opened(root: Path, page: str, monkeypatch: pytest.MonkeyPatch, **state: str) -> AppTest:
+    import streamlit as st
+
+    st.cache_data.clear()
+    monkeypatch.setenv("ASSAY_RESULTS", str(root))
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    if page != "board":
+        app.switch_page(f"views/{page}.py")
+    for name, value in state.items():
+        app.query_params[name] = value
+    app.run()
+    assert not app.exception, [(each.message, each.stack_trace) for each in app.exception]
+    return app
+
+
+def texts(app: AppTest) -> str:
+    return "\n".join(str(each.value) for kind in (app.title, app.caption, app.markdown, app.warning, app.error, app.code) for each in kind)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens(store: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert page in opened(store, page, monkeypatch).title[0].value.lower()
+
+
+@pytest.mark.parametrize(
+    ("page", "command"), [("board", "assay demo"), ("items", "assay demo"), ("runs", "assay demo"), ("tuning", "assay study toy")]
+)
+def test_an_empty_store_teaches_the_next_command(tmp_path: Path, page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    assert command in texts(opened(tmp_path, page, monkeypatch))
+
+
+def test_runs_without_an_index_say_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, Made("a/b", 0.5, {"t": 4}), finish=False, part=0.5)
+    assert "assay store index" in texts(opened(tmp_path, "board", monkeypatch))
+    shown = texts(opened(tmp_path, "runs", monkeypatch))
+    assert "assay resume" in shown  # half written, and nobody writes: it can be resumed
+
+
+def test_board_ranks_with_ranges_and_never_with_missing_cells(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = opened(store, "board", monkeypatch).dataframe[0].value
+    by_model = table.set_index("Model")
+    assert by_model.loc["acme/Otter-7B", "#"] == 1
+    assert by_model.loc["acme/Otter-7B", "Rank"] == "1–2"
+    copy, one = by_model.loc["acme/Otter-1B-copy"], table[table.digest == "digest-acme/Otter-1B"].iloc[0]
+    assert (copy["#"], copy["Rank"], copy["Tier"]) == (one["#"], one["Rank"], one["Tier"])
+    tuned = table[table.digest == "tuned"].iloc[0]  # it lacks a task
+    assert str(tuned["#"]) == "<NA>" and tuned["Coverage"] == pytest.approx(2 / 3)
+    assert "beta/Old-3B" not in set(table.Model)  # another version of the task
+    assert "smoked" not in set(table.digest)
+
+
+def test_board_state_comes_from_the_url(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(store, "board", monkeypatch, set="letters", by="Bradley-Terry", kind="adapter")
+    table = app.dataframe[0].value
+    assert table.digest.tolist() == ["tuned"]
+    assert table["#"].tolist() == [1]  # with the letters alone it has every score
+    assert "numbers/add@own" not in table
+    app = opened(store, "board", monkeypatch, name="WREN", complete="true")
+    assert app.dataframe[0].value.Model.tolist() == ["beta/Wren-300M"]
+
+
+def test_compare_shows_differences_flips_and_reasons(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(store, "compare", monkeypatch, first="acme/Otter-7B", second="beta/Wren-300M", task="letters/last@own", side="lost")
+    table = app.dataframe[0].value.set_index("Task")
+    row = table.loc["letters/last@own"]
+    assert row.Difference == pytest.approx(row.Second - row.First)
+    assert row.Low < row.Difference < row.High < 0
+    assert row["p (Holm)"] < 0.05
+    assert app.selectbox(key="flip").options
+    other = opened(store, "compare", monkeypatch, first="acme/Otter-7B", second="beta/Old-3B")
+    assert "not comparable" in texts(other) and "fingerprint" in texts(other)
+
+
+def test_an_item_shows_what_was_sent_and_every_answer(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(store, "items", monkeypatch, of="letters/first@own", item="i0003", deep="true", run="", text="")
+    assert "Question 3 of letters/first@own: which word comes 3 places after 'ant'?" in texts(app)
+    assert "of 7 runs are right" in texts(app)
+    assert "Hash of the token ids" in texts(app)
+    listed = opened(store, "items", monkeypatch, task="numbers/add@own", outcome="wrong", text="question 4")
+    rows = listed.dataframe[0].value
+    assert len(rows) and set(rows.Outcome) == {"wrong"} and all("Question 4" in text for text in rows.Prompt)
+
+
+def test_tuning_says_what_diverged_and_shows_every_method(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(store, "tuning", monkeypatch)
+    table = app.dataframe[0].value
+    assert {"full", "lora", "bitfit", "bottleneck", "dora", "in_context 4-shot"} == set(table.method)
+    assert "diverged" in texts(app) and "random labels" in texts(app)
+    assert table[table.method == "full"].kept.max() < 0
+
+
+def test_hostile_text_is_escaped_in_markdown_and_kept_in_code(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(store, "model", monkeypatch)  # the hostile name sorts first
+    name = next(each.value for each in app.caption if each.value.startswith("Name"))
+    assert "\\<img src\\=x" in name or "\\<img src=x" in name
+    assert "\\!\\[pixel\\]" in name and "://" not in name
+    assert "\x1b" not in name and "\u202e" not in name
+
+
+def test_gates_and_health_say_what_happened(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = opened(store, "gates", monkeypatch, verdict="regressed").dataframe[0].value
+    assert gates.verdict.tolist() == ["✗ regressed"]
+    health = opened(store, "health", monkeypatch)
+    assert "made for smoke" in json.dumps([frame.value.astype(str).to_dict() for frame in health.dataframe])
+
+
+def test_a_damaged_bundle_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.store import index
+
+    make_run(tmp_path, Made("a/good", 0.7, {"t": 20}))
+    bad = make_run(tmp_path, Made("a/bad", 0.4, {"t": 20}))
+    index(tmp_path)
+    (bad / "manifest.json").write_text("{")
+    assert "damaged" in texts(opened(tmp_path, "runs", monkeypatch))
+    assert len(opened(tmp_path, "board", monkeypatch).dataframe[0].value) == 2

@@ -1,0 +1,171 @@
+"""Queries, pairing, exports and safe text: what the pages are made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_store import HOSTILE, Made, make_run
+
+from harness import accuracy
+from harness.compare import FIELDS, Side, compare
+from harness.store import index, read_run
+from leaderboard import export, live, paired, queries, studies
+from leaderboard.assembly import Wish, assemble, frontier, with_columns
+from leaderboard.difficulty import discrimination, kinds
+from leaderboard.frames import DataFrame
+from leaderboard.shown import labels, plain, visible
+
+
+def side(path: Path) -> Side:
+    run = read_run(path)
+    tables = run.stats()
+    model = run.manifest["model"]
+    tasks = {task["name"]: task for task in run.manifest["tasks"]}
+    return Side(run.id, model["name"], model["digest"], "release", "complete", tasks, tables, dict.fromkeys(tables, accuracy))
+
+
+def test_compare_gives_the_numbers_of_the_gate(store: Path) -> None:
+    cells = queries.cells(store).drop_duplicates("model").set_index("model")
+    runs = [cells.loc[name, "run_id"] for name in ("acme/Otter-7B", "beta/Heron-3B")]
+    own = paired.compare(queries.pairs(store, *runs), {})
+    gate = compare(*(side(store / "runs" / run) for run in runs))
+    assert [each.pair.task for each in own] == sorted(row.task for row in gate.rows)
+    for each in own:
+        row = next(row for row in gate.rows if row.task == each.pair.task)
+        assert each.difference == row.difference
+        assert each.p_holm == pytest.approx(row.p_holm)
+        assert each.flips == (row.gained, row.lost)
+
+
+def test_the_fields_that_must_agree_are_those_of_the_gate() -> None:
+    assert paired.FIELDS == FIELDS
+
+
+def test_what_is_no_mean_is_not_paired_but_still_ranked() -> None:
+    pair = queries.Pair("t", "mcc", True, "higher", (0.4, 0.5), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2))
+    (found,) = paired.compare([pair], {})
+    assert found.difference is None
+    assert "no mean" in found.why
+    (other,) = paired.compare(
+        [queries.Pair("t", "accuracy", True, "higher", (1.0, 0.0), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2), only=1)], {}
+    )
+    assert "one run only" in other.why
+
+
+def test_search_takes_any_text_as_text(store: Path) -> None:
+    everything, _ = queries.item_page(store, queries.Wanted())
+    assert queries.item_page(store, queries.Wanted(text="'; DROP TABLE run; --"))[0] == 190  # the hostile model's answers
+    assert queries.item_page(store, queries.Wanted(task="' OR '1'='1"))[0] == 0
+    assert queries.item_page(store, queries.Wanted(text="%"))[0] == 0
+    assert queries.item_page(store, queries.Wanted())[0] == everything
+    right, wrong = (queries.item_page(store, queries.Wanted(outcome=each))[0] for each in ("right", "wrong"))
+    assert right + wrong == everything
+    assert len(queries.item_page(store, queries.Wanted(), page=2)[1]) == queries.PAGE
+
+
+def test_the_board_is_live_while_a_writer_writes(tmp_path: Path) -> None:
+    make_run(tmp_path, Made("a/one", 0.7, {"t": 30}))
+    index(tmp_path)
+    before = queries.stamp(tmp_path)
+    assert len(with_columns(queries.cells(tmp_path)).label.unique()) == 1
+    make_run(tmp_path, Made("a/two", 0.5, {"t": 30}))
+    assert queries.stamp(tmp_path) == before
+    index(tmp_path)
+    assert queries.stamp(tmp_path) != before
+    board = assemble(tmp_path, with_columns(queries.cells(tmp_path)), Wish(), "chance-normalised mean")
+    assert board.ranked == 2
+
+
+def test_an_open_reader_holds_up_no_writer(tmp_path: Path) -> None:
+    from harness.store import connect
+
+    make_run(tmp_path, Made("a/one", 0.7, {"t": 10}))
+    index(tmp_path)
+    reader = connect(tmp_path)
+    try:
+        make_run(tmp_path, Made("a/two", 0.5, {"t": 10}))
+        assert len(index(tmp_path).indexed) == 1
+        assert reader.execute("SELECT count(*) FROM runs").fetchone()[0] == 1  # what was there when it was opened
+    finally:
+        reader.close()
+    assert len(queries.runs(tmp_path)) == 2
+
+
+def test_progress_of_a_half_written_run(tmp_path: Path) -> None:
+    from harness.store import list_runs
+
+    make_run(tmp_path, Made("a/one", 0.7, {"t": 10}), finish=False, part=0.3)
+    (run,) = list_runs(tmp_path)
+    assert (run.status, live.progress(run)) == ("running", 3)
+
+
+def test_sent_is_what_the_bundle_holds(store: Path) -> None:
+    run = queries.cells(store).run_id.iloc[-1]
+    found = live.sent(store / "runs" / run, "letters/first@own", "i0002")
+    assert found is not None
+    assert found.choices == ("ant", "bee", "cat", "dog")
+    assert found.key == "k2"
+    assert live.sent(store / "runs" / run, "letters/first@own", "none") is None
+
+
+def test_exports_hold_no_formula_and_no_markup() -> None:
+    table = DataFrame({"model": ["=1+1", "@cmd", "a|b*c", "x_y & 50 %"], "score": [-1.5, math.nan, 2.0, 3.0]})
+    rows = list(csv.reader(io.StringIO(export.to_csv(table).decode())))
+    assert rows[1] == ["'=1+1", "-1.5"]
+    assert rows[2] == ["'@cmd", ""]
+    assert "a\\|b\\*c" in export.to_markdown(table).decode()
+    assert "x\\_y \\& 50 \\%" in export.to_latex(table).decode()
+    import pyarrow.parquet
+
+    assert pyarrow.parquet.read_table(io.BytesIO(export.to_parquet(table))).column_names == ["model", "score"]
+    assert b"\x1b" not in export.to_csv(DataFrame({"m": [HOSTILE]}))
+
+
+def test_safe_text() -> None:
+    assert visible("a\x1b[31m\u202eb\nc") == "a\\x1b[31m\\x202eb↵c"
+    assert visible("a\nb", lines=True) == "a\nb"
+    assert visible("x" * 100, 5) == "xxxxx…"
+    for text in ("http://evil.example", "www.evil.example", "a@evil.example", "mailto:a"):
+        assert "\u2060" in plain(text)
+    assert plain("boolq@lm-eval") == "boolq@lm\\-eval"
+    assert len(set(labels(["a", "a", "b" * 4096], ["d1", "d2", "d3"]))) == 3
+
+
+def test_two_versions_of_a_task_never_share_a_column(store: Path) -> None:
+    cells = with_columns(queries.cells(store))
+    columns = set(cells[cells.task == "numbers/add@own"].column)
+    assert len(columns) == 2
+    per = cells.groupby("column").fingerprint.nunique()
+    assert per.max() == 1
+
+
+def test_discrimination_finds_the_item_with_the_wrong_gold() -> None:
+    skill = np.linspace(0.1, 0.9, 12)
+    rng = np.random.default_rng(0)
+    values = (rng.random((60, 12)) < skill).astype(float)
+    values[7] = (skill < 0.5).astype(float)  # only weak models are "right"
+    found = discrimination(values)
+    assert np.nanargmin(found) == 7
+    assert kinds(values, found)[7] == "suspicious"
+    assert np.isnan(discrimination(values[:, :3])).all()
+
+
+def test_frontiers() -> None:
+    assert frontier(np.array([1.0, 2.0, 3.0]), np.array([5.0, 4.0, 6.0])).tolist() == [True, False, True]
+    assert studies.undominated(np.array([1.0, 2.0, 0.5]), np.array([0.0, -1.0, -2.0])).tolist() == [True, True, False]
+
+
+def test_seeds_and_items_both_widen_a_gain(store: Path) -> None:
+    whole = studies.trials(store, ())
+    points = studies.points(whole)
+    lora = points[(points.method == "lora") & (points.lr == 1e-4)].iloc[0]
+    assert lora.runs == 2
+    assert lora.gain == pytest.approx(12, abs=1.5)
+    assert lora.gain_high - lora.gain_low >= 6 - 1e-9  # the items' own interval
+    assert lora.kept == pytest.approx(-2, abs=0.1)
+    assert "ia3" not in set(points.method)  # diverged: not a zero
