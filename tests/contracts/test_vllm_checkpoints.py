@@ -48,7 +48,7 @@ def groups_of(seed: int) -> list[ScoreGroup]:
 
 
 def test_a_swapped_checkpoint_scores_as_a_fresh_one(
-    self, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = make_tiny(tmp_path / "1", 1), make_tiny(tmp_path / "2", 2)
     groups = groups_of(0)
