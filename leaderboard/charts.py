@@ -66,7 +66,7 @@ def forest(table: Any) -> Any:
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title="second minus first, points (each limit one-sided 95 %)"), x2="high:Q"
+        x=alt.X("low:Q", title="second minus first, points"), x2="high:Q"
     )
     return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
 
@@ -116,7 +116,7 @@ def plane(table: Any) -> Any:
     base = alt.Chart(table)
     titles = ("change on retention tasks, points", "gain on the target, points")
     x, y = alt.X("kept:Q", title=titles[0]), alt.Y("gain:Q", title=titles[1])
-    colour = alt.Color("family:N", legend=alt.Legend(title=None, orient="top", columns=3))
+    colour = alt.Color("family:N", legend=alt.Legend(title=None, orient="top", columns=3, symbolOpacity=1))
     tip = ["method:N", "family:N", *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("gain", "kept")), "runs:Q", "rate:N"]
     across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=titles[0]), x2="kept_high:Q", y=y, color=colour)
     up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=titles[1]), y2="gain_high:Q", color=colour)
@@ -138,7 +138,7 @@ def rates(table: Any) -> Any:
     """Gain by learning rate: method, lr, gain, low, high."""
     base = alt.Chart(table)
     x = alt.X("lr:Q", scale=alt.Scale(type="log"), title="learning rate", axis=alt.Axis(format=".0e"))
-    colour = alt.Color("method:N", legend=alt.Legend(title=None, orient="top", columns=4))
+    colour = alt.Color("method:N", legend=alt.Legend(title=None, orient="top", columns=4, symbolOpacity=1))
     tip = ["method:N", "lr:Q", alt.Tooltip("gain:Q", format="+.2f"), "runs:Q"]
     bars = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("low:Q", title="gain on the target, points"), y2="high:Q", color=colour)
     line = base.mark_line(point=True).encode(x=x, y="gain:Q", color=colour, tooltip=tip)

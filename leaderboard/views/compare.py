@@ -82,7 +82,7 @@ def forest(rows: list[paired.Compared]) -> None:
         ends = {name: each.scale * getattr(d, name) for name in ("delta", "low", "high")}
         found.append({"label": visible(each.pair.task, 60), **ends, "sign": sign, "order": number})
     st.altair_chart(charts.forest(frames.DataFrame(found)), width="stretch")
-    st.caption("Coloured where the two-sided test, corrected by Holm over all tasks, is below 0.05.")
+    st.caption("Each limit is one-sided at 95 %. Coloured where the two-sided test, corrected by Holm over all tasks, is below 0.05.")
 
 
 def flips(rows: list[paired.Compared], runs: dict[str, tuple[str, str]], names: tuple[str, str]) -> None:

@@ -16,7 +16,7 @@ def coverage() -> None:
     if not len(cells):
         shell.empty("No release score on all items yet.", "assay run --model MODEL --tasks glue,superglue,mmlu")
         return
-    columns = sorted(cells[cells.metric != "total"].column.unique())
+    columns = sorted(cells[cells.usual & (cells.metric != "total")].column.unique())
     models = list(dict.fromkeys(cells.label))
     there = set(zip(cells.label, cells.column, strict=True))
     grid = frames.DataFrame([{"row": m, "column": visible(c, 40), "value": float((m, c) in there)} for m in models for c in columns])

@@ -1,0 +1,167 @@
+"""The board in a real browser: every page, deep links, sorting, from a rank down to an item; nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+PAGES = {
+    "board": "",
+    "compare": "first=acme/Otter-7B&second=beta/Heron-3B",
+    "model": "model=beta/Heron-3B",
+    "task": "column=letters/last@own",
+    "items": "of=letters/first@own&item=i0003&deep=true",
+    "tuning": "",
+    "gates": "",
+    "runs": "",
+    "health": "",
+}
+
+
+class Tab:
+    """One tab; remembers every request to elsewhere and every dialog that opened."""
+
+    def __init__(self, page: Any, address: str) -> None:
+        self.page, self.address = page, address
+        self.elsewhere: list[str] = []
+        self.fired: list[str] = []
+        page.on("request", self.seen)
+        page.on("dialog", lambda dialog: (self.fired.append(dialog.message), dialog.dismiss()))
+        page.on("popup", lambda popup: self.fired.append(popup.url))
+
+    def seen(self, request: Any) -> None:
+        if not request.url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
+            self.elsewhere.append(request.url)
+
+    def open(self, name: str, state: str = "") -> None:
+        self.page.goto(f"{self.address}/{'' if name == 'board' else name}?{state}")
+        self.settle()
+
+    def settle(self) -> None:
+        """Until the script has run and everything is drawn."""
+        self.page.wait_for_selector("h1", timeout=60_000)
+        self.page.wait_for_timeout(400)
+        self.page.wait_for_function("document.querySelector('[data-test-script-state=running]') === null", timeout=60_000)
+        self.page.wait_for_function("document.querySelector('[data-testid=stSkeleton]') === null", timeout=60_000)
+        self.page.wait_for_timeout(600)
+
+    def cells(self, number: int = 0) -> list[str]:
+        table = self.page.locator("[data-testid=stDataFrame]").nth(number)
+        return [str(text) for text in table.locator("[role=gridcell]").all_text_contents()]
+
+    def click(self, x: int, y: int) -> None:
+        """Into the first table, which is a canvas: by position."""
+        table = self.page.locator("[data-testid=stDataFrame]").first
+        table.scroll_into_view_if_needed()
+        box = table.bounding_box()
+        self.page.mouse.click(box["x"] + x, box["y"] + y)
+        self.page.wait_for_timeout(900)
+
+    def state(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.page.url).query)
+
+
+@pytest.fixture
+def tab(chromium: Any, address: str) -> Iterator[Tab]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    found = Tab(context.new_page(), address)
+    yield found
+    context.close()
+    assert not found.elsewhere
+    assert not found.fired
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_and_looks_the_same_by_day_and_night(name: str, chromium: Any, address: str, shots: Path) -> None:
+    schemes = ("light", "dark") if os.environ.get("ASSAY_SCREENSHOTS") else ("light",)
+    for scheme in schemes:
+        for width in (1280, 400):
+            context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            found = Tab(context.new_page(), address)
+            found.open(name, PAGES[name])
+            height = found.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+            found.page.set_viewport_size({"width": width, "height": min(int(height) + 20, 3000)})
+            found.settle()
+            found.page.screenshot(path=shots / f"{name}-{scheme}-{width}.png")
+            assert found.page.locator("[data-testid=stException]").count() == 0
+            wide = found.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth")
+            assert wide <= 0, f"{name} is {wide} pixels too wide at {width}"
+            assert not found.elsewhere
+            assert not found.fired
+            context.close()
+
+
+def test_a_deep_link_is_the_state(tab: Tab) -> None:
+    tab.open("board", "set=letters&by=mean+win+rate&name=otter")
+    shown = tab.cells()
+    assert "acme/Otter-7B" in shown
+    assert "beta/Heron-3B" not in shown
+    assert tab.page.get_by_text("Share of the other models that a model beats").count() == 1
+
+
+def test_a_choice_is_in_the_url_and_survives_a_reload(tab: Tab) -> None:
+    tab.open("board")
+    tab.page.get_by_role("radio", name="Bradley-Terry").or_(tab.page.get_by_role("button", name="Bradley-Terry")).first.click()
+    tab.settle()
+    assert tab.state()["by"] == ["Bradley-Terry"]
+    tab.page.reload()
+    tab.settle()
+    assert tab.page.get_by_text("Strengths that explain").count() == 1
+
+
+def test_a_click_on_a_header_sorts(tab: Tab) -> None:
+    tab.open("board")
+    assert tab.cells().index("acme/Otter-7B") < tab.cells().index("beta/Wren-300M")
+    tab.click(15, 16)  # the column of ranks: ascending, then descending
+    tab.click(15, 16)
+    assert tab.cells().index("acme/Otter-7B") > tab.cells().index("beta/Wren-300M")
+
+
+def test_from_a_rank_down_to_an_item(tab: Tab) -> None:
+    tab.open("board")
+    tab.page.get_by_role("link", name="Its items").click()
+    tab.page.wait_for_url("**/items?**")
+    tab.settle()
+    assert tab.state()["model"] == ["acme/Otter-7B"]
+    tab.click(16, 50)
+    tab.page.get_by_text("Came back").wait_for(timeout=30_000)
+    tab.settle()
+    assert tab.state()["item"] == ["i0000"]
+    assert tab.page.get_by_text("Question 0 of letters/first@own: which word comes 0 places after 'ant'?").count() >= 1
+    assert "beta/Heron-3B" in tab.cells(1)  # every model's answer to it
+
+
+def test_hostile_names_and_answers_are_text(tab: Tab) -> None:
+    for name in PAGES:
+        tab.open(name, "model=" if name == "items" else "")
+        assert tab.page.locator("img[src='x'], img[src*='evil'], a[href*='evil'], a[href^='javascript']").count() == 0, name
+    tab.open("model")
+    assert tab.page.get_by_text("<img src=x onerror=alert(1)>").count() >= 1
+
+
+def test_another_host_name_is_refused(address: str) -> None:
+    """DNS rebinding: a page elsewhere whose name points here gets no connection."""
+    import http.client
+
+    host, port = urlsplit(address).hostname, urlsplit(address).port
+    upgrade = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "MDEyMzQ1Njc4OWFiY2RlZg==",
+    }
+    codes = []
+    for name in (f"{host}:{port}", "evil.example"):
+        connection = http.client.HTTPConnection(str(host), port, timeout=10)
+        connection.request("GET", "/_stcore/stream", headers={**upgrade, "Host": name})
+        codes.append(connection.getresponse().status)
+        connection.close()
+    assert codes[0] == 101
+    assert codes[1] != 101
