@@ -65,9 +65,7 @@ def forest(table: Any) -> Any:
         ],
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title="second minus first, points"), x2="high:Q"
-    )
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="second minus first, points"), x2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
 
 

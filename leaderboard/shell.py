@@ -1,4 +1,7 @@
-"""What all pages share: the store, cached answers, headings, empty states, links between pages."""
+"""What all pages share: the store, cached answers, headings, empty states, links between pages.
+
+A key that a link carries is used by one page alone: Streamlit drops a bound value where two pages share its key.
+"""
 
 from __future__ import annotations
 

@@ -102,9 +102,9 @@ def onward(found: Board) -> None:
     st.subheader("Look closer")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = found.table.Model.tolist()
-        model = st.selectbox("Model", names, key="model", bind="query-params", width=300)
+        model = st.selectbox("Model", names, key="look", bind="query-params", width=300)
         shell.link("model", "This model", model=str(model))
-        shell.link("items", "Its items", model=str(model))
+        shell.link("items", "Its items", who=str(model))
         if len(names) > 1:
             other = names[1] if model == names[0] else names[0]
             shell.link("compare", f"Compare with {plain(other, 40)}", first=other, second=str(model))

@@ -23,7 +23,7 @@ def choose() -> Wanted:
     names.update({label: (run,) for run, label in shell.run_labels(runs).items()})
     tasks = sorted(set(shell.read("task_names").task))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        model = st.selectbox("Model or run", list(names), index=None, key="model", bind="query-params", placeholder="any", width=300)
+        model = st.selectbox("Model or run", list(names), index=None, key="who", bind="query-params", placeholder="any", width=300)
         task = st.selectbox("Task", tasks, index=None, key="task", bind="query-params", placeholder="any", width=260)
         text = st.text_input("Text", key="text", bind="query-params", placeholder="in prompt, answer or id", width=260)
     outcome = st.pills("Outcome", OUTCOMES, key="outcome", bind="query-params")

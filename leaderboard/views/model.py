@@ -78,7 +78,7 @@ def page() -> None:
     st.dataframe(found, column_order=["label", "metric", "Score", "95 %", "n", "shots", "run"], hide_index=True, alt="Scores of the model")
     shell.downloads(found[["label", "metric", "score", "low", "high", "chance", "n", "shots", "run"]], "model")
     with st.container(horizontal=True):
-        shell.link("items", "Items it got wrong", model=str(model), outcome="wrong")
+        shell.link("items", "Items it got wrong", who=str(model), outcome="wrong")
         others = [name for name in names if name != model]
         if others:
             shell.link("compare", f"Compare with {plain(others[0], 40)}", first=others[0], second=str(model))

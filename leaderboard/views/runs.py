@@ -75,7 +75,7 @@ def one() -> None:
         shown = scores.assign(task=[visible(text, 80) for text in scores.task])
         order = ["task", "metric", "main", "value", "low", "high", "n", "shots", "evidence", "purpose", "fingerprint"]
         st.dataframe(shown, column_order=order, hide_index=True, alt="Scores of the run")
-        shell.link("items", "Its items", model=labels.get(str(run), ""))
+        shell.link("items", "Its items", who=labels.get(str(run), ""))
     else:
         st.caption("No scores yet.")
     with st.expander("Manifest"):
