@@ -67,7 +67,7 @@ GROUPS = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(groups=GROUPS, pack=st.integers(1, 40))
 def test_any_trie_cut_anywhere_gives_the_plain_numbers(subject: Subject, groups: list[ScoreGroup], pack: int) -> None:
     assert isinstance(subject.engine, HfEngine)
@@ -411,3 +411,16 @@ def test_a_checkpoint_overwritten_under_a_live_engine_changes_nothing(tmp_path: 
     with (tmp_path / "m" / "model.safetensors").open("r+b") as file:
         file.write((tmp_path / "other" / "model.safetensors").read_bytes())
     assert dict(engine.score(groups)) == before
+
+
+@pytest.mark.model
+def test_the_built_in_model_is_scored_exactly(builtin_model: Path) -> None:
+    engine = open_engine(tiny_models.refer(builtin_model), Settings(device="cpu"))
+    subject = Subject(engine, contract.open_reference(builtin_model), 49152, home=builtin_model)
+    assert engine.describe()["route"] == "packed"
+    engine.run.pack = 48
+    contract.agrees(subject, contract.some_groups(subject, count=4))
+    contract.greedy_flags_say_what_greedy_decoding_would_give(subject)
+    prompts = [tuple(engine.speaker().tokenizer(f"The capital of {land} is")["input_ids"]) for land in ("France", "Italy")]
+    assert [reply.text for reply in contract.texts(engine, [GenRequest(prompt, 1) for prompt in prompts])] == [" Paris", " Rome"]
+    assert contract.texts(engine, [GenRequest(prompts[0], 30, stop=(".",))])[0].finish == "stop"
