@@ -125,11 +125,11 @@ def within(name: str, modules: Sequence[str], access: Access) -> tuple[Family, .
         family_tasks = {task.full_name: task for task in every if task.name.split("/")[0] == plain and task.protocol == protocol}
         if family_tasks:
             return (Family(name, tuple(family_tasks.values())),)
-    for module in modules:
-        find = getattr(load_module(module), "find", None)
-        found = find(name, access) if find is not None else ()
-        if found:
-            return (Family(name, tuple(found)),)
+    for module in modules:  # families that need their data to be read
+        find_family = getattr(load_module(module), "find_family", None)
+        found = find_family(name, access) if find_family is not None else None
+        if found is not None:
+            return (found,)
     return ()
 
 

@@ -55,6 +55,8 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
     docs = named([read_doc(task, row, split, number) for number, row in enumerate(kept)], task)
     count = task.shots.count if plan.shots is None else plan.shots
     pool, pool_rows = exemplar_pool(task, count, access)
+    if count and task.shots.order == "per_item":  # the draw depends on the whole split, whatever the limit
+        pool = docs if len(kept) == len(rows.rows) else named([read_doc(task, row, split, n) for n, row in enumerate(rows.rows)], task)
     exemplars = choose_exemplars(task, count, pool, docs, plan.seed)
     items = build_items(task, docs, exemplars, count, plan, tokenizer, positions)
     partial = not rows.complete or (pool_rows is not None and not pool_rows.complete)

@@ -6,10 +6,9 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from harness.doc import Doc
 from harness.errors import AssayError
+from harness.per_item import per_item
 from harness.task import Task
 
 Exemplars = Callable[[int], tuple[Doc, ...]]
@@ -17,7 +16,7 @@ Exemplars = Callable[[int], tuple[Doc, ...]]
 
 
 def choose_exemplars(task: Task, count: int, pool: Sequence[Doc], scored: Sequence[Doc], seed: int) -> Exemplars:
-    """The exemplars for every scored item, from `pool` (the docs of `task.shots.split`; unused for "per_item").
+    """The exemplars for every scored item, from `pool` (the docs of `task.shots.split`; all of the scored split for "per_item").
 
     Raises AssayError where the pool is too small or unlabelled. A question that is scored never becomes an exemplar, except
     where a protocol fixes the rows ("first").
@@ -25,7 +24,7 @@ def choose_exemplars(task: Task, count: int, pool: Sequence[Doc], scored: Sequen
     if count == 0:
         return lambda index: ()
     if task.shots.order == "per_item":
-        return per_item(task, count, scored)
+        return per_item(pool, count)
     asked = {doc.prompt for doc in scored} if task.shots.order != "first" else set()
     usable = [doc for doc in pool if doc.labelled and doc.prompt not in asked]
     if len(usable) < count:
@@ -52,7 +51,7 @@ def balanced(pool: Sequence[Doc], count: int, draw: random.Random) -> tuple[Doc,
     """
     by_label: dict[str, list[Doc]] = defaultdict(list)
     for doc in pool:
-        by_label[doc.answer].append(doc)
+        by_label[str(doc.meta.get("label", doc.answer))].append(doc)
     labels = list(by_label)
     draw.shuffle(labels)
     labels.sort(key=lambda label: -len(by_label[label]))
@@ -62,18 +61,3 @@ def balanced(pool: Sequence[Doc], count: int, draw: random.Random) -> tuple[Doc,
     while len(chosen) < count:
         chosen += [by_label[label].pop() for label in labels if by_label[label]][: count - len(chosen)]
     return tuple(chosen)
-
-
-def per_item(task: Task, count: int, scored: Sequence[Doc]) -> Exemplars:
-    """BIG-bench's rule: one RandomState(42) for the task; for each item in turn `count` other items of the same pool.
-
-    Source: bigbench/api/json_task.py (generate_dataset and its few-shot loop).
-    """
-    if len(scored) <= count:
-        raise AssayError(f"{count} shots asked for, but there are only {len(scored)} items", where=task.full_name, do="ask for fewer")
-    state = np.random.RandomState(42)
-    draws = []
-    for index in range(len(scored)):
-        others = [other for other in range(len(scored)) if other != index]
-        draws.append(tuple(scored[others[n]] for n in state.choice(len(others), count, replace=False)))
-    return draws.__getitem__

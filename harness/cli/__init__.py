@@ -11,7 +11,7 @@ from importlib import metadata
 
 import typer
 
-from harness.cli import repeating, running, stored, tasking
+from harness.cli import compare, gate, repeating, running, stored, tasking
 from harness.cli.console import err, print_json
 from harness.errors import AssayError
 
@@ -33,7 +33,7 @@ def root() -> None:
     pass
 
 
-for module in (running, tasking, repeating, stored):
+for module in (running, tasking, repeating, compare, gate, stored):
     module.register(app)
 
 

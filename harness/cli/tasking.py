@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from harness.catalog import families, known_names, load_module, select
+from harness.catalog import families, known_names, load_module, module_names, select
 from harness.cli.console import out, print_json
 from harness.cli.running import Json
 from harness.plan import Plan
@@ -38,8 +37,8 @@ def tasks_command(
 
 
 def all_families(as_json: bool) -> None:
-    listed = [(module, family) for module, family in families()]
-    extra: Mapping[str, int] = {module: len(getattr(load_module(module), "NAMES", ())) for module, _ in listed}
+    listed = list(families())
+    lazy = {module: getattr(load_module(module), "NAMES", ()) for module in module_names()}
     if as_json:
         print_json(
             {
@@ -51,9 +50,12 @@ def all_families(as_json: bool) -> None:
         )
         return
     console = out()
-    for module, family in listed:
-        count = len(family.tasks) or extra[module]
-        console.print(f"[bold]{family.name:<18}[/] {count:>4} tasks  {family.about}", soft_wrap=True)
+    for _, family in listed:
+        console.print(f"[bold]{family.name:<20}[/] {len(family.tasks):>4} tasks  {family.about}", soft_wrap=True)
+    for module, names in lazy.items():
+        if names:
+            about = (load_module(module).__doc__ or "").split("\n")[0]
+            console.print(f"[bold]{names[0]:<20}[/] {sum('/' in name for name in names):>4} tasks  {about}", soft_wrap=True)
     console.print("\n`assay tasks NAME` lists a family; `assay show TASK` prints its prompts.", style="dim")
 
 
@@ -120,7 +122,7 @@ def rendered(task: Task, plan: Plan, access: Access, count: int) -> list[dict[st
     docs = named([read_doc(task, row, split, number) for number, row in enumerate(load(task, split, access).rows)], task)
     shots = task.shots.count if plan.shots is None else plan.shots
     pool, _ = exemplar_pool(task, shots, access)
-    exemplars = choose_exemplars(task, shots, pool, docs, plan.seed)
+    exemplars = choose_exemplars(task, shots, docs if task.shots.order == "per_item" else pool, docs, plan.seed)
     found = []
     for number, doc in enumerate(docs[:count]):
         text = render(task, doc, exemplars(number))

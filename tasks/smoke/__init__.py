@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness import Family, Layout, Shots, Task, jsonl
-from tasks import glue, mmlu, superglue
+from harness import Access, Family, Layout, Shots, Task, jsonl, made
+from tasks import bigbench, glue, helm, mmlu, superglue
 
 HERE = Path(__file__).parent
 GLUE = ("cola", "sst2", "mrpc", "stsb", "rte")
+HELM = {"imdb": "imdb", "openbookqa": "openbookqa", "dialogsum": "dialogsum", "multi30k/en-de": "multi30k", "nq_open": "nq_open"}
+SYNTHETIC = ("synthetic_reasoning/pattern_match", "dyck/3")
 SUPERGLUE = ("boolq", "cb", "copa", "multirc", "wic")
 
 
@@ -38,5 +40,23 @@ def from_mmlu() -> tuple[Task, ...]:
     return (replace(smoke(mmlu.TASKS[0], "mmlu", "test"), name="smoke/mmlu", layout=layout, shots=Shots(2, "dev", "first")),)
 
 
-TASKS = (*from_glue(), *from_superglue(), *from_mmlu())
+def from_bigbench() -> tuple[Task, ...]:
+    found = [task for name in ("arithmetic", "emoji") for task in bigbench.from_path(HERE / f"bigbench_{name}.json")]
+    return tuple(replace(task, name=f"smoke/{task.name}", purpose="smoke") for task in found)
+
+
+def from_helm() -> tuple[Task, ...]:
+    """Scenarios over our own rows, and the synthetic ones, cut short, which need no data."""
+    rows = tuple(smoke(named(helm.TASKS, f"helm/{name}"), f"helm_{file}") for name, file in HELM.items())
+    synthetic = tuple(few(named(helm.TASKS, f"helm/{name}")) for name in SYNTHETIC)
+    return tuple(replace(task, shots=replace(task.shots, count=min(task.shots.count, 2))) for task in (*rows, *synthetic))
+
+
+def few(task: Task, count: int = 6) -> Task:
+    """The first rows of a generator."""
+    rows = made(lambda split: task.rows.load(split, Access()).rows[:count], *task.rows.splits(Access()))
+    return replace(task, name=f"smoke/{task.name}", rows=rows, purpose="smoke")
+
+
+TASKS = (*from_glue(), *from_superglue(), *from_mmlu(), *from_bigbench(), *from_helm())
 FAMILIES = (Family("smoke", TASKS, about="Proves that everything works, without any data. Not a benchmark result."),)

@@ -22,7 +22,7 @@ SMALL = {"rank": 4, "first_rank": 6, "layers": 1, "tokens": 5}
 RATES = {"full": 3e-3, "last_k": 3e-3, "lora": 1e-2, "rslora": 1e-2, "dora": 1e-2, "pissa": 1e-2, "adalora": 5e-2, "shira": 1e-2}
 RATES |= {"layernorm": 3e-2, "bitfit": 3e-2, "vera": 1e-1, "ia3": 3e-2, "houlsby": 1e-2, "pfeiffer": 1e-2, "parallel": 3e-3}
 RATES |= {"prompt_tuning": 1e-1, "p_tuning": 3e-2, "prefix_tuning": 3e-2, "peft:HiraConfig": 1e-2}
-TRAINED = tuple(name for name in method_names() if name != "in_context") + ("peft:HiraConfig",)
+TRAINED = (*(name for name in method_names() if name != "in_context"), "peft:HiraConfig")
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_balanced_exemplars_cycle_over_labels_by_frequency() -> None:
 def test_per_item_exemplars_exclude_the_item() -> None:
     task = replace(sums(), shots=Shots(order="per_item"))
     scored = docs(task, "test")
-    chosen = choose_exemplars(task, 3, [], scored, seed=0)
+    chosen = choose_exemplars(task, 3, scored, scored, seed=0)
     for number, doc in enumerate(scored):
         assert len(set(map(id, chosen(number)))) == 3 and doc not in chosen(number)
     assert chosen(0) != chosen(1)

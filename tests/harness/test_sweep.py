@@ -13,8 +13,8 @@ from fakes import make_model, place, write_task
 from harness import AssayError, Plan, read_run
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Scripted, hashed
-from harness.model import ModelRef
 from harness.merging import merge
+from harness.model import ModelRef
 from harness.rerun import rerun
 from harness.run import evaluate
 from harness.sweep import Keeper, expand_models, plans_of, sweep
