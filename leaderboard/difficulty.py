@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.stats.rule import mde80
 from leaderboard.ranking import Array
 
 FEW_MODELS = 4
@@ -43,8 +44,6 @@ def kinds(values: Array, found: Array) -> list[str]:
 
 def smallest_difference(values: Array, error: float = 0.05) -> float:
     """The true difference of two typical models that a paired one-sided test at `error` finds with probability 0.80; NaN for one model."""
-    from harness.stats.rule import mde80
-
     models = values.shape[1]
     pairs = [values[:, i] - values[:, j] for i in range(models) for j in range(i)]
     if not pairs or len(values) < 2:

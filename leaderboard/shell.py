@@ -6,7 +6,7 @@ A key that a link carries is used by one page alone: Streamlit drops a bound val
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.errors import AssayError
 from harness.store import RunInfo, list_runs
 from leaderboard import assembly, queries
 from leaderboard.export import FORMATS
-from leaderboard.shown import plain
+from leaderboard.shown import plain, visible
 
 CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
 VIEWS = Path(__file__).parent / "views"
@@ -106,30 +106,12 @@ def all_runs() -> tuple[RunInfo, ...]:
 
 def run_labels(runs: Any) -> dict[str, str]:
     """Labels by run id: the model's name, engine and id."""
-    from leaderboard.shown import visible
-
     return {row.run_id: f"{visible(row.model, 40)} · {visible(row.engine, 12)} · {row.run_id}" for row in runs.itertuples()}
-
-
-def pick(label: str, options: Sequence[str], key: str, shown: Mapping[str, str] | None = None, index: int | None = None) -> str | None:
-    """A selectbox whose value is in the URL as the option's label."""
-    names = dict(shown or {})
-    found = st.selectbox(
-        label, list(options), index=index, key=key, bind="query-params", placeholder="any", format_func=lambda each: names.get(each, each)
-    )
-    return None if found is None else str(found)
 
 
 def link(page: str, label: str, **state: str) -> None:
     """A link to a page in a state. The label is ours or escaped."""
     st.page_link(str(VIEWS / f"{page}.py"), label=label, query_params={name: value for name, value in state.items() if value})
-
-
-def href(page: str, **state: str) -> str:
-    """The address of a page in a state, from the site's root; only our own pages can be reached."""
-    from urllib.parse import quote, urlencode
-
-    return f"/{quote(page)}?{urlencode(state)}"
 
 
 def downloads(table: Any, name: str) -> None:

@@ -7,13 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from leaderboard import charts, shell, studies
+from leaderboard import charts, queries, shell, studies
 from leaderboard.shown import amount, plain, size, visible
 
 
 def everything(folder: str, stamp: str) -> Any:
-    from leaderboard import queries
-
     indexed = queries.tuning(Path(folder)) if queries.stamp(Path(folder)) and not queries.trouble(Path(folder)) else ()
     return studies.trials(Path(folder), indexed)
 
