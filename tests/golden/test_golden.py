@@ -73,7 +73,8 @@ def test_prompts_are_as_recorded(module: str) -> None:
 def test_every_task_is_described_and_worked(module: str) -> None:
     for task in all_tasks()[module]:
         assert task.about and task.licence and task.citation, f"{task.full_name} lacks about, licence or citation"
-        assert task.worked, f"{task.full_name} has no worked example"
+        from_file = task.purpose == "smoke" and not task.worked  # a BIG-bench file brings its prompts with it
+        assert task.worked or from_file, f"{task.full_name} has no worked example"
         for worked in task.worked:
             doc = task.doc(worked.row)
             assert (
