@@ -49,13 +49,12 @@ def main() -> None:
     """Run the command; every foreseen error is one line on stderr and the exit code of the contract."""
     try:
         extend(sys.argv[1:])
-        app(prog_name="assay", standalone_mode=False)
+        code = app(prog_name="assay", standalone_mode=False)  # a verdict comes back as the code of typer.Exit
+        sys.exit(code if isinstance(code, int) else 0)
     except AssayError as error:
         fail(str(error), error.exit_code)
     except typer.Abort:
         fail("interrupted", 130)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:

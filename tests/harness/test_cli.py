@@ -141,6 +141,18 @@ def test_a_killed_run_says_how_to_go_on(home: Path) -> None:
     assert manifest.parent.name in command
 
 
+def test_a_verdict_is_the_exit_code(home: Path) -> None:
+    runs = [
+        json.loads(assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted", "--json", home=home).stdout)["run"]
+        for _ in range(2)
+    ]
+    found = assay("gate", runs[0], "--baseline", runs[1], home=home, code=11)  # 12 items cannot decide
+    assert "INCONCLUSIVE" in found.stdout
+    (home / "sums.py").write_text((home / "sums.py").read_text().replace("+ 2", "+ 3"))
+    other = json.loads(assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted", "--json", home=home).stdout)["run"]
+    assay("gate", other, "--baseline", runs[1], home=home, code=12)
+
+
 def test_errors_are_json_where_json_was_asked_for(home: Path) -> None:
     found = json.loads(assay("run", "--model", "nowhere", "--tasks", "sums.py", "--json", home=home, code=2).stdout)
     assert found["exit_code"] == 2 and "nowhere" in found["error"]
