@@ -20,6 +20,7 @@ MISSING = {
     "glue/mnli_mismatched": "the mirror has no mismatched split",
     "glue/ax": "the mirror has no diagnostic set",
     "superglue/record": "the mirror has 64 train rows only",
+    **{f"helm/bbq/{name}": "not in the mirror" for name in ("Gender_identity", "Race_ethnicity", "Race_x_SES", "Race_x_gender", "SES")},
 }
 
 
@@ -74,7 +75,8 @@ def test_a_bigbench_folder_runs_by_its_path(data_root: Path) -> None:
     path = data_root / "google__BIG-bench" / "emoji_movie" / "task.json"
     by_path = select([f"bigbench:{path}"], Access()).tasks
     by_name = select(["bigbench/emoji_movie"], Access(data_root)).tasks
-    assert [task.metrics for task in by_path] == [task.metrics for task in by_name]
+    offered = [[metric.name for metric in task.metrics] for task in by_path]  # every kind that the file allows
+    assert by_name and all([metric.name for metric in task.metrics] in offered for task in by_name)
 
 
 def test_a_changed_file_is_refused(tokenizer: Tokenizer, data_root: Path, tmp_path: Path) -> None:
