@@ -5,13 +5,16 @@ Commands of other packages (tune, study, board) come through the entry-point gro
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 import typer
 
-from harness.cli import compare, gate, repeating, running, stored, tasking
+from harness.cli import repeating, running, stored, tasking
 from harness.cli.console import err, print_json
 from harness.errors import AssayError
 
@@ -33,16 +36,31 @@ def root() -> None:
     pass
 
 
-for module in (running, tasking, repeating, compare, gate, stored):
+for module in (running, tasking, repeating, stored):
     module.register(app)
 
 
 def extend(arguments: Sequence[str]) -> None:
-    """Add the command that is asked for, or all of them where the list is wanted; others stay unloaded."""
+    """Load the command that is asked for; where the list is wanted all are named, and stay unloaded."""
     asked = arguments[0] if arguments else "--help"
     for point in metadata.entry_points(group=GROUP):
-        if asked in (point.name, "--help", "-h"):
+        if asked == point.name == "baseline":
+            app.add_typer(point.load()(), name=point.name)
+        elif asked == point.name:
             app.command(point.name)(point.load())
+        elif asked in ("--help", "-h"):
+            app.command(point.name, help=summary(point))(root)
+
+
+def summary(point: metadata.EntryPoint) -> str:
+    """The first line of a command's docstring, read without importing its module."""
+    spec = importlib.util.find_spec(point.module)
+    if spec is None or spec.origin is None:
+        return f"from {point.module}"
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == point.attr:
+            return (ast.get_docstring(node) or "").split("\n")[0]
+    return f"from {point.module}"
 
 
 def main() -> None:

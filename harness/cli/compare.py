@@ -17,10 +17,6 @@ from harness.reports.words import comparison_head
 from harness.store import Run, find_run, read_run
 
 
-def register(app: typer.Typer) -> None:
-    app.command("compare")(compare_command)
-
-
 def compare_command(
     baseline: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name, bundle directory or named baseline.")],
     candidate: Annotated[str, typer.Argument(help="The run that is compared with it.")],

@@ -24,12 +24,12 @@ from harness.store import read_run
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
 
 
-def register(app: typer.Typer) -> None:
-    app.command("gate")(gate_command)
+def baseline_command() -> typer.Typer:
+    """Name the runs that candidates are gated against."""
     names = typer.Typer(no_args_is_help=True, help="Name the runs that candidates are gated against.")
     names.command("set")(set_command)
     names.command("ls")(ls_command)
-    app.add_typer(names, name="baseline")
+    return names
 
 
 def gate_command(
