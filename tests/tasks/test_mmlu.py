@@ -145,11 +145,11 @@ def test_real_dev_rows_give_five_exemplars_to_every_helm_subject(data_root: Path
 
 # --- the smoke rows ------------------------------------------------------------------------------------------------------------
 
-ROWS = [task for task in smoke.TASKS if task.name.startswith(("smoke/glue/", "smoke/superglue/", "smoke/mmlu"))]
+MEMBERS = [task for task in smoke.TASKS if task.name.startswith(("smoke/glue/", "smoke/superglue/", "smoke/mmlu"))]
 """Those that stand for rows of GLUE, SuperGLUE and MMLU."""
 
 
-@pytest.mark.parametrize("member", ROWS, ids=lambda task: task.name)
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda task: task.name)
 def test_smoke_rows_are_balanced_labelled_and_apart_from_their_exemplars(member: Task) -> None:
     docs = [member.doc(row) for row in member.rows.load(member.split, Access()).rows]
     pool = [member.doc(row) for row in member.rows.load(member.shots.split, Access()).rows]
@@ -162,7 +162,7 @@ def test_smoke_rows_are_balanced_labelled_and_apart_from_their_exemplars(member:
         assert counts.max() - counts.min() <= 2
 
 
-@pytest.mark.parametrize("member", ROWS, ids=lambda task: task.name)
+@pytest.mark.parametrize("member", MEMBERS, ids=lambda task: task.name)
 def test_smoke_rows_have_the_schema_of_the_real_rows(member: Task) -> None:
     for split in (member.split, member.shots.split):
         for row in member.rows.load(split, Access()).rows:
@@ -173,7 +173,7 @@ def test_smoke_rows_have_the_schema_of_the_real_rows(member: Task) -> None:
 def test_no_smoke_row_is_copied_from_the_data(data_root: Path) -> None:
     access = Access(data_root, allow_partial=True)
     originals = {task.name: task for task in (*smoke.glue.TASKS, *smoke.superglue.TASKS)}
-    for member in ROWS:
+    for member in MEMBERS:
         splits = (member.split, member.shots.split)
         ours = {member.doc(row).prompt for split in splits for row in member.rows.load(split, Access()).rows}
         real = [originals[member.name.removeprefix("smoke/")]] if "mmlu" not in member.name else mmlu.TASKS[:57]
