@@ -8,9 +8,10 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -44,22 +45,30 @@ def extend(arguments: Sequence[str]) -> None:
     """Load the command that is asked for; where the list is wanted all are named, and stay unloaded."""
     asked = arguments[0] if arguments else "--help"
     for point in metadata.entry_points(group=GROUP):
-        if asked == point.name == "baseline":
-            app.add_typer(point.load()(), name=point.name)
-        elif asked == point.name:
-            app.command(point.name)(point.load())
+        if asked == point.name:
+            add(point.name, point.load())
         elif asked in ("--help", "-h"):
             app.command(point.name, help=summary(point))(root)
 
 
+def add(name: str, command: Callable[..., Any] | typer.Typer) -> None:
+    """One command, or a group of them."""
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
+
+
 def summary(point: metadata.EntryPoint) -> str:
-    """The first line of a command's docstring, read without importing its module."""
+    """The first line of a command's docstring, or a group's help, read without importing its module."""
     spec = importlib.util.find_spec(point.module)
     if spec is None or spec.origin is None:
         return f"from {point.module}"
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").split("\n")[0]
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == point.attr:
+            return next((str(ast.literal_eval(each.value)) for each in node.value.keywords if each.arg == "help"), "")
     return f"from {point.module}"
 
 

@@ -24,12 +24,7 @@ from harness.store import read_run
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
 
 
-def baseline_command() -> typer.Typer:
-    """Name the runs that candidates are gated against."""
-    names = typer.Typer(no_args_is_help=True, help="Name the runs that candidates are gated against.")
-    names.command("set")(set_command)
-    names.command("ls")(ls_command)
-    return names
+baseline_command = typer.Typer(no_args_is_help=True, help="Name the runs that candidates are gated against.")
 
 
 def gate_command(
@@ -115,6 +110,7 @@ def show(found: Gate) -> None:
         console.print(line, style="dim", markup=False, soft_wrap=True)
 
 
+@baseline_command.command("set")
 def set_command(
     name: Annotated[str, typer.Argument(help="The baseline's name, as in --baseline NAME.")],
     run: Annotated[str, typer.Argument(help="A complete run.")],
@@ -132,6 +128,7 @@ def set_command(
         out().print(f"{name} is {chosen}", markup=False)
 
 
+@baseline_command.command("ls")
 def ls_command(results: Results = None, as_json: Json = False) -> None:
     """List the named baselines.
 

@@ -15,9 +15,9 @@ import typer
 from fakes import make_model, place, write_task
 from typer.testing import CliRunner
 
-import harness.cli.compare
-import harness.cli.gate
 from harness import Plan, evaluate
+from harness.cli.compare import compare_command
+from harness.cli.gate import baseline_command, gate_command
 from harness.early import EarlyGate, gate_early, plan_like
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Answer, Fault, Scripted, draw, faulty, oracle
@@ -30,8 +30,9 @@ from harness.run import resume
 from harness.store import read_run
 
 app = typer.Typer(pretty_exceptions_enable=False)
-harness.cli.compare.register(app)
-harness.cli.gate.register(app)
+app.command("compare")(compare_command)
+app.command("gate")(gate_command)
+app.add_typer(baseline_command, name="baseline")
 TRIALS = int(os.environ.get("ASSAY_GATES", "2"))
 
 
