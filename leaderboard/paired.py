@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from harness.metric import Metric
 from harness.stats.correction import holm
 from harness.stats.difference import Difference, paired_difference
-from harness.stats.interval import Metric, Part  # type: ignore[attr-defined]
+from harness.stats.interval import Part
 from harness.stats.rule import mde80
 from leaderboard import frames
 from leaderboard.queries import Pair

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import AssayError, ModelRef
-from harness.model import find_model
-from harness.provenance import Surroundings, surroundings
+from harness.pipeline import Surroundings, find_model, surroundings
 from tuners.methods import find_method
 from tuners.presets import MODELS, find_preset
 from tuners.scoring import Harness

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import Access, AssayError, Doc, Generate, Perplexity, Task
-from harness.catalog import select
-from harness.prompt import joint_after, render, render_chat
-from harness.tokens import Tokenizer, cut_pairs
+from harness.pipeline import Tokenizer, cut_pairs, joint_after, render, render_chat, select
 from tuners.batches import Example
 
 

@@ -12,9 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness import ModelRef, Plan, evaluate, read_run
-from harness.engines import Engine, Settings
-from harness.engines.opening import open_engine
-from harness.provenance import Surroundings
+from harness.pipeline import Engine, Settings, Surroundings, open_engine
 from tuners.bottleneck import KIND, attach_bottleneck
 from tuners.forgetting import Difference, paired_difference
 

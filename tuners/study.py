@@ -12,8 +12,7 @@ from statistics import mean
 from typing import Any, Literal
 
 from harness import Access, AssayError, Doc, ModelRef, Task
-from harness.prepare import default_split
-from harness.tokens import open_tokenizer
+from harness.pipeline import default_split, open_tokenizer
 from tuners.batches import Example
 from tuners.data import check_overlap, find_tasks, read_docs, read_texts, task_examples, text_examples, without_overlap
 from tuners.forgetting import break_even

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import AssayError, Doc, Task
-from harness.tokens import Tokenizer
+from harness.pipeline import Tokenizer
 from tuners import bottleneck, selection
 from tuners.batches import Example, Step, plan_steps
 from tuners.data import task_examples
