@@ -43,10 +43,17 @@ def run_command(
     ],
     tasks: Annotated[str, typer.Option(help="Names, files or module:NAME, separated by commas.")],
     shots: Annotated[
-        str, typer.Option(help="Exemplars per prompt; several counts (0,1,4) give a run each. [default: the task's own]", rich_help_panel=PROMPTS)
+        str,
+        typer.Option(
+            help="Exemplars per prompt; several counts (0,1,4) give a run each. [default: the task's own]", rich_help_panel=PROMPTS
+        ),
     ] = "",
-    protocol: Annotated[str, typer.Option(help="Run the tasks under these protocols (lm-eval,helm), a run each.", rich_help_panel=PROMPTS)] = "",
-    limit: Annotated[int | None, typer.Option(help="Only the first N items of each task; such scores are never ranked.", rich_help_panel=ITEMS)] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Run the tasks under these protocols (lm-eval,helm), a run each.", rich_help_panel=PROMPTS)
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(help="Only the first N items of each task; such scores are never ranked.", rich_help_panel=ITEMS)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Fixes exemplars and sampling.", rich_help_panel=PROMPTS)] = 0,
     split: Annotated[str, typer.Option(help="Score this split instead of the task's own.", rich_help_panel=ITEMS)] = "",
     engine: Annotated[str, typer.Option(help="auto, vllm, hf, or an installed engine.", rich_help_panel=ENGINE)] = "auto",
@@ -55,9 +62,15 @@ def run_command(
     adapter: Annotated[str, typer.Option(help="A PEFT adapter's folder, put on the model.", rich_help_panel=MODEL)] = "",
     revision: Annotated[str, typer.Option(help="Revision of a hub model.", rich_help_panel=MODEL)] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Render through the model's chat template.", rich_help_panel=PROMPTS)] = False,
-    drop_shots: Annotated[bool, typer.Option("--drop-shots", help="Leave out exemplars where a prompt does not fit.", rich_help_panel=PROMPTS)] = False,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Use splits that are not whole; marked as partial.", rich_help_panel=ITEMS)] = False,
-    shard: Annotated[str, typer.Option(help="Only part i/n of every task; `assay store merge` joins the parts.", rich_help_panel=ITEMS)] = "",
+    drop_shots: Annotated[
+        bool, typer.Option("--drop-shots", help="Leave out exemplars where a prompt does not fit.", rich_help_panel=PROMPTS)
+    ] = False,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Use splits that are not whole; marked as partial.", rich_help_panel=ITEMS)
+    ] = False,
+    shard: Annotated[
+        str, typer.Option(help="Only part i/n of every task; `assay store merge` joins the parts.", rich_help_panel=ITEMS)
+    ] = "",
     batch: Annotated[int | None, typer.Option(help="Largest batch of the engine. [default: chosen]", rich_help_panel=ENGINE)] = None,
     budget: Annotated[float | None, typer.Option(help="GiB for the engine's caches. [default: chosen]", rich_help_panel=ENGINE)] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share one model (vLLM).", rich_help_panel=ENGINE)] = 1,
