@@ -20,7 +20,7 @@ APP = Path(__file__).parent / "app.py"
 
 def board(
     port: Annotated[int, typer.Option(help="Port to serve on; the next free one is taken where it is in use.")] = 8501,
-    results: Annotated[Path | None, typer.Option(help="The store of runs. [default: $ASSAY_RESULTS or results]")] = None,
+    results: Annotated[Path | None, typer.Option(help="The store of runs. \\[default: $ASSAY_RESULTS or results]")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     expose: Annotated[
         bool, typer.Option("--expose", help="Allow an address that other machines reach: anyone there can read all runs.")

@@ -32,7 +32,7 @@ def tune(
     model: Annotated[str, typer.Option(help="A folder, a hub id or builtin:smollm2-135m.")],
     task: Annotated[str, typer.Option(help="The task to tune to; it needs a train split.")],
     method: Annotated[str, typer.Option(help="lora, full, ia3, ... or peft:<Config>; several by commas.")] = "lora",
-    lr: Annotated[str, typer.Option(help="Learning rates, separated by commas. [default: the method's own]")] = "",
+    lr: Annotated[str, typer.Option(help="Learning rates, separated by commas. \\[default: the method's own]")] = "",
     seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.")] = 1,
     retain: Annotated[str, typer.Option(help="Tasks that must not be forgotten, separated by commas.")] = "",
     budget: Annotated[str, typer.Option(help="tokens=N: loss tokens, exactly; equal for every trial.")] = "tokens=2000",
@@ -41,7 +41,7 @@ def tune(
     shots: Annotated[str, typer.Option(help="Examples in the prompt to compare with, separated by commas.")] = "4",
     limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
     batch: Annotated[int, typer.Option(help="Examples per optimizer step.")] = 8,
-    out: Annotated[Path | None, typer.Option(help="Folder of the trials. [default: results/tuned/<task>]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the trials. \\[default: results/tuned/<task>]")] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune MODEL to a task and measure what is gained and what is forgotten. A broken run goes on where it stood."""
@@ -74,8 +74,8 @@ def study(
     preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours) or gpu.")],
     model: Annotated[str, typer.Option(help="Another model than the preset's.")] = "",
     methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
-    seeds: Annotated[int | None, typer.Option(help="Number of seeds, counted from 0. [default: the preset's]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the trials. [default: results/studies/<preset>]")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, counted from 0. \\[default: the preset's]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the trials. \\[default: results/studies/<preset>]")] = None,
     as_json: Json = False,
 ) -> None:
     """Run the grid of methods, rates, seeds and mitigations; resumable at any time, trial by trial."""

@@ -20,7 +20,7 @@ from harness.store import Run, find_run, read_run
 def compare_command(
     baseline: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name, bundle directory or named baseline.")],
     candidate: Annotated[str, typer.Argument(help="The run that is compared with it.")],
-    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas. [default: all in both]")] = "",
+    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas. \\[default: all in both]")] = "",
     items: Annotated[bool, typer.Option("--items", help="Show every item that rose or fell, with both outputs.")] = False,
     why: Annotated[bool, typer.Option("--why", help="Name every field in which the runs differ and must not.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,

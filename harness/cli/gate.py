@@ -30,9 +30,9 @@ baseline_command = typer.Typer(no_args_is_help=True, help="Name the runs that ca
 def gate_command(
     candidate: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name or bundle directory.")] = "",
     baseline: Annotated[str, typer.Option(help="The run to beat: the same, or a name given by `assay baseline set`.")] = "",
-    margin: Annotated[float | None, typer.Option(help="Points that the aggregate may lose. [default: 1.0]")] = None,
-    task_margin: Annotated[float | None, typer.Option(help="Points that one task may lose. [default: 3.0]")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Chance of each of the two errors. [default: 0.05]")] = None,
+    margin: Annotated[float | None, typer.Option(help="Points that the aggregate may lose. \\[default: 1.0]")] = None,
+    task_margin: Annotated[float | None, typer.Option(help="Points that one task may lose. \\[default: 3.0]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Chance of each of the two errors. \\[default: 0.05]")] = None,
     policy: Annotated[Path | None, typer.Option(help="A gate.toml: required tasks, margins, criticals, guards.")] = None,
     on_inconclusive: Annotated[str, typer.Option(help="fail or pass: exit 11, or 0 for pipelines that tolerate doubt.")] = "",
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report here.")] = None,

@@ -27,7 +27,7 @@ def watch_command(
     limit: Annotated[int | None, typer.Option(help="Only the first N items of each task.")] = None,
     engine: Annotated[str, typer.Option(help="auto, vllm, hf.")] = "auto",
     pause: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
-    until: Annotated[int | None, typer.Option(help="End after N checkpoints. [default: never]")] = None,
+    until: Annotated[int | None, typer.Option(help="End after N checkpoints. \\[default: never]")] = None,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +56,7 @@ def watch_command(
 
 def rerun_command(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
-    engine: Annotated[str, typer.Option(help="Repeat on another engine. [default: the run's]")] = "",
+    engine: Annotated[str, typer.Option(help="Repeat on another engine. \\[default: the run's]")] = "",
     results: Results = None,
     as_json: Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ from harness.store import Run, find_run, read_run
 from harness.sweep import expand_models, plans_of, sweep
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
-Results = Annotated[Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")]
+Results = Annotated[Path | None, typer.Option("--results", help="Folder of runs and index. \\[default: $ASSAY_RESULTS or results]")]
 
 MODEL, PROMPTS, ITEMS, ENGINE = "Model", "Prompts", "Items", "Engine"  # the panels of `assay run --help`
 
@@ -45,7 +45,7 @@ def run_command(
     shots: Annotated[
         str,
         typer.Option(
-            help="Exemplars per prompt; several counts (0,1,4) give a run each. [default: the task's own]", rich_help_panel=PROMPTS
+            help="Exemplars per prompt; several counts (0,1,4) give a run each. \\[default: the task's own]", rich_help_panel=PROMPTS
         ),
     ] = "",
     protocol: Annotated[
@@ -71,8 +71,8 @@ def run_command(
     shard: Annotated[
         str, typer.Option(help="Only part i/n of every task; `assay store merge` joins the parts.", rich_help_panel=ITEMS)
     ] = "",
-    batch: Annotated[int | None, typer.Option(help="Largest batch of the engine. [default: chosen]", rich_help_panel=ENGINE)] = None,
-    budget: Annotated[float | None, typer.Option(help="GiB for the engine's caches. [default: chosen]", rich_help_panel=ENGINE)] = None,
+    batch: Annotated[int | None, typer.Option(help="Largest batch of the engine. \\[default: chosen]", rich_help_panel=ENGINE)] = None,
+    budget: Annotated[float | None, typer.Option(help="GiB for the engine's caches. \\[default: chosen]", rich_help_panel=ENGINE)] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share one model (vLLM).", rich_help_panel=ENGINE)] = 1,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages of one model (vLLM).", rich_help_panel=ENGINE)] = 1,
     results: Results = None,

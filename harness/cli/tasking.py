@@ -90,7 +90,7 @@ def task_facts(task: Task) -> dict[str, Any]:
 def show_command(
     task: Annotated[str, typer.Argument(help="A task's name or file.")],
     count: Annotated[int, typer.Option("-n", help="How many items.")] = 3,
-    shots: Annotated[int | None, typer.Option(help="Exemplars per prompt. [default: the task's own]")] = None,
+    shots: Annotated[int | None, typer.Option(help="Exemplars per prompt. \\[default: the task's own]")] = None,
     seed: Annotated[int, typer.Option(help="Fixes the exemplars.")] = 0,
     split: Annotated[str, typer.Option(help="Another split than the task's own.")] = "",
     as_json: Json = False,
