@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from harness.catalog import families, known_names, load_module, module_names, select
 from harness.cli.console import out, print_json
@@ -49,13 +51,17 @@ def all_families(as_json: bool) -> None:
             }
         )
         return
-    console = out()
-    for _, family in listed:
-        console.print(f"[bold]{family.name:<20}[/] {len(family.tasks):>4} tasks  {family.about}", soft_wrap=True)
+    console, table = out(), Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    rows = [(family.name, len(family.tasks), family.about) for _, family in listed]
     for module, names in lazy.items():
         if names:
-            about = (load_module(module).__doc__ or "").split("\n")[0]
-            console.print(f"[bold]{names[0]:<20}[/] {sum('/' in name for name in names):>4} tasks  {about}", soft_wrap=True)
+            rows.append((names[0], sum("/" in name for name in names), (load_module(module).__doc__ or "").split("\n")[0]))
+    for name, count, about in sorted(rows):
+        table.add_row(Text(name), f"{count} task{'s' if count > 1 else ''}", Text(about))
+    console.print(table)
     console.print("\n`assay tasks NAME` lists a family; `assay show TASK` prints its prompts.", style="dim")
 
 
