@@ -42,11 +42,11 @@ def item_set(items: Sequence[Item]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]) -> Path:
+def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item], created: datetime | None = None) -> Path:
     """Makes the folder of a new run, whole or not at all: `root/runs/<run id>/` with manifest.json and items.parquet.
 
-    Adds "run" (id: UTC time and a random suffix), "created_at" (ISO, UTC), "items" (count), "item_set", "items_sha256" and "schema"
-    to the manifest. Raises AssayError for no items, an item that is planned twice or has no JSON form, or a folder that cannot be written.
+    Adds "run" (id: UTC time and a random suffix), "created_at" (ISO, UTC; `created` for what was run elsewhere, before), "items"
+    (count), "item_set", "items_sha256" and "schema" to the manifest. Raises AssayError for no items, an item that is planned twice or has no JSON form, or a folder that cannot be written.
     """
     if not items:
         raise AssayError("a run needs at least one item", do="check the task's split and --limit")
@@ -57,7 +57,7 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
     now = datetime.now(UTC)
     facts = {
         **manifest,
-        "created_at": now.isoformat(timespec="microseconds"),
+        "created_at": (created or now).astimezone(UTC).isoformat(timespec="microseconds"),
         "items": len(items),
         "item_set": item_set(items),
         "items_sha256": hashlib.sha256(parquet).hexdigest(),

@@ -1,0 +1,354 @@
+"""lm-eval's results and samples become a run of ours: every score is computed again from its items, none is believed.
+
+Source of the format: lm_eval 0.4.13, loggers/evaluation_tracker.py: results_<date>.json and, with --log_samples,
+samples_<task>_<date>.jsonl beside it. A score without samples is kept as what others say (evidence "aggregate") and never ranked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AssayError, Invalid
+from harness.exchange.aggregations import DEFAULTS, Scorer, metric_of, scorer_of, statistics
+from harness.exchange.lm_eval_items import ALONE, Sampled, item_of, record_of
+from harness.exchange.selection import selection_of
+from harness.plan import Plan
+from harness.provenance import Surroundings
+from harness.record import Item, Record
+from harness.score import Scored, score_run
+from harness.source import Access
+from harness.store import Run, create_bundle, index, list_runs, open_writer, read_run, stats_of
+from harness.store.files import read_json
+
+TOLERANCE = 1e-9
+FACTS = ("alias", "name", "samples", "sample_len", "sample_count", " ", "")
+"""Keys of a task's results that are no scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One task as a results file tells it, with the scorers of the metrics that its samples give again."""
+
+    name: str
+    config: Mapping[str, Any]
+    stated: Mapping[str, float]
+    """Scores by metric name as we write it: `acc`, or `exact_match,strict-match` where there is a filter."""
+    scorers: tuple[Scorer, ...]
+    samples: tuple[Sampled, ...]
+    facts: Mapping[str, Any]
+
+
+def full_name(task: str) -> str:
+    """The name that an imported score carries everywhere."""
+    return f"lm_eval/{task}@imported"
+
+
+def import_lm_eval(path: Path, place: Surroundings) -> tuple[tuple[Path, bool], ...]:
+    """Every results file of a folder (or the one that is named) as a run of the store, with whether it is new.
+
+    Raises AssayError for files that are not lm-eval's; Invalid where a score is not what its samples give.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob("results_*.json"))
+    if not files:
+        raise AssayError("there is no results_*.json", where=str(path), do="name the folder that lm-eval wrote with --output_path")
+    known = known_imports(place.results)
+    found = []
+    for file in files:
+        mark = hashlib.sha256(file.read_bytes()).hexdigest()
+        found.append((known[mark], False) if mark in known else (import_file(file, mark, place), True))
+    return tuple(found)
+
+
+def known_imports(root: Path) -> dict[str, Path]:
+    """Bundles by the SHA-256 of the file that they came from."""
+    found = {}
+    for info in list_runs(root):
+        if info.status == "complete" and isinstance(told := read_run(info.path).manifest.get("imported"), Mapping):
+            found[str(told.get("sha256"))] = info.path
+    return found
+
+
+def import_file(file: Path, mark: str, place: Surroundings) -> Path:
+    document = read_json(file)
+    if not isinstance(document.get("results"), dict) or not isinstance(document.get("config"), dict):
+        raise AssayError("is not a results file of lm-eval (no results, no config)", where=str(file))
+    groups = document.get("group_subtasks") or {}
+    names = [name for name in document["results"] if not (groups.get(name) or name in (document.get("groups") or {}))]
+    tasks = [read_task(name, document, file) for name in names]
+    items, records = contents(tasks)
+    manifest = manifest_of(document, tasks, file, mark)
+    place.results.mkdir(parents=True, exist_ok=True)
+    bundle = create_bundle(place.results, manifest, items, created=moment(document))
+    with open_writer(bundle) as writer:
+        writer.append(records)
+        results = results_of(read_run(bundle), place.access())
+        verify(results, tasks, document, file)
+        seconds = float(document.get("total_evaluation_time_seconds") or 0)
+        writer.finish({"results": results, "engine": {}, "tokens": {}, "seconds": {"engine": seconds}, "statuses": {"scored": len(items)}})
+    index(place.results, [bundle])
+    return bundle
+
+
+def moment(document: Mapping[str, Any]) -> datetime | None:
+    """When the run was made, where the file says."""
+    date = document.get("date")
+    return datetime.fromtimestamp(date, UTC) if isinstance(date, int | float) and math.isfinite(date) else None
+
+
+def read_task(name: str, document: Mapping[str, Any], file: Path) -> Told:
+    config = (document.get("configs") or {}).get(name) or {}
+    stated = stated_of(document["results"][name])
+    date = file.stem.removeprefix("results_")
+    samples = read_samples(file.with_name(f"samples_{name}_{date}.jsonl"), name)
+    counts = (document.get("n-samples") or {}).get(name) or {}
+    docs = len({sample.doc_id for sample in samples})
+    if samples and isinstance(counts.get("effective"), int) and counts["effective"] != docs:
+        what = f"the samples hold {docs} items of {name}, the results say {counts['effective']}"
+        raise AssayError(what, where=str(file), do="import the files of one run, whole")
+    scorers = [scorer for metric in stated if (scorer := find_scorer(metric, stated[metric], name, config, document, samples))]
+    return Told(name, config, stated, tuple(scorers), samples, facts_of(name, config, document, samples, scorers, docs))
+
+
+def stated_of(results: Mapping[str, Any]) -> dict[str, float]:
+    """Scores by metric; standard errors and names left out. lm-eval writes `metric,filter`, and filter `none` for none."""
+    return {
+        key.removesuffix(",none"): float(value)
+        for key, value in results.items()
+        if key not in FACTS and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def read_samples(path: Path, task: str) -> tuple[Sampled, ...]:
+    """All rows of a samples file; none where there is no file. Raises AssayError for a line that is no sample."""
+    if not path.is_file():
+        return ()
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):  # U+2028 ends no line
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), number, row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AssayError(f"not a sample of lm-eval: {error!r:.80}", where=f"{path}:{number}") from None
+    if len({(sample.doc_id, sample.filter) for sample in found}) < len(found):
+        raise AssayError(f"an item of {task} stands twice", where=str(path), do="import the files of one run")
+    return tuple(found)
+
+
+def find_scorer(
+    metric: str, stated: float, task: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled]
+) -> Scorer | None:
+    """The scorer that gives the stated score from the samples; None where the samples cannot give it."""
+    base, _, chosen = metric.partition(",")
+    rows = [sample for sample in samples if sample.filter == (chosen or "none")]
+    if not rows or any(base not in sample.row for sample in rows):
+        return None
+    listed = {entry.get("metric"): entry for entry in config.get("metric_list") or () if isinstance(entry, Mapping)}
+    named = listed.get(base, {}).get("aggregation", DEFAULTS.get(base))
+    higher = ((document.get("higher_is_better") or {}).get(task) or {}).get(base, True)
+    values = [sample.row[base] for sample in rows]
+    classes = max((len(sample.row.get("arguments") or ()) for sample in rows), default=0)
+    better = "lower" if higher is False else "higher"
+    scorer = scorer_of(metric, str(named), better, values, classes)
+    if scorer is not None:
+        return scorer
+    guess = scorer_of(metric, "mean", better, values, classes)  # the aggregation is code; a plain mean is taken where it fits
+    if guess is None:
+        return None
+    mean = math.fsum(map(float, values)) / len(values)
+    return guess if abs(mean - stated) <= TOLERANCE * max(1.0, abs(stated)) else None
+
+
+def facts_of(
+    name: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled], scorers: Sequence[Scorer], docs: int
+) -> dict[str, Any]:
+    """The task's entry in the manifest, in the form of a run of our own."""
+    original = ((document.get("n-samples") or {}).get(name) or {}).get("original")
+    limited = (document["config"].get("limit") or 0) > 0 or (isinstance(original, int) and docs < original)
+    version = (document.get("versions") or {}).get(name)
+    shots = (document.get("n-shot") or {}).get(name)
+    data = sorted(json.dumps([sample.doc_id, sample.row.get("doc"), sample.row.get("target")], sort_keys=True) for sample in samples)
+    asked = sorted(json.dumps([sample.doc_id, sample.filter, sample.row.get("arguments")], sort_keys=True) for sample in samples)
+    marks = [hashlib.sha256("\n".join(each).encode()).hexdigest()[:24] for each in (data, asked)]
+    metrics = [f"{metric.name} {metric.signature}".strip() for metric in map(metric_of, scorers)]
+    head = json.dumps([name, version, shots, marks, metrics])
+    return {
+        "name": full_name(name),
+        "version": version,
+        "split": str(config.get("test_split") or config.get("validation_split") or ""),
+        "origin": f"{config.get('dataset_path', '')}{'/' + str(config['dataset_name']) if config.get('dataset_name') else ''}",
+        "data": marks[0],
+        "shots": shots if isinstance(shots, int) else 0,
+        "shots_order": "",
+        "ask": f"{ask_of(samples)} {json.dumps(config.get('generation_kwargs') or {}, sort_keys=True)}",
+        "metrics": metrics,
+        "items": docs,
+        "evidence": "aggregate" if not samples else "limited" if limited else "complete",
+        "purpose": "release",
+        "labelled": True,
+        "boundary_moved": 0,
+        "shots_dropped": 0,
+        "fingerprint": hashlib.sha256(head.encode()).hexdigest()[:24],
+    }
+
+
+def ask_of(samples: Sequence[Sampled]) -> str:
+    return samples[0].ask if samples else "choose"
+
+
+def contents(tasks: Sequence[Told]) -> tuple[list[Item], list[Record]]:
+    """Items and records of all tasks; where no task has samples, one item that says so (a run needs one, and it is no zero)."""
+    items, records = [], []
+    for task in tasks:
+        by_doc: dict[Any, list[Sampled]] = {}
+        for sample in task.samples:
+            by_doc.setdefault(sample.doc_id, []).append(sample)
+        for rows in by_doc.values():
+            item = item_of(full_name(task.name), rows)
+            stats = {}
+            for scorer in task.scorers:
+                base, _, chosen = scorer.name.partition(",")
+                value = next((row.row[base] for row in rows if row.filter == (chosen or "none")), None)
+                if value is not None:
+                    stats[scorer.name] = statistics(scorer, value, f"{item.task} {item.id}")
+            items.append(item)
+            records.append(record_of(item, rows, stats, task.scorers[0] if task.scorers else None))
+    if not items and tasks:
+        name = full_name(tasks[0].name)
+        items, records = [Item(name, ALONE, ALONE, ALONE, "")], [Record(name, ALONE, "error", error="imported without samples")]
+    return items, records
+
+
+def manifest_of(document: Mapping[str, Any], tasks: Sequence[Told], file: Path, mark: str) -> dict[str, Any]:
+    config = document["config"]
+    arguments = config.get("model_args")
+    name = str(document.get("model_name") or config.get("model") or "unknown")
+    identity = [document.get("model_source"), name, config.get("model_sha"), config.get("model_revision"), config.get("model_dtype"), arguments]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+    evidence = [task.facts["evidence"] for task in tasks]
+    engine = f"lm-eval {config.get('model', '')}".strip()
+    plan = Plan(model=name, tasks=tuple(full_name(task.name) for task in tasks), seed=int(config.get("random_seed") or 0), engine=engine)
+    return {
+        "plan": {**plan.as_json(), "dtype": str(config.get("model_dtype") or ""), "chat": document.get("chat_template") is not None},
+        "plan_digest": plan.digest,
+        "model": {
+            "name": name,
+            "path": name,
+            "digest": f"imported-{digest[:40]}",
+            "revision": str(config.get("model_revision") or ""),
+            "adapter": str(arguments.get("peft", "")) if isinstance(arguments, Mapping) else "",
+            "parameters": config.get("model_num_parameters"),
+            "positions": document.get("max_length"),
+            "tokenizer": "",
+        },
+        "engine": {"name": engine, "reason": "imported"},
+        "tasks": [task.facts for task in tasks],
+        "purpose": "release",
+        "evidence": next((word for word in ("aggregate", "limited") if word in evidence), "complete"),
+        "shard": "",
+        "seed": int(config.get("random_seed") or 0),
+        "chat": document.get("chat_template") is not None,
+        "versions": {"lm_eval": str(document.get("lm_eval_version")), "transformers": str(document.get("transformers_version"))},
+        "machine": {},
+        "imported": {
+            "from": "lm-eval",
+            "version": str(document.get("lm_eval_version")),
+            "file": file.name,
+            "sha256": mark,
+            "tasks": [
+                {"name": full_name(task.name), "ask": ask_of(task.samples), "scorers": [each.as_json() for each in task.scorers]}
+                for task in tasks
+            ],
+            "totals": totals_of(document, tasks),
+            "document": json.dumps(document),
+        },
+    }
+
+
+def totals_of(document: Mapping[str, Any], tasks: Sequence[Told]) -> list[dict[str, Any]]:
+    """lm-eval's groups as totals: the mean over members by size, or plain where only that gives what is stated."""
+    members = {task.name: task for task in tasks}
+    subtasks: Mapping[str, Any] = document.get("group_subtasks") or {}
+    found = []
+    for group, results in (document.get("groups") or {}).items():
+        leaves = [members[name] for name in leaves_of(group, subtasks) if name in members]
+        for position, (metric, value) in enumerate(stated_of(results).items()):
+            if not leaves or any(metric not in {scorer.name for scorer in leaf.scorers} for leaf in leaves):
+                continue
+            sizes = [leaf.facts["items"] for leaf in leaves]
+            scores = [leaf.stated[metric] for leaf in leaves]
+            by_size = math.fsum(size * score for size, score in zip(sizes, scores, strict=True)) / sum(sizes)
+            whole = abs(by_size - value) <= abs(math.fsum(scores) / len(scores) - value)
+            terms = [[leaf.facts["name"], metric, 1.0 if whole else 1.0 / len(leaves)] for leaf in leaves]
+            name = full_name(group if position == 0 else f"{group}:{metric}")
+            found.append({"name": name, "group": group, "metric": metric, "terms": terms, "by_size": whole})
+    return found
+
+
+def leaves_of(group: str, subtasks: Mapping[str, Any], seen: frozenset[str] = frozenset()) -> list[str]:
+    if group in seen or not subtasks.get(group):
+        return [group]
+    found = [leaf for name in subtasks[group] for leaf in leaves_of(str(name), subtasks, seen | {group})]
+    return list(dict.fromkeys(found))
+
+
+def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
+    """What an imported run's items give, then what was only stated (evidence "aggregate")."""
+    selection = selection_of(run, access)
+    facts = {task["name"]: task for task in run.manifest["tasks"]}
+    items: dict[str, list[Item]] = {}
+    for item in run.items():
+        items.setdefault(item.task, []).append(item)
+    scored = [Scored(task, facts[task.full_name], items.get(task.full_name, [])) for task in selection.tasks]
+    found = score_run(scored, selection.totals, stats_of(run.path), run.manifest["engine"]["name"])
+    given = {(result["task"], result["metric"]) for result in found}
+    totals = {(each["group"], each["metric"]) for each in run.manifest["imported"]["totals"]}
+    document = json.loads(run.manifest["imported"]["document"])
+    for name, results in document["results"].items():
+        for metric, value in stated_of(results).items():
+            if (full_name(name), metric) not in given and (name, metric) not in totals:
+                found.append(aggregate(name, metric, value, document))
+    return found
+
+
+def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any]) -> dict[str, Any]:
+    """A score that nothing here can check."""
+    higher = ((document.get("higher_is_better") or {}).get(name) or {}).get(metric.split(",")[0], True)
+    counts = (document.get("n-samples") or {}).get(name) or {}
+    return {
+        "task": full_name(name),
+        "metric": metric,
+        "value": value,
+        "low": None,
+        "high": None,
+        "n": counts.get("effective") if isinstance(counts.get("effective"), int) else None,
+        "shots": (document.get("n-shot") or {}).get(name),
+        "signature": f"{full_name(name)}|stated by lm-eval {document.get('lm_eval_version')}, not computed from items",
+        "main": False,
+        "better": "lower" if higher is False else "higher",
+        "method": "stated",
+        "evidence": "aggregate",
+        "purpose": "release",
+    }
+
+
+def verify(results: Sequence[Mapping[str, Any]], tasks: Sequence[Told], document: Mapping[str, Any], file: Path) -> None:
+    """Raises Invalid where a score that the items give is not the one that the file states."""
+    stated = {(full_name(task.name), metric): value for task in tasks for metric, value in task.stated.items()}
+    groups = document.get("groups") or {}
+    for each in totals_of(document, tasks):
+        stated[each["name"], "total"] = stated_of(groups[each["group"]])[each["metric"]]
+    for result in results:
+        said, value = stated.get((result["task"], result["metric"])), result["value"]
+        if result["evidence"] != "aggregate" and said is not None and abs(said - value) > TOLERANCE * max(1.0, abs(said)):
+            what = f"{result['metric']} of {result['task']} is stated as {said}, its samples give {value}"
+            raise Invalid(what, where=str(file), do="find out which file was changed; neither is imported")
+

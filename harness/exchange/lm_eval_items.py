@@ -1,0 +1,125 @@
+"""One item of lm-eval as an item and a record of ours, with all that its sample held, so that it can be written again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.exchange.aggregations import PAIR, Scorer
+from harness.metric import Stats
+from harness.record import Item, Record, Status
+
+ALONE = "aggregate"
+"""The item of a run of which only aggregates were imported."""
+ASKED = ("doc", "target", "doc_hash", "target_hash")
+"""Fields of a sample that are the item's; all others are the model's."""
+INVALID = "[invalid]"
+"""What lm-eval's filters give where no answer could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One line of a samples file: an item under one filter."""
+
+    doc_id: Any
+    filter: str
+    line: int
+    row: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> list[Mapping[str, Any]]:
+        found = self.row.get("arguments")
+        return [each for each in found.values() if isinstance(each, Mapping)] if isinstance(found, Mapping) else []
+
+    @property
+    def ask(self) -> str:
+        """choose, generate or perplexity, by what was asked for."""
+        second = self.arguments[0].get("arg_1") if self.arguments else None
+        return "choose" if isinstance(second, str) else "generate" if isinstance(second, Mapping) else "perplexity"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The continuations; where the contexts differ (one continuation, several beginnings), both."""
+        if self.ask != "choose":
+            return ()
+        same = len({str(each.get("arg_0")) for each in self.arguments}) == 1
+        return tuple(str(each["arg_1"]) if same else f"{each.get('arg_0')}{each['arg_1']}" for each in self.arguments)
+
+
+def gold_of(sample: Sampled) -> int | None:
+    """The index of the right choice, where the target is one."""
+    target = str(sample.row.get("target", "")).strip()
+    if target.isdigit() and len(sample.choices) > 1 and int(target) < len(sample.choices):
+        return int(target)
+    matches = [number for number, choice in enumerate(sample.choices) if choice.strip() == target]
+    return matches[0] if len(sample.choices) > 1 and len(matches) == 1 else None
+
+
+def item_of(task: str, rows: Sequence[Sampled]) -> Item:
+    first = rows[0]
+    gold = gold_of(first)
+    name = str(first.doc_id)
+    asked = {field: first.row[field] for field in ASKED if field in first.row}
+    return Item(
+        task=task,
+        id=name,
+        group=name,
+        cluster=name,
+        prompt=str(first.arguments[0].get("arg_0", "")) if first.arguments else "",
+        choices=first.choices,
+        gold=first.choices[gold] if gold is not None else str(first.row.get("target", "")),
+        doc={"lm_eval": asked, "doc_id": first.doc_id, **({} if gold is None else {"gold": gold})},
+    )
+
+
+def record_of(item: Item, rows: Sequence[Sampled], stats: Mapping[str, Stats], main: Scorer | None) -> Record:
+    """The answers under all filters; right or wrong by the main metric."""
+    kept = [{"line": row.line, **{name: value for name, value in row.row.items() if name not in (*ASKED, "doc_id")}} for row in rows]
+    status: Status = "unparsed" if main is not None and INVALID in answers(chosen(rows, main)) else "scored"
+    return Record(item.task, item.id, status, {**said(rows[0]), "lm_eval": kept}, dict(stats), correct(rows, main))
+
+
+def chosen(rows: Sequence[Sampled], scorer: Scorer) -> Sampled:
+    wanted = scorer.name.partition(",")[2] or "none"
+    return next((row for row in rows if row.filter == wanted), rows[0])
+
+
+def answers(sample: Sampled) -> list[Any]:
+    found = sample.row.get("filtered_resps")
+    return found if isinstance(found, list) else [found]
+
+
+def correct(rows: Sequence[Sampled], main: Scorer | None) -> float | None:
+    if main is None:
+        return None
+    value = chosen(rows, main).row.get(main.name.partition(",")[0])
+    if main.aggregation in PAIR and isinstance(value, list):
+        return float(value[0] == value[1])
+    return float(value) if main.shares and isinstance(value, int | float) else None
+
+
+def said(sample: Sampled) -> dict[str, Any]:
+    """What came back, for people: the choice with the highest log-likelihood, the text, or the log-likelihood."""
+    replies = sample.row.get("resps")
+    first = replies[0] if isinstance(replies, list) and replies else None
+    while isinstance(first, list) and len(first) == 1:
+        first = first[0]
+    if sample.ask == "choose" and isinstance(replies, list):
+        sums = [value for reply in replies if (value := number(reply)) is not None]
+        if sums and len(sums) == len(sample.choices):
+            return {"pick": sums.index(max(sums)), "loglikelihoods": sums}
+    if sample.ask == "generate":
+        return {"text": first if isinstance(first, str) else str(first)}
+    value = number(first)
+    return {"text": str(first)} if value is None else {"logprob": value}
+
+
+def number(reply: Any) -> float | None:
+    """The log-likelihood in a reply, however deep lm-eval nested it; it writes numbers as text."""
+    while isinstance(reply, list) and reply:
+        reply = reply[0]
+    try:
+        return float(reply)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,60 @@
+"""The tasks of a stored run: found by name, or, for an imported run, made from what its manifest says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import Selection, select
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.exchange.aggregations import Scorer, metric_of
+from harness.source import Access, Rows
+from harness.store import Run
+from harness.task import Ask, Choose, Generate, Perplexity, Task, Term, Total
+
+ASKS: Mapping[str, Ask] = {"choose": Choose(), "generate": Generate(max_tokens=0), "perplexity": Perplexity()}
+"""What an imported task did, as far as others tell: decoding itself is in its fingerprint."""
+
+
+class Elsewhere:
+    """The rows of an imported task: they are where it was run."""
+
+    def splits(self, access: Access) -> tuple[str, ...]:
+        return ()
+
+    def load(self, split: str, access: Access) -> Rows:
+        raise AssayError("the rows of an imported task are not here", do="score the model again with a task of assay's")
+
+    def at(self, home: Path) -> Elsewhere:
+        return self
+
+
+def unread(row: Any) -> Doc:
+    raise AssayError("an imported task reads no rows", do="score the model again with a task of assay's")
+
+
+def is_imported(manifest: Mapping[str, Any]) -> bool:
+    """Whether a run came from another harness's files."""
+    return isinstance(manifest.get("imported"), Mapping)
+
+
+def selection_of(run: Run, access: Access) -> Selection:
+    """The tasks and totals of a run. Raises AssayError where a task is not installed any more."""
+    if not is_imported(run.manifest):
+        return select(tuple(run.manifest["plan"]["tasks"]), access)
+    told = run.manifest["imported"]
+    tasks = tuple(task_of(each) for each in told["tasks"] if each["scorers"])
+    totals = tuple(
+        Total(each["name"], tuple(Term(task, metric, weight) for task, metric, weight in each["terms"]), each["by_size"])
+        for each in told["totals"]
+    )
+    return Selection(tasks, totals)
+
+
+def task_of(told: Mapping[str, Any]) -> Task:
+    """A task that can be scored again, but not run."""
+    name, _, protocol = str(told["name"]).rpartition("@")
+    metrics = tuple(metric_of(Scorer(**each)) for each in told["scorers"])
+    return Task(name, Elsewhere(), unread, ASKS[told["ask"]], metrics, protocol=protocol)
