@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from harness.catalog import select
 from harness.errors import AssayError, Incomplete, NotComparable
+from harness.exchange.selection import selection_of
 from harness.metric import Array, Metric, Pooled
+from harness.noise import Noise, floors, sentence
 from harness.score import codes
 from harness.source import Access
 from harness.stats.correction import holm
 from harness.stats.difference import Difference, paired_difference, total_difference, unit_of, units_of
 from harness.stats.interval import Part, total_weights
 from harness.store import Run, StatTable
+from harness.store.bundle import SUMMARY
+from harness.store.read import sound
 from harness.task import Term, Total
 
 FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
@@ -46,6 +49,8 @@ class Side:
     statuses: Mapping[Key, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     """Engine, dtype, seed, chat: they may differ, but a reader must know."""
+    noise: Noise = field(default_factory=dict)
+    """What repeating the run moved, by kind of repetition; empty where it was not repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,13 @@ class Row:
     lost: tuple[str, ...] = ()
     causes: Mapping[str, int] = field(default_factory=dict)
     """Lost items by what became of them: wrong, unparsed, truncated."""
+    floor: float | None = None
+    """The noise floor in points (or the metric's own unit): what a repetition of one of the runs moved; None: not measured."""
+
+    @property
+    def within_floor(self) -> bool:
+        """Whether a difference was seen that is no larger than what a repetition of the same checkpoint moves."""
+        return self.floor is not None and 0 < abs(self.points * self.difference.delta) <= self.floor * (1 + 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ def side_of(run: Run, access: Access) -> Side:
         raise Incomplete(f"{len(failed)} items have errors, the first: {' '.join(failed[0])}", where=run.id, do="run it again")
     manifest = run.manifest
     facts = {task["name"]: task for task in manifest["tasks"]}
-    selection = select(tuple(manifest["plan"]["tasks"]), access)
+    selection = selection_of(run, access)
     metrics = {}
     for task in selection.tasks:
         now = [f"{metric.name} {metric.signature}".strip() for metric in task.metrics]
@@ -127,7 +139,18 @@ def side_of(run: Run, access: Access) -> Side:
         totals=selection.totals,
         statuses=statuses,
         settings=settings,
+        noise=noise_of(run),
     )
+
+
+def noise_of(run: Run) -> Noise:
+    """What repeating the run moved. Raises AssayError for a stranger's summary that does not hold what ours do."""
+    noise = run.summary().get("noise", {})
+    with sound(run.path / SUMMARY):
+        floors(noise)
+        for kind, facts in noise.items():
+            sentence(kind, facts)
+    return noise  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +216,10 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         )
         for key in keys
     ]
+    noise = floor_of(baseline, candidate)
+    rows = [replace(row, floor=noise.get((row.task, row.metric))) for row in corrected(rows)]
     totals = [total for total in baseline.totals if all((term.task, term.metric) in parts for term in total.terms)]
-    rows = corrected(rows) + [total_row(total, parts, alpha, seed) for total in totals]
+    rows += [replace(total_row(total, parts, alpha, seed), floor=total_floor(total, parts, rows)) for total in totals]
     left_out = tuple(name for name in every if name not in chosen)
     return Comparison(
         baseline=baseline,
@@ -203,7 +228,7 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         purpose="smoke" if "smoke" in (baseline.purpose, candidate.purpose) else "release",
         evidence=weaker(baseline.evidence, candidate.evidence),
         left_out=left_out,
-        notes=notes(baseline, candidate, [name for name in chosen if name not in mains]),
+        notes=notes(baseline, candidate, [name for name in chosen if name not in mains]) + noise_notes(baseline, candidate, rows),
         alpha=alpha,
     )
 
@@ -222,6 +247,40 @@ def notes(baseline: Side, candidate: Side, unlabelled: Sequence[str]) -> tuple[s
             found.append(f"{name} is {value} in the baseline and {other} in the candidate: its effect is part of every difference")
     if baseline.digest == candidate.digest:
         found.append("both runs are of the same weights: every difference is noise of the engine")
+    return tuple(found)
+
+
+def floor_of(baseline: Side, candidate: Side) -> dict[Key, float]:
+    """The noise floor of every (task, metric) that either run measured, the larger where both did."""
+    one, two = floors(baseline.noise), floors(candidate.noise)
+    return {key: max(one.get(key, 0.0), two.get(key, 0.0)) for key in one | two}
+
+
+def total_floor(total: Total, parts: Mapping[Key, Paired], rows: Sequence[Row]) -> float | None:
+    """The most that the floors of its tasks can move a total, in points; None where one was not measured."""
+    found = {(row.task, row.metric): row for row in rows}
+    weights = total_weights(total, {term: len(parts[term.task, term.metric][1].stats) for term in total.terms})
+    whole = 0.0
+    for term in total.terms:
+        row = found[term.task, term.metric]
+        if row.floor is None:
+            return None
+        whole += abs(weights[term]) * row.unit / total.scale * row.floor / row.points
+    return 100 * whole
+
+
+def noise_notes(baseline: Side, candidate: Side, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the noise floor is, or that nobody measured it, and every main difference that does not rise above it."""
+    found = []
+    for name, side in (("baseline", baseline), ("candidate", candidate)):
+        found += [f"noise floor: the {name}, {sentence(kind, noise)}" for kind, noise in side.noise.items()]
+    if not found:
+        return ("noise floor: not measured; with `assay run --repeat-check` each difference stands beside it",)
+    below = [row for row in rows if row.main and row.within_floor]
+    found += [
+        f"{row.task}: the difference of {row.points * row.difference.delta:+.2f} does not rise above the noise floor of {row.floor:.2f}"
+        for row in below
+    ]
     return tuple(found)
 
 

@@ -202,4 +202,4 @@ def differences(course: Course, size: int, writer: Writer) -> Array:
 def plan_like(baseline: Run, model: str, **changed: Any) -> Plan:
     """The baseline's plan for another model."""
     stored = Plan.from_json(baseline.manifest["plan"])
-    return replace(stored, model=model, adapter="", revision="", **changed)
+    return replace(stored, model=model, adapter="", revision="", repeat_check=False, repeat_engine="", **changed)

@@ -74,6 +74,8 @@ class Decision:
     """Points by which the best of `tried` equal runs is expected to look too good."""
     attempt: int
     notes: tuple[str, ...]
+    floor: float | None = None
+    """The most that the tasks' noise floors together can move the aggregate; None where one was not measured."""
     scope: str = SCOPE
 
     def exit_code(self, policy: Policy) -> int:
@@ -117,7 +119,13 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
         inflation=0.0 if whole is None else 100 * float(whole.se) * expected_maximum(tried) / 2**0.5,
         attempt=attempt,
         notes=comparison.notes,
+        floor=whole_floor(gated),
     )
+
+
+def whole_floor(gated: Sequence[Gated]) -> float | None:
+    found = [None if each.row.floor is None else each.weight * each.row.floor for each in gated if each.weight > 0]
+    return None if not found or None in found else sum(value for value in found if value is not None)
 
 
 def require(comparison: Comparison, policy: Policy) -> None:

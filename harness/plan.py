@@ -34,6 +34,10 @@ class Plan:
     allow_partial: bool = False
     shard: str = ""
     """`2/4`: only the second quarter of each task's items; parts of a run, merged later."""
+    repeat_check: bool = False
+    """Ask every item twice, the second time in other batches, to know the engine's noise."""
+    repeat_engine: str = ""
+    """Another engine that asks every item again."""
     engine: str = "auto"
     dtype: str = "auto"
     device: str = "auto"
@@ -49,7 +53,8 @@ class Plan:
             raise AssayError(f"--limit {self.limit} leaves nothing to score", do="give 1 or more, or leave it out")
         if self.shots is not None and self.shots < 0:
             raise AssayError(f"--shots {self.shots} is negative", do="give 0 or more")
-
+        if self.shard and (self.repeat_check or self.repeat_engine):
+            raise AssayError("a shard has no noise floor of its own", where="--repeat-check", do="leave out --shard, or --repeat-check")
         self.part()
 
     def part(self) -> tuple[int, int]:

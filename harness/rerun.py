@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from harness.engines.opening import open_engine
 from harness.errors import AssayError
+from harness.noise import differences, said
 from harness.plan import Plan
 from harness.provenance import Surroundings
 from harness.record import Record
@@ -41,7 +40,7 @@ def rerun(
     """
     run = read_run(bundle)
     plan = Plan.from_json(run.manifest["plan"])
-    plan = replace(plan, engine=engine or run.manifest["engine"]["name"])
+    plan = replace(plan, engine=engine or run.manifest["engine"]["name"], repeat_check=False, repeat_engine="")
     again = evaluate(plan, place, watch, opener)
     found = read_run(again)
     if found.manifest["model"]["digest"] != run.manifest["model"]["digest"]:
@@ -56,16 +55,5 @@ def reproduction(first: Path, second: Path, before: tuple[Record, ...], after: t
     if old.keys() != new.keys():
         raise AssayError(f"{len(old.keys() ^ new.keys())} items are in one run only", where=str(second), do="the data have changed")
     changed = tuple(key for key in old if said(old[key].output) != said(new[key].output))
-    drift = max((difference(old[key].output, new[key].output) for key in old), default=0.0)
+    drift = max((value for key in old for value in differences(old[key].output, new[key].output)), default=0.0)
     return Reproduction(first, second, len(old), changed, drift)
-
-
-def said(output: Mapping[str, Any]) -> Any:
-    """The prediction in an output: the pick, the text, or nothing where only numbers were measured."""
-    return output.get("pick", output.get("text"))
-
-
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Largest difference between the summed log-probabilities of the same choice."""
-    pairs = zip(one.get("logprobs") or (), other.get("logprobs") or (), strict=True)
-    return max((abs(sum(left) - sum(right)) for left, right in pairs), default=0.0)

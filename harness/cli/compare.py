@@ -11,9 +11,8 @@ from harness.cli.running import Json, Results, place_of
 from harness.compare import Comparison, compare, mismatches, side_of
 from harness.errors import NotComparable
 from harness.gating import find_baseline
-from harness.reports.tables import comparison_markdown, comparison_rows, table
+from harness.reports.tables import comparison_cells, comparison_markdown, table
 from harness.reports.values import comparison_json
-from harness.reports.words import comparison_head
 from harness.store import Run, find_run, read_run
 
 
@@ -47,7 +46,7 @@ def compare_command(
         console.print(comparison_markdown(found), markup=False, soft_wrap=True)
         return
     console.print(f"{two.model} ({two.run}) against {one.model} ({one.run}), in points", markup=False, soft_wrap=True)
-    console.print(table(comparison_head(), comparison_rows(found)))
+    console.print(table(*comparison_cells(found)))
     for line in (*found.notes, *(f"{name}: only one run has it" for name in found.left_out)):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     for item in flipped:

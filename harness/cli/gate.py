@@ -16,9 +16,9 @@ from harness.gating import Gate, baselines, find_baseline, gate_stored, set_base
 from harness.policy import Policy, read_policy
 from harness.provenance import Surroundings
 from harness.reports.pipelines import github, junit
-from harness.reports.tables import gate_markdown, table
+from harness.reports.tables import gate_cells, gate_markdown, table
 from harness.reports.values import gate_json
-from harness.reports.words import VERDICTS, aggregate_line, details, gate_head, gate_row, headline
+from harness.reports.words import VERDICTS, aggregate_line, details, headline
 from harness.store import read_run
 
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
@@ -104,7 +104,7 @@ def show(found: Gate) -> None:
     for reason in decision.reasons:
         console.print(f"  {reason}", markup=False, soft_wrap=True)
     console.print()
-    console.print(table(gate_head(), [gate_row(each, decision.alpha) for each in decision.tasks]))
+    console.print(table(*gate_cells(decision)))
     console.print()
     for line in details(decision, found.comparison):
         console.print(line, style="dim", markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from harness.compare import Comparison
 from harness.gate import Decision
-from harness.reports.words import aggregate_line, causes, headline, interval, sign, signed
+from harness.reports.words import aggregate_line, beside, causes, headline, interval, sign, signed
 
 
 def junit(decision: Decision, comparison: Comparison) -> str:
@@ -15,7 +15,7 @@ def junit(decision: Decision, comparison: Comparison) -> str:
     cases = [("verdict", {"regressed": "lost", "inconclusive": "?", "pass": "ok"}[decision.verdict], "; ".join(decision.reasons))]
     for each in decision.tasks:
         state = "ok" if each.advisory else sign(each, decision.alpha)
-        found = f"{signed(each.row.points * each.row.difference.delta)} ({interval(each.row)})"
+        found = f"{signed(each.row.points * each.row.difference.delta)} ({interval(each.row)}){beside(each.row)}"
         cases.append((each.row.task, state, f"{found} {causes(each.row)}".strip()))
     for name, state, text in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="assay.gate", name=clean(name))
@@ -41,7 +41,8 @@ def github(decision: Decision, comparison: Comparison) -> str:
     lines = [command(level, headline(decision, comparison), aggregate_line(decision))]
     for each in decision.tasks:
         if not each.advisory and sign(each, decision.alpha) == "lost":
-            text = f"{signed(each.row.points * each.row.difference.delta)} ({interval(each.row)}); lost items: {causes(each.row)}"
+            moved = f"{signed(each.row.points * each.row.difference.delta)} ({interval(each.row)}){beside(each.row)}"
+            text = f"{moved}; lost items: {causes(each.row)}"
             lines.append(command("error", f"{each.row.task} regressed", text))
     return "\n".join(lines) + "\n"
 

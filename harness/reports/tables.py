@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import Comparison
 from harness.gate import Decision
-from harness.reports.words import aggregate_line, comparison_head, comparison_row, details, gate_head, gate_row, headline
+from harness.reports.words import aggregate_line, comparison_head, comparison_row, details, gate_head, gate_row, has_floor, headline
 from harness.stats.rule import mde80
 
 if TYPE_CHECKING:
@@ -17,8 +17,19 @@ MARKER = "<!-- assay gate -->"
 """Lets a workflow find its own comment in a pull request and update it in place."""
 
 
-def comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    return [comparison_row(row, row.points * float(mde80(row.difference.se, comparison.alpha))) for row in comparison.rows]
+Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Head and rows of a table."""
+
+
+def comparison_cells(comparison: Comparison) -> Cells:
+    floors = has_floor(comparison.rows)
+    rows = [comparison_row(row, row.points * float(mde80(row.difference.se, comparison.alpha)), floors) for row in comparison.rows]
+    return comparison_head(floors), rows
+
+
+def gate_cells(decision: Decision) -> Cells:
+    floors = has_floor(each.row for each in decision.tasks)
+    return gate_head(floors), [gate_row(each, decision.alpha, floors) for each in decision.tasks]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -46,13 +57,13 @@ def comparison_markdown(comparison: Comparison) -> str:
     head = f"### {comparison.candidate.model} against {comparison.baseline.model}"
     notes = [f"- {note}" for note in comparison.notes]
     notes += [f"- {name}: only one run has it" for name in comparison.left_out]
-    return "\n".join([head, "", grid(comparison_head(), comparison_rows(comparison)), "", *notes]) + "\n"
+    return "\n".join([head, "", grid(*comparison_cells(comparison)), "", *notes]) + "\n"
 
 
 def gate_markdown(decision: Decision, comparison: Comparison) -> str:
     """The report for a pull request."""
     lines = [MARKER, f"### {headline(decision, comparison)}", "", aggregate_line(decision), ""]
     lines += [f"- {reason}" for reason in decision.reasons]
-    lines += ["", grid(gate_head(), [gate_row(each, decision.alpha) for each in decision.tasks]), ""]
+    lines += ["", grid(*gate_cells(decision)), ""]
     lines += [f"- {line}" for line in details(decision, comparison)]
     return "\n".join(lines) + "\n"

@@ -28,6 +28,7 @@ def side_json(side: Side) -> dict[str, Any]:
         "purpose": side.purpose,
         "evidence": side.evidence,
         **side.settings,
+        "noise": dict(side.noise),
     }
 
 
@@ -57,6 +58,8 @@ def row_json(row: Row, alpha: float) -> dict[str, Any]:
         "gained": list(row.gained),
         "lost": list(row.lost),
         "causes": dict(row.causes),
+        "floor": row.floor,
+        "within_floor": row.within_floor,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from harness.compare import Comparison, Row
 from harness.gate import Decision, Gated
@@ -32,11 +32,28 @@ def causes(row: Row) -> str:
     return ", ".join(f"{count} {cause}" for cause, count in sorted(row.causes.items(), key=lambda pair: -pair[1]))
 
 
-def comparison_head() -> tuple[str, ...]:
-    return ("task", "metric", "baseline", "candidate", "difference", "90 % interval", "p", "Holm p", "MDE80", "+/-", "n")
+def has_floor(rows: Iterable[Row]) -> bool:
+    """Whether a noise floor was measured for any row, and wants a column."""
+    return any(row.floor is not None for row in rows)
 
 
-def comparison_row(row: Row, mde: float) -> tuple[str, ...]:
+def floor(row: Row) -> str:
+    return "-" if row.floor is None else f"{row.floor:.2f}"
+
+
+def beside(row: Row) -> str:
+    """The noise floor behind a difference, as text that follows it."""
+    if row.floor is None:
+        return ""
+    return f"; noise floor {row.floor:.2f}" + (", not exceeded" if row.within_floor else "")
+
+
+def comparison_head(floors: bool) -> tuple[str, ...]:
+    head = ("task", "metric", "baseline", "candidate", "difference", "90 % interval")
+    return (*head, *(("floor",) if floors else ()), "p", "Holm p", "MDE80", "+/-", "n")
+
+
+def comparison_row(row: Row, mde: float, floors: bool) -> tuple[str, ...]:
     found = row.difference
     return (
         row.task,
@@ -45,6 +62,7 @@ def comparison_row(row: Row, mde: float) -> tuple[str, ...]:
         score(row.candidate),
         signed(row.points * found.delta),
         interval(row),
+        *((floor(row),) if floors else ()),
         p_value(found.p),
         p_value(row.p_holm),
         f"{mde:.2f}",
@@ -53,23 +71,25 @@ def comparison_row(row: Row, mde: float) -> tuple[str, ...]:
     )
 
 
-def gate_head() -> tuple[str, ...]:
-    return ("", "task", "difference", "90 % interval", "Holm p", "margin", "MDE80", "+/-", "n", "lost items")
+def gate_head(floors: bool) -> tuple[str, ...]:
+    head = ("", "task", "difference", "90 % interval", *(("floor",) if floors else ()))
+    return (*head, "Holm p", "margin", "MDE80", "+/-", "n", "lost items")
 
 
-def gate_row(each: Gated, alpha: float) -> tuple[str, ...]:
+def gate_row(each: Gated, alpha: float, floors: bool) -> tuple[str, ...]:
     found = each.row.difference
     return (
         sign(each, alpha),
         each.row.task + (" (critical)" if each.critical else " (advisory)" if each.advisory else ""),
         signed(each.row.points * found.delta),
         interval(each.row),
+        *((floor(each.row),) if floors else ()),
         "-" if each.advisory else p_value(each.p_holm),
         "-" if each.margin is None else f"{each.margin:g}",
         f"{each.mde:.2f}",
         f"+{found.wins} -{found.losses}",
         str(found.n),
-        "; ".join(filter(None, (causes(each.row), f"blind below {each.mde:.1f} pt" if each.blind else ""))),
+        "; ".join(filter(None, (causes(each.row), "within noise" * each.row.within_floor, f"blind below {each.mde:.1f} pt" * each.blind))),
     )
 
 
@@ -88,7 +108,9 @@ def aggregate_line(decision: Decision) -> str:
     if decision.delta is None or decision.low is None:
         return "No task has a bounded metric: there is no aggregate."
     limits = f"{signed(decision.low)} to {signed(decision.high)}"
-    return f"Aggregate {signed(decision.delta)} points ({limits}, two one-sided limits at {decision.alpha:g}), margin {decision.margin:g}."
+    noise = "" if decision.floor is None else f", noise floor {decision.floor:.2f}"
+    limits = f"{limits}, two one-sided limits at {decision.alpha:g}"
+    return f"Aggregate {signed(decision.delta)} points ({limits}), margin {decision.margin:g}{noise}."
 
 
 def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
