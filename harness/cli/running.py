@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from harness.cli.console import out, print_json, watching
 from harness.doctor import examine
@@ -157,6 +158,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "engine_facts": {**manifest["engine"], **summary["engine"]},
         "purpose": manifest["purpose"],
         "evidence": manifest["evidence"],
+        "left_out": manifest.get("left_out", []),
+        "unformed": manifest.get("unformed", []),
         "results": summary["results"],
         "tokens": summary["tokens"],
         "seconds": summary["seconds"],
@@ -210,8 +213,8 @@ def doctor_command(as_json: Json = False) -> None:
         console = out()
         signs = {"ok": "[green]ok    [/]", "warn": "[yellow]warn  [/]", "broken": "[red]broken[/]"}
         for finding in findings:
-            console.print(f"{signs[finding.level]} {finding.what}", soft_wrap=True)
+            console.print(f"{signs[finding.level]} {escape(finding.what)}", soft_wrap=True)
             if finding.remedy:
-                console.print(f"       → {finding.remedy}", soft_wrap=True)
+                console.print(f"       → {escape(finding.remedy)}", soft_wrap=True)
     if broken:
         raise AssayError(f"{len(broken)} of {len(findings)} checks found something broken", do="apply the remedies above")
