@@ -1,0 +1,57 @@
+"""assay's side: one evaluation as `assay run` makes it, with the engine's opening timed apart from everything else.
+
+python ours.py MODEL OUT.json TASK SHOTS LIMIT ENGINE PARTIAL
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from measure import Spent, measured, peak_bytes, write
+
+from harness import Plan
+from harness.engines import Engine, Settings
+from harness.engines.opening import open_engine
+from harness.model import ModelRef
+from harness.provenance import surroundings
+from harness.run import evaluate
+from harness.store import read_run
+
+
+def main() -> None:
+    model, out, task, shots, limit, engine, partial = sys.argv[1:]
+    opening, peak = [Spent()], [0]
+
+    def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:
+        with measured() as spent:
+            opened = open_engine(name, ref, settings)
+        opening[0] = spent
+        return opened
+
+    plan = Plan(model, (task,), shots=int(shots), limit=int(limit) or None, engine=engine, dtype="float32", allow_partial=partial == "1")
+    with tempfile.TemporaryDirectory() as folder:
+        with measured() as whole:
+            run = read_run(evaluate(plan, replace(surroundings(), results=Path(folder)), opener=opener))
+            peak[0] = peak_bytes()
+        summary, records = run.summary(), run.records()
+        write(
+            Path(out),
+            {
+                "side": f"assay {engine}",
+                "items": [[sum(values) for values in record.output["logprobs"]] for record in records],
+                "tokens": [[len(values) for values in record.output["logprobs"]] for record in records],
+                "accuracy": summary["results"][0]["value"],
+                **summary["tokens"],
+                "engine": summary["engine"],
+                "open": opening[0].as_json(),
+                "score": {"wall": round(whole.wall - opening[0].wall, 3), "cpu": round(whole.cpu - opening[0].cpu, 3)},
+                "peak": peak[0],
+            },
+        )
+
+
+if __name__ == "__main__":
+    main()
