@@ -15,9 +15,9 @@ from harness.metric import Codes, Metric
 from harness.prepare import PreparedTask
 from harness.record import Item
 from harness.source import Access
-from harness.stats.interval import Interval, Part, score_interval, total_interval
+from harness.stats.interval import Interval, Part, score_interval, total_interval, total_weights
 from harness.store import Run, StatTable
-from harness.task import Choose, Generate, Perplexity, Regress, Task, Total
+from harness.task import Choose, Generate, Perplexity, Regress, Task, Term, Total
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, 
             results.append(task_result(scored, metric, interval, engine, main=position == 0))
     for total in totals:
         if all((term.task, term.metric) in found for term in total.terms):
-            interval = total_interval(total, {term: found[term.task, term.metric] for term in total.terms})
+            parts = {term: found[term.task, term.metric] for term in total.terms}
             members = [scored for scored in tasks if any(term.task == scored.task.full_name for term in total.terms)]
-            results.append(total_result(total, interval, members, engine))
+            results.append(total_result(total, total_interval(total, parts), members, engine) | unit_of_total(total, parts))
     return results
 
 
@@ -83,11 +83,27 @@ def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine:
         "signature": signature(scored, metric, engine),
         "main": main,
         "better": metric.better,
+        "unit": unit_of(metric),
+        "bounds": [metric.low, metric.high],
         "method": interval.method,
         "evidence": facts["evidence"],
         "purpose": facts["purpose"],
         **baselines(scored.task, scored.items),
     }
+
+
+def unit_of(metric: Metric[Any]) -> float | None:
+    """The score that 100 points are: the best there is; None where there is no bound, or less is better."""
+    return float(metric.high) if metric.better == "higher" and metric.high is not None and metric.high > 0 else None
+
+
+def unit_of_total(total: Total, parts: Mapping[Term, Part]) -> dict[str, float | None]:
+    """The total of a model that is perfect everywhere; None where a term has no bound."""
+    weights = total_weights(total, {term: len(part.stats) for term, part in parts.items()})
+    best = [unit_of(part.metric) for part in parts.values()]
+    if any(each is None for each in best):
+        return {"unit": None}
+    return {"unit": round(math.fsum(weights[term] * (each or 0.0) for term, each in zip(parts, best, strict=True)), 9)}
 
 
 def total_result(total: Total, interval: Interval, members: Sequence[Scored], engine: str) -> dict[str, Any]:
@@ -155,5 +171,5 @@ def rescore(run: Run, access: Access) -> list[dict[str, Any]]:
     for item in run.items():
         items[item.task].append(item)
     facts = {task["name"]: task for task in run.manifest["tasks"]}
-    scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks]
+    scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks if task.full_name in facts]
     return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"])

@@ -177,6 +177,7 @@ def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing:
     wide = scores.pivot(index="model_digest", columns="column", values="shown").reindex(index=list(order), columns=list(columns))
     table["Coverage"] = wide.notna().sum(axis=1).to_numpy() / max(1, len(columns))
     table = costs(table, places, order).assign(Kind=heads.kind.to_numpy(), Family=heads.family.to_numpy())
+    table["Source"] = heads.source.to_numpy()
     table["Last run"] = heads.created_at.dt.strftime("%Y-%m-%d").to_numpy()
     table = frames.concat([table, wide.reset_index(drop=True)], axis=1)
     return table.sort_values(["#"], kind="stable", na_position="last").reset_index(drop=True)

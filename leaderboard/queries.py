@@ -17,7 +17,8 @@ from leaderboard.ranking import Array
 
 PAGE = 50
 MODEL = """
-    model, model_digest, json_extract_string(manifest, '$.model.adapter') AS adapter, json_extract_string(manifest, '$.model.path') AS path,
+    model, model_digest, coalesce(json_extract_string(manifest, '$.imported.from'), 'assay') AS source,
+    json_extract_string(manifest, '$.model.adapter') AS adapter, json_extract_string(manifest, '$.model.path') AS path,
     TRY_CAST(json_extract(manifest, '$.model.parameters') AS DOUBLE) AS parameters,
     TRY_CAST(json_extract(summary, '$.tokens.computed') AS DOUBLE) AS tokens,
     TRY_CAST(json_extract(summary, '$.seconds.engine') AS DOUBLE) AS seconds
@@ -51,8 +52,8 @@ def cells(root: Path) -> Any:
         SELECT l.model, l.model_digest, l.task, l.metric, l.value, l.low, l.high, l.n, l.shots, coalesce(l.fingerprint, '') AS fingerprint,
                l.engine, l.run_id, l.created_at, coalesce(json_extract_string(l.result, '$.better'), 'higher') AS better,
                TRY_CAST(json_extract(l.result, '$.chance') AS DOUBLE) AS chance,
-               TRY_CAST(json_extract(l.result, '$.unit') AS DOUBLE) AS unit,
-               f.adapter, f.parameters, f.tokens, f.seconds, f.items
+               CASE WHEN json_type(l.result, '$.unit') = 'NULL' THEN 0 ELSE TRY_CAST(json_extract(l.result, '$.unit') AS DOUBLE) END AS unit,
+               f.source, f.adapter, f.parameters, f.tokens, f.seconds, f.items
         FROM leaderboard l JOIN facts f USING (run_id)
         ORDER BY l.task, l.model, l.model_digest
         """,

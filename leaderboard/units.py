@@ -7,7 +7,7 @@ OPEN = ("log_likelihood", "weighted_log_probabilities", "perplexity", "bits_per_
 
 
 def unit_of(metric: str, better: str, stored: float | None = None) -> float | None:
-    """The best score that there is: as the result says, else by the metric's name; None where it has no bound."""
+    """The best score that there is: as the result says (0: none), else, for results that say nothing, by the metric's name."""
     if stored is not None and stored == stored:
         return stored or None
     if better == "lower" or metric.startswith(OPEN):

@@ -1,4 +1,4 @@
-"""assay store ls | index | check."""
+"""assay store ls | index | check | merge."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from harness.cli import exchanging
 from harness.cli.console import out, print_json
 from harness.cli.running import Json, Results, place_of, print_run
 from harness.errors import Invalid
+from harness.exchange.recomputing import recompute
 from harness.merging import merge
-from harness.score import rescore
 from harness.store import RunInfo, check, find_run, index, list_runs, read_run
 
 
 def register(app: typer.Typer) -> None:
-    store = typer.Typer(no_args_is_help=True, help="Look after stored runs: list, index, check.")
+    store = typer.Typer(no_args_is_help=True, help="Look after stored runs: list, index, check, import, export.")
     store.command("ls")(ls_command)
     store.command("index")(index_command)
     store.command("check")(check_command)
     store.command("merge")(merge_command)
+    exchanging.register(store)
     app.add_typer(store, name="store")
 
 
@@ -81,7 +83,7 @@ def check_command(results: Results = None, as_json: Json = False) -> None:
     [dim]assay store check[/dim]
     """
     place = place_of(results)
-    problems = check(place.results, lambda run: rescore(run, place.access(allow_partial=True)))
+    problems = check(place.results, lambda run: recompute(run, place.access(allow_partial=True)))
     if as_json:
         print_json({"problems": [{"where": str(problem.where), "what": problem.what} for problem in problems]})
     for problem in problems:

@@ -121,7 +121,9 @@ def metric_of(scorer: Scorer) -> Metric[Any]:
     signature = f"lm-eval:{scorer.aggregation}"
     if scorer.aggregation in PAIR:
         known = f1 if scorer.aggregation == "f1" else mcc(scorer.classes)
-        return Metric(scorer.name, unmeasured, known.combine, scorer.better, known.low, known.high, signature=f"{signature} {scorer.classes}")
+        return Metric(
+            scorer.name, unmeasured, known.combine, scorer.better, known.low, known.high, signature=f"{signature} {scorer.classes}"
+        )
     if scorer.aggregation in TEXT:
         text_metric = TEXT[scorer.aggregation]()
         bounds = (text_metric.low, text_metric.high)

@@ -185,6 +185,11 @@ def facts_of(
         "version": version,
         "split": str(config.get("test_split") or config.get("validation_split") or ""),
         "origin": f"{config.get('dataset_path', '')}{'/' + str(config['dataset_name']) if config.get('dataset_name') else ''}",
+        **(
+            {"dataset": {"id": str(config["dataset_path"]), "config": str(config.get("dataset_name") or "default")}}
+            if on_hub(config)
+            else {}
+        ),
         "data": marks[0],
         "shots": shots if isinstance(shots, int) else 0,
         "shots_order": "",
@@ -198,6 +203,12 @@ def facts_of(
         "shots_dropped": 0,
         "fingerprint": hashlib.sha256(head.encode()).hexdigest()[:24],
     }
+
+
+def on_hub(config: Mapping[str, Any]) -> bool:
+    """Whether the task's data are a data set of the hub, not files."""
+    path = config.get("dataset_path")
+    return isinstance(path, str) and path not in ("", "json", "csv", "parquet", "text") and not path.startswith((".", "/"))
 
 
 def ask_of(samples: Sequence[Sampled]) -> str:
@@ -231,7 +242,14 @@ def manifest_of(document: Mapping[str, Any], tasks: Sequence[Told], file: Path, 
     config = document["config"]
     arguments = config.get("model_args")
     name = str(document.get("model_name") or config.get("model") or "unknown")
-    identity = [document.get("model_source"), name, config.get("model_sha"), config.get("model_revision"), config.get("model_dtype"), arguments]
+    identity = [
+        document.get("model_source"),
+        name,
+        config.get("model_sha"),
+        config.get("model_revision"),
+        config.get("model_dtype"),
+        arguments,
+    ]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
     evidence = [task.facts["evidence"] for task in tasks]
     engine = f"lm-eval {config.get('model', '')}".strip()
@@ -351,4 +369,3 @@ def verify(results: Sequence[Mapping[str, Any]], tasks: Sequence[Told], document
         if result["evidence"] != "aggregate" and said is not None and abs(said - value) > TOLERANCE * max(1.0, abs(said)):
             what = f"{result['metric']} of {result['task']} is stated as {said}, its samples give {value}"
             raise Invalid(what, where=str(file), do="find out which file was changed; neither is imported")
-
