@@ -1,0 +1,139 @@
+"""A run as lm-eval writes it: results_<date>.json and samples_<task>_<date>.jsonl. An imported run comes out as it went in.
+
+Source of the format: lm_eval 0.4.13, loggers/evaluation_tracker.py.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.exchange.lm_eval import full_name, stated_of
+from harness.exchange.outgoing import answered, lines, moment, parts_of, results_of, slug, write
+from harness.exchange.selection import is_imported
+from harness.record import Item, Record
+from harness.store import Run
+
+SAME = 1e-9
+
+
+def export_lm_eval(run: Run, folder: Path) -> list[Path]:
+    """The files of a run; gives their paths. Raises Incomplete while the run is not done."""
+    results = results_of(run)
+    document, rows = imported(run, results) if is_imported(run.manifest) else own(run, results)
+    place = folder / slug("__".join(parts_of(run.manifest["model"]["name"])))
+    date = moment(run).strftime("%Y-%m-%dT%H-%M-%S.%f")
+    written = [write(place / f"results_{date}.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")]
+    return written + [write(place / f"samples_{task}_{date}.jsonl", lines(found)) for task, found in rows.items()]
+
+
+Document = dict[str, Any]
+Samples = dict[str, list[dict[str, Any]]]
+
+
+def imported(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
+    """The document of the import, its scores being those of our items; its samples put together again."""
+    document = json.loads(run.manifest["imported"]["document"])
+    values = {(result["task"], result["metric"]): result["value"] for result in results}
+    for each in run.manifest["imported"]["totals"]:
+        values[full_name(each["group"]), each["metric"]] = values[each["name"], "total"]
+    for part in ("results", "groups"):
+        for name, told in (document.get(part) or {}).items():
+            for metric, said in stated_of(told).items():
+                value = values.get((full_name(name), metric), said)
+                told[metric if metric in told else f"{metric},none"] = (
+                    said if math.isclose(said, value, rel_tol=SAME, abs_tol=SAME) else value
+                )
+    rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    names = {full_name(name): name for name in document["results"]}
+    for item, record in answered(run):
+        for kept in record.output.get("lm_eval", ()):
+            head = {"doc_id": item.doc["doc_id"], **item.doc["lm_eval"]}
+            answer = {name: value for name, value in kept.items() if name != "line"}
+            rows.setdefault(names[item.task], []).append((kept["line"], {**head, **answer}))
+    return document, {task: [row for _, row in sorted(found, key=lambda pair: pair[0])] for task, found in rows.items()}
+
+
+def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
+    """A run of ours in their words; what they have no word for stands under "assay"."""
+    manifest, tables = run.manifest, run.stats()
+    scores: dict[str, dict[str, Any]] = {}
+    higher: dict[str, dict[str, bool]] = {}
+    for result in results:
+        name, metric = slug(result["task"]), result["metric"]
+        told = scores.setdefault(name, {"name": name, "alias": result["task"], "sample_len": result["n"]})
+        table = tables.get((result["task"], metric))
+        told[f"{metric},none"] = result["value"]
+        told[f"{metric}_stderr,none"] = "N/A" if table is None else standard_error(result["value"], table.stats)
+        higher.setdefault(name, {})[metric] = result["better"] == "higher"
+    facts = {slug(task["name"]): task for task in manifest["tasks"]}
+    model, plan = manifest["model"], manifest["plan"]
+    document = {
+        "results": scores,
+        "group_subtasks": {name: [] for name in scores},
+        "configs": {name: {"task": name, "dataset_path": task["origin"], "num_fewshot": task["shots"]} for name, task in facts.items()},
+        "versions": {name: task["version"] for name, task in facts.items()},
+        "n-shot": {name: task["shots"] for name, task in facts.items()},
+        "higher_is_better": higher,
+        "n-samples": {name: {"original": task["items"], "effective": task["items"]} for name, task in facts.items()},
+        "config": {
+            "model": manifest["engine"]["name"],
+            "model_args": {"pretrained": model["name"], "dtype": plan["dtype"], "revision": model["revision"], "peft": model["adapter"]},
+            "model_num_parameters": model["parameters"],
+            "model_sha": model["digest"],
+            "limit": plan["limit"],
+            "random_seed": plan["seed"],
+        },
+        "date": moment(run).timestamp(),
+        "model_source": manifest["engine"]["name"],
+        "model_name": model["name"],
+        "model_name_sanitized": slug(model["name"]),
+        "transformers_version": manifest.get("versions", {}).get("transformers"),
+        "total_evaluation_time_seconds": str(run.summary()["seconds"].get("engine", 0)),
+        "assay": {"run": run.id, "versions": manifest.get("versions", {}), "results": [dict(result) for result in results]},
+    }
+    rows: Samples = {}
+    for number, (item, record) in enumerate(answered(run)):
+        rows.setdefault(slug(item.task), []).append(sample(number, item, record))
+    return document, rows
+
+
+def standard_error(value: float, stats: Any) -> float | str:
+    """lm-eval's error of a mean over items; N/A for every score that is no such mean."""
+    count = len(stats)
+    if count < 2 or stats.shape[1] != 1 or abs(float(np.mean(stats)) - value) > SAME:
+        return "N/A"
+    return float(np.std(stats, ddof=1) / math.sqrt(count))
+
+
+def sample(number: int, item: Item, record: Record) -> dict[str, Any]:
+    """One item as a line of a samples file. Whether a choice is also the greedy one is not known, and said so."""
+    output = record.output
+    choices = item.choices if "pick" in output else ()
+    contexts: list[dict[str, Any]] = [{"arg_0": item.prompt, "arg_1": choice} for choice in choices] or [
+        {"arg_0": item.prompt, "arg_1": {}}
+    ]
+    if choices:
+        sums = [math.fsum(values) for values in output["logprobs"]] if "logprobs" in output else output.get("loglikelihoods", [])
+        replies = [[repr(float(total)), "None"] for total in sums]
+        resps: list[Any] = [[reply] for reply in replies]
+    else:
+        replies = [str(output.get("text", output.get("value", output.get("logprob", ""))))]
+        resps = [replies]
+    metrics = {name: stats[0] for name, stats in record.stats.items() if len(stats) == 1}
+    return {
+        "doc_id": number,
+        "doc": {"id": item.id, "group": item.group, "cluster": item.cluster, "task": item.task},
+        "target": str(item.doc["gold"]) if choices and "gold" in item.doc else item.gold,
+        "arguments": {f"gen_args_{place}": each for place, each in enumerate(contexts)},
+        "resps": resps,
+        "filtered_resps": replies,
+        "filter": "none",
+        "metrics": list(metrics),
+        **metrics,
+    }

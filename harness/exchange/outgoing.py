@@ -1,0 +1,103 @@
+"""What every export needs of a run: its results with their tasks, its items with their answers, names that other places accept."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AssayError, Incomplete
+from harness.record import Item, Record
+from harness.store import Run
+from harness.store.files import write_file
+
+MIRRORED = re.compile(r"([\w.-]+)__([\w.-]+)/([^/]+)/[^/]+\.parquet")
+FETCHED = re.compile(r"hub:([\w.-]+(?:/[\w.-]+)?)/([^/]+)/[^/]+@(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A data set of the Hugging Face hub; `revision` is empty where it is not pinned."""
+
+    id: str
+    config: str
+    revision: str = ""
+
+
+def dataset_of(task: Mapping[str, Any]) -> DataSet | None:
+    """The hub's data set that a task of a manifest was read from; None for a file or an unknown origin."""
+    if isinstance(told := task.get("dataset"), Mapping):
+        return DataSet(str(told["id"]), str(told["config"]))
+    origin = str(task.get("origin", ""))
+    if found := MIRRORED.fullmatch(origin):
+        return DataSet(f"{found[1]}/{found[2]}", found[3])
+    if found := FETCHED.fullmatch(origin):
+        return DataSet(found[1], found[2], found[3] if re.fullmatch(r"[0-9a-f]{40}", found[3]) else "")
+    return None
+
+
+def results_of(run: Run) -> Sequence[Mapping[str, Any]]:
+    """All results that have a value. Raises Incomplete while the run is not done."""
+    if run.status != "complete":
+        raise Incomplete("only a complete run can be exported", where=run.id, do=f"assay resume {run.id}")
+    return [result for result in run.summary()["results"] if result["value"] is not None]
+
+
+def citable(run: Run) -> list[Mapping[str, Any]]:
+    """Main results that may stand on a model's page. Raises AssayError where there is none."""
+    kept = [
+        result
+        for result in results_of(run)
+        if result["main"] and result["metric"] != "total" and (result["purpose"], result["evidence"]) == ("release", "complete")
+    ]
+    if not kept:
+        what = "has no release score on all items: smoke, limited, partial and merely stated scores are not published"
+        raise AssayError(what, where=run.id, do="run the whole tasks, without --limit")
+    return kept
+
+
+def answered(run: Run) -> Iterator[tuple[Item, Record]]:
+    """Every item with its final record, without those in error."""
+    for item, record in zip(run.items(), run.records(), strict=True):
+        if record.status != "error":
+            yield item, record
+
+
+def slug(text: str) -> str:
+    """A name that is one safe part of a path everywhere."""
+    return re.sub(r"[^\w.@-]+", "_", text).strip("._") or "unnamed"
+
+
+def parts_of(model: str) -> tuple[str, str]:
+    """Developer and name of a model as folders; a path's developer is unknown."""
+    last = [part for part in re.split(r"[/\\:]+", model) if part not in ("", ".", "..")][-2:]
+    local = model.startswith(("/", ".", "~")) or len(last) < 2
+    return ("unknown" if local else slug(last[0])), slug(last[-1] if last else model)
+
+
+def moment(run: Run) -> datetime:
+    return datetime.fromisoformat(run.manifest["created_at"])
+
+
+def summary_line(result: Mapping[str, Any]) -> str:
+    """Interval, number of items and signature: what a bare value lacks."""
+    interval = "" if result["low"] is None else f"95% interval {result['low']:.4f} to {result['high']:.4f}; "
+    return f"{interval}n={result['n']}; {result['signature']}"
+
+
+def write(path: Path, text: str) -> Path:
+    """A whole file or none. Raises AssayError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text.encode())
+    except OSError as error:
+        raise AssayError(f"cannot be written: {error.strerror or error}", where=str(path), do="name another folder with --to") from None
+    return path
+
+
+def lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
