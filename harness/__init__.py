@@ -4,7 +4,7 @@ The way of the data: Plan -> Docs -> Requests -> Engine -> Replies -> statistics
 """
 
 from harness.doc import Doc
-from harness.errors import AssayError
+from harness.errors import AssayError, Missing
 from harness.hub import hub
 from harness.metric import Metric, Pooled, mean
 from harness.metrics.choice import accuracy
@@ -30,6 +30,7 @@ __all__ = [
     "Generate",
     "Layout",
     "Metric",
+    "Missing",
     "ModelRef",
     "Perplexity",
     "Plan",

@@ -20,14 +20,19 @@ from harness.source import Access
 from harness.task import Family, Task, Total
 
 GROUP = "assay.tasks"
+FILES = (".py", ".jsonl", ".csv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a list of names stands for: tasks in order, each once, and the totals whose terms are all among them."""
+    """What a list of names stands for: tasks in order, each once, and the totals whose terms are all among them.
+
+    `members` (full names) came in with a whole family only: a run goes on without those whose data are missing, and says so.
+    """
 
     tasks: tuple[Task, ...]
     totals: tuple[Total, ...]
+    members: frozenset[str] = frozenset()
 
 
 def module_names() -> tuple[str, ...]:
@@ -48,8 +53,9 @@ def load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except AssayError:
         raise
-    except Exception as error:  # a stranger's plugin may raise anything
-        raise AssayError(f"this task plugin cannot be imported: {type(error).__name__}: {error}", where=name) from error
+    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
+        what = f"this task plugin cannot be imported: {type(error).__name__}: {error}"
+        raise AssayError(what, where=name, do="mend or uninstall it") from error
 
 
 def families(modules: Iterable[str] | None = None) -> Iterator[tuple[str, Family]]:
@@ -79,12 +85,15 @@ def select(names: Sequence[str], access: Access) -> Selection:
     """The tasks that `names` stand for. Raises AssayError for an unknown name, with the nearest known one."""
     tasks: dict[str, Task] = {}
     totals: dict[str, Total] = {}
-    for name in names:
-        for family in resolve(name.strip(), access):
+    asked: set[str] = set()
+    for name in map(str.strip, names):
+        for family in resolve(name, access):
             tasks.update((task.full_name, task) for task in family.tasks)
             totals.update((total.name, total) for total in family.totals)
+            if len(family.tasks) == 1 or name.endswith(FILES) or ":" in name:
+                asked.update(task.full_name for task in family.tasks)
     whole = [total for total in totals.values() if all(term.task in tasks for term in total.terms)]
-    return Selection(tuple(tasks.values()), tuple(whole))
+    return Selection(tuple(tasks.values()), tuple(whole), frozenset(tasks) - asked)
 
 
 def resolve(name: str, access: Access) -> tuple[Family, ...]:
@@ -161,11 +170,12 @@ def from_python(path: Path) -> Family:
         raise AssayError(error.what, where=f"{path}{': ' + error.where if error.where else ''}", do=error.do) from None
     except SyntaxError as error:
         raise AssayError(f"{error.msg}: {(error.text or '').strip()}", where=f"{path}:{error.lineno}", do="mend the syntax") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = next(
             (frame.tb_lineno for frame in frames(error) if Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve()), None
         )
-        raise AssayError(f"{type(error).__name__}: {error}", where=f"{path}:{line}" if line else str(path)) from None
+        where = f"{path}:{line}" if line else str(path)
+        raise AssayError(f"{type(error).__name__}: {error}", where=where, do="mend the task file") from None
     found = next((getattr(module, key) for key in ("FAMILY", "TASKS", "TASK") if hasattr(module, key)), None)
     family = as_family(found, str(path))
     home = path.resolve().parent

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.doc import Row
-from harness.errors import AssayError
+from harness.errors import AssayError, Missing
 from harness.source import Access, Rows, digest_rows, read_parquet
 
 
@@ -102,13 +102,13 @@ def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
     """One split of the mirror, its hash checked against the manifest."""
     if not path.is_file():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
-        raise AssayError(f"no split {path.stem!r} (there is: {known})", where=str(path.parent), do="choose another split")
+        raise Missing(f"no split {path.stem!r} (there is: {known})", where=str(path.parent), do="choose another split")
     entry = manifest(root / "MANIFEST.json").get(str(path.relative_to(root)), {})
     if "sha256" in entry and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
         raise AssayError("differs from the hash in MANIFEST.json", where=str(path), do="fetch the file again")
     complete = entry.get("complete") is not False
     if not complete and not allow_partial:
-        raise AssayError(
+        raise Missing(
             f"holds {entry.get('rows')} of the data set's {entry.get('rows_on_hub')} rows",
             where=str(path),
             do="--allow-partial uses it and marks the scores as partial",
@@ -127,7 +127,7 @@ def hub_rows(repo: str, config: str, split: str, revision: str | None, offline: 
     """One split from the hub or its cache."""
     found = open_hub(repo, config, revision, offline)
     if split not in found:
-        raise AssayError(f"no split {split!r} (there is: {', '.join(found)})", where=f"{repo}/{config}", do="choose another split")
+        raise Missing(f"no split {split!r} (there is: {', '.join(found)})", where=f"{repo}/{config}", do="choose another split")
     rows = found[split].to_list()
     return Rows(tuple(rows), f"hub:{repo}/{config}/{split}@{revision or 'main'}", digest_rows(rows))
 
@@ -137,7 +137,7 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
     try:
         import datasets
     except ImportError:
-        raise AssayError(
+        raise Missing(
             "not in the data folder, and `datasets` is not installed",
             where=f"{repo}/{config}",
             do="set ASSAY_DATA to a folder that mirrors the hub, or pip install 'assay[hf]'",
@@ -149,7 +149,7 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
         return found
     except Exception as error:  # the library raises a dozen kinds: connection, 404, script, config
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AssayError(
+        raise Missing(
             f"cannot be read from the hub ({reason:.160})",
             where=f"{repo}/{config}",
             do="set ASSAY_DATA to a folder that mirrors the hub, or go online",

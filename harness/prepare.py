@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.doc import Doc, Row
-from harness.errors import AssayError
+from harness.errors import AssayError, Missing
 from harness.plan import Plan
 from harness.prompt import render, render_chat
 from harness.record import Item
@@ -92,7 +92,7 @@ def default_split(task: Task, access: Access) -> str:
     found = task.rows.splits(access)
     chosen = next((name for name in ("test", "validation", "dev") if name in found), found[0] if len(found) == 1 else "")
     if not chosen:
-        raise AssayError(f"no split to score (there is: {', '.join(found) or 'none'})", where=task.full_name, do="name one with --split")
+        raise Missing(f"no split to score (there is: {', '.join(found) or 'none'})", where=task.full_name, do="name one with --split")
     return chosen
 
 
@@ -100,7 +100,10 @@ def load(task: Task, split: str, access: Access) -> Rows:
     try:
         return task.rows.load(split, access)
     except AssayError as error:
-        raise AssayError(error.what, where=f"{task.full_name}{': ' + error.where if error.where else ''}", do=error.do) from None
+        raise type(error)(error.what, where=f"{task.full_name}{': ' + error.where if error.where else ''}", do=error.do) from None
+    except (Exception, SystemExit) as error:  # rows may be made by the author's code
+        where = f"{task.full_name}: rows of {split!r}"
+        raise AssayError(f"{type(error).__name__}: {error}", where=where, do="check the task's rows") from error
 
 
 def exemplar_pool(task: Task, count: int, access: Access) -> tuple[list[Doc], Rows | None]:
@@ -111,7 +114,7 @@ def exemplar_pool(task: Task, count: int, access: Access) -> tuple[list[Doc], Ro
     try:
         rows = load(task, split, access)
     except AssayError as error:
-        raise AssayError(
+        raise type(error)(
             f"{count} shots need the split {split!r}: {error.what}", where=error.where, do=error.do or "run with --shots 0"
         ) from None
     return named([read_doc(task, row, split, number) for number, row in enumerate(rows.rows)], task), rows
@@ -124,11 +127,11 @@ def read_doc(task: Task, row: Row, split: str, number: int) -> Doc:
         doc = task.doc(row)
     except AssayError as error:
         raise AssayError(error.what, where=where, do=error.do) from None
-    except Exception as error:  # the author's code may raise anything
+    except (Exception, SystemExit) as error:  # the author's code may raise anything
         hint = f"the row has the fields {', '.join(map(str, row))}" if isinstance(error, KeyError) else "check the task's doc function"
         raise AssayError(f"{type(error).__name__}: {error}", where=where, do=hint) from error
     if not isinstance(doc, Doc):
-        raise AssayError(f"the doc function gave {type(doc).__name__}, not Doc", where=where)
+        raise AssayError(f"the doc function gave {type(doc).__name__}, not Doc", where=where, do="return Doc(...)")
     return doc
 
 
@@ -258,7 +261,8 @@ def windows(cut: Cut, positions: int) -> tuple[ScoreGroup, ...]:
     context, (text,) = cut.context, cut.continuations
     room = positions - len(context) + 1
     if room < 1:
-        raise AssayError(f"the prompt alone needs {len(context)} tokens; the model's context is {positions}")
+        what = f"the prompt alone needs {len(context)} tokens; the model's context is {positions}"
+        raise AssayError(what, do="use a model with a longer context")
     groups = [ScoreGroup(context, (text[:room],))]
     for start in range(room, len(text), positions):
         groups.append(ScoreGroup((text[start - 1],), (text[start : start + positions],)))

@@ -67,6 +67,10 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
     hidden = [task["name"] for task in manifest["tasks"] if not task["labelled"]]
     if hidden:
         found.append(f"Labels hidden, predictions stored only: {', '.join(hidden)}.")
+    for left in manifest.get("left_out", ()):
+        found.append(f"Left out, data missing: {left['reason']}")
+    for total in manifest.get("unformed", ()):
+        found.append(f"No total {total['total']}: it lacks {', '.join(total['lacks'])}.")
     moved = sum(task["boundary_moved"] for task in manifest["tasks"])
     if moved:
         found.append(f"{moved} items have a continuation that changes the prompt's last token (scored by lm-eval's rule).")

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.catalog import select
-from harness.doctor import pick_engine
+from harness.asking import answer
+from harness.catalog import Selection, select
+from harness.doctor import look, pick_engine, vllm_misfit
 from harness.engines import Engine, Settings
 from harness.engines.opening import check_name, open_engine
 from harness.engines.threads import wait_quietly
-from harness.errors import AssayError, Incomplete, Invalid
+from harness.errors import AssayError, Incomplete, Invalid, Missing
 from harness.judge import Reply, judge
 from harness.model import ModelRef, find_model
+from harness.noise import repeat
 from harness.plan import Plan
-from harness.prepare import PreparedItem, PreparedTask, Request, prepare_task
+from harness.prepare import PreparedItem, PreparedTask, prepare_task
 from harness.provenance import Surroundings, clock, machine, versions
 from harness.record import Record
-from harness.request import GenRequest, ScoreGroup
 from harness.score import score_run, scored_of
+from harness.source import Access
 from harness.store import Writer, create_bundle, index, open_writer, read_run, stats_of
 from harness.task import Total
-from harness.tokens import open_tokenizer
+from harness.tokens import Tokenizer, open_tokenizer
 
 FLUSH_SECONDS = 0.5
 
@@ -61,6 +63,8 @@ class Prepared:
     tasks: tuple[PreparedTask, ...]
     totals: tuple[Total, ...]
     tokenizer: str
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Members of a family whose data are missing, each with the reason."""
 
 
 OpenEngine = Callable[[str, ModelRef, Settings], Engine]
@@ -68,8 +72,9 @@ OpenEngine = Callable[[str, ModelRef, Settings], Engine]
 
 def prepare(plan: Plan, place: Surroundings, watch: Watch) -> Prepared:
     """Find the model and the tasks, render and encode every item. Raises AssayError before anything is written."""
-    if plan.engine != "auto":
-        check_name(plan.engine)
+    for name in (plan.engine, plan.repeat_engine):
+        if name not in ("", "auto"):
+            check_name(name)
     wait_quietly()  # before anything loads torch
     access = place.access(plan.allow_partial)
     selection = select(plan.tasks, access)
@@ -82,12 +87,27 @@ def prepare(plan: Plan, place: Surroundings, watch: Watch) -> Prepared:
         offline=place.offline,
     )
     engine, reason = pick_engine(model, plan.engine)
+    if plan.repeat_engine == "vllm" and (misfit := vllm_misfit(model, look())):
+        raise AssayError(misfit, where="--repeat-engine vllm", do="name another engine, or leave it out")
     tokenizer = open_tokenizer(model.path)
-    tasks = []
+    tasks, left_out = prepare_tasks(selection, plan, access, tokenizer, model.positions, watch)
+    return Prepared(plan, model, engine, reason, tasks, selection.totals, tokenizer.digest, left_out)
+
+
+def prepare_tasks(
+    selection: Selection, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int, watch: Watch
+) -> tuple[tuple[PreparedTask, ...], tuple[tuple[str, str], ...]]:
+    """All tasks, and the members of a family that the data are missing for. Raises AssayError where nothing is left."""
+    tasks, left_out = [], []
     for task in selection.tasks:
         watch.stage(f"prompts of {task.full_name}")
-        tasks.append(prepare_task(task, plan, access, tokenizer, model.positions))
-    return Prepared(plan, model, engine, reason, tuple(tasks), selection.totals, tokenizer.digest)
+        try:
+            tasks.append(prepare_task(task, plan, access, tokenizer, positions))
+        except Missing as error:
+            if task.full_name not in selection.members or len(left_out) + 1 == len(selection.tasks):
+                raise
+            left_out.append((task.full_name, str(error)))
+    return tuple(tasks), tuple(left_out)
 
 
 def evaluate(plan: Plan, place: Surroundings, watch: Watch | None = None, opener: OpenEngine = open_engine) -> Path:
@@ -132,6 +152,8 @@ def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) ->
             where=str(bundle),
             do="start a new run for the new weights",
         )
+    if [task["name"] for task in stored["tasks"]] != [task["name"] for task in now["tasks"]]:
+        raise AssayError("other data are here now than when the run began", where=str(bundle), do="start a new run")
     for before, after in zip(stored["tasks"], now["tasks"], strict=True):
         for field in ("name", "version", "split", "shots", "data", "fingerprint"):
             if before[field] != after[field]:
@@ -147,6 +169,8 @@ def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) ->
 def manifest_of(prepared: Prepared) -> dict[str, Any]:
     """All facts that the run starts with."""
     model, evidence = prepared.model, [task.evidence for task in prepared.tasks]
+    scored = {task.task.full_name for task in prepared.tasks if task.facts["labelled"]}
+    lacking = {total.name: sorted({term.task for term in total.terms} - scored) for total in prepared.totals}
     return {
         "plan": prepared.plan.as_json(),
         "plan_digest": prepared.plan.digest,
@@ -162,6 +186,8 @@ def manifest_of(prepared: Prepared) -> dict[str, Any]:
         },
         "engine": {"name": prepared.engine, "reason": prepared.reason},
         "tasks": [task.facts for task in prepared.tasks],
+        "left_out": [{"task": task, "reason": reason} for task, reason in prepared.left_out],
+        "unformed": [{"total": total, "lacks": lacks} for total, lacks in lacking.items() if lacks],
         "purpose": "smoke" if any(task.task.purpose == "smoke" for task in prepared.tasks) else "release",
         "evidence": "shard" if prepared.plan.shard else next((word for word in ("partial", "limited") if word in evidence), "complete"),
         "shard": prepared.plan.shard,
@@ -180,17 +206,19 @@ def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> 
         done = writer.done()
         pending = [[each for each in task.items if (each.item.task, each.item.id) not in done] for task in prepared.tasks]
         facts: dict[str, Any] = {}
+        noise: dict[str, Any] = {}
         try:
-            if any(pending):
-                facts = ask_all(prepared, pending, writer, watch, opener)
+            if any(pending) or prepared.plan.repeat_check:
+                facts, noise = ask_all(prepared, pending, writer, watch, opener)
+            if prepared.plan.repeat_engine:
+                noise |= ask_elsewhere(prepared, writer, watch, opener)
         except (AssayError, KeyboardInterrupt) as error:
             if isinstance(error, AssayError) and error.exit_code != 13:
                 raise
             raise Incomplete(str(error) or "interrupted", where=bundle.name, do=f"continue with: {command}") from None
         except Exception as error:  # an engine may die of anything; what is finished is stored
             raise Incomplete(f"{type(error).__name__}: {error}", where=bundle.name, do=f"continue with: {command}") from error
-        failed = [record for record in writer.records() if record.status == "error"]
-        if failed:
+        if failed := failures(writer):
             raise Incomplete(
                 f"{len(failed)} items failed, the first ({failed[0].task} {failed[0].item}): {failed[0].error}",
                 where=bundle.name,
@@ -198,7 +226,8 @@ def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> 
             )
         unchanged(prepared.model)
         watch.stage("scores")
-        writer.finish(summary_of(prepared, bundle, writer, facts, clock() - started))
+        summary = summary_of(prepared, bundle, writer, facts, clock() - started)
+        writer.finish({**summary, "noise": noise} if noise else summary)
 
 
 @contextmanager
@@ -220,13 +249,12 @@ def interruptible() -> Iterator[None]:
 
 def ask_all(
     prepared: Prepared, pending: Sequence[Sequence[PreparedItem]], writer: Writer, watch: Watch, opener: OpenEngine
-) -> dict[str, Any]:
-    """Open the engine and answer every pending item, a whole task at a time. Gives the engine's facts."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Open the engine and answer every pending item, a whole task at a time. Gives the engine's facts and its noise."""
     plan = prepared.plan
-    settings = Settings(plan.dtype, plan.device, plan.budget, plan.batch, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
     watch.stage(f"engine {prepared.engine}")
     opened = clock()
-    engine = opener(prepared.engine, prepared.model, settings)
+    engine = opener(prepared.engine, prepared.model, settings_of(plan))
     opened = clock() - opened
     shared = shared_keys(pending)
     memory: dict[str, Reply] = {}
@@ -238,9 +266,33 @@ def ask_all(
                 answer(items, engine, recorder.add, memory, shared)
             finally:  # what came before a failure is finished and kept
                 recorder.flush()
-        return {**engine.describe(), "notes": list(engine.stats.notes), "open_seconds": round(opened, 3)}
+        facts = {**engine.describe(), "notes": list(engine.stats.notes), "open_seconds": round(opened, 3)}
+        if not plan.repeat_check or failures(writer):  # a run with failures is not whole, and is repeated when it is resumed
+            return facts, {}
+        return facts, {"batches": repeat(prepared.tasks, writer.records(), engine, watch, plan.seed)}
     finally:
         engine.close()
+
+
+def settings_of(plan: Plan) -> Settings:
+    return Settings(plan.dtype, plan.device, plan.budget, plan.batch, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
+
+
+def ask_elsewhere(prepared: Prepared, writer: Writer, watch: Watch, opener: OpenEngine) -> dict[str, Any]:
+    """What another engine says to the same requests, as noise."""
+    plan = prepared.plan
+    if failures(writer):
+        return {}
+    watch.stage(f"engine {plan.repeat_engine}")
+    engine = opener(plan.repeat_engine, prepared.model, settings_of(plan))
+    try:
+        return {plan.repeat_engine: repeat(prepared.tasks, writer.records(), engine, watch, plan.seed)}
+    finally:
+        engine.close()
+
+
+def failures(writer: Writer) -> list[Record]:
+    return [record for record in writer.records() if record.status == "error"]
 
 
 def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:
@@ -250,48 +302,6 @@ def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:
         for items in pending:
             counts.update({request.key for each in items for request in each.requests})
     return frozenset(key for key, count in counts.items() if count > 1)
-
-
-def answer(
-    items: Sequence[PreparedItem],
-    engine: Engine,
-    finished: Callable[[PreparedItem, Sequence[Reply]], None],
-    memory: dict[str, Reply],
-    shared: frozenset[str],
-) -> None:
-    """Send every distinct request once; call `finished` with an item as soon as its last reply is there."""
-    replies: dict[str, Reply] = {}
-    waiting: dict[str, list[int]] = defaultdict(list)
-    missing: list[int] = []
-    unique: dict[str, Request] = {}
-    keys = [[request.key for request in each.requests] for each in items]
-    for number, each in enumerate(items):
-        wanted = dict(zip(keys[number], each.requests, strict=True))
-        open_keys = [key for key in wanted if key not in memory]
-        missing.append(len(open_keys))
-        for key in open_keys:
-            unique[key] = wanted[key]
-            waiting[key].append(number)
-        if not open_keys:
-            finished(each, [memory[key] for key in keys[number]])
-
-    def arrived(key: str, reply: Reply) -> None:
-        replies[key] = reply
-        if key in shared:
-            memory[key] = reply
-        for number in waiting.pop(key):
-            missing[number] -= 1
-            if missing[number] == 0:
-                finished(items[number], [replies[key] if key in replies else memory[key] for key in keys[number]])
-
-    score = [(key, request) for key, request in unique.items() if isinstance(request, ScoreGroup)]
-    for position, reply in engine.score([request for _, request in score]) if score else ():
-        arrived(score[position][0], reply)
-    generate = [(key, request) for key, request in unique.items() if isinstance(request, GenRequest)]
-    for position, said in engine.generate([request for _, request in generate]) if generate else ():
-        arrived(generate[position][0], said)
-    if waiting:
-        raise Incomplete(f"the engine left {len(waiting)} requests unanswered")
 
 
 class Recorder:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.doc import Row
-from harness.errors import AssayError
+from harness.errors import AssayError, Missing
+from harness.parquet import read_rows as read_parquet_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,47 +51,70 @@ class Source(Protocol):
 
 
 def digest_rows(rows: Iterable[Row]) -> str:
-    """Hash of rows as canonical JSON, independent of the file format they came in."""
+    """Hash of rows as canonical JSON, independent of the file format they came in. Raises AssayError for rows that have no such form."""
     state = hashlib.sha256()
-    for row in rows:
-        state.update(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str).encode())
+    for number, row in enumerate(rows):
+        try:
+            line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise AssayError(
+                f"has no JSON form: {error}", where=f"row {number}", do="a row is a mapping from texts to JSON values"
+            ) from None
+        state.update(line.encode("utf-8", "surrogatepass"))
         state.update(b"\n")
     return state.hexdigest()[:24]
 
 
 def read_jsonl(path: Path) -> list[Row]:
     rows: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AssayError(f"not JSON: {error}", where=f"{path}:{number}", do="each line must be one JSON object") from None
         if not isinstance(row, dict):
-            raise AssayError("each line must be one JSON object", where=f"{path}:{number}")
+            raise AssayError("is no JSON object", where=f"{path}:{number}", do="each line must be one JSON object")
         rows.append(row)
     return rows
 
 
 def read_csv(path: Path) -> list[Row]:
+    rows: list[Row] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv_format.DictReader(file))
-
-
-def read_parquet(path: Path) -> list[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise AssayError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", where=str(path), do="fetch the file again") from None
-    rows: list[Row] = table.to_pylist()
+        reader = csv_format.DictReader(file)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    count = len(row) - (None in row)
+                    what = f"has {'more' if None in row else 'fewer'} than the header's {count} fields"
+                    raise AssayError(what, where=f"{path}:{reader.line_num}", do="quote texts that hold commas")
+                rows.append(row)
+        except csv_format.Error as error:
+            raise AssayError(
+                f"not CSV: {error}", where=f"{path}:{reader.line_num}", do="write the file as CSV with a header line"
+            ) from None
     return rows
 
 
+def read_parquet(path: Path) -> list[Row]:
+    return [*read_parquet_rows(path, str(path))]
+
+
 READERS: Mapping[str, Callable[[Path], list[Row]]] = {".jsonl": read_jsonl, ".csv": read_csv, ".parquet": read_parquet}
+
+
+def read_file(path: Path) -> list[Row]:
+    """All rows of a data file, by its suffix. Raises AssayError for another format and for whatever is wrong with the file."""
+    if path.suffix not in READERS:
+        raise AssayError(f"unknown data format {path.suffix!r}", where=str(path), do=f"use one of {', '.join(READERS)}")
+    try:
+        return READERS[path.suffix](path)
+    except UnicodeDecodeError as error:
+        raise AssayError(f"not UTF-8: {error}", where=str(path), do="save the file as UTF-8") from None
+    except OSError as error:
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do="check the path and its permissions") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +135,11 @@ class Files:
         return tuple(name[len(before) : len(name) - len(after)] for name in found)
 
     def load(self, split: str, access: Access) -> Rows:
-        path = Path(self.pattern.replace("{split}", split))
+        path = Path(self.pattern.replace("{split}", str(split)))
         if not path.is_file():
             known = ", ".join(self.splits(access)) or "none"
-            raise AssayError(f"no split {split!r} (there is: {known})", where=str(path), do="check the file name in the task's rows")
-        if path.suffix not in READERS:
-            raise AssayError(f"unknown data format {path.suffix!r}", where=str(path), do=f"use one of {', '.join(READERS)}")
-        try:
-            rows = READERS[path.suffix](path)
-        except UnicodeDecodeError as error:
-            raise AssayError(f"not UTF-8: {error}", where=str(path)) from None
+            raise Missing(f"no split {split!r} (there is: {known})", where=str(path), do="check the file name in the task's rows")
+        rows = read_file(path)
         return Rows(tuple(rows), str(path), digest_rows(rows))
 
 
@@ -138,7 +157,7 @@ class Inline:
 
     def load(self, split: str, access: Access) -> Rows:
         if split not in self.by_split:
-            raise AssayError(f"no split {split!r} (there is: {', '.join(self.by_split)})")
+            raise Missing(f"no split {split!r} (there is: {', '.join(map(str, self.by_split))})", do="choose another split")
         rows = tuple(self.by_split[split])
         return Rows(rows, "inline", digest_rows(rows))
 
@@ -158,7 +177,7 @@ class Made:
 
     def load(self, split: str, access: Access) -> Rows:
         if split not in self.names:
-            raise AssayError(f"no split {split!r} (there is: {', '.join(self.names)})")
+            raise Missing(f"no split {split!r} (there is: {', '.join(self.names)})", do="choose another split")
         rows = tuple(self.make(split))
         return Rows(rows, "made", digest_rows(rows))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import Access, AssayError, Doc, Generate, Layout, Metric, Shots, Task, Worked, exact_match, inline
+from harness import Access, AssayError, Doc, Generate, Layout, Metric, Missing, Shots, Task, Worked, exact_match, inline
 
 if TYPE_CHECKING:
     from harness.doc import Row
@@ -48,12 +48,10 @@ class Derived:
 
     def load(self, split: str, access: Access) -> Rows:
         if split not in self.recipes:
-            raise AssayError(f"no split {split!r} (there is: {', '.join(self.recipes)})")
+            raise Missing(f"no split {split!r} (there is: {', '.join(self.recipes)})")
         recipe = self.recipes[split]
         if recipe.stand_in and not access.allow_partial:
-            raise AssayError(
-                f"split {split!r} only stands in for a missing one", do="--allow-partial uses it and marks the scores as partial"
-            )
+            raise Missing(f"split {split!r} only stands in for a missing one", do="--allow-partial uses it and marks the scores as partial")
         read = [source.load(name, access) for source, name in recipe.parts]
         made = inline(**{split: recipe.make(*(rows.rows for rows in read))}).load(split, access)
         return replace(

@@ -13,6 +13,7 @@ from rich.markup import escape
 from harness.cli.console import out, print_json, watching
 from harness.doctor import examine
 from harness.errors import AssayError
+from harness.noise import sentence
 from harness.plan import Plan
 from harness.provenance import Surroundings, surroundings
 from harness.report import notes, results_table
@@ -76,6 +77,13 @@ def run_command(
     budget: Annotated[float | None, typer.Option(help="GiB for the engine's caches. \\[default: chosen]", rich_help_panel=ENGINE)] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs that share one model (vLLM).", rich_help_panel=ENGINE)] = 1,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages of one model (vLLM).", rich_help_panel=ENGINE)] = 1,
+    repeat_check: Annotated[
+        bool,
+        typer.Option(
+            "--repeat-check", help="Ask every item again in other batches: the noise floor that gates show.", rich_help_panel=ENGINE
+        ),
+    ] = False,
+    repeat_engine: Annotated[str, typer.Option(help="Ask every item again by this engine too, as noise.", rich_help_panel=ENGINE)] = "",
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -102,6 +110,8 @@ def run_command(
         budget=None if budget is None else int(budget * 2**30),
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
+        repeat_check=repeat_check,
+        repeat_engine=repeat_engine,
     )
     place = place_of(results)
     plans = plans_of(plan, expand_models(model), shot_counts(shots), tuple(filter(None, protocol.split(","))))
@@ -163,6 +173,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "results": summary["results"],
         "tokens": summary["tokens"],
         "seconds": summary["seconds"],
+        "noise": summary.get("noise", {}),
         "bundle": str(run.path),
     }
 
@@ -190,6 +201,8 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
     console.print()
     for note in notes(manifest, summary["results"]):
         console.print(note, style="yellow", markup=False)
+    for kind, noise in summary.get("noise", {}).items():
+        console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=True)
     tokens = summary["tokens"]
     shared = tokens["logical"] / max(tokens["computed"], 1)
     console.print(
