@@ -1,0 +1,71 @@
+"""Asks some items of a run again, in another order and batch size: how far do the engine's own numbers wander?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+from harness.checking.finding import Finding, Level, Place, at_least, short
+from harness.engines import Settings
+from harness.engines.opening import open_engine
+from harness.errors import AssayError
+from harness.noise import Key, ask_portion, portions, said, task_noise
+from harness.plan import Plan
+from harness.prepare import PreparedTask
+from harness.provenance import Surroundings
+from harness.record import Record
+from harness.run import OpenEngine, Watch, prepare
+from harness.store import Run
+
+BATCH = 3
+"""Another batch size than any default, and no power of two."""
+CHURN = 0.01
+
+
+def ask_again(run: Run, count: int, place: Surroundings, watch: Watch, opener: OpenEngine = open_engine) -> list[Finding]:
+    """One finding per task: how many of `count` seeded items (of the whole run) change their prediction, and the largest drift.
+
+    Raises AssayError where the model is no longer that of the run.
+    """
+    plan = Plan.from_json(run.manifest["plan"])
+    plan = replace(plan, engine=run.manifest["engine"]["name"], batch=BATCH)
+    prepared = prepare(plan, place, watch)
+    if prepared.model.digest != run.manifest["model"]["digest"]:
+        raise AssayError("the model's files are not those of the run", where=run.id, do="--rerun needs the same weights")
+    parts = sampled(prepared.tasks, count, f"{plan.seed}:{run.id}")
+    before = {(record.task, record.item): record for record in run.records()}
+    settings = Settings(plan.dtype, plan.device, plan.budget, BATCH, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
+    engine = opener(prepared.engine, prepared.model, settings)
+    try:
+        found = []
+        for part in parts:
+            watch.begin(f"{part.task.full_name} again", len(part.items), 0)
+            again: dict[Key, Record] = {}
+            for portion in portions(part.items, plan.seed + 1):
+                ask_portion(part, portion, engine, again)
+                watch.advance(len(portion), 0)
+            found.append(wandered(part, before, again))
+        return found
+    finally:
+        engine.close()
+
+
+def sampled(tasks: tuple[PreparedTask, ...], count: int, seed: str) -> list[PreparedTask]:
+    """Those tasks and items that a seeded draw of `count` of all items holds."""
+    every = [(number, index) for number, task in enumerate(tasks) for index in range(len(task.items))]
+    kept = set(random.Random(seed).sample(every, min(count, len(every))))
+    parts = (replace(task, items=tuple(each for i, each in enumerate(task.items) if (n, i) in kept)) for n, task in enumerate(tasks))
+    return [part for part in parts if part.items]
+
+
+def wandered(part: PreparedTask, before: Mapping[Key, Record], again: Mapping[Key, Record]) -> Finding:
+    """The new answers against the stored ones."""
+    noise = task_noise(part, before, again)
+    pairs = ((key, before[key], again[key]) for each in part.items if (key := (each.item.task, each.item.id)) in before)
+    changed = ((key, said(one.output), said(two.output)) for key, one, two in pairs)
+    places = tuple(Place(None, key[1], f"{short(str(one), 30)}, now {short(str(two), 30)}") for key, one, two in changed if one != two)
+    n = len(part.items)
+    what = f"{len(places)} of {n} predictions changed when asked again; log-probabilities moved by at most {noise['max_logprob']:.1g} nats"
+    level: Level = "W" if at_least(len(places), n) > CHURN else "I"
+    return Finding("rerun", level, part.task.full_name, what, "a difference within this churn is no news" if places else "", places)

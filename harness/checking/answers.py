@@ -1,0 +1,247 @@
+"""What a run's stored answers tell about their own validity: checks that need no model."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.checking.finding import Finding, Place, at_least, at_most, graded, normal, short
+from harness.checking.items import SHIFTS, contains
+from harness.doc import Doc
+from harness.judge import LONG_ANSWER
+from harness.metric import Array
+from harness.metrics.calibration import choice_scores
+from harness.output import Chosen
+from harness.record import Item, Record
+from harness.stats.distributions import z_quantile
+from harness.task import Choose, Generate, Task
+
+TIE = 1e-3
+"""Nats: choices closer than this are decided by rounding."""
+BIAS = 0.02
+"""Total variation between the picked and the gold positions below which a difference does not matter."""
+REPEATED = re.compile(r"(.{1,12}?)\1{3,}\s*", re.DOTALL)
+ECHO = 20
+"""Characters of a line of the prompt that an answer must begin with to count as an echo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One task of a finished run: its planned items with their records, in order, its facts and its results."""
+
+    task: Task
+    facts: Mapping[str, Any]
+    items: tuple[Item, ...]
+    records: tuple[Record, ...]
+    results: tuple[Mapping[str, Any], ...]
+
+    def where(self, fires: Callable[[Item, Record], str]) -> tuple[Place, ...]:
+        """The items that `fires` gives a note for."""
+        pairs = enumerate(zip(self.items, self.records, strict=True))
+        return tuple(Place(row, item.id, note) for row, (item, record) in pairs if (note := fires(item, record)))
+
+
+def answer_findings(run: Answered) -> list[Finding]:
+    """All checks of one task of a run."""
+    found = [*nonfinite(run), *below_baseline(run), *prompts(run)]
+    if isinstance(run.task.ask, Generate):
+        found += [*unparsed(run, run.task.ask), *degenerate(run)]
+    if isinstance(run.task.ask, Choose):
+        found += [*position_bias(run), *ties(run, run.task.ask)]
+    return found
+
+
+def rated(run: Answered, check: str, places: tuple[Place, ...], what: str, do: str, warn: float, error: float = 1.0) -> list[Finding]:
+    """A finding where the rate of the places is beyond its limits."""
+    level = graded(len(places), len(run.items), warn, error)
+    text = f"{len(places)} of {len(run.items)} {what}"
+    return [Finding(check, level, run.task.full_name, text, do, places)] if level else []
+
+
+def numbers(output: Any) -> list[float]:
+    """Every number in a stored output."""
+    if isinstance(output, Mapping):
+        return [value for inner in output.values() for value in numbers(inner)]
+    if isinstance(output, list | tuple):
+        return [value for inner in output for value in numbers(inner)]
+    return [float(output)] if isinstance(output, int | float) else []
+
+
+def nonfinite(run: Answered) -> list[Finding]:
+    """Items without a number, and scores that cannot be computed."""
+
+    def broken(item: Item, record: Record) -> str:
+        if record.status == "error":
+            return record.error or "error"
+        return "" if all(map(math.isfinite, numbers(record.output))) else "a number is not finite"
+
+    name, places = run.task.full_name, run.where(broken)
+    found = (
+        [Finding("nonfinite", "E", name, f"{len(places)} of {len(run.items)} items have no number", "run them again", places)]
+        if places
+        else []
+    )
+    for result in run.results:
+        if result["value"] is None:
+            what = f"{result['metric']} cannot be computed from these answers"
+            found.append(Finding("nonfinite", "W", name, what, "see whether gold and answers vary"))
+    return found
+
+
+def below_baseline(run: Answered) -> list[Finding]:
+    """Accuracies that are worse than, or no better than, what needs no model."""
+    found = []
+    for result in run.results:
+        known = {key: result[key] for key in ("chance", "majority") if result.get(key) is not None}
+        accurate = result["metric"].startswith("accuracy") or result["metric"] == "multiple_choice_grade"
+        if not (known and accurate and result["main"] and result["low"] is not None):
+            continue
+        low, high, top = result["low"], result["high"], max(known, key=lambda key: known[key])
+        shown = f"{result['metric']} {result['value']:.3f} ({low:.3f} to {high:.3f})"
+        if high < min(known.values()):
+            what, do = f"{shown} is below {top} {known[top]:.3f}", "look at the prompts and answers: something is broken"
+            found.append(Finding("below-baseline", "W", run.task.full_name, what, do))
+        elif low <= known[top]:
+            what = f"{shown} is not above {top} {known[top]:.3f}: no signal"
+            found.append(Finding("below-baseline", "W", run.task.full_name, what, "more items, more shots, or a stronger model"))
+    return found
+
+
+def prompts(run: Answered) -> list[Finding]:
+    """What had to be done to prompts to send them."""
+    dropped = run.where(lambda item, record: f"{item.doc['dropped']} exemplars left out" if item.doc.get("dropped") else "")
+    moved = run.where(lambda item, record: "continuation changes the prompt's last token" if item.doc.get("moved") else "")
+    n, name = len(run.items), run.task.full_name
+    found = []
+    if dropped:
+        found.append(Finding("prompt-truncated", "W", name, f"{len(dropped)} of {n} prompts lost exemplars", "use fewer shots", dropped))
+    if moved:
+        found.append(Finding("boundary", "I", name, f"{len(moved)} of {n} items were cut inside a token (lm-eval's rule)", "", moved))
+    return found
+
+
+def text_of(record: Record) -> str:
+    return str(record.output.get("text", ""))
+
+
+def unparsed(run: Answered, ask: Generate) -> list[Finding]:
+    """Answers that were not read, were cut, or hold the right answer and were scored as wrong."""
+    unread = run.where(lambda item, record: short(text_of(record)) if record.status == "unparsed" else "")
+    cut = run.where(
+        lambda item, record: (
+            f"ends {short(text_of(record)[-40:])}" if record.output.get("finish") == "length" and ask.max_tokens >= LONG_ANSWER else ""
+        )
+    )
+    return [
+        *rated(run, "unparsed", unread, "answers could not be read", "mend the extraction, or show the format in exemplars", 0.02, 0.1),
+        *rated(
+            run, "length-cut", cut, f"answers were cut at {ask.max_tokens} tokens", "raise max_tokens or give a stop string", 0.01, 0.05
+        ),
+        *scored_wrong(run),
+    ]
+
+
+def scored_wrong(run: Answered) -> list[Finding]:
+    """Wrong answers that hold the gold answer's text, beyond the rate at which they hold other items' gold."""
+    golds, n = [normal(item.gold) for item in run.items], len(run.items)
+    texts = [normal(text_of(record)) for record in run.records]
+    strict = [record.correct for record in run.records]
+    if any(each is not None and each not in (0.0, 1.0) for each in strict):
+        return []
+    places, chance = [], 0.0
+    for row, (gold, text) in enumerate(zip(golds, texts, strict=True)):
+        if strict[row] != 0.0 or not gold:
+            continue
+        others = [golds[(row + shift) % n] for shift in SHIFTS]
+        others = [other for other in others if other and other != gold]
+        chance += sum(contains(text, other) for other in others) / max(len(others), 1)
+        if contains(text, gold):
+            places.append(Place(row, run.items[row].id, f"{short(run.items[row].gold, 30)} in {short(text_of(run.records[row]))}"))
+    excess = at_least(len(places), n) - at_most(chance, n)
+    if excess <= 0.02:
+        return []
+    what = f"{len(places)} of {n} answers were scored as wrong but hold the gold text (by chance: {chance:.0f})"
+    do = "see whether the extraction is too strict; a lenient reading would give a higher score"
+    return [Finding("unparsed", "E" if excess > 0.1 else "W", run.task.full_name, what, do, tuple(places))]
+
+
+def degenerate(run: Answered) -> list[Finding]:
+    """Empty answers, one thing repeated, and echoes of the prompt."""
+
+    def dull(item: Item, record: Record) -> str:
+        text = text_of(record)
+        if record.correct == 1.0 or (text.strip() and normal(text) == normal(item.gold)):
+            return ""
+        if not text.strip():
+            return "" if item.doc and not item.gold.strip() else "empty"
+        if REPEATED.fullmatch(text.strip() + " ") and not REPEATED.fullmatch(item.gold.strip() + " "):
+            return f"repeats {short(text, 40)}"
+        said = normal(text)
+        lines = (normal(line) for line in item.prompt[-4000:].splitlines()) if len(said) >= ECHO else ()
+        return f"echoes {short(text, 40)}" if any(len(line) >= ECHO and said.startswith(line) for line in lines) else ""
+
+    what = "answers are empty, one thing repeated, or echo the prompt"
+    return rated(run, "degenerate", run.where(dull), what, "look at the prompt, the stop strings and the chat template", 0.01, 0.05)
+
+
+def position_bias(run: Answered) -> list[Finding]:
+    """Picks that favour a position beyond what the gold explains; paired, item by item."""
+    pairs = [
+        (int(record.output["pick"]), int(item.doc["gold"]))
+        for item, record in zip(run.items, run.records, strict=True)
+        if "gold" in item.doc and "pick" in record.output
+    ]
+    if len(pairs) < 20 or len({gold for _, gold in pairs}) < 2:
+        return []
+    picks, golds = np.array(pairs).T
+    n, k = len(pairs), int(max(picks.max(), golds.max())) + 1
+    picked, wanted = (np.bincount(values, minlength=k) / n for values in (picks, golds))
+    label = int(np.argmax(picked))
+    name, gap = run.task.full_name, float(np.abs(picked - wanted).sum() / 2)
+    shown = f"choice {label + 1} is picked for {picked[label]:.0%} of items, right for {wanted[label]:.0%}"
+    do = "look at the choices' wording and order; calibrate, or compare with another protocol"
+    if at_least(float(picked[label] * n), n) > 0.9 and wanted[label] < 0.6:
+        return [Finding("position-bias", "E", name, shown, do)]
+    signs = (picks[:, None] == np.arange(k)).astype(float) - (golds[:, None] == np.arange(k))
+    spread = np.sqrt(np.maximum((signs**2).sum(axis=0), 1e-9))
+    z = float(np.max(np.abs(signs.sum(axis=0)) / spread))
+    if z > z_quantile(1 - 0.025 / k) and gap > BIAS:
+        return [Finding("position-bias", "W", name, f"{shown} (total variation {gap:.2f})", do)]
+    return []
+
+
+def ties(run: Answered, ask: Choose) -> list[Finding]:
+    """Items decided by rounding, and items whose pick depends on the length normalisation."""
+    flips = 0
+
+    def tied(item: Item, record: Record) -> str:
+        nonlocal flips
+        scores, sums = ranked(item, record, ask), ranked(item, record, Choose())
+        if len(scores) < 2:
+            return ""
+        lengths = np.array([max(len(choice), 1) for choice in item.choices])
+        flips += int(sums.argmax()) != int((sums / lengths).argmax())
+        second, first = np.sort(scores)[-2:]
+        return f"the best two differ by {first - second:.1g}" if first - second <= TIE else ""
+
+    places = run.where(tied)
+    found = rated(run, "ties", places, "items are decided by less than a thousandth of a nat", "score in fp32", 0.01)
+    if flips:
+        what = f"{flips} of {len(run.items)} picks differ between the sum and the mean per character"
+        found.append(Finding("norm-flip", "I", run.task.full_name, f"{what}; the task's version fixes {ask.normalize!r}"))
+    return found
+
+
+def ranked(item: Item, record: Record, ask: Choose) -> Array:
+    """The scores [k] that the choices were ranked by."""
+    logprobs: Sequence[Sequence[float]] = record.output.get("logprobs") or ()
+    priors = tuple(record.output.get("priors") or ()) if ask.calibrate is not None else ()
+    sums = tuple(math.fsum(values) for values in logprobs)
+    if len(sums) != len(item.choices) or not all(map(math.isfinite, sums)):
+        return np.zeros(0)
+    return choice_scores(ask, Doc("", choices=item.choices), Chosen(sums, tuple(map(len, logprobs)), 0, priors))

@@ -1,0 +1,235 @@
+"""Faults of the items themselves: answers that stand in their question, duplicates, choices and spaces that spoil the scoring."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from harness.checking.finding import Finding, Level, Place, at_least, at_most, graded, normal, short
+from harness.checking.material import Material
+from harness.doc import Doc
+from harness.prompt import Rendered, joint_after
+from harness.task import Choose, Generate, Perplexity
+
+SHIFTS = (1, 7, 31, 101, 211)
+"""Whose gold an item's own is compared with: those of the rows so many further on."""
+LEAKY, EXTRACTIVE = 0.02, 0.25
+"""Share of items whose gold stands in the question, beyond what chance gives: from the first an error; from the second on the answer
+is meant to be read out of the question, as in reading comprehension."""
+SPACELESS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+
+
+def question(doc: Doc) -> tuple[str, ...]:
+    """What is asked, in normal form: the prompt with its choices in any order; the text itself where there is no prompt."""
+    return (normal(doc.prompt), *sorted(map(normal, doc.choices)), *(map(normal, doc.references) if not doc.prompt else ()))
+
+
+def contains(text: str, part: str) -> bool:
+    """Whether `part` stands in `text` as whole words."""
+    start = text.find(part)
+    while start >= 0:
+        end = start + len(part)
+        before = start == 0 or not (text[start - 1].isalnum() and part[0].isalnum())
+        if before and (end == len(text) or not (text[end].isalnum() and part[-1].isalnum())):
+            return True
+        start = text.find(part, start + 1)
+    return False
+
+
+def ends(text: str, part: str) -> bool:
+    """Whether `text` ends with `part` as whole words."""
+    at = len(text) - len(part)
+    return text.endswith(part) and (at == 0 or not (text[at - 1].isalnum() and part[0].isalnum()))
+
+
+def golds(doc: Doc) -> tuple[str, ...]:
+    texts = doc.references if doc.references and not doc.choices else (doc.answer,)
+    return tuple(filter(None, map(normal, texts)))
+
+
+def rivals(material: Material, index: int) -> list[str]:
+    """Answers that are not this item's: its other choices, or what is right for other items."""
+    doc, docs = material.docs[index], material.docs
+    own = golds(doc)
+    if doc.choices:
+        others = [normal(choice) for choice in doc.choices]
+    else:
+        others = [text for shift in SHIFTS for text in golds(docs[(index + shift) % len(docs)])[:1]]
+    return [text for text in others if text and text not in own]
+
+
+def leaks(material: Material) -> list[Finding]:
+    """Gold answers in the question: after the answer cue, and anywhere."""
+    if not isinstance(material.task.ask, Choose | Generate) or not all(doc.labelled for doc in material.docs):
+        return []
+    prompts = [normal(doc.prompt) for doc in material.docs]
+    name, n = material.task.full_name, len(prompts)
+    found = []
+    places, chance = compared(material, prompts, ends)
+    if len(places) - chance >= 1:
+        level: Level = "E" if at_least(len(places), n) - at_most(chance, n) > 0.01 or at_least(len(places) - chance, n) > 0.01 else "W"
+        what = f"{len(places)} of {n} questions end with their own answer (by chance: {chance:.1f})"
+        found.append(Finding("gold-leak", level, name, what, "keep the answer out of the prompt", places))
+    else:
+        places = ()
+    seen = {place.row for place in places}
+    inside, chance = compared(material, prompts, contains)
+    inside = tuple(place for place in inside if place.row not in seen)
+    excess = at_least(len(inside), n) - at_most(chance, n)
+    if len(inside) > EXTRACTIVE * n:
+        what = f"{len(inside)} of {n} questions hold their answer: it can be read out of the prompt"
+        found.append(Finding("gold-leak", "I", name, what))
+    elif inside and excess > 0.0:
+        level = "E" if excess > LEAKY else "W" if excess > LEAKY / 4 else "I"
+        what = f"{len(inside)} of {n} questions hold their own answer (by chance: {chance:.1f})"
+        found.append(Finding("gold-leak", level, name, what, "see whether the answer is given away", inside))
+    return found
+
+
+def compared(material: Material, prompts: Sequence[str], fires: Callable[[str, str], bool]) -> tuple[tuple[Place, ...], float]:
+    """Items for which `fires` on their own answer, and how many would by chance: the same for answers that are not theirs.
+
+    Where an item's own answer is one of several choices in the text, all of them count: it gives nothing away.
+    """
+    places, chance = [], 0.0
+    for index, (doc, text) in enumerate(zip(material.docs, prompts, strict=True)):
+        own, others = [gold for gold in golds(doc) if fires(text, gold)], rivals(material, index)
+        hits = sum(fires(text, other) for other in others)
+        chance += hits / max(len(others), 1) if not (own and doc.choices) else 0.0
+        if own and not (hits and doc.choices):
+            places.append(material.place(index, f"answer {short(max(own, key=len), 40)}"))
+    return tuple(places), chance
+
+
+def duplicates(material: Material) -> list[Finding]:
+    """Items that ask the same; worse where their answers differ."""
+    by_question: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for index, doc in enumerate(material.docs):
+        if any(asked := question(doc)):
+            by_question[asked].append(index)
+    same: list[Place] = []
+    other: list[Place] = []
+    for indices in by_question.values():
+        first, *rest = indices
+        one = material.docs[first]
+        for index in rest:
+            doc = material.docs[index]
+            if doc.group == one.group:
+                continue
+            clash = doc.labelled and one.labelled and doc.prompt == one.prompt and not agree(doc, one)
+            note = f"as row {material.numbers[first]}" + (
+                f", which answers {short(one.answer, 30)}, not {short(doc.answer, 30)}" if clash else ""
+            )
+            (other if clash else same).append(material.place(index, note))
+    name, n = material.task.full_name, len(material.docs)
+    found = []
+    if same:
+        what = f"{len(same)} of {n} items repeat another; {n - len(same) - len(other)} are distinct"
+        do = "drop them, or give equal items one cluster, so that intervals are honest"
+        found.append(Finding("dup-items", graded(len(same), n, 0.005) or "I", name, what, do, tuple(same)))
+    if other:
+        what = f"{len(other)} of {n} items repeat another with a different answer"
+        limit = 0.01 if isinstance(material.task.ask, Choose) else 1.0  # several generated texts may be right
+        found.append(Finding("dup-items", graded(len(other), n, 0, limit) or "W", name, what, "one of the two is wrong", tuple(other)))
+    return found
+
+
+def agree(one: Doc, other: Doc) -> bool:
+    """Whether two docs have an answer in common."""
+    if one.value is not None or other.value is not None:
+        return one.value == other.value
+    return bool(set(golds(one)) & set(golds(other))) or not (golds(one) and golds(other))
+
+
+def choices(material: Material) -> list[Finding]:
+    """Choices that no score can tell apart, or that are empty."""
+    if not isinstance(material.task.ask, Choose):
+        return []
+    equal: list[Place] = []
+    vain: list[Place] = []
+    empty: list[Place] = []
+    for index, doc in enumerate(material.docs):
+        texts = [choice.strip() for choice in doc.choices]
+        twice = sorted({text for text in texts if texts.count(text) > 1})
+        decides = doc.labelled and doc.answer.strip() in twice and not one_target(doc)
+        if twice:
+            (equal if decides else vain).append(material.place(index, f"choice {short(twice[0], 40)} stands twice"))
+        if "" in texts:
+            empty.append(material.place(index, f"choice {texts.index('')} is empty"))
+    name, n = material.task.full_name, len(material.docs)
+    cases = (
+        (equal, "hold their right answer twice: it cannot be told from a wrong one", graded(len(equal), n, 0, 0.01)),
+        (vain, "have two equal wrong choices", graded(len(vain), n, 0.01) or ("I" if vain else None)),
+        (empty, "have an empty choice", graded(len(empty), n, 0, 0.01)),
+    )
+    return [
+        Finding("choices", level, name, f"{len(places)} of {n} items {what}", "mend the choices", tuple(places))
+        for places, what, level in cases
+        if level is not None
+    ]
+
+
+def one_target(doc: Doc) -> bool:
+    """Whether every choice that equals the right one is right too."""
+    return (
+        bool(doc.targets)
+        and len({score for choice, score in zip(doc.choices, doc.targets, strict=True) if choice.strip() == doc.answer.strip()}) == 1
+    )
+
+
+def joints(material: Material) -> list[Finding]:
+    """Doubled and missing space where the answer meets the prompt, and around instructions and exemplars."""
+    doubled, missing, trailing = [], [], []
+    for index, (doc, sent) in enumerate(zip(material.docs, material.prompts, strict=True)):
+        for text in answers(material, doc, sent):
+            if len(text) > 1 and (text[0].isspace() or sent.prompt[-1:].isspace()) and text[1 if text[0].isspace() else 0].isspace():
+                doubled.append(material.place(index, f"{short(sent.prompt[-20:])} then {short(text, 30)}"))
+                break
+            if sent.prompt and text and needs_space(sent.prompt[-1], text[0]):
+                missing.append(material.place(index, f"{short(sent.prompt[-20:])} then {short(text, 30)}"))
+                break
+            if text.strip() and text[-1].isspace() and not isinstance(material.task.ask, Perplexity):
+                trailing.append(material.place(index, short(text, 30)))
+                break
+    name, n, layout = material.task.full_name, len(material.docs), material.task.layout
+    found = [
+        Finding("joint", level, name, f"{len(places)} of {n} items: {what}", do, tuple(places))
+        for places, what, do, level in (
+            (doubled, "doubled white space before the answer", "leave the space to the layout's joint", graded(len(doubled), n, 0, 0.01)),
+            (
+                missing,
+                "no space between prompt and answer",
+                "keep the layout's joint, or end the prompt in a space",
+                graded(len(missing), n, 0, 0.01),
+            ),
+            (trailing, "white space after the answer", "strip the answers", graded(len(trailing), n, 0)),
+        )
+        if level is not None
+    ]
+    if layout.instructions and not layout.instructions[-1].isspace():
+        found.append(Finding("joint", "W", name, "instructions run into the first question", "end them in white space"))
+    if any(material.shown) and not layout.separator:
+        found.append(Finding("joint", "W", name, "exemplars run into each other", "give the layout a separator"))
+    return found
+
+
+def answers(material: Material, doc: Doc, sent: Rendered) -> tuple[str, ...]:
+    """The texts that meet the prompt, joint included: what is scored, or the gold answer as an exemplar would show it."""
+    if sent.continuations:
+        return sent.continuations
+    return (joint_after(doc.prompt, material.task.layout) + doc.answer,) if doc.labelled else ()
+
+
+def needs_space(left: str, right: str) -> bool:
+    """Whether two neighbouring characters belong to words that are written apart."""
+    if not right.isalnum() or not (left.isalnum() or left in ".,:;!?)"):
+        return False
+    return not any(
+        unicodedata.east_asian_width(character) in "WF" or unicodedata.name(character, "").startswith(SPACELESS)
+        for character in (left, right)
+    )
+
+
+def item_findings(material: Material) -> list[Finding]:
+    return [*leaks(material), *duplicates(material), *choices(material), *joints(material)]

@@ -1,0 +1,140 @@
+"""Everything that the static checks read: rows, Docs, exemplars and rendered prompts. Faulty rows are collected, not fatal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.checking.finding import Finding, Place
+from harness.doc import Doc, Row
+from harness.errors import AssayError
+from harness.prepare import default_split, load, named, read_doc
+from harness.prompt import Rendered, render
+from harness.shots import choose_exemplars
+from harness.source import Access
+from harness.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """A task as it would be asked. `numbers` are the row numbers of `docs`; `pool` holds the docs of the split that exemplars and
+    training come from; `shown` the exemplars of every doc; `prompts` what is sent."""
+
+    task: Task
+    split: str
+    rows: tuple[Row, ...]
+    docs: tuple[Doc, ...]
+    numbers: tuple[int, ...]
+    pool_split: str
+    pool: tuple[Doc, ...]
+    shown: tuple[tuple[Doc, ...], ...]
+    prompts: tuple[Rendered, ...]
+
+    def place(self, index: int, note: str = "") -> Place:
+        """Where the index-th doc comes from."""
+        return Place(self.numbers[index], self.docs[index].id, note)
+
+
+def gather(task: Task, access: Access, shots: int | None = None, split: str = "") -> tuple[Material | None, list[Finding]]:
+    """The material of a task and what is wrong with getting it; no material where nothing can be read of it.
+
+    Raises AssayError where the data are missing.
+    """
+    name = task.full_name
+    split = split or task.split or default_split(task, access)
+    read = load(task, split, access)
+    findings: list[Finding] = []
+    if not read.rows:
+        return None, [Finding("rows", "E", name, f"split {split!r} is empty", "check the data")]
+    if load(task, split, access).digest != read.digest:
+        findings.append(Finding("rows", "E", name, f"split {split!r} gives other rows when read again", "make its rows deterministic"))
+    docs, numbers = read_docs(task, read.rows, split, findings)
+    if not docs:
+        return None, findings
+    pool_split = pool_of(task, split, access)
+    pool_rows = load(task, pool_split, access).rows if pool_split else ()
+    pool = read_docs(task, pool_rows, pool_split, findings)[0]
+    shown = exemplars_of(task, task.shots.count if shots is None else shots, docs, pool, findings)
+    kept, prompts = rendered(task, docs, shown, numbers, findings)
+    found = Material(
+        task,
+        split,
+        read.rows,
+        tuple(docs[index] for index in kept),
+        tuple(numbers[index] for index in kept),
+        pool_split,
+        tuple(pool),
+        tuple(shown[index] for index in kept),
+        prompts,
+    )
+    return found if kept else None, findings
+
+
+def read_docs(task: Task, rows: Sequence[Row], split: str, findings: list[Finding]) -> tuple[list[Doc], list[int]]:
+    """The docs of all rows that give one, with their row numbers."""
+    docs: list[Doc] = []
+    numbers: list[int] = []
+    faults: list[Place] = []
+    for number, row in enumerate(rows):
+        try:
+            docs.append(read_doc(task, row, split, number))
+            numbers.append(number)
+        except AssayError as error:
+            faults.append(Place(number, note=f"{error.what}{f'; {error.do}' if error.do else ''}"))
+    if faults:
+        what = f"{len(faults)} of {len(rows)} rows of {split!r} give no Doc"
+        findings.append(Finding("doc", "E", task.full_name, what, "mend the rows or the task's doc function", tuple(faults)))
+    return unique(task, docs, numbers, split, findings), numbers
+
+
+def unique(task: Task, docs: list[Doc], numbers: list[int], split: str, findings: list[Finding]) -> list[Doc]:
+    """Docs with ids; an id that was given before is reported and replaced."""
+    seen: dict[str, int] = {}
+    places: list[Place] = []
+    for index, doc in enumerate(docs):
+        if doc.id and doc.id in seen:
+            places.append(Place(numbers[index], doc.id, f"row {seen[doc.id]} has this id"))
+            docs[index] = replace(doc, id="")
+        elif doc.id:
+            seen[doc.id] = numbers[index]
+    if places:
+        what = f"{len(places)} rows of {split!r} have the id of another"
+        findings.append(Finding("ids", "E", task.full_name, what, "give unique ids, or none", tuple(places)))
+    return named(docs, task)
+
+
+def pool_of(task: Task, split: str, access: Access) -> str:
+    """The split that exemplars and training come from, where the data have it and it is not the scored one."""
+    if task.shots.order == "per_item":
+        return ""
+    there = task.rows.splits(access)
+    return next((name for name in (task.shots.split, "train") if name in there and name != split), "")
+
+
+def exemplars_of(task: Task, count: int, docs: list[Doc], pool: list[Doc], findings: list[Finding]) -> list[tuple[Doc, ...]]:
+    """The exemplars of every doc; none where they cannot be drawn, which is reported."""
+    try:
+        draw = choose_exemplars(task, count, docs if task.shots.order == "per_item" else pool, docs, seed=0)
+        return [draw(index) for index in range(len(docs))]
+    except AssayError as error:
+        findings.append(Finding("shots", "E", task.full_name, error.what, error.do))
+        return [()] * len(docs)
+
+
+def rendered(
+    task: Task, docs: Sequence[Doc], shown: Sequence[tuple[Doc, ...]], numbers: Sequence[int], findings: list[Finding]
+) -> tuple[list[int], tuple[Rendered, ...]]:
+    """Prompts of all docs that can be asked, with their indices."""
+    kept: list[int] = []
+    prompts: list[Rendered] = []
+    faults: list[Place] = []
+    for index, doc in enumerate(docs):
+        try:
+            prompts.append(render(task, doc, shown[index]))
+            kept.append(index)
+        except AssayError as error:
+            faults.append(Place(numbers[index], doc.id, error.what))
+    if faults:
+        what = f"{len(faults)} of {len(docs)} items cannot be asked"
+        findings.append(Finding("prompt", "E", task.full_name, what, "give each Doc what the task's ask needs", tuple(faults)))
+    return kept, tuple(prompts)

@@ -1,0 +1,268 @@
+"""What answers without any model must score: the gold ones the maximum, the empty nothing, one constant answer never all."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.checking.finding import Finding, Level, Place, normal, short
+from harness.checking.items import contains
+from harness.checking.material import Material
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.judge import measure, pick_choice
+from harness.metric import Metric, mean
+from harness.output import Chosen, Estimate, Output, Said, Surprise
+from harness.score import codes
+from harness.task import Choose, Generate, Perplexity, Regress, Task
+
+TEXTS = 300
+"""Generated answers are measured on at most so many items, evenly spaced: text metrics are slow."""
+NEVER = -1000.0
+"""Log-likelihood of what the oracle holds for wrong."""
+Answer = Callable[[Task, Doc], Output]
+
+
+def oracle(task: Task, doc: Doc) -> Output:
+    """What a model that knows the gold says, as far as the task lets it say it."""
+    match task.ask:
+        case Choose():
+            best = max(doc.targets, default=0.0)
+            right = [doc.targets[k] == best if doc.targets else k == doc.gold for k in range(len(doc.choices))]
+            return chosen(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
+        case Regress():
+            return Estimate(doc.value if doc.value is not None else math.nan, tuple(0.0 for _ in task.ask.answers))
+        case Perplexity():
+            return Surprise(0.0, max(1, len(doc.answer.split())), len(doc.answer.encode()))
+        case Generate():
+            return said(task.ask, doc.answer)
+
+
+def chosen(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> Chosen:
+    tokens = tuple(max(1, len(choice.split())) for choice in doc.choices)
+    priors = (0.0,) * len(scores) if ask.calibrate is not None else ()
+    return Chosen(scores, tokens, pick_choice(ask, doc, scores, tokens, priors), priors)
+
+
+def said(ask: Generate, text: str) -> Said:
+    """A text as generation would give it: cut at the first stop string and after as many words as there are tokens."""
+    for stop in ask.stop:
+        text = text.split(stop)[0]
+    words = len(text.split())
+    if words > ask.max_tokens:
+        text = " ".join(text.split()[: ask.max_tokens])
+    samples = (text,) * ask.samples if ask.samples > 1 else ()
+    return Said(text, "length" if words > ask.max_tokens else "stop", min(words, ask.max_tokens), 0.0, samples)
+
+
+def constant_choice(index: int) -> Answer:
+    """Always the choice at this position (the last, where there are fewer)."""
+
+    def answer(task: Task, doc: Doc) -> Output:
+        assert isinstance(task.ask, Choose)
+        place = min(index, len(doc.choices) - 1)
+        return chosen(task.ask, doc, tuple(0.0 if k == place else NEVER for k in range(len(doc.choices))))
+
+    return answer
+
+
+def constant_text(text: str) -> Answer:
+    def answer(task: Task, doc: Doc) -> Output:
+        assert isinstance(task.ask, Generate)
+        return said(task.ask, text)
+
+    return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of every metric under one way of answering, and the main metric's first statistic per measured item."""
+
+    values: dict[str, float]
+    firsts: tuple[float, ...]
+
+
+def score(task: Task, docs: Sequence[Doc], answer: Answer) -> Scores:
+    """Raises AssayError where a metric fails."""
+    stats = [measure(task, doc, answer(task, doc)) for doc in docs]
+    groups = codes([doc.group for doc in docs])
+    values = {}
+    for metric in task.metrics:
+        with np.errstate(all="ignore"):
+            values[metric.name] = float(metric.combine(np.array([each[metric.name] for each in stats], dtype=np.float64), groups))
+    return Scores(values, tuple(each[task.metrics[0].name][0] for each in stats))
+
+
+def scoring_findings(material: Material) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings, and the facts: oracle, chance, majority, constant and empty scores of the main metric."""
+    task, name = material.task, material.task.full_name
+    indices = [index for index, doc in enumerate(material.docs) if doc.labelled]
+    if not indices:
+        return [Finding("labels", "I", name, "labels are hidden: predictions only")], {}
+    if isinstance(task.ask, Generate) and len(indices) > TEXTS:
+        indices = [indices[at * len(indices) // TEXTS] for at in range(TEXTS)]
+    docs = [material.docs[index] for index in indices]
+    try:
+        best = score(task, docs, oracle)
+        rivals = {label: score(task, docs, answer) for label, answer in dull_answers(task, docs).items()}
+    except AssayError as error:
+        return [Finding("metric", "E", name, f"{error.where}: {error.what}", error.do or "mend the metric, or the gold it reads")], {}
+    facts: dict[str, Any] = {"oracle": best.values[task.metrics[0].name], **baselines(docs)}
+    constant = {label: found.values[task.metrics[0].name] for label, found in rivals.items() if label != "empty"}
+    if constant:
+        top = max(constant, key=lambda label: toward(task.metrics[0], constant[label]))
+        facts |= {"constant": constant[top], "constant_answer": top}
+    if "empty" in rivals:
+        facts["empty"] = rivals["empty"].values[task.metrics[0].name]
+    findings = oracle_findings(material, indices, best) + empty_findings(material, indices, rivals.get("empty"))
+    return findings + constant_findings(material, facts) + position_findings(material), facts
+
+
+def dull_answers(task: Task, docs: Sequence[Doc]) -> dict[str, Answer]:
+    """Answers that need no question: every position, or the most frequent gold text and none at all."""
+    if isinstance(task.ask, Choose):
+        widest = max(len(doc.choices) for doc in docs)
+        fixed = docs[0].choices if len({doc.choices for doc in docs}) == 1 else ()
+        return {short(fixed[k], 30) if fixed else f"choice {k + 1}": constant_choice(k) for k in range(min(widest, 10))}
+    if isinstance(task.ask, Generate):
+        common = Counter(doc.answer for doc in docs).most_common(1)[0][0]
+        return {"empty": constant_text(""), short(common, 30): constant_text(common)}
+    return {}
+
+
+def baselines(docs: Sequence[Doc]) -> dict[str, float]:
+    """Chance (a uniform guess) and majority (the most frequent answer, where all items have the same choices)."""
+    if not docs[0].choices:
+        return {}
+    scores = [doc.targets or tuple(float(k == doc.gold) for k in range(len(doc.choices))) for doc in docs]
+    found = {"chance": math.fsum(math.fsum(each) / len(each) for each in scores) / len(scores)}
+    if len({doc.choices for doc in docs}) == 1:
+        found["majority"] = float(np.array(scores).mean(axis=0).max())
+    return found
+
+
+def toward(metric: Metric[Any], value: float) -> float:
+    """The value with its sign turned so that more is better."""
+    return -value if metric.better == "lower" else value
+
+
+def goal(metric: Metric[Any]) -> tuple[float | None, float | None]:
+    """The worst and the best value of a metric."""
+    return (metric.high, metric.low) if metric.better == "lower" else (metric.low, metric.high)
+
+
+def oracle_findings(material: Material, indices: Sequence[int], best: Scores) -> list[Finding]:
+    """Metrics that the gold answers do not bring to their maximum."""
+    task, found = material.task, []
+    hard = all(sorted(doc.targets)[-1:] == [1.0] and sum(doc.targets) == 1 for doc in material.docs if doc.targets)
+    for metric in task.metrics if hard else ():
+        value, (worst, top) = best.values[metric.name], goal(metric)
+        if not math.isfinite(value):
+            what = f"gold answers give {metric.name} no number: the gold does not vary"
+            found.append(Finding("oracle", "W", task.full_name, what, "add items with other answers"))
+        elif top is not None and abs(value - top) > 1e-6 * max(1.0, abs(top)):
+            found.append(short_of(material, indices, metric, best, top, worst))
+    return found
+
+
+def short_of(material: Material, indices: Sequence[int], metric: Metric[Any], best: Scores, top: float, worst: float | None) -> Finding:
+    """The finding for gold answers that score less than `top`, with the rows that lose, where items have scores."""
+    task, value = material.task, best.values[metric.name]
+    places: tuple[Place, ...] = ()
+    if metric is task.metrics[0] and is_mean(metric):
+        places = tuple(
+            material.place(index, lost(task, material.docs[index]))
+            for index, first in zip(indices, best.firsts, strict=True)
+            if abs(first - top) > 1e-9 * max(1.0, abs(top))
+        )
+    cut = isinstance(task.ask, Generate) and any(
+        said(task.ask, material.docs[index].answer).text != material.docs[index].answer for index in indices
+    )
+    share = abs(value - top) / (abs(top - worst) if worst is not None else 1.0)
+    absent = isinstance(task.ask, Choose) and not places
+    level: Level = "W" if absent or metric is not task.metrics[0] or share < 0.01 else "E"
+    do = "raise max_tokens or mend the stop strings" if cut else "the gold, the metric or the choices are wrong"
+    do = "give items of every class, or another metric" if absent else do
+    return Finding("oracle", level, task.full_name, f"gold answers score {metric.name} {value:.4g}, not {top:g}", do, places)
+
+
+def is_mean(metric: Metric[Any]) -> bool:
+    return metric.combine is mean
+
+
+def lost(task: Task, doc: Doc) -> str:
+    """Why the gold answer is not right, as far as the cut says it."""
+    if isinstance(task.ask, Generate):
+        text = said(task.ask, doc.answer).text
+        stop = next((stop for stop in task.ask.stop if stop in doc.answer), None)
+        if stop is not None:
+            return f"the answer {short(doc.answer, 40)} holds the stop string {stop!r}"
+        if text != doc.answer:
+            return f"the answer has {len(doc.answer.split())} words, max_tokens is {task.ask.max_tokens}"
+    return f"answer {short(doc.answer, 40)}"
+
+
+def empty_findings(material: Material, indices: Sequence[int], empty: Scores | None) -> list[Finding]:
+    """Metrics that give an empty answer credit."""
+    task = material.task
+    metric = task.metrics[0]
+    worst, top = goal(metric)
+    if empty is None or worst is None or top is None or metric.better == "lower":
+        return []
+    share = (empty.values[metric.name] - worst) / (top - worst)
+    if not share > 1e-9:
+        return []
+    places: tuple[Place, ...] = ()
+    if is_mean(metric):
+        pairs = zip(indices, empty.firsts, strict=True)
+        places = tuple(
+            material.place(index, f"answer {short(material.docs[index].answer, 40)}") for index, first in pairs if first > worst + 1e-9
+        )
+    what = f"an empty answer scores {metric.name} {empty.values[metric.name]:.4g}, not {worst:g}"
+    return [Finding("empty", "E" if share > 0.1 else "W", task.full_name, what, "let the metric give nothing for nothing", places)]
+
+
+def constant_findings(material: Material, facts: dict[str, Any]) -> list[Finding]:
+    """One answer that is right almost everywhere: the task measures nothing."""
+    metric = material.task.metrics[0]
+    worst, top = goal(metric)
+    value = facts.get("constant")
+    if value is None or worst is None or top is None or len(material.docs) < 2 or not math.isfinite(value):
+        return []
+    share = (value - worst) / (facts["oracle"] - worst) if facts["oracle"] != worst else 0.0
+    if share < 0.9 or unlisted(material):
+        return []
+    what = f"always answering {facts['constant_answer']} scores {metric.name} {value:.4g} of {facts['oracle']:.4g}"
+    level: Level = "E" if share > 0.999 else "W"
+    return [Finding("constant", level, material.task.full_name, what, "mix the answers, or shuffle the choices")]
+
+
+def unlisted(material: Material) -> bool:
+    """Whether the position of a choice is unknown to the model: every item has its own, and the prompt lists none of them."""
+    docs = material.docs
+    if not docs[0].choices or len({doc.choices for doc in docs}) == 1:
+        return False
+    return not any(all(contains(normal(doc.prompt), normal(choice)) for choice in doc.choices if choice.strip()) for doc in docs[:20])
+
+
+def position_findings(material: Material) -> list[Finding]:
+    """Where the gold stands among choices of their own: unevenly spread, a preference for a position looks like skill."""
+    docs = [doc for doc in material.docs if doc.gold is not None]
+    if len(docs) < 20 or len({doc.choices for doc in docs}) == 1 or len({len(doc.choices) for doc in docs}) > 1:
+        return []
+    counts = np.bincount([doc.gold for doc in docs if doc.gold is not None], minlength=len(docs[0].choices))
+    even = len(docs) / len(counts)
+    from scipy.special import chdtrc
+
+    p = float(chdtrc(len(counts) - 1, float(((counts - even) ** 2 / even).sum())))
+    if p > 1e-4:
+        return []
+    what = f"the right choice stands at positions 1 to {len(counts)} in {', '.join(map(str, counts))} items (p = {p:.1g})"
+    if counts.max() == len(docs):
+        what = f"the right choice is always number {int(counts.argmax()) + 1}; a tie counts as {'right' if counts[0] else 'wrong'}"
+    return [Finding("class-balance", "I", material.task.full_name, what, "shuffle the choices, if the task is yours")]
