@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.asking import answer
 from harness.compare import FIELDS, Mismatch, Side, side_of
-from harness.engines import Engine, Settings
+from harness.engines import Engine
 from harness.engines.opening import open_engine
 from harness.errors import AssayError, Incomplete, NotComparable
 from harness.gate import EXIT, equal_weights
@@ -23,7 +24,7 @@ from harness.plan import Plan
 from harness.policy import Policy
 from harness.prepare import PreparedItem, PreparedTask
 from harness.provenance import Surroundings
-from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, answer, manifest_of, prepare, same_run
+from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, same_run, settings_of
 from harness.stats.difference import unit_of
 from harness.stats.influence import is_mean
 from harness.stats.sequential import Design, Stop, fixed_order, look_sizes, monitor
@@ -158,10 +159,7 @@ def ask_until_decided(course: Course, prepared: Prepared, writer: Writer, watch:
             done = writer.done()
             missing = [each for each in course.items[:size] if (each.item.task, each.item.id) not in done]
             if missing and engine is None:
-                settings = Settings(
-                    plan.dtype, plan.device, plan.budget, plan.batch, plan.tensor_parallel, plan.pipeline_parallel, plan.seed
-                )
-                engine = opener(prepared.engine, prepared.model, settings)
+                engine = opener(prepared.engine, prepared.model, settings_of(plan))
             watch.begin(f"look at {size} of {course.design.items} items", size, size - len(missing))
             if missing and engine is not None:
                 ask(missing, tasks, writer, watch, engine)

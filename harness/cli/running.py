@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from harness.cli.console import out, print_json, watching
+from harness.cli.explaining import explain_plans
 from harness.doctor import examine
 from harness.errors import AssayError
 from harness.noise import sentence
@@ -84,6 +85,7 @@ def run_command(
         ),
     ] = False,
     repeat_engine: Annotated[str, typer.Option(help="Ask every item again by this engine too, as noise.", rich_help_panel=ENGINE)] = "",
+    explain: Annotated[bool, typer.Option("--explain", help="Only print items, tokens and time; no model is loaded.")] = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -115,6 +117,9 @@ def run_command(
     )
     place = place_of(results)
     plans = plans_of(plan, expand_models(model), shot_counts(shots), tuple(filter(None, protocol.split(","))))
+    if explain:
+        explain_plans(plans, place, as_json)
+        return
     with watching() as watch:
         bundles = sweep(plans, place, watch)
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)

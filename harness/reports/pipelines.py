@@ -23,6 +23,7 @@ def junit(decision: Decision, comparison: Comparison) -> str:
             ElementTree.SubElement(case, "failure", message=clean(text)).text = clean(headline(decision, comparison))
         elif state == "?":
             ElementTree.SubElement(case, "skipped", message=clean(f"inconclusive: {text}"))
+        ElementTree.SubElement(case, "system-out").text = clean(text)
     states = [state for _, state, _ in cases]
     suite.set("tests", str(len(cases)))
     suite.set("failures", str(states.count("lost")))

@@ -1,0 +1,107 @@
+"""Real regressions of the built-in model: python -m tests.sim.real [FOLDER] writes results/gate/REAL.md.
+
+Needs the built-in model, `assay[tune]` and $ASSAY_DATA; some minutes on two cores. What is already in FOLDER is not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+MODEL = "builtin:smollm2-135m"
+PARADIGMS = ("anaphor_number_agreement", "determiner_noun_agreement_with_adj_2", "passive_1", "wh_vs_that_with_gap")
+TASKS = (*(f"helm/blimp/{name}" for name in PARADIGMS), "superglue/copa", "glue/sst2")
+OUT = Path("results/gate/REAL.md")
+GROUP = 64
+
+
+def rounded(values: Any, group: int = GROUP, bits: int = 4) -> Any:
+    """A weight matrix [rows, columns] rounded to the nearest of 2^bits - 1 even levels in every group of `group` columns of a row."""
+    top = 2 ** (bits - 1) - 1
+    parts = values.reshape(-1, group)
+    scale = (parts.abs().amax(dim=1, keepdim=True) / top).clamp(min=1e-12)
+    return (parts / scale).round().clamp(-top, top).mul(scale).reshape(values.shape)
+
+
+def round_model(base: Path, folder: Path) -> Path:
+    """A copy of a checkpoint whose attention and feed-forward matrices went through 4 bits; the embeddings stay."""
+    from safetensors.torch import load_file, save_file
+
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(base, part)
+    for path in part.glob("*.safetensors"):
+        tensors = {name: rounded(value) if name.endswith("_proj.weight") else value for name, value in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+    return part.rename(folder)
+
+
+def assay(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One command; its progress goes to our stderr."""
+    print("$ assay", *arguments, file=sys.stderr, flush=True)
+    return subprocess.run([sys.executable, "-m", "harness.cli", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+
+
+def harm(folder: Path) -> Path:
+    """The built-in model after full fine-tuning on one small task at ten times the usual rate."""
+    where = folder / "tuned"
+    if not (found := list(where.rglob("result/model.safetensors"))):
+        options = ("--method", "full", "--lr", "3e-4", "--budget", "tokens=2000", "--limit", "20", "--shots", "", "--out", str(where))
+        assay("tune", "--model", MODEL, "--task", "superglue/copa", *options).check_returncode()
+        found = list(where.rglob("result/model.safetensors"))
+    return found[0].parent
+
+
+def run(folder: Path, name: str, model: str, *more: str) -> str:
+    """The id of a run of `model`, made once."""
+    kept = folder / f"{name}.run"
+    if not kept.exists():
+        done = assay("run", "--model", model, "--tasks", ",".join(TASKS), "--engine", "hf", *more, "--results", str(folder), "--json")
+        done.check_returncode()
+        kept.write_text(json.loads(done.stdout)["run"])
+    return kept.read_text()
+
+
+def main(folder: Path = Path("results/real")) -> None:
+    from harness.model import find_model
+    from harness.provenance import surroundings
+
+    folder.mkdir(parents=True, exist_ok=True)
+    here = surroundings()
+    base = run(folder, "base", MODEL, "--repeat-check")
+    fours = folder / f"smollm2-135m-4bit-g{GROUP}"
+    if not fours.exists():
+        round_model(find_model(MODEL, cache=here.cache, offline=here.offline).path, fours)
+    cases = {
+        "The same model, another batch order": run(folder, "same", MODEL, "--batch", "3"),
+        "4-bit rounding of its weights": run(folder, "rounded", str(fours)),
+        "Full fine-tuning at ten times the usual rate": run(folder, "tuned", str(harm(folder))),
+    }
+    (folder / "gates.jsonl").unlink(missing_ok=True)  # these are first attempts each time
+    lines = [HEAD.strip(), ""]
+    for title, candidate in cases.items():
+        report = folder / "gate.md"
+        gated = assay("gate", candidate, "--baseline", base, "--results", str(folder), "--markdown", str(report))
+        text = report.read_text().replace("<!-- assay gate -->\n", "").replace(str(folder) + "/", "")
+        lines += [f"## {title}: exit code {gated.returncode}", "", text]
+    OUT.write_text("\n".join(lines))
+
+
+HEAD = f"""
+# Real regressions
+
+`python -m tests.sim.real`: {MODEL} against itself on {len(TASKS)} real tasks through `assay run` and `assay gate`, with the gate's own
+defaults (margin 1 point, task margin 3 points, alpha 0.05).
+
+- *Another batch order*: the same weights, at most three sequences in a batch.
+- *4-bit rounding*: every attention and feed-forward matrix rounded to the nearest of 15 levels in groups of {GROUP} columns of a row
+  (`tests.sim.real.rounded`); no calibration.
+- *Full fine-tuning*: `assay tune --task superglue/copa --method full --lr 3e-4 --budget tokens=2000`.
+"""
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
