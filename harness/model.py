@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.builtin import MODELS, PREFIX, builtin_model
-from harness.checkpoint import Tensor, adapter_files, check_adapter, digest_files, embedding, read_json, read_tensors, weight_files
+from harness.checkpoint import AGAIN, Tensor, adapter_files, check_adapter, digest_files, embedding, read_json, read_tensors, weight_files
 from harness.errors import AssayError
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
@@ -63,7 +63,8 @@ def find_model(
         side = None if adapter is None else Path(adapter).expanduser()
         ref = inspect(name, folder, commit, side)
     except OSError as error:
-        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(error.filename or name)) from None
+        where = str(error.filename or name)
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=where, do="check the path and its permissions") from None
     expected = MODELS[name].digest if name in MODELS and adapter is None else ""
     if expected and ref.digest != expected:
         raise AssayError("the built-in model in the cache was changed or damaged", where=str(folder), do="delete that folder and try again")
@@ -89,8 +90,20 @@ def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = 
         revision=revision,
         adapter=adapter,
         parameters=sum(tensor.count for tensor in tensors.values()),
-        positions=next((int(text_config(config)[key]) for key in POSITIONS if text_config(config).get(key)), 0),
+        positions=positions_of(folder, text_config(config)),
     )
+
+
+def positions_of(folder: Path, config: Mapping[str, Any]) -> int:
+    """The longest sequence that a configuration tells; 0 where it sets no limit."""
+    for key in POSITIONS:
+        value = config.get(key)
+        if value is None or value == 0:
+            continue
+        if not isinstance(value, int) or value < 0:
+            raise AssayError(f"{key} is {value!r:.60}, not a number of tokens", where=str(folder / "config.json"), do=AGAIN)
+        return value
+    return 0
 
 
 def locate(name: str, revision: str | None, cache: Path, offline: bool) -> tuple[Path, str]:
@@ -167,6 +180,8 @@ def check_config(folder: Path) -> dict[str, Any]:
                 do="if transformers has this architecture itself, use a copy of the model without auto_map",
             )
     names = config.get("architectures") or []
+    if not isinstance(names, list):
+        raise AssayError(f"architectures is {names!r:.60}, not a list", where=str(folder / "config.json"), do=AGAIN)
     if names and not any(str(name).endswith(CAUSAL) for name in names):
         raise AssayError(
             f"{names[0]} is no causal language model", where=str(folder), do="give a model whose architecture ends in ForCausalLM"
@@ -196,7 +211,7 @@ def check_sizes(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
         )
     rows = text.get("vocab_size")
     if isinstance(rows, int) and table is not None and "quantization_config" not in config and table.shape[0] != rows:
-        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=str(folder))
+        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=str(folder), do=AGAIN)
 
 
 def check_tokenizer(folder: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -230,8 +245,15 @@ def token_ids(folder: Path) -> Iterator[tuple[str, int]]:
         if not vocab:
             raise AssayError("has no vocabulary", where=str(folder / "tokenizer.json"), do="fetch the tokenizer again")
         # A Unigram vocabulary is a list of [token, score], the others map token to id.
-        yield from vocab.items() if isinstance(vocab, dict) else ((str(pair[0]), i) for i, pair in enumerate(vocab))
-        yield from ((str(added["content"]), int(added["id"])) for added in whole.get("added_tokens") or ())
+        try:
+            yield from (
+                ((str(token), int(id)) for token, id in vocab.items())
+                if isinstance(vocab, dict)
+                else ((str(pair[0]), i) for i, pair in enumerate(vocab))
+            )
+            yield from ((str(added["content"]), int(added["id"])) for added in whole.get("added_tokens") or ())
+        except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
+            raise AssayError(f"holds a token without its id: {error!r:.80}", where=str(folder / "tokenizer.json"), do=AGAIN) from None
 
 
 def model_files(folder: Path) -> dict[str, Path]:

@@ -51,9 +51,9 @@ def read_policy(path: Path) -> Policy:
         return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="check the path") from None
-    except tomllib.TOMLDecodeError as error:
-        raise AssayError(f"is not TOML: {error}", where=str(path)) from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise AssayError(f"{name}: {first['msg']}", where=str(path), do=f"known fields: {', '.join(Policy.model_fields)}") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, numbers too long, bytes that are no UTF-8
+        raise AssayError(f"is not TOML: {error}", where=str(path), do="mend it; harness/policies has examples") from None

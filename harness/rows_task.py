@@ -7,6 +7,7 @@ text of a choice); for generation `reference` or `answer` (a text or a list of t
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.doc import Doc, Row
 from harness.errors import AssayError
 from harness.metrics.choice import accuracy
 from harness.metrics.text import exact_match
-from harness.source import READERS, Files
+from harness.source import Files, read_file
 from harness.task import Choose, Generate, Task
 
 
@@ -22,9 +23,9 @@ def rows_task(path: Path) -> Task:
     """The task that a data file describes, named after the file. Raises AssayError where columns are missing."""
     if not path.is_file():
         raise AssayError("no such task file", where=str(path), do="check the path")
-    rows = READERS[path.suffix](path)
+    rows = read_file(path)
     if not rows:
-        raise AssayError("the file has no rows", where=str(path))
+        raise AssayError("the file has no rows", where=str(path), do="write one row for each item")
     columns = set(rows[0])
     if "prompt" not in columns or not columns & {"answer", "reference"}:
         raise AssayError(
@@ -38,28 +39,49 @@ def rows_task(path: Path) -> Task:
 
 
 def choice_doc(row: Row) -> Doc:
-    choices = texts(row["choices"])
-    answer = row["answer"]
+    choices = texts(needed(row, "choices"))
+    answer = needed(row, "answer")
     if isinstance(answer, str) and answer in choices:
         gold = choices.index(answer)
-    elif str(answer).isdigit():
+    elif re.fullmatch(r"[0-9]{1,9}", str(answer)):
         gold = int(answer)
     else:
-        raise AssayError(f"answer {answer!r} is neither a choice nor an index", do=f"the choices are {list(choices)}")
-    return Doc(str(row["prompt"]), choices=choices, gold=gold, id=str(row.get("id") or ""), group=str(row.get("group") or ""))
+        raise AssayError(f"answer {answer!r:.80} is neither a choice nor an index", do=f"the choices are {list(choices)!r:.200}")
+    return Doc(str(needed(row, "prompt")), choices=choices, gold=gold, **names(row))
 
 
 def text_doc(row: Row) -> Doc:
-    answer = row["reference"] if row.get("reference") is not None else row.get("answer")
+    answer = row["reference"] if row.get("reference") is not None else needed(row, "answer")
     references = tuple(map(str, answer)) if isinstance(answer, list) else (str(answer),)
-    return Doc(str(row["prompt"]), references=references, id=str(row.get("id") or ""), group=str(row.get("group") or ""))
+    if not references:
+        raise AssayError("no reference", do="give a text, or a list of texts")
+    return Doc(str(needed(row, "prompt")), references=references, **names(row))
+
+
+def needed(row: Row, column: str) -> Any:
+    """A value that must be there: a missing one must not become the text "None"."""
+    if row.get(column) is None:
+        raise AssayError(f"has no {column}", do=f"the row has {', '.join(map(str, row))}")
+    return row[column]
+
+
+def names(row: Row) -> dict[str, str]:
+    """The optional columns `id` and `group` as texts."""
+    return {name: "" if row.get(name) is None else str(row[name]) for name in ("id", "group")}
 
 
 def texts(value: Any) -> tuple[str, ...]:
     """A list of choices, as JSON brings it or as CSV writes it."""
     if isinstance(value, str):
         if value.lstrip().startswith("["):
-            value = json.loads(value)
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError) as error:
+                raise AssayError(
+                    f"choices begin with [ but are no JSON list: {error}", do="write a JSON list, or texts separated by |"
+                ) from None
         else:
             value = [part.strip() for part in value.split("|")]
+    if not isinstance(value, list):
+        raise AssayError(f"choices are {value!r:.80}, not a list", do="write a JSON list, or texts separated by |")
     return tuple(map(str, value))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.doc import Doc, Row
+from harness.doc import Doc, Row, is_number
 from harness.errors import AssayError
 from harness.metric import Metric
 from harness.output import Chosen, Estimate, Said, Surprise
@@ -25,6 +25,10 @@ class Choose:
     calibrate: str | None = None
     reads = Chosen
 
+    def __post_init__(self) -> None:
+        if self.normalize not in ("sum", "chars", "bytes", "tokens"):
+            raise AssayError(f"Choose cannot normalize by {self.normalize!r:.40}", do="use sum, chars, bytes or tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Generate:
@@ -35,6 +39,15 @@ class Generate:
     temperature: float = 0.0
     samples: int = 1
     reads = Said
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 0), ("samples", 1)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
+                raise AssayError(f"Generate({name}={getattr(self, name)!r:.40})", do=f"{name} is a number of at least {least}")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
+            raise AssayError(f"Generate(stop={self.stop!r:.60})", do="stop is a tuple of texts that are not empty")
+        if not is_number(self.temperature) or self.temperature < 0:
+            raise AssayError(f"Generate(temperature={self.temperature!r:.40})", do="temperature is a number, 0 for greedy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,10 @@ class Regress:
 
     def __post_init__(self) -> None:
         if len(self.answers) != len(self.values):
-            raise AssayError(f"Regress has {len(self.answers)} answers for {len(self.values)} values")
+            counts = f"Regress has {len(self.answers)} answers for {len(self.values)} values"
+            raise AssayError(counts, do="give as many values as answers")
+        if not self.answers or not all(map(is_number, self.values)):
+            raise AssayError("Regress needs answers, each with a finite value", do="give both, as ('1', '2') and (1.0, 2.0)")
 
 
 Ask = Choose | Generate | Perplexity | Regress
@@ -95,6 +111,11 @@ class Worked:
     answer: str
 
 
+def is_name(text: object) -> bool:
+    """Whether this can name a task: short printable text, without surprises at its ends."""
+    return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One benchmark under one protocol.
@@ -123,8 +144,23 @@ class Task:
     citation: str = ""
 
     def __post_init__(self) -> None:
+        for field, fits, wanted in (
+            ("name", is_name(self.name), "a short printable text"),
+            ("protocol", not self.protocol or is_name(self.protocol), "a short printable text"),
+            ("split", isinstance(self.split, str), "a text"),
+            ("rows", all(callable(getattr(self.rows, part, None)) for part in ("splits", "load", "at")), "a source, such as jsonl(...)"),
+            ("doc", callable(self.doc), "a function from a row to a Doc"),
+            ("ask", isinstance(self.ask, Ask), "Choose, Generate, Perplexity or Regress"),
+            ("metrics", isinstance(self.metrics, tuple) and all(isinstance(each, Metric) for each in self.metrics), "a tuple of metrics"),
+            ("shots", isinstance(self.shots, Shots), "Shots(...)"),
+            ("layout", isinstance(self.layout, Layout), "Layout(...)"),
+        ):
+            if not fits:
+                raise AssayError(
+                    f"{field} is {getattr(self, field)!r:.60}, not {wanted}", where=ascii(self.name)[:60], do=f"mend Task({field}=...)"
+                )
         if not self.metrics:
-            raise AssayError("a task needs at least one metric", where=self.name)
+            raise AssayError("a task needs at least one metric", where=self.name, do="give metrics=(accuracy,) or others")
         for metric in self.metrics:
             if metric.reads is not None and metric.reads is not self.ask.reads:
                 raise AssayError(

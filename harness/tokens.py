@@ -100,7 +100,11 @@ def cut_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]]
             moved += whole[: len(context)] != context
             tail = whole[len(context) :] or tokenizer.encode([continuation])[0]
             if not tail:
-                raise AssayError(f"continuation {continuation!r} has no token", where=f"after {prompt[-60:]!r}")
+                raise AssayError(
+                    f"continuation {continuation!r} has no token",
+                    where=f"after {prompt[-60:]!r}",
+                    do="mend the choice: it is empty for this tokenizer",
+                )
             tails.append(tail)
         start = context if special else tokenizer.prefix + context
         cuts.append(Cut(start or (tokenizer.empty,), tuple(tails), moved))

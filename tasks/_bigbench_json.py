@@ -17,12 +17,14 @@ import numpy as np
 
 from harness import Access, AssayError, Choose, Doc, Generate, Layout, Metric, Shots, Task, Worked, inline
 from harness.metrics.bigbench import CHOICE_METRICS, Extract, choice_metrics, generative_metrics, likelihood_metrics, normalized
+from harness.metrics.pattern import check_regex
 
 if TYPE_CHECKING:
     from harness.doc import Row
     from harness.source import Rows
 
 Kind = Literal["choose", "generate", "likelihood"]
+SCHEMA = "write the file by BIG-bench's JSON schema"
 SEED = 42
 LONGEST_ANSWER = 64
 """Tokens generated per answer in the paper's runs."""
@@ -92,7 +94,7 @@ class Examples:
 
     def load(self, split: str, access: Access) -> Rows:
         if split != "test":
-            raise AssayError(f"no split {split!r} (BIG-bench has one pool: test)", where=self.origin)
+            raise AssayError(f"no split {split!r}", where=self.origin, do="BIG-bench has one pool of examples: --split test")
         return replace(inline(test=distinct(read_json(self.path), self.origin)).load(split, access), origin=self.origin)
 
 
@@ -101,10 +103,10 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AssayError("no such file", where=str(path), do="name a task.json of BIG-bench, or its folder") from None
-    except (ValueError, OSError) as error:
-        raise AssayError(f"not readable as JSON: {error}", where=str(path)) from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise AssayError(f"not readable as JSON: {error}", where=str(path), do="fetch the task again") from None
     if not isinstance(found, dict):
-        raise AssayError("not a BIG-bench task: the file must hold one JSON object", where=str(path))
+        raise AssayError("not a BIG-bench task: the file must hold one JSON object", where=str(path), do="name a task.json of BIG-bench")
     return found
 
 
@@ -112,22 +114,49 @@ def distinct(data: Mapping[str, Any], origin: str) -> list[Row]:
     """The examples, checked, without literal duplicates, in order."""
     examples = data.get("examples")
     if not isinstance(examples, list) or not examples:
-        raise AssayError("a BIG-bench task needs a non-empty list `examples`", where=origin)
+        raise AssayError("a BIG-bench task needs a non-empty list `examples`", where=origin, do=SCHEMA)
     kept: dict[str, Row] = {}
     for number, row in enumerate(examples):
+        where = f"{origin}: example {number}"
         if not isinstance(row, dict) or not isinstance(row.get("input"), str) or not ("target" in row or "target_scores" in row):
-            raise AssayError("an example needs `input` and `target` or `target_scores`", where=f"{origin}: example {number}")
+            raise AssayError("an example needs `input` and `target` or `target_scores`", where=where, do=SCHEMA)
+        scores, target = row.get("target_scores", {"": 1}), row.get("target", "")
+        if not isinstance(scores, dict) or not scores or not all(isinstance(x, int | float) and abs(x) <= 1e6 for x in scores.values()):
+            raise AssayError("`target_scores` must give each choice a finite number", where=where, do=SCHEMA)
+        if target == [] or not all(isinstance(each, str | int | float) for each in listed(target)):
+            raise AssayError("`target` must be a text or a list of texts", where=where, do=SCHEMA)
         kept.setdefault(json.dumps(row), row)
     return list(kept.values())
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+TEXTS = ("stop_string", "output_regex", "task_prefix", "example_input_prefix", "example_output_prefix", "choice_prefix")
+TEXTS += ("few_shot_example_separator",)
+NULLS = ("stop_string", "output_regex")
+
+
+def check_fields(data: Mapping[str, Any], origin: str) -> None:
+    """Raises AssayError for a field that is missing or of another kind."""
+    for key in ("name", "description", "metrics", "preferred_score"):
+        if key not in data:
+            raise AssayError(f"a BIG-bench task needs the field {key!r}", where=origin, do=SCHEMA)
+    if not isinstance(data["metrics"], list) or not all(isinstance(name, str) for name in data["metrics"]):
+        raise AssayError("`metrics` must be a list of names", where=origin, do=SCHEMA)
+    for key in TEXTS:
+        if not isinstance(data.get(key, ""), str) and not (key in NULLS and data[key] is None):
+            raise AssayError(f"{key!r} must be a text", where=origin, do=SCHEMA)
+    if regex := data.get("output_regex"):
+        check_regex(regex, f"{origin}: output_regex")
 
 
 @functools.lru_cache(maxsize=512)
 def read_sheet(path: Path, origin: str, modified: int) -> Sheet:
     """What a task.json says about itself. Raises AssayError for a missing field or an unknown metric."""
     data = read_json(path)
-    for key in ("name", "description", "metrics", "preferred_score"):
-        if key not in data:
-            raise AssayError(f"a BIG-bench task needs the field {key!r}", where=origin)
+    check_fields(data, origin)
     rows = distinct(data, origin)
     metrics, preferred = tuple(data["metrics"]), str(data["preferred_score"])
     known = {*RANGES, "rouge", "bleurt"}
@@ -138,7 +167,7 @@ def read_sheet(path: Path, origin: str, modified: int) -> Sheet:
         )
     scores = [tuple(row["target_scores"].values()) for row in rows if "target_scores" in row]
     if any(name in CHOICE_METRICS for name in metrics) and len(scores) < len(rows):
-        raise AssayError("multiple-choice metrics need `target_scores` in every example", where=origin)
+        raise AssayError("multiple-choice metrics need `target_scores` in every example", where=origin, do=SCHEMA)
     stop, regex = data.get("stop_string"), data.get("output_regex")
     return Sheet(
         path,
@@ -183,7 +212,7 @@ def targets_of(row: Row) -> tuple[str, ...]:
     scores = row["target_scores"]
     top = max(scores.values())
     if top <= min(scores.values()) and (len(scores) > 1 or top == 0):
-        raise AssayError("no choice is better than the others")
+        raise AssayError("no choice is better than the others", do="give the right one a higher target score")
     return (next(choice for choice, score in scores.items() if score == top),)
 
 
@@ -260,7 +289,7 @@ def tasks_of(sheet: Sheet, name: str, worked: tuple[Worked, ...] = ()) -> dict[K
                 citation=CITATION,
             )
     if main not in made:
-        raise AssayError(f"preferred_score {sheet.preferred!r} is not among its metrics", where=sheet.origin)
+        raise AssayError(f"preferred_score {sheet.preferred!r} is not among its metrics", where=sheet.origin, do=SCHEMA)
     return made
 
 
@@ -271,5 +300,5 @@ def sheets_in(folder: Path, origin: str) -> dict[str, Sheet]:
         return {"": read_sheet(main, f"{origin}/task.json", main.stat().st_mtime_ns)}
     below = sorted(path for path in folder.glob("*/task.json"))
     if not below:
-        raise AssayError("it has neither `examples` nor subtask folders", where=f"{origin}/task.json")
+        raise AssayError("it has neither `examples` nor subtask folders", where=f"{origin}/task.json", do=SCHEMA)
     return {path.parent.name: read_sheet(path, f"{origin}/{path.parent.name}/task.json", path.stat().st_mtime_ns) for path in below}

@@ -48,7 +48,7 @@ class Derived:
 
     def load(self, split: str, access: Access) -> Rows:
         if split not in self.recipes:
-            raise Missing(f"no split {split!r} (there is: {', '.join(self.recipes)})")
+            raise Missing(f"no split {split!r} (there is: {', '.join(self.recipes)})", do="choose another split")
         recipe = self.recipes[split]
         if recipe.stand_in and not access.allow_partial:
             raise Missing(f"split {split!r} only stands in for a missing one", do="--allow-partial uses it and marks the scores as partial")
@@ -82,7 +82,7 @@ def letter(index: int) -> str:
 def joint_doc(text: str, noun: str, choices: tuple[str, ...], gold: int, meta: Mapping[str, Any] | None = None) -> Doc:
     """A multiple-choice question that the model answers by a letter; `meta["label"]`, which HELM draws exemplars by, is the text."""
     if not 0 <= gold < len(choices):
-        raise AssayError(f"gold {gold} is out of range for {len(choices)} choices")
+        raise AssayError(f"gold {gold} is out of range for {len(choices)} choices", do="mend the row")
     return Doc(lettered(text, noun, choices), references=(letter(gold),), meta={"label": choices[gold], **(meta or {})})
 
 

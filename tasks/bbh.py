@@ -166,7 +166,7 @@ def read_exemplars(path: Path) -> Exemplars:
     head, *parts = re.split(r"^Q: ", body, flags=re.MULTILINE)
     found = [part.strip().partition(f"\nA: {ASK}") for part in parts]
     if not found or not all(answer.strip() for _, _, answer in found):
-        raise AssayError("not three questions, each with its reasoning", where=str(path))
+        raise AssayError("not three questions, each with its reasoning", where=str(path), do="fetch the prompt files again")
     rows = tuple({"input": question, "target": answer.strip()} for question, _, answer in found)
     return Exemplars(head.strip() + "\n\n", rows, all(answer.startswith("\n") for _, _, answer in found))
 

@@ -61,7 +61,7 @@ def plan_steps(
     example, exactly on the whole; their tokens are not part of the budget.
     """
     if not examples:
-        raise AssayError("no training examples")
+        raise AssayError("no training examples", do="name a task with a train split")
     if loss_tokens < 1 or batch < 1:
         raise AssayError(f"a budget of {loss_tokens} loss tokens in batches of {batch} trains nothing", do="use at least 1 of each")
     if ratio and not replay:

@@ -31,7 +31,9 @@ def attach(model: Module, directory: Path) -> Module:
         with quiet():
             return peft.PeftModel.from_pretrained(model, str(directory)).eval()
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
-        raise AssayError(f"does not fit this model: {one_line(error)}", where=str(directory)) from None
+        raise AssayError(
+            f"does not fit this model: {one_line(error)}", where=str(directory), do="give the base model that it was trained on"
+        ) from None
 
 
 def saved_bytes(directory: Path) -> int:

@@ -43,7 +43,11 @@ def attach_selected(model: Module, directory: Path) -> Module:
     with torch.no_grad():
         for name, value in load_file(directory / "adapter_model.safetensors").items():
             if name not in parameters or parameters[name].shape != value.shape:
-                raise AssayError(f"the base model has no parameter {name} of shape {tuple(value.shape)}", where=str(directory))
+                raise AssayError(
+                    f"the base model has no parameter {name} of shape {tuple(value.shape)}",
+                    where=str(directory),
+                    do="give the base model that it was trained on",
+                )
             parameters[name].copy_(value)
     return model
 

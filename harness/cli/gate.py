@@ -94,7 +94,11 @@ def with_options(policy: Policy, margin: float | None, task_margin: float | None
     try:
         return Policy.model_validate({**policy.model_dump(), **{name: value for name, value in given.items() if value is not None}})
     except ValueError as error:
-        raise AssayError(str(error).splitlines()[2].strip(), where=f"--{str(error).splitlines()[1].replace('_', '-')}") from None
+        raise AssayError(
+            str(error).splitlines()[2].strip(),
+            where=f"--{str(error).splitlines()[1].replace('_', '-')}",
+            do="`assay gate --help` lists the options",
+        ) from None
 
 
 def show(found: Gate) -> None:

@@ -135,7 +135,9 @@ def load_speaker(ref: ModelRef, stops: frozenset[int]) -> Speaker:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(ref.path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise AssayError(f"the tokenizer cannot be read: {first_line(error)}", where=str(ref.path)) from None
+        raise AssayError(
+            f"the tokenizer cannot be read: {first_line(error)}", where=str(ref.path), do="fetch the tokenizer files again"
+        ) from None
     end = tokenizer.eos_token_id
     return Speaker(tokenizer, stops | ({int(end)} if end is not None else set()))
 

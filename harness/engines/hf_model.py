@@ -78,7 +78,11 @@ def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
         ) from None
     for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
         if info.get(problem):
-            raise AssayError(f"weights with {problem.replace('_', ' ')}: {sorted(map(str, info[problem]))[:3]}", where=str(path))
+            raise AssayError(
+                f"weights with {problem.replace('_', ' ')}: {sorted(map(str, info[problem]))[:3]}",
+                where=str(path),
+                do="fetch or save the model again",
+            )
     unused = sorted(info.get("unexpected_keys") or ())
     notes = (f"{len(unused)} weights of the checkpoint have no place in the model, such as {unused[0]}",) if unused else ()
     return model.eval(), notes
@@ -99,7 +103,11 @@ def add_adapter(model: Any, adapter: Path) -> tuple[Any, bool]:
     try:
         tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise AssayError(f"the adapter cannot be loaded: {first_line(error)}", where=str(adapter)) from None
+        raise AssayError(
+            f"the adapter cannot be loaded: {first_line(error)}",
+            where=str(adapter),
+            do="save the adapter again with peft's save_pretrained",
+        ) from None
     if tuned.active_peft_config.is_prompt_learning:
         return tuned.eval(), True
     # The adapter's modules live inside the base model, whose forward has the plain signature.
@@ -129,7 +137,11 @@ def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
     try:
         model = model.to(device)
     except RuntimeError as error:
-        raise AssayError(f"the model does not fit on {device}: {first_line(error)}", where=ref.name) from None
+        raise AssayError(
+            f"the model does not fit on {device}: {first_line(error)}",
+            where=ref.name,
+            do="use a smaller dtype, a larger device, or --device cpu",
+        ) from None
     model.requires_grad_(False)
     for tensor in (*model.parameters(), *model.buffers()):
         # Loaded weights may be the file itself, mapped into memory: a checkpoint that is written anew would change under us.
@@ -154,7 +166,9 @@ def swap_weights(model: Any, dtype: str, path: Path) -> None:
     try:
         other = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False).to_dict()
     except (OSError, ValueError, KeyError) as error:
-        raise AssayError(f"no readable configuration: {first_line(error)}", where=str(path)) from None
+        raise AssayError(
+            f"no readable configuration: {first_line(error)}", where=str(path), do="give a complete model saved by save_pretrained"
+        ) from None
     names = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "_attn_implementation_autoset"}
     differing = sorted(key for key in (mine.keys() | other.keys()) - names if mine.get(key) != other.get(key))
     if differing:
@@ -166,13 +180,19 @@ def swap_weights(model: Any, dtype: str, path: Path) -> None:
         )
     fresh, notes = read_weights(path, dtype)
     if notes:
-        raise AssayError(notes[0], where=str(path))
+        raise AssayError(notes[0], where=str(path), do="give a complete model saved by save_pretrained")
     with torch.inference_mode():
         source, target = fresh.state_dict(), model.state_dict()
         if source.keys() != target.keys():
-            raise AssayError(f"other weights: {sorted(source.keys() ^ target.keys())[:3]}", where=str(path))
+            raise AssayError(
+                f"other weights: {sorted(source.keys() ^ target.keys())[:3]}", where=str(path), do="open it in an engine of its own"
+            )
         for name, tensor in target.items():
             if tensor.shape != source[name].shape:
-                raise AssayError(f"{name} has shape {tuple(source[name].shape)}, not {tuple(tensor.shape)}", where=str(path))
+                raise AssayError(
+                    f"{name} has shape {tuple(source[name].shape)}, not {tuple(tensor.shape)}",
+                    where=str(path),
+                    do="open it in an engine of its own",
+                )
         for name, tensor in target.items():
             tensor.copy_(source[name])

@@ -105,7 +105,9 @@ def macro_f1(classes: tuple[str, ...]) -> Metric[Chosen]:
 
     def measure(doc: Doc, output: Chosen) -> Stats:
         if sorted(doc.targets)[-1:] != [1.0] or sum(doc.targets) != 1:
-            raise AssayError("macro_f1 needs exactly one right choice, with score 1", where=doc.id)
+            raise AssayError(
+                "macro_f1 needs exactly one right choice, with score 1", where=doc.id, do="give one choice the score 1, the others 0"
+            )
         cells = np.zeros((3, len(classes)))
         gold, pick = column[doc.choices[doc.targets.index(1)]], column[doc.choices[argmax(output.loglikelihoods)]]
         cells[0, gold] = gold == pick
@@ -267,7 +269,11 @@ def normalized(metric: Metric[Any], low: float, high: float) -> Metric[Any]:
     Raises AssayError where `high` is not above `low`.
     """
     if not (math.isfinite(low) and high > low):
-        raise AssayError(f"the best score {high:g} is not above the low score {low:g}", where=metric.name)
+        raise AssayError(
+            f"the best score {high:g} is not above the low score {low:g}",
+            where=metric.name,
+            do="check the target scores and preferred_score",
+        )
     inner = metric.combine
     combine: Combine = Rescaled(inner, low, high)
     if isinstance(inner, Pooled):

@@ -63,7 +63,11 @@ def cells(classes: int) -> Callable[[Doc, Chosen], Stats]:
     def measure(doc: Doc, output: Chosen) -> Stats:
         gold = gold_of(doc)
         if not (gold < classes and output.pick < classes):
-            raise AssayError(f"class {max(gold, output.pick)} in a metric over {classes} classes", where=doc.id)
+            raise AssayError(
+                f"class {max(gold, output.pick)} in a metric over {classes} classes",
+                where=doc.id,
+                do="give the metric as many classes as there are choices",
+            )
         return tuple(float(cell == gold * classes + output.pick) for cell in range(classes * classes))
 
     return measure

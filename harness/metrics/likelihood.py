@@ -20,14 +20,14 @@ __all__ = ["bits_per_byte", "perplexity"]
 def surprise_per_byte(doc: Doc, output: Surprise) -> Stats:
     """(bits, bytes) of one text."""
     if output.bytes <= 0:
-        raise AssayError("an empty text has no bits per byte", where=doc.id)
+        raise AssayError("an empty text has no bits per byte", where=doc.id, do="leave empty texts out of the rows")
     return (-output.logprob / math.log(2), float(output.bytes))
 
 
 def surprise_per_token(doc: Doc, output: Surprise) -> Stats:
     """(nats, tokens) of one text."""
     if output.tokens <= 0:
-        raise AssayError("an empty text has no perplexity", where=doc.id)
+        raise AssayError("an empty text has no perplexity", where=doc.id, do="leave empty texts out of the rows")
     return (-output.logprob, float(output.tokens))
 
 

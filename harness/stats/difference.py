@@ -86,7 +86,11 @@ def paired_difference(base: Part, candidate: Array, *, alpha: float = 0.05, seed
     base = base._replace(stats=np.asarray(base.stats, dtype=np.float64))
     candidate = np.asarray(candidate, dtype=np.float64)
     if candidate.shape != base.stats.shape or not len(candidate):
-        raise AssayError(f"{candidate.shape} statistics cannot be paired with {base.stats.shape}", where=base.metric.name)
+        raise AssayError(
+            f"{candidate.shape} statistics cannot be paired with {base.stats.shape}",
+            where=base.metric.name,
+            do="score both runs with one version",
+        )
     pooled = isinstance(base.metric.combine, Pooled)
     if not pooled:
         base = base._replace(clusters=blocks(base.clusters, seed))

@@ -51,7 +51,7 @@ def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
     into blocks (a combine that is not Pooled). Raises AssayError for no items, non-finite statistics or score.
     """
     if not len(stats):
-        raise AssayError("no items to score", where=metric.name)
+        raise AssayError("no items to score", where=metric.name, do="check the split and --limit")
     stats = np.asarray(stats, dtype=np.float64).reshape(len(stats), -1)
     if not np.isfinite(stats).all():
         raise AssayError("a stored statistic is not finite", where=metric.name, do="score the run again")

@@ -113,7 +113,9 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
         if not isinstance(value, str) or not fits.fullmatch(value):
             raise AssayError(f"{name} is {value!r:.60}", where=str(bundle / MANIFEST), do="restore the run from a copy")
     if type(manifest.get("items")) is not int:
-        raise AssayError(f"items is {manifest.get('items')!r:.60}, not a number", where=str(bundle / MANIFEST))
+        raise AssayError(
+            f"items is {manifest.get('items')!r:.60}, not a number", where=str(bundle / MANIFEST), do="restore the run from a copy"
+        )
     return manifest
 
 

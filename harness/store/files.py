@@ -72,8 +72,8 @@ def to_json(value: Any, where: str, indent: int | None = None) -> bytes:
         text = json.dumps(value, allow_nan=False, indent=indent, separators=None if indent else (",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and (found := nonfinite(value)):
-            raise AssayError(f"{found} is not a finite number", where=where) from None
-        raise AssayError(f"has no JSON form: {error}", where=where) from None
+            raise AssayError(f"{found} is not a finite number", where=where, do="mend what gave this number") from None
+        raise AssayError(f"has no JSON form: {error}", where=where, do="keep to texts, finite numbers, lists and mappings") from None
     return text.encode()
 
 
@@ -84,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise AssayError("there is no such file", where=str(path), do="is this a run's folder?") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise AssayError(f"cannot be read as JSON: {error}", where=str(path)) from None
+        raise AssayError(f"cannot be read as JSON: {error}", where=str(path), do="restore the run from a copy") from None
     if not isinstance(value, dict):
-        raise AssayError("must hold one JSON object", where=str(path))
+        raise AssayError("must hold one JSON object", where=str(path), do="restore the run from a copy")
     return value

@@ -133,8 +133,8 @@ def read_records(path: Path, run: str, manifest: str) -> Iterator[Record]:
             continue
         try:
             yield decode_record(value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise AssayError(f"not a record: {error!r}", where=where) from None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise AssayError(f"not a record: {error!r}", where=where, do="restore the run from a copy") from None
 
 
 def sound_size(path: Path) -> int:

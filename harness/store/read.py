@@ -38,7 +38,7 @@ def sound(path: Path) -> Iterator[None]:
     """Whatever is wrong with the content of a file, which a stranger may have made, is an AssayError that names it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
         raise AssayError(f"does not hold what it should: {error!r:.120}", where=str(path), do="restore the run from a copy") from None
 
 

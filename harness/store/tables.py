@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import AssayError
+from harness.parquet import read_table
 from harness.record import Item, Record
 from harness.store.files import to_json
 from harness.store.journal import Key
@@ -42,14 +43,10 @@ def to_parquet(table: Any) -> bytes:
 
 def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) -> Any:
     """An Arrow table. Raises AssayError where the bytes are no Parquet file, or a column is missing."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-        return table if columns is None else table.select(list(columns))
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise AssayError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", where=where) from None
+    table = read_table(data, where)
+    if lacking := [name for name in columns or () if name not in table.column_names]:
+        raise AssayError(f"has no column {lacking[0]!r}", where=where, do="restore the run from a copy")
+    return table if columns is None else table.select(list(columns))
 
 
 def items_table(items: Sequence[Item]) -> Any:
@@ -157,10 +154,12 @@ def stat_tables(table: Any, where: str) -> dict[Key, StatTable]:
         widths = np.diff(offsets[start : end + 1])
         key = (tasks[start], metrics[start])
         if key in found or (widths != widths[0]).any():
-            raise AssayError(f"the statistics of {key[1]} on {key[0]} are out of order or uneven", where=where)
+            raise AssayError(
+                f"the statistics of {key[1]} on {key[0]} are out of order or uneven", where=where, do="restore the run from a copy"
+            )
         flat = values[offsets[start] : offsets[end]]
         if not np.isfinite(flat).all():
-            raise AssayError(f"a statistic of {key[1]} on {key[0]} is not finite", where=where)
+            raise AssayError(f"a statistic of {key[1]} on {key[0]} is not finite", where=where, do="restore the run from a copy")
         stats = flat.reshape(end - start, int(widths[0]))
         found[key] = StatTable(tuple(ids[start:end]), tuple(groups[start:end]), tuple(clusters[start:end]), stats)
     return found

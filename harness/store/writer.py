@@ -80,11 +80,15 @@ class Writer:
 
     def _check(self, record: Record) -> None:
         if (record.task, record.item) not in self._planned:
-            raise AssayError(f"item {record.item!r} of {record.task} was not planned", where=str(self._run.path))
+            raise AssayError(f"item {record.item!r} of {record.task} was not planned", where=str(self._run.path), do="start a new run")
         for metric, stats in record.stats.items():
             width = self._widths.setdefault((record.task, metric), len(stats))
             if width != len(stats):
-                raise AssayError(f"{metric} gave {len(stats)} statistics for {record.item!r}, {width} before", where=record.task)
+                raise AssayError(
+                    f"{metric} gave {len(stats)} statistics for {record.item!r}, {width} before",
+                    where=record.task,
+                    do="a metric must give each item equally many statistics",
+                )
 
     def _note(self, record: Record) -> None:
         key = (record.task, record.item)

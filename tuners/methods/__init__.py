@@ -34,7 +34,7 @@ def find_method(name: str) -> Method:
             raise AssayError(f"no method {name!r}", do=known)
         found = loaded[0]
     if not isinstance(found, Method):
-        raise AssayError(f"{found!r:.80} is not a Method", where=name)
+        raise AssayError(f"{found!r:.80} is not a Method", where=name, do="let the entry point name a Method")
     return found
 
 
@@ -52,7 +52,9 @@ def peft_method(config: str) -> Method:
         try:
             chosen = kind(task_type="CAUSAL_LM", **options)
         except (TypeError, ValueError) as error:
-            raise AssayError(f"peft refuses: {error}", where=f"peft:{config}") from None
+            raise AssayError(
+                f"peft refuses: {error}", where=f"peft:{config}", do="mend the options; `assay tune --help` lists them"
+            ) from None
         return wrap(model, chosen)
 
     soft = issubclass(kind, peft.PromptLearningConfig)

@@ -12,7 +12,7 @@ def prepare(model: Any) -> Trainable:
 
     norms = sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if type(module).__name__.endswith("Norm")})
     if not norms:
-        raise AssayError("this model has no normalisation layer with parameters", where="layernorm")
+        raise AssayError("this model has no normalisation layer with parameters", where="layernorm", do="choose another method")
     return wrap(model, LNTuningConfig(task_type="CAUSAL_LM", target_modules=norms))
 
 
