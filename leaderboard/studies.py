@@ -28,7 +28,7 @@ def files(root: Path) -> list[Path]:
 
 
 def trials(root: Path, indexed: Any) -> Any:
-    """One row per trial, from the files of the studies and from the index (whose rows stand for studies without a file). Scores are
+    """One row per trial, from the files of the studies; from the index, which holds less, where the files were left behind. Scores are
     shares: 0.01 is one point. Columns that a file lacks are empty; `selected` says whether a row has the rate that was chosen."""
     import pyarrow
 
@@ -40,7 +40,7 @@ def trials(root: Path, indexed: Any) -> Any:
             continue
         part["study"] = f"{path.parent.parent.name}/{path.parent.name}"
         parts.append(part)
-    if len(indexed):
+    if not parts and len(indexed):
         parts.append(indexed)
     whole = frames.concat(parts, ignore_index=True) if parts else frames.DataFrame()
     for name in NUMBERS:

@@ -22,9 +22,10 @@ from harness.errors import AssayError, Incomplete
 from harness.store.bundle import DONE, SAMPLES, STATS, runs_folder
 from harness.store.files import nonfinite, sync_folder
 from harness.store.lock import held
-from harness.store.queries import INDEX, SCHEMA, open_sandbox, schema_version
+from harness.store.queries import INDEX, SCHEMA, open_sandbox, query, schema_version
 from harness.store.read import Run, read_run
 from harness.store.read import field as text_of
+from harness.store.trials import are_newer, load_trials
 
 WAIT_SECONDS = 120.0
 TABLES = ("run", "run_task", "score", "sample", "item_stat")
@@ -41,7 +42,8 @@ class IndexReport:
 
 
 def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
-    """Brings the index of a store up to date with these bundles and new complete ones, or with all of its runs and without those gone.
+    """Brings the index of a store up to date with these bundles and new complete ones, or with all of its runs and without those gone;
+    and with the trials of its tuning studies.
 
     Idempotent by bundle hash; one transaction per bundle. A damaged bundle is left out and reported, unless it was asked for.
     Raises Incomplete naming the process that holds the index after two minutes; AssayError for an index of a newer assay.
@@ -60,7 +62,7 @@ def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
         marks = {run.id: bundle_hash(run) for run in runs}
         todo = [run for run in runs if known.get(run.id) != marks[run.id]]
         gone = tuple(sorted(known.keys() - marks.keys() - trouble.keys())) if whole else ()
-        if todo or gone or fresh:
+        if todo or gone or fresh or are_newer(root, root / INDEX, known_studies(root)):
             trouble |= publish(root, todo, gone, fresh, strict={Path(path).resolve() for path in bundles or ()})
     done = tuple(run.id for run in todo if run.path.name not in trouble)
     return IndexReport(done, tuple(run.id for run in runs if run not in todo), gone, trouble)
@@ -107,6 +109,11 @@ def known_bundles(root: Path) -> dict[str, str] | None:
         return dict(connection.execute("SELECT run_id, bundle FROM run").fetchall()) if version == SCHEMA else None
     finally:
         connection.close()
+
+
+def known_studies(root: Path) -> list[str]:
+    """Studies in the index; only asked where it is of this schema."""
+    return [str(study) for (study,) in query(root, "SELECT DISTINCT study FROM trial")]
 
 
 def publish(root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path]) -> dict[str, str]:
@@ -156,6 +163,7 @@ def write_copy(copy: Path, root: Path, todo: Sequence[Run], gone: Sequence[str],
                 if run.path.resolve() in strict:
                     raise
                 trouble[run.path.name] = str(error)
+        trouble |= load_trials(connection, root)
         connection.execute("CHECKPOINT store")  # all into the one file that is renamed
     finally:
         connection.close()
@@ -242,7 +250,7 @@ def insert(connection: Any, table: str, **values: Any) -> None:
 
 def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
     if found := nonfinite(result):
-        raise AssayError(f"{found} of {result.get('task')} is not a finite number", where=str(run.path))
+        raise AssayError(f"{found} of {result.get('task')} is not a finite number", where=str(run.path), do="see: assay store check")
     if result["value"] is None:  # nothing to score, as where the labels are hidden
         return
     names = ("task", "metric", "value", "low", "high", "n", "shots", "signature", "evidence", "purpose")

@@ -1,0 +1,73 @@
+"""Trials of tuning studies in the index: read from the file that each study writes, one row per trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import AssayError
+from harness.store.tables import from_parquet
+
+TEXTS = ("study", "run_id", "method", "family", "task", "role", "target", "mitigation", "status")
+WHOLE = ("seed", "trainable_parameters", "saved_bytes", "peak_memory")
+REALS = ("lr", "gain", "gain_low", "gain_high", "average_drop", "kl_base", "seconds")
+
+
+def trial_files(root: Path) -> list[Path]:
+    """The trials of every study of a store: `studies/<preset>/` and `tuned/<name>/`."""
+    return sorted([*root.glob("studies/*/trials.parquet"), *root.glob("tuned/*/trials.parquet")])
+
+
+def read_trials(path: Path) -> Any:
+    """The columns of the table `trial`; what a study did not note is null, and so is a number that is not finite.
+
+    Raises AssayError where the file is no Parquet file, or a column holds something else.
+    """
+    import pyarrow
+    import pyarrow.compute
+
+    table = from_parquet(path.read_bytes(), str(path))
+    kinds = [*((name, pyarrow.string()) for name in TEXTS), *((name, pyarrow.int64()) for name in WHOLE)]
+    kinds += [(name, pyarrow.float64()) for name in REALS]
+    columns = {}
+    try:
+        for name, kind in kinds:
+            column = table[name].cast(kind) if name in table.column_names else pyarrow.nulls(table.num_rows, kind)
+            if name in REALS:
+                column = pyarrow.compute.if_else(pyarrow.compute.is_finite(column), column, pyarrow.scalar(None, kind))
+            columns[name] = column
+    except pyarrow.ArrowException as error:
+        raise AssayError(f"a column is of another kind: {str(error).splitlines()[0]}", where=str(path)) from None
+    columns["study"] = pyarrow.compute.fill_null(columns["study"], path.parent.name)
+    return pyarrow.table(columns)
+
+
+def are_newer(root: Path, index: Path, studies: Sequence[str]) -> bool:
+    """Whether a study was written after the index, or is gone from the store while the index has `studies`."""
+    files = trial_files(root)
+    if not files:
+        return bool(studies)
+    if not index.exists():
+        return True
+    made = index.stat().st_mtime_ns
+    return len(files) < len(studies) or any(path.stat().st_mtime_ns > made for path in files)
+
+
+def load_trials(connection: Any, root: Path) -> dict[str, str]:
+    """Replaces all rows of the table `trial` in one transaction; gives the trouble by file of what could not be read."""
+    trouble: dict[str, str] = {}
+    connection.execute("BEGIN")
+    connection.execute("DELETE FROM trial")
+    for path in trial_files(root):
+        try:
+            table = read_trials(path)
+        except (AssayError, OSError) as error:
+            trouble[str(path.relative_to(root))] = str(error)
+            continue
+        connection.register("incoming_trials", table)
+        names = ", ".join(table.column_names)
+        connection.execute(f"INSERT INTO trial ({names}) SELECT {names} FROM incoming_trials")
+        connection.unregister("incoming_trials")
+    connection.execute("COMMIT")
+    return trouble
