@@ -267,6 +267,11 @@ class VllmEngine:
         if self.llm.reset_prefix_cache() is not True:
             raise AssayError("vLLM did not empty its prefix cache after new weights", do="open a new engine")
 
+    def forget(self) -> None:
+        """Empty the prefix cache, so that what is asked again is computed again."""
+        if self.llm.reset_prefix_cache() is not True:
+            raise AssayError("vLLM did not empty its prefix cache", do="leave out --repeat-check")
+
     def close(self) -> None:
         """Free the model's memory; another engine may be opened afterwards."""
         from vllm.distributed import cleanup_dist_env_and_memory

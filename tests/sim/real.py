@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MODEL = "builtin:smollm2-135m"
-PARADIGMS = ("anaphor_number_agreement", "determiner_noun_agreement_with_adj_2", "passive_1", "wh_vs_that_with_gap")
-TASKS = (*(f"helm/blimp/{name}" for name in PARADIGMS), "superglue/copa", "glue/sst2")
+TASKS = ("helm/blimp/determiner_noun_agreement_with_adj_2", "helm/blimp/passive_1", "superglue/copa")
 OUT = Path("results/gate/REAL.md")
 GROUP = 64
 
@@ -77,7 +76,7 @@ def main(folder: Path = Path("results/real")) -> None:
     if not fours.exists():
         round_model(find_model(MODEL, cache=here.cache, offline=here.offline).path, fours)
     cases = {
-        "The same model, another batch order": run(folder, "same", MODEL, "--batch", "3"),
+        "The same model in other batches": run(folder, "same", MODEL, "--budget", "0.05"),
         "4-bit rounding of its weights": run(folder, "rounded", str(fours)),
         "Full fine-tuning at ten times the usual rate": run(folder, "tuned", str(harm(folder))),
     }
@@ -97,7 +96,7 @@ HEAD = f"""
 `python -m tests.sim.real`: {MODEL} against itself on {len(TASKS)} real tasks through `assay run` and `assay gate`, with the gate's own
 defaults (margin 1 point, task margin 3 points, alpha 0.05).
 
-- *Another batch order*: the same weights, at most three sequences in a batch.
+- *Other batches*: the same weights with 50 MiB for the engine's packs, which cuts them elsewhere.
 - *4-bit rounding*: every attention and feed-forward matrix rounded to the nearest of 15 levels in groups of {GROUP} columns of a row
   (`tests.sim.real.rounded`); no calibration.
 - *Full fine-tuning*: `assay tune --task superglue/copa --method full --lr 3e-4 --budget tokens=2000`.
