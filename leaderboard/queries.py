@@ -52,7 +52,7 @@ def cells(root: Path) -> Any:
         SELECT l.model, l.model_digest, l.task, l.metric, l.value, l.low, l.high, l.n, l.shots, coalesce(l.fingerprint, '') AS fingerprint,
                l.engine, l.run_id, l.created_at, coalesce(json_extract_string(l.result, '$.better'), 'higher') AS better,
                TRY_CAST(json_extract(l.result, '$.chance') AS DOUBLE) AS chance,
-               CASE WHEN json_type(l.result, '$.unit') = 'NULL' THEN 0 ELSE TRY_CAST(json_extract(l.result, '$.unit') AS DOUBLE) END AS unit,
+               CASE json_type(l.result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(l.result, '$.unit') AS DOUBLE) END AS unit,
                f.source, f.adapter, f.parameters, f.tokens, f.seconds, f.items
         FROM leaderboard l JOIN facts f USING (run_id)
         ORDER BY l.task, l.model, l.model_digest

@@ -46,7 +46,8 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
     """Makes the folder of a new run, whole or not at all: `root/runs/<run id>/` with manifest.json and items.parquet.
 
     Adds "run" (id: UTC time and a random suffix), "created_at" (ISO, UTC; `created` for what was run elsewhere, before), "items"
-    (count), "item_set", "items_sha256" and "schema" to the manifest. Raises AssayError for no items, an item that is planned twice or has no JSON form, or a folder that cannot be written.
+    (count), "item_set", "items_sha256" and "schema" to the manifest. Raises AssayError for no items, an item that is planned twice
+    or has no JSON form, or a folder that cannot be written.
     """
     if not items:
         raise AssayError("a run needs at least one item", do="check the task's split and --limit")
