@@ -45,8 +45,21 @@ class PreparedTask:
     facts: dict[str, Any]
 
 
-def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int) -> PreparedTask:
-    """Docs, prompts and requests of one task. Raises AssayError for missing, empty or faulty data and for prompts that do not fit."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a task asks, as text: its docs and who is shown before each; not one token is cut yet."""
+
+    task: Task
+    split: str
+    rows: Rows
+    docs: list[Doc]
+    exemplars: Exemplars
+    count: int
+    evidence: str
+
+
+def ask_task(task: Task, plan: Plan, access: Access) -> Asked:
+    """Docs and exemplars of one task. Raises AssayError for missing, empty or faulty data."""
     split = plan.split or task.split or default_split(task, access)
     rows = load(task, split, access)
     if not rows.rows:
@@ -58,28 +71,34 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
     if count and task.shots.order == "per_item":  # the draw depends on the whole split, whatever the limit
         pool = docs if len(kept) == len(rows.rows) else named([read_doc(task, row, split, n) for n, row in enumerate(rows.rows)], task)
     exemplars = choose_exemplars(task, count, pool, docs, plan.seed)
-    items = build_items(task, docs, exemplars, count, plan, tokenizer, positions)
     partial = not rows.complete or (pool_rows is not None and not pool_rows.complete)
     evidence = "partial" if partial else "limited" if len(kept) < len(rows.rows) else "complete"
+    return Asked(task, split, rows, docs, exemplars, count, evidence)
+
+
+def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int) -> PreparedTask:
+    """Docs, prompts and requests of one task. Raises AssayError for missing, empty or faulty data and for prompts that do not fit."""
+    asked = ask_task(task, plan, access)
+    items = build_items(task, asked.docs, asked.exemplars, asked.count, plan, tokenizer, positions)
     facts = {
         "name": task.full_name,
         "version": task.version,
-        "split": split,
-        "origin": rows.origin,
-        "data": rows.digest,
-        "shots": count,
-        "shots_order": task.shots.order if count else "",
+        "split": asked.split,
+        "origin": asked.rows.origin,
+        "data": asked.rows.digest,
+        "shots": asked.count,
+        "shots_order": task.shots.order if asked.count else "",
         "ask": repr(task.ask),
         "metrics": [f"{metric.name} {metric.signature}".strip() for metric in task.metrics],
         "items": len(items),
-        "evidence": evidence,
+        "evidence": asked.evidence,
         "purpose": task.purpose,
-        "labelled": all(doc.labelled for doc in docs),
+        "labelled": all(doc.labelled for doc in asked.docs),
         "boundary_moved": sum(item.item.doc.get("moved", 0) > 0 for item in items),
         "shots_dropped": sum(item.item.doc.get("dropped", 0) > 0 for item in items),
-        "fingerprint": fingerprint(task, split, items),
+        "fingerprint": fingerprint(task, asked.split, items),
     }
-    return PreparedTask(task, part_of(items, *plan.part()), count, evidence, facts)
+    return PreparedTask(task, part_of(items, *plan.part()), asked.count, asked.evidence, facts)
 
 
 def part_of(items: tuple[PreparedItem, ...], index: int, count: int) -> tuple[PreparedItem, ...]:

@@ -1,0 +1,57 @@
+"""assay run --explain: the cost of a run as a table or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.cli.console import out, print_json, watching
+from harness.explain import Explanation, TaskCost, explain
+from harness.plan import Plan
+from harness.provenance import Surroundings
+
+
+def explain_plans(plans: Sequence[Plan], place: Surroundings, as_json: bool) -> None:
+    """Print what each plan would ask. As JSON one object: the explanation, or all of them under "plans"."""
+    with watching() as watch:
+        found = [explain(plan, place, watch) for plan in plans]
+    if as_json:
+        print_json(found[0].as_json() if len(found) == 1 else {"plans": [each.as_json() for each in found]})
+        return
+    for each in found:
+        print_explanation(each)
+
+
+def print_explanation(found: Explanation) -> None:
+    from rich.table import Table
+
+    console, total = out(), found.total
+    console.print(f"[bold]{found.model}[/]  {found.parameters / 1e6:,.0f}M parameters  digest {found.digest[:12]}")
+    console.print(f"engine {found.engine} ({found.reason}); nothing is loaded yet\n", style="dim", markup=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("task", overflow="fold")
+    for name in ("items", "shots", "requests", "logical tokens", "to compute", "shared", "generated at most"):
+        table.add_column(name, justify="right")
+    for cost in found.tasks:
+        table.add_row(*cells(cost, str(cost.shots)))
+    if len(found.tasks) > 1:
+        table.add_row(*cells(total, ""), style="bold")
+    console.print(table)
+    console.print()
+    for reason in found.left_out:
+        console.print(f"Left out, data missing: {reason}", style="yellow", markup=False)
+    console.print(clock_text(found), style="dim", markup=False)
+
+
+def cells(cost: TaskCost, shots: str) -> tuple[str, ...]:
+    numbers = (cost.requests, cost.logical, cost.ideal)
+    generated = f"{cost.generated:,}" if cost.generated else ""
+    return cost.task, f"{cost.items:,}", shots, *(f"{number:,}" for number in numbers), f"{cost.shared:.1f}x", generated
+
+
+def clock_text(found: Explanation) -> str:
+    """The time, with the ground that it stands on."""
+    if found.rate is None or found.seconds is None:
+        return "time unknown: no earlier run of this model or one of its size tells a rate"
+    seconds = found.seconds
+    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return f"about {time} and the engine's start, at {found.rate.tokens_per_second:,.0f} tokens/s ({found.rate.source})"
