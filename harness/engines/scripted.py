@@ -218,6 +218,8 @@ class Script:
     log: str = ""
     fault: str = ""
     at: int = 0
+    key: str = ""
+    seconds: float = 0.0
     text: str = ""
 
 
@@ -233,7 +235,7 @@ def read_script(text: str) -> Script:
         try:
             options[name] = type(known[name])(value)
         except ValueError:
-            raise AssayError(f"option {name} of the scripted engine cannot be {value!r}") from None
+            raise AssayError(f"option {name} of the scripted engine cannot be {value!r}", do=f"give a value like {known[name]!r}") from None
     return dataclasses.replace(Script(kind), **options)  # type: ignore[arg-type]
 
 
@@ -263,5 +265,5 @@ def open_engine(model: ModelRef, settings: Settings, script: str = "hashed") -> 
         kinds = ("raise", "die", "sleep", "oom", "nan", "fail")
         if asked.fault not in kinds:
             raise AssayError(f"unknown fault {asked.fault!r}", do=f"choose one of {', '.join(kinds)}")
-        answer = faulty(answer, Fault(asked.fault, at=asked.at))  # type: ignore[arg-type]
+        answer = faulty(answer, Fault(asked.fault, asked.at, asked.key, asked.seconds))  # type: ignore[arg-type]
     return Scripted(answer, name=f"scripted:{asked.kind}", limits=limits_of(model), log=Path(asked.log) if asked.log else None)

@@ -1,4 +1,4 @@
-"""Hours of runs, kills and resumes in one store while a board reads it. Run: PYTHONPATH=tests python tests/faults/soak.py --minutes 120
+"""Hours of runs, kills and resumes in one store while a board reads it. Run: PYTHONPATH=.:tests python tests/faults/soak.py --minutes 120
 
 Runs of different models start side by side, are killed at random moments (SIGKILL, now and then SIGTERM) and resumed, at a modest pace;
 a reader asks what the leaderboard's pages ask. Every five minutes, and at the end when all is resumed, the store is checked against
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=Path("results/trust/SOAK.md"))
     asked = parser.parse_args()
-    command = f"PYTHONPATH=tests python tests/faults/soak.py --minutes {asked.minutes:g} --pause {asked.pause:g} --seed {asked.seed}"
+    command = f"PYTHONPATH=.:tests python tests/faults/soak.py --minutes {asked.minutes:g} --pause {asked.pause:g} --seed {asked.seed}"
     with tempfile.TemporaryDirectory(prefix="assay-soak-") as folder:
         found = soak(set_scene(Path(folder)), asked.minutes, asked.pause, asked.seed)
     asked.report.parent.mkdir(parents=True, exist_ok=True)

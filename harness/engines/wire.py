@@ -1,0 +1,81 @@
+"""What an engine and its owner say to each other between processes: JSON, one message a line. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.engines import EngineStats
+from harness.errors import AssayError, Incomplete, Invalid, NotComparable
+from harness.model import ModelRef
+from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+
+Message = dict[str, Any]
+COUNTS = ("logical", "computed", "cached", "forwards", "fallbacks")
+CODES = {error.exit_code: error for error in (AssayError, NotComparable, Incomplete, Invalid)}
+
+
+def line(message: Mapping[str, Any]) -> bytes:
+    """One message. NaN is allowed here: an engine may say it, and the judge turns it into an error."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def pack_request(request: ScoreGroup | GenRequest) -> list[Any]:
+    if isinstance(request, ScoreGroup):
+        return [request.context, request.continuations, request.greedy]
+    return [request.prompt, request.max_tokens, request.stop, request.temperature, request.seed]
+
+
+def read_group(said: Sequence[Any]) -> ScoreGroup:
+    context, continuations, greedy = said
+    return ScoreGroup(tuple(context), tuple(map(tuple, continuations)), greedy)
+
+
+def read_generation(said: Sequence[Any]) -> GenRequest:
+    prompt, most, stop, temperature, seed = said
+    return GenRequest(tuple(prompt), most, tuple(stop), temperature, seed)
+
+
+def pack_reply(reply: ScoreReply | GenReply | Failure) -> list[Any]:
+    match reply:
+        case ScoreReply():
+            return ["score", reply.logprobs, reply.greedy]
+        case GenReply():
+            return ["text", reply.text, reply.tokens, reply.finish, reply.logprob]
+        case Failure():
+            return ["failure", reply.reason]
+
+
+def read_reply(said: Sequence[Any]) -> ScoreReply | GenReply | Failure:
+    match said:
+        case ["score", logprobs, greedy]:
+            return ScoreReply(tuple(map(tuple, logprobs)), tuple(greedy))
+        case ["text", text, tokens, finish, logprob]:
+            return GenReply(text, tuple(tokens), finish, logprob)
+        case ["failure", reason]:
+            return Failure(reason)
+    raise ValueError(f"no reply: {said!r:.80}")
+
+
+def pack_model(model: ModelRef) -> Message:
+    return {**asdict(model), "path": str(model.path), "adapter": None if model.adapter is None else str(model.adapter)}
+
+
+def read_model(said: Mapping[str, Any]) -> ModelRef:
+    adapter = said["adapter"]
+    return ModelRef(**{**said, "path": Path(said["path"]), "adapter": None if adapter is None else Path(adapter)})
+
+
+def counts(stats: EngineStats) -> list[int]:
+    return [getattr(stats, name) for name in COUNTS]
+
+
+def pack_error(error: AssayError) -> Message:
+    return {"what": error.what, "where": error.where, "do": error.do, "code": error.exit_code}
+
+
+def read_error(said: Mapping[str, Any]) -> AssayError:
+    return CODES.get(said["code"], AssayError)(said["what"], where=said["where"], do=said["do"])
