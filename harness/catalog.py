@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from harness.errors import AssayError
+from harness.perturb import perturbed_family, split_name
 from harness.rows_task import rows_task
 from harness.source import Access
 from harness.task import Family, Task, Total
@@ -90,7 +91,7 @@ def select(names: Sequence[str], access: Access) -> Selection:
         for family in resolve(name, access):
             tasks.update((task.full_name, task) for task in family.tasks)
             totals.update((total.name, total) for total in family.totals)
-            if len(family.tasks) == 1 or name.endswith(FILES) or ":" in name:
+            if sum(task.varies is None for task in family.tasks) == 1 or split_name(name)[0].endswith(FILES) or ":" in name:
                 asked.update(task.full_name for task in family.tasks)
     whole = [total for total in totals.values() if all(term.task in tasks for term in total.terms)]
     return Selection(tuple(tasks.values()), tuple(whole), frozenset(tasks) - asked)
@@ -98,6 +99,9 @@ def select(names: Sequence[str], access: Access) -> Selection:
 
 def resolve(name: str, access: Access) -> tuple[Family, ...]:
     """One name: a family, a task with or without its protocol, a file, `module:NAME`, or `bigbench:path`."""
+    plain, perturbations = split_name(name)
+    if perturbations:
+        return tuple(perturbed_family(family, perturbations) for family in resolve(plain, access))
     if name.endswith(".py"):
         return (from_python(Path(name)),)
     if name.endswith((".jsonl", ".csv", ".parquet")):

@@ -46,13 +46,16 @@ class Doc:
     cluster: str = ""
     """Items resampled together, such as all questions on one passage; the group when empty."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    """The parts of the prompt that are the question's own text, in their order: what perturbations may change. Where it is empty
+    they take the row's texts that stand word for word in the prompt."""
 
     def __post_init__(self) -> None:
         for name in ("prompt", "id", "group", "cluster"):
             if not isinstance(getattr(self, name), str):
                 kind = type(getattr(self, name)).__name__
                 raise AssayError(f"Doc.{name} must be a string, not {kind}", where=str(self.id), do="mend the task's doc function")
-        for name in ("choices", "references"):
+        for name in ("choices", "references", "inputs"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
                 raise AssayError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.doc import Doc, Row
 from harness.errors import AssayError, Missing
+from harness.perturb import counts_of
 from harness.plan import Plan
 from harness.prompt import render, render_chat
 from harness.record import Item
@@ -73,7 +74,15 @@ def ask_task(task: Task, plan: Plan, access: Access) -> Asked:
     exemplars = choose_exemplars(task, count, pool, docs, plan.seed)
     partial = not rows.complete or (pool_rows is not None and not pool_rows.complete)
     evidence = "partial" if partial else "limited" if len(kept) < len(rows.rows) else "complete"
-    return Asked(task, split, rows, docs, exemplars, count, evidence)
+    return Asked(task, split, rows, *forms(task, docs, exemplars), count, evidence)
+
+
+def forms(task: Task, docs: list[Doc], exemplars: Exemplars) -> tuple[list[Doc], Exemplars]:
+    """All forms of every item where the task varies them, each with the exemplars of its item."""
+    if task.varies is None:
+        return docs, exemplars
+    found = [(number, form) for number, doc in enumerate(docs) for form in task.varies.make(doc)]
+    return [form for _, form in found], lambda number: exemplars(found[number][0])
 
 
 def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int) -> PreparedTask:
@@ -93,6 +102,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "items": len(items),
         "evidence": asked.evidence,
         "purpose": task.purpose,
+        **({"variants": counts_of(task, asked.docs)} if task.varies is not None else {}),
         "labelled": all(doc.labelled for doc in asked.docs),
         "boundary_moved": sum(item.item.doc.get("moved", 0) > 0 for item in items),
         "shots_dropped": sum(item.item.doc.get("dropped", 0) > 0 for item in items),
@@ -184,10 +194,13 @@ def build_items(
             where=f"{task.full_name}, first item {docs[long[0]].id}",
             do="use fewer --shots, --drop-shots, or a model with a longer context",
         )
-    for n in long:
-        while needed(cuts[n]) > room and shown[n]:
+    while todo := [n for n in long if needed(cuts[n]) > room and shown[n]]:
+        for n in todo:
             shown[n] = shown[n][:-1]
-            (pairs[n],), (cuts[n],) = encode(task, [docs[n]], [shown[n]], plan.chat, tokenizer)
+        again = encode(task, [docs[n] for n in todo], [shown[n] for n in todo], plan.chat, tokenizer)
+        for n, pair, cut in zip(todo, *again, strict=True):
+            pairs[n], cuts[n] = pair, cut
+    for n in long:
         if needed(cuts[n]) > room:
             raise AssayError(
                 f"needs {needed(cuts[n])} tokens without any exemplar; the model's context is {positions}",
@@ -208,14 +221,14 @@ def needed(cut: Cut) -> int:
 def encode(
     task: Task, docs: Sequence[Doc], shown: Sequence[tuple[Doc, ...]], chat: bool, tokenizer: Tokenizer
 ) -> tuple[list[tuple[str, tuple[str, ...]]], list[Cut]]:
-    pairs: list[tuple[str, tuple[str, ...]]] = []
-    for doc, exemplars in zip(docs, shown, strict=True):
-        if chat:
-            messages, continuations = render_chat(task, doc, exemplars)
-            pairs.append((tokenizer.chat(messages), continuations))
-        else:
-            rendered = render(task, doc, exemplars)
-            pairs.append((rendered.prompt, rendered.continuations))
+    pairs: list[tuple[str, tuple[str, ...]]]
+    if chat:
+        said = [render_chat(task, doc, exemplars) for doc, exemplars in zip(docs, shown, strict=True)]
+        texts = tokenizer.chats([messages for messages, _ in said])
+        pairs = [(text, continuations) for text, (_, continuations) in zip(texts, said, strict=True)]
+    else:
+        rendered = [render(task, doc, exemplars) for doc, exemplars in zip(docs, shown, strict=True)]
+        pairs = [(each.prompt, each.continuations) for each in rendered]
     return pairs, cut_pairs(tokenizer, pairs, special=chat)
 
 

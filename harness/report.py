@@ -67,6 +67,10 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
     hidden = [task["name"] for task in manifest["tasks"] if not task["labelled"]]
     if hidden:
         found.append(f"Labels hidden, predictions stored only: {', '.join(hidden)}.")
+    for task in manifest["tasks"]:
+        if task.get("variants"):
+            counts = ", ".join(f"{name} {count}" for name, count in task["variants"].items())
+            found.append(f"{task['name']}: items changed by each perturbation, the others count as they are: {counts}.")
     for left in manifest.get("left_out", ()):
         found.append(f"Left out, data missing: {left['reason']}")
     for total in manifest.get("unformed", ()):

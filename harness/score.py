@@ -156,7 +156,7 @@ def short_ask(task: Task) -> str:
 
 def baselines(task: Task, items: Sequence[Item]) -> dict[str, float]:
     """Accuracy of a uniform guess and of always naming the most frequent answer text; only for choices with one gold each."""
-    if not isinstance(task.ask, Choose) or not items or any("gold" not in item.doc for item in items):
+    if not isinstance(task.ask, Choose) or task.varies is not None or not items or any("gold" not in item.doc for item in items):
         return {}
     chance = math.fsum(1 / len(item.choices) for item in items) / len(items)
     same = len({item.choices for item in items}) == 1

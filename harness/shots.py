@@ -33,7 +33,7 @@ def choose_exemplars(task: Task, count: int, pool: Sequence[Doc], scored: Sequen
             where=task.full_name,
             do=f"ask for at most {len(usable)} shots",
         )
-    draw = random.Random(f"{seed}:{task.name}")
+    draw = random.Random(f"{seed}:{task.name if task.varies is None else task.varies.of}")
     match task.shots.order:
         case "first":
             chosen = tuple(usable[:count])

@@ -117,6 +117,16 @@ def is_name(text: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Variation:
+    """Each scored item is asked in several forms: `make` gives them, the original first. `of` is the name of the task that is varied."""
+
+    of: str
+    make: Callable[[Doc], tuple[Doc, ...]]
+    names: tuple[str, ...]
+    """What the further forms are called; `Doc.meta["variant"]` counts from 1 along them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One benchmark under one protocol.
 
@@ -139,6 +149,7 @@ class Task:
     purpose: Literal["release", "smoke"] = "release"
     """Smoke tasks prove that the pipeline works; their scores are never ranked and never pass a gate."""
     worked: tuple[Worked, ...] = ()
+    varies: Variation | None = None
     about: str = ""
     licence: str = ""
     citation: str = ""

@@ -15,6 +15,7 @@ from harness.cli.explaining import explain_plans
 from harness.doctor import examine
 from harness.errors import AssayError
 from harness.noise import sentence
+from harness.perturb import with_perturbations
 from harness.plan import Plan
 from harness.provenance import Surroundings, surroundings
 from harness.report import notes, results_table
@@ -53,6 +54,9 @@ def run_command(
     ] = "",
     protocol: Annotated[
         str, typer.Option(help="Run the tasks under these protocols (lm-eval,helm), a run each.", rich_help_panel=PROMPTS)
+    ] = "",
+    perturb: Annotated[
+        str, typer.Option(help="Ask each item perturbed too: robustness, fairness, canonical, or single ones (typos,names), by commas.")
     ] = "",
     limit: Annotated[
         int | None, typer.Option(help="Only the first N items of each task; such scores are never ranked.", rich_help_panel=ITEMS)
@@ -95,7 +99,7 @@ def run_command(
     """
     plan = Plan(
         model="",
-        tasks=tuple(name for name in tasks.split(",") if name.strip()),
+        tasks=tuple(with_perturbations(name.strip(), named(perturb)) for name in tasks.split(",") if name.strip()),
         adapter=adapter,
         revision=revision,
         limit=limit,
@@ -123,6 +127,11 @@ def run_command(
     with watching() as watch:
         bundles = sweep(plans, place, watch)
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)
+
+
+def named(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def shot_counts(text: str) -> list[int | None]:
