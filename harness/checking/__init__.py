@@ -12,6 +12,7 @@ from harness.checking.answers import Answered, answer_findings
 from harness.checking.fields import field_findings
 from harness.checking.finding import Checked, Finding, Level, Place, gravest_first
 from harness.checking.items import item_findings
+from harness.checking.leaks import leak_findings
 from harness.checking.material import Material, gather
 from harness.checking.overlap import overlap_findings
 from harness.checking.scoring import scoring_findings
@@ -34,7 +35,7 @@ def check_task(task: Task, access: Access, shots: int | None = None, split: str 
     if material is None:
         return Checked(task.full_name, gravest_first(findings))
     scoring, scores = scoring_findings(material)
-    findings += [*item_findings(material), *overlap_findings(material), *field_findings(material), *scoring]
+    findings += [*leak_findings(material), *item_findings(material), *overlap_findings(material), *field_findings(material), *scoring]
     facts = {
         "split": material.split,
         "items": len(material.docs),

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.checking.finding import Finding, Place, at_least, at_most, graded, normal, short
-from harness.checking.items import SHIFTS, contains
+from harness.checking.finding import Finding, Place, at_least, contains, graded, normal, short, surprising
+from harness.checking.leaks import SHIFTS
 from harness.doc import Doc
 from harness.judge import LONG_ANSWER
 from harness.metric import Array
@@ -25,6 +25,8 @@ TIE = 1e-3
 """Nats: choices closer than this are decided by rounding."""
 BIAS = 0.02
 """Total variation between the picked and the gold positions below which a difference does not matter."""
+FALSE_ALARM = 0.04
+"""Chance of a warning of position bias for a model that has none; shared among the choices."""
 REPEATED = re.compile(r"(.{1,12}?)\1{3,}\s*", re.DOTALL)
 ECHO = 20
 """Characters of a line of the prompt that an answer must begin with to count as an echo."""
@@ -155,15 +157,14 @@ def scored_wrong(run: Answered) -> list[Finding]:
         return []
     places, chance = [], 0.0
     for row, (gold, text) in enumerate(zip(golds, texts, strict=True)):
-        if strict[row] != 0.0 or not gold:
+        if strict[row] != 0.0 or not gold or n < 2:
             continue
-        others = [golds[(row + shift) % n] for shift in SHIFTS]
-        others = [other for other in others if other and other != gold]
-        chance += sum(contains(text, other) for other in others) / max(len(others), 1)
+        others = [golds[(row + 1 + shift % (n - 1)) % n] for shift in SHIFTS]
+        chance += sum(bool(other) and contains(text, other) for other in others) / len(others)
         if contains(text, gold):
             places.append(Place(row, run.items[row].id, f"{short(run.items[row].gold, 30)} in {short(text_of(run.records[row]))}"))
-    excess = at_least(len(places), n) - at_most(chance, n)
-    if excess <= 0.02:
+    excess = at_least(max(len(places) - chance, 0.0), n)
+    if not surprising(len(places), chance, [golds[place.row] for place in places if place.row is not None]) or excess <= 0.02:
         return []
     what = f"{len(places)} of {n} answers were scored as wrong but hold the gold text (by chance: {chance:.0f})"
     do = "see whether the extraction is too strict; a lenient reading would give a higher score"
@@ -201,17 +202,15 @@ def position_bias(run: Answered) -> list[Finding]:
     picks, golds = np.array(pairs).T
     n, k = len(pairs), int(max(picks.max(), golds.max())) + 1
     picked, wanted = (np.bincount(values, minlength=k) / n for values in (picks, golds))
-    label = int(np.argmax(picked))
-    name, gap = run.task.full_name, float(np.abs(picked - wanted).sum() / 2)
-    shown = f"choice {label + 1} is picked for {picked[label]:.0%} of items, right for {wanted[label]:.0%}"
+    differ = (picks[:, None] == np.arange(k)).astype(float) - (golds[:, None] == np.arange(k))
+    z = differ.sum(axis=0) / np.sqrt(np.maximum((differ**2).sum(axis=0), 1.0))  # McNemar's, choice by choice
+    label, gap = int(np.argmax(z)), float(np.abs(picked - wanted).sum() / 2)
+    shown = f"choice {label + 1} is picked for {picked[label]:.0%} of items, right for {wanted[label]:.0%} (total variation {gap:.2f})"
     do = "look at the choices' wording and order; calibrate, or compare with another protocol"
     if at_least(float(picked[label] * n), n) > 0.9 and wanted[label] < 0.6:
-        return [Finding("position-bias", "E", name, shown, do)]
-    signs = (picks[:, None] == np.arange(k)).astype(float) - (golds[:, None] == np.arange(k))
-    spread = np.sqrt(np.maximum((signs**2).sum(axis=0), 1e-9))
-    z = float(np.max(np.abs(signs.sum(axis=0)) / spread))
-    if z > z_quantile(1 - 0.025 / k) and gap > BIAS:
-        return [Finding("position-bias", "W", name, f"{shown} (total variation {gap:.2f})", do)]
+        return [Finding("position-bias", "E", run.task.full_name, shown, do)]
+    if z[label] > z_quantile(1 - FALSE_ALARM / k) and gap > BIAS:
+        return [Finding("position-bias", "W", run.task.full_name, shown, do)]
     return []
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,10 @@ ROWS, LEAVES, SECONDS = 3, 16, 2.0
 """Rows and fields per row that are tried; the time that one long value may take."""
 CANARY = "Zqv7 canary"
 HOSTILE: Mapping[str, str] = {
-    "line breaks": "one\ntwo\r\n\n\nthree",
-    "a NUL": "nul\0inside",
+    "line breaks": "One\ntwo\r\n\n\nthree",
+    "a NUL": "Nul\0inside",
     "braces": "{x} {{y}} {% raw %} {} %s $z \\1",
-    "100,000 characters": "word " * 19_999 + "words",
+    "100,000 characters": "Word " * 19_999 + "words",
     "right-to-left marks": "\u202e\u05e9\u05dc\u05d5\u05dd\u200f end",
     "nothing": "",
 }
@@ -110,6 +111,15 @@ def given_away(task: Task, tried: Mapping[int, list[Field]]) -> list[Finding]:
     return [Finding("gold-leak", "E", task.full_name, what, "leave it out of the prompt", places)]
 
 
+def arrived(text: str, prompt: str) -> bool:
+    """Whether a text stands in the prompt: as it is, or every word of it (white space may be tidied, words may be marked), but then
+    without anything that looks like a template."""
+    if text in prompt or " ".join(text.split()) in prompt:
+        return True
+    words = re.compile(r"\w+")
+    return "{" not in text and not Counter(words.findall(text)) - Counter(words.findall(prompt))
+
+
 def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) -> list[Finding]:
     """Hostile values in fields that reach the prompt: the doc function must not fail, and the text must arrive as it is."""
     failed: dict[str, list[Place]] = defaultdict(list)
@@ -127,7 +137,7 @@ def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) ->
                 if isinstance(doc, Exception) or slow:
                     note = f"{type(doc).__name__}: {doc}" if isinstance(doc, Exception) else f"took over {SECONDS:g} s"
                     failed[kind].append(Place(number, note=f"field {field.name}: {note:.120}"))
-                elif text not in doc.prompt:
+                elif not arrived(text, doc.prompt):
                     changed[kind].append(Place(number, note=f"field {field.name}"))
     name = task.full_name
     return [

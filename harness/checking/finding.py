@@ -13,6 +13,8 @@ from harness.stats.interval import wilson
 Level = Literal["E", "W", "I"]
 """E: the numbers would be wrong; blocks (exit 14). W: a reader must know. I: a fact."""
 RANK: dict[Level, int] = {"I": 0, "W": 1, "E": 2}
+LONG = 8
+"""Characters from which on a text does not turn up by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +82,30 @@ def short(text: str, size: int = 60) -> str:
     """The text on one line, as Python writes it, cut in the middle."""
     shown = repr(text)
     return shown if len(shown) <= size else f"{shown[: size // 2]}…{shown[-size // 2 + 1 :]}"
+
+
+def contains(text: str, part: str) -> bool:
+    """Whether `part` stands in `text` as whole words."""
+    start = text.find(part)
+    while start >= 0:
+        end = start + len(part)
+        before = start == 0 or not (text[start - 1].isalnum() and part[0].isalnum())
+        if before and (end == len(text) or not (text[end].isalnum() and part[-1].isalnum())):
+            return True
+        start = text.find(part, start + 1)
+    return False
+
+
+def ends(text: str, part: str) -> bool:
+    """Whether `text` ends with `part` as whole words."""
+    at = len(text) - len(part)
+    return text.endswith(part) and (at == 0 or not (text[at - 1].isalnum() and part[0].isalnum()))
+
+
+def surprising(count: int, chance: float, texts: Sequence[str]) -> bool:
+    """Whether `count` coincidences are more than `chance` explains (Poisson, 1 %). A short text may well turn up anywhere, so a few
+    of those are no surprise; one long text is."""
+    from scipy.special import pdtrc
+
+    expected = chance + (0.3 if any(len(text) < LONG for text in texts) else 0.01)
+    return count > 0 and float(pdtrc(count - 1, expected)) < 0.01

@@ -1,22 +1,16 @@
-"""Faults of the items themselves: answers that stand in their question, duplicates, choices and spaces that spoil the scoring."""
+"""Faults of the items themselves: duplicates, choices that cannot be told apart, spaces that spoil the scoring."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 
-from harness.checking.finding import Finding, Level, Place, at_least, at_most, graded, normal, short
+from harness.checking.finding import Finding, Place, graded, normal, short
 from harness.checking.material import Material
 from harness.doc import Doc
 from harness.prompt import Rendered, joint_after
-from harness.task import Choose, Generate, Perplexity
+from harness.task import Choose, Perplexity
 
-SHIFTS = (1, 7, 31, 101, 211)
-"""Whose gold an item's own is compared with: those of the rows so many further on."""
-LEAKY, EXTRACTIVE = 0.02, 0.25
-"""Share of items whose gold stands in the question, beyond what chance gives: from the first an error; from the second on the answer
-is meant to be read out of the question, as in reading comprehension."""
 SPACELESS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
@@ -25,81 +19,10 @@ def question(doc: Doc) -> tuple[str, ...]:
     return (normal(doc.prompt), *sorted(map(normal, doc.choices)), *(map(normal, doc.references) if not doc.prompt else ()))
 
 
-def contains(text: str, part: str) -> bool:
-    """Whether `part` stands in `text` as whole words."""
-    start = text.find(part)
-    while start >= 0:
-        end = start + len(part)
-        before = start == 0 or not (text[start - 1].isalnum() and part[0].isalnum())
-        if before and (end == len(text) or not (text[end].isalnum() and part[-1].isalnum())):
-            return True
-        start = text.find(part, start + 1)
-    return False
-
-
-def ends(text: str, part: str) -> bool:
-    """Whether `text` ends with `part` as whole words."""
-    at = len(text) - len(part)
-    return text.endswith(part) and (at == 0 or not (text[at - 1].isalnum() and part[0].isalnum()))
-
-
 def golds(doc: Doc) -> tuple[str, ...]:
+    """All right answers in normal form."""
     texts = doc.references if doc.references and not doc.choices else (doc.answer,)
     return tuple(filter(None, map(normal, texts)))
-
-
-def rivals(material: Material, index: int) -> list[str]:
-    """Answers that are not this item's: its other choices, or what is right for other items."""
-    doc, docs = material.docs[index], material.docs
-    own = golds(doc)
-    if doc.choices:
-        others = [normal(choice) for choice in doc.choices]
-    else:
-        others = [text for shift in SHIFTS for text in golds(docs[(index + shift) % len(docs)])[:1]]
-    return [text for text in others if text and text not in own]
-
-
-def leaks(material: Material) -> list[Finding]:
-    """Gold answers in the question: after the answer cue, and anywhere."""
-    if not isinstance(material.task.ask, Choose | Generate) or not all(doc.labelled for doc in material.docs):
-        return []
-    prompts = [normal(doc.prompt) for doc in material.docs]
-    name, n = material.task.full_name, len(prompts)
-    found = []
-    places, chance = compared(material, prompts, ends)
-    if len(places) - chance >= 1:
-        level: Level = "E" if at_least(len(places), n) - at_most(chance, n) > 0.01 or at_least(len(places) - chance, n) > 0.01 else "W"
-        what = f"{len(places)} of {n} questions end with their own answer (by chance: {chance:.1f})"
-        found.append(Finding("gold-leak", level, name, what, "keep the answer out of the prompt", places))
-    else:
-        places = ()
-    seen = {place.row for place in places}
-    inside, chance = compared(material, prompts, contains)
-    inside = tuple(place for place in inside if place.row not in seen)
-    excess = at_least(len(inside), n) - at_most(chance, n)
-    if len(inside) > EXTRACTIVE * n:
-        what = f"{len(inside)} of {n} questions hold their answer: it can be read out of the prompt"
-        found.append(Finding("gold-leak", "I", name, what))
-    elif inside and excess > 0.0:
-        level = "E" if excess > LEAKY else "W" if excess > LEAKY / 4 else "I"
-        what = f"{len(inside)} of {n} questions hold their own answer (by chance: {chance:.1f})"
-        found.append(Finding("gold-leak", level, name, what, "see whether the answer is given away", inside))
-    return found
-
-
-def compared(material: Material, prompts: Sequence[str], fires: Callable[[str, str], bool]) -> tuple[tuple[Place, ...], float]:
-    """Items for which `fires` on their own answer, and how many would by chance: the same for answers that are not theirs.
-
-    Where an item's own answer is one of several choices in the text, all of them count: it gives nothing away.
-    """
-    places, chance = [], 0.0
-    for index, (doc, text) in enumerate(zip(material.docs, prompts, strict=True)):
-        own, others = [gold for gold in golds(doc) if fires(text, gold)], rivals(material, index)
-        hits = sum(fires(text, other) for other in others)
-        chance += hits / max(len(others), 1) if not (own and doc.choices) else 0.0
-        if own and not (hits and doc.choices):
-            places.append(material.place(index, f"answer {short(max(own, key=len), 40)}"))
-    return tuple(places), chance
 
 
 def duplicates(material: Material) -> list[Finding]:
@@ -118,6 +41,8 @@ def duplicates(material: Material) -> list[Finding]:
             if doc.group == one.group:
                 continue
             clash = doc.labelled and one.labelled and doc.prompt == one.prompt and not agree(doc, one)
+            if doc.cluster == one.cluster and not (clash and doc.choices):  # resampled together, as it should be
+                continue
             note = f"as row {material.numbers[first]}" + (
                 f", which answers {short(one.answer, 30)}, not {short(doc.answer, 30)}" if clash else ""
             )
@@ -130,8 +55,10 @@ def duplicates(material: Material) -> list[Finding]:
         found.append(Finding("dup-items", graded(len(same), n, 0.005) or "I", name, what, do, tuple(same)))
     if other:
         what = f"{len(other)} of {n} items repeat another with a different answer"
-        limit = 0.01 if isinstance(material.task.ask, Choose) else 1.0  # several generated texts may be right
-        found.append(Finding("dup-items", graded(len(other), n, 0, limit) or "W", name, what, "one of the two is wrong", tuple(other)))
+        one_right = isinstance(material.task.ask, Choose)  # of generated texts several may be right
+        do = "one of the two is wrong" if one_right else "give all answers to one item, or give equal items one cluster"
+        level = graded(len(other), n, 0.002, 0.01 if one_right else 1.0) or "I"
+        found.append(Finding("dup-items", level, name, what, do, tuple(other)))
     return found
 
 
@@ -232,4 +159,4 @@ def needs_space(left: str, right: str) -> bool:
 
 
 def item_findings(material: Material) -> list[Finding]:
-    return [*leaks(material), *duplicates(material), *choices(material), *joints(material)]
+    return [*duplicates(material), *choices(material), *joints(material)]

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.checking.finding import Finding, Level, Place, normal, short
-from harness.checking.items import contains
+from harness.checking.finding import Finding, Level, Place, contains, normal, short
 from harness.checking.material import Material
 from harness.doc import Doc
 from harness.errors import AssayError

@@ -89,7 +89,7 @@ def tell(console: Console, checked: list[Checked], kind: str) -> None:
     for each in checked:
         for example in each.examples if few else ():
             console.rule(f"{each.task}  row {example['row']}", style="dim")
-            console.print(f"{example['prompt']}[→]", markup=False, soft_wrap=True)
+            console.print(example["prompt"], markup=False, soft_wrap=True)
             for text in example["continuations"] or [example["gold"]]:
                 gold = text.strip() == example["gold"].strip()
                 console.print(f"    {'→' if gold else ' '} {text!r}", markup=False, soft_wrap=True, style="green" if gold else "")

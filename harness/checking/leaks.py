@@ -1,0 +1,80 @@
+"""Gold answers that stand in their own question, beyond what chance puts there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from harness.checking.finding import Finding, Level, Place, at_least, contains, ends, normal, short, surprising
+from harness.checking.items import golds
+from harness.checking.material import Material
+from harness.task import Choose, Generate
+
+SHIFTS = (0, 6, 30, 100, 210)
+"""Whose gold stands in for chance: that of the rows so many (and one) further on."""
+LEAKY, EXTRACTIVE = 0.02, 0.25
+"""Share of items whose gold stands in the question, beyond chance: from the first an error; from the second on the answer is meant to
+be read out of the question, as in reading comprehension."""
+Fires = Callable[[str, str], bool]
+
+
+def leak_findings(material: Material) -> list[Finding]:
+    """Answers after the answer cue, and anywhere in the question."""
+    if not isinstance(material.task.ask, Choose | Generate) or not all(doc.labelled for doc in material.docs):
+        return []
+    prompts = [normal(doc.prompt) for doc in material.docs]
+    answers = [tuple(text for text in golds(doc) if any(map(str.isalnum, text))) for doc in material.docs]
+    name, n = material.task.full_name, len(prompts)
+    found: list[Finding] = []
+    rows, chance = compared(material, prompts, answers, ends)
+    last = surprising(len(rows), chance, [text for row in rows for text in answers[row]])
+    if last:
+        level: Level = "E" if at_least(len(rows) - chance, n) > LEAKY / 20 else "W"
+        what = f"{len(rows)} of {n} questions end with their own answer (by chance: {chance:.1f})"
+        found.append(Finding("gold-leak", level, name, what, "keep the answer out of the prompt", places(material, rows)))
+    rows, chance = compared(material, prompts, answers, contains)
+    rows = [row for row in rows if not (last and any(ends(prompts[row], text) for text in answers[row]))]
+    if surprising(len(rows), chance, [text for row in rows for text in answers[row]]):
+        found.append(inside(material, rows, chance))
+    return found
+
+
+def inside(material: Material, rows: Sequence[int], chance: float) -> Finding:
+    """The finding for answers anywhere in the question."""
+    name, n = material.task.full_name, len(material.docs)
+    if len(rows) - chance > EXTRACTIVE * n:
+        return Finding("gold-leak", "I", name, f"{len(rows)} of {n} questions hold their answer: it can be read out of the prompt")
+    excess = at_least(len(rows) - chance, n)
+    level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 4 else "I"
+    what = f"{len(rows)} of {n} questions hold their own answer (by chance: {chance:.1f})"
+    return Finding("gold-leak", level, name, what, "see whether the answer is given away", places(material, rows))
+
+
+def places(material: Material, rows: Sequence[int]) -> tuple[Place, ...]:
+    return tuple(material.place(row, f"answer {short(material.docs[row].answer, 40)}") for row in rows)
+
+
+def compared(material: Material, prompts: Sequence[str], answers: Sequence[tuple[str, ...]], fires: Fires) -> tuple[list[int], float]:
+    """Indices of items for which `fires` on their own answer, and how many would by chance.
+
+    Chance is the same question asked of other items' answers. Of listed choices only one that stands in the text alone counts; by
+    chance it is the right one as often as it is right elsewhere, or one in k where every item has its own choices.
+    """
+    docs, n = material.docs, len(material.docs)
+    rows, chance = [], 0.0
+    fixed = len({doc.choices for doc in docs}) == 1
+    shares = Counter(text for found in answers for text in found[:1])
+    for index, (doc, text) in enumerate(zip(docs, prompts, strict=True)):
+        if doc.choices:
+            there = {choice for choice in map(normal, doc.choices) if choice and any(map(str.isalnum, choice)) and fires(text, choice)}
+            if len(there) == 1:
+                chance += shares[next(iter(there))] / n if fixed else 1 / len(doc.choices)
+                if there & set(answers[index]):
+                    rows.append(index)
+            continue
+        if any(fires(text, gold) for gold in answers[index]):
+            rows.append(index)
+        if n > 1:
+            others = [answers[(index + 1 + shift % (n - 1)) % n] for shift in SHIFTS]
+            chance += sum(any(fires(text, gold) for gold in golds) for golds in others) / len(others)
+    return rows, chance
