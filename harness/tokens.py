@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.chat import render_chats
 from harness.errors import AssayError
 from harness.prompt import Message
 from harness.request import TokenIds
@@ -36,11 +37,16 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids)))
 
-    def chat(self, messages: list[Message]) -> str:
-        """The chat template's text up to where the assistant speaks. Raises AssayError without a template."""
+    def chats(self, chats: Sequence[list[Message]]) -> list[str]:
+        """The chat template's text of each, up to where the assistant speaks. Raises AssayError without a template or for a faulty one."""
+        where = str(getattr(self.inner, "name_or_path", ""))
         if not self.inner.chat_template:
-            raise AssayError("the tokenizer has no chat template", do="run without --chat")
-        return str(self.inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            raise AssayError("the tokenizer has no chat template", where=where, do="run without --chat")
+        try:
+            template = self.inner.get_chat_template()
+        except (ValueError, TypeError, KeyError) as error:
+            raise AssayError(f"no default chat template: {error}", where=where, do="run without --chat") from None
+        return render_chats(str(template), self.inner.special_tokens_map, chats, where)
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
@@ -56,7 +62,9 @@ def open_tokenizer(path: Path) -> Tokenizer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inner = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the library raises many kinds for a broken file
+    except BaseException as error:  # the library raises many kinds for a broken file; its Rust part panics outside of Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AssayError(f"the tokenizer cannot be read ({reason:.160})", where=str(path), do="check tokenizer.json") from None
     inner.model_max_length = int(1e30)  # length is checked by the plan, loudly

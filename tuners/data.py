@@ -58,9 +58,10 @@ def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positio
     if isinstance(task.ask, Perplexity):
         return text_examples([doc.answer for doc in docs], tokenizer, positions)
     pairs = []
-    for doc in docs:
+    chats = tokenizer.chats([render_chat(task, doc)[0] for doc in docs]) if chat else []
+    for number, doc in enumerate(docs):
         if chat:
-            prompt, joint = tokenizer.chat(render_chat(task, doc)[0]), ""
+            prompt, joint = chats[number], ""
         else:
             prompt, joint = render(task, doc).prompt, joint_after(doc.prompt, task.layout)
         end = task.ask.stop[0] if isinstance(task.ask, Generate) and task.ask.stop else ""
