@@ -119,9 +119,10 @@ def evaluate(plan: Plan, place: Surroundings, watch: Watch | None = None, opener
     watch = watch or Unwatched()
     prepared = prepare(plan, place, watch)
     bundle = create_bundle(place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items])
-    index(place.results, [bundle])  # it shows as running
-    work(prepared, bundle, watch, opener)
-    index(place.results, [bundle])
+    with resumable(bundle):
+        index(place.results, [bundle])  # it shows as running
+        work(prepared, bundle, watch, opener)
+        index(place.results, [bundle])
     return bundle
 
 
@@ -138,8 +139,9 @@ def resume(bundle: Path, place: Surroundings, watch: Watch | None = None, opener
     plan = Plan.from_json(run.manifest["plan"])
     prepared = prepare(replace(plan, engine=run.manifest["engine"]["name"]), place, watch)
     same_run(run.manifest, manifest_of(prepared), bundle)
-    work(prepared, bundle, watch, opener)
-    index(place.results, [bundle])
+    with resumable(bundle):
+        work(prepared, bundle, watch, opener)
+        index(place.results, [bundle])
     return bundle
 
 
@@ -200,9 +202,8 @@ def manifest_of(prepared: Prepared) -> dict[str, Any]:
 
 def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> None:
     """Ask what is not done yet, then score and close the bundle."""
-    command = f"assay resume {bundle.name}" + ("" if bundle.parent.parent == Path("results") else f" --results {bundle.parent.parent}")
-    started = clock()
-    with open_writer(bundle) as writer, interruptible():
+    command, started = resume_command(bundle), clock()
+    with open_writer(bundle) as writer:
         done = writer.done()
         pending = [[each for each in task.items if (each.item.task, each.item.id) not in done] for task in prepared.tasks]
         facts: dict[str, Any] = {}
@@ -212,10 +213,10 @@ def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> 
                 facts, noise = ask_all(prepared, pending, writer, watch, opener)
             if prepared.plan.repeat_engine:
                 noise |= ask_elsewhere(prepared, writer, watch, opener)
-        except (AssayError, KeyboardInterrupt) as error:
-            if isinstance(error, AssayError) and error.exit_code != 13:
+        except AssayError as error:
+            if error.exit_code != 13:
                 raise
-            raise Incomplete(str(error) or "interrupted", where=bundle.name, do=f"continue with: {command}") from None
+            raise Incomplete(str(error), where=bundle.name, do=f"continue with: {command}") from None
         except Exception as error:  # an engine may die of anything; what is finished is stored
             raise Incomplete(f"{type(error).__name__}: {error}", where=bundle.name, do=f"continue with: {command}") from error
         if failed := failures(writer):
@@ -228,6 +229,20 @@ def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> 
         watch.stage("scores")
         summary = summary_of(prepared, bundle, writer, facts, clock() - started)
         writer.finish({**summary, "noise": noise} if noise else summary)
+
+
+def resume_command(bundle: Path) -> str:
+    return f"assay resume {bundle.name}" + ("" if bundle.parent.parent == Path("results") else f" --results {bundle.parent.parent}")
+
+
+@contextmanager
+def resumable(bundle: Path) -> Iterator[None]:
+    """Once there is a bundle, an interruption at any moment is Incomplete, with the command that goes on."""
+    try:
+        with interruptible():
+            yield
+    except KeyboardInterrupt as error:
+        raise Incomplete(str(error) or "interrupted", where=bundle.name, do=f"continue with: {resume_command(bundle)}") from None
 
 
 @contextmanager

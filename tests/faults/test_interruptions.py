@@ -1,0 +1,83 @@
+"""SIGTERM and Ctrl-C at any stage of a run: exit code 13 and the command that goes on, soon.
+
+Run: pytest tests/faults/test_interruptions.py
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import make_model, place, write_task
+
+from harness import Plan, evaluate, read_run
+from harness import run as running
+from harness.engines.scripted import Scripted, hashed
+from harness.errors import Incomplete
+from harness.run import resume
+from harness.store import find_run
+from harness.store.writer import Writer
+
+
+def opening(name: str, ref: object, settings: object) -> Scripted:
+    return Scripted(hashed(3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("stage", ["opener", "unchanged", "index", "append", "finish"])
+def test_an_interruption_at_any_stage_is_incomplete_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, number: signal.Signals
+) -> None:
+    model, task = make_model(tmp_path / "model"), write_task(tmp_path, 20)
+    plan = Plan(model=str(model), tasks=(str(task),), engine="scripted")
+
+    def interrupted(inner: Any) -> Any:
+        def call(*args: Any, **names: Any) -> Any:
+            os.kill(os.getpid(), number)
+            return inner(*args, **names)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if stage in ("append", "finish"):
+            patch.setattr(Writer, stage, interrupted(getattr(Writer, stage)))
+        elif stage != "opener":
+            patch.setattr(running, stage, interrupted(getattr(running, stage)))
+        with pytest.raises(Incomplete, match=r"continue with: assay resume \S+ --results") as caught:
+            evaluate(plan, place(tmp_path), opener=interrupted(opening) if stage == "opener" else opening)
+    assert caught.value.exit_code == 13
+    run = read_run(resume(find_run(tmp_path / "results", "20"), place(tmp_path), opener=opening))
+    assert (run.status, len(run.records())) == ("complete", 20)
+
+
+def test_a_terminated_process_exits_13_within_ten_seconds(tmp_path: Path) -> None:
+    model, task = make_model(tmp_path / "model"), write_task(tmp_path, 2000)
+    command = [
+        "run",
+        "--model",
+        str(model),
+        "--tasks",
+        str(task),
+        "--engine",
+        "scripted:hashed,delay=0.02",
+        "--results",
+        str(tmp_path / "r"),
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "harness.cli", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("r/runs/*/journal.jsonl")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == 13, said
+    assert "continue with: assay resume" in said and "Traceback" not in said
+    run = read_run(find_run(tmp_path / "r", "20"))
+    assert 0 < len(run.records()) < 2000
