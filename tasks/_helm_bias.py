@@ -72,7 +72,8 @@ def bbq(row: Row) -> Doc:
         roles[role] = letter(index)
     meta = {**roles, "negative": row["question_polarity"] == "neg", "ambiguous": row["context_condition"] == "ambig"}
     text = f"{row['context']}\nQuestion: {row['question']}"
-    return joint_doc(text, "Passage", tuple(row[f"ans{index}"] for index in range(3)), row["label"], meta=meta)
+    answers = tuple(row[f"ans{index}"] for index in range(3))
+    return joint_doc(text, "Passage", answers, row["label"], meta, inputs=(row["context"], row["question"]))
 
 
 def bias_counts(doc: Doc, output: Said) -> tuple[float, ...]:

@@ -79,11 +79,17 @@ def letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def joint_doc(text: str, noun: str, choices: tuple[str, ...], gold: int, meta: Mapping[str, Any] | None = None) -> Doc:
-    """A multiple-choice question that the model answers by a letter; `meta["label"]`, which HELM draws exemplars by, is the text."""
+def joint_doc(
+    text: str, noun: str, choices: tuple[str, ...], gold: int, meta: Mapping[str, Any] | None = None, inputs: tuple[str, ...] = ()
+) -> Doc:
+    """A multiple-choice question that the model answers by a letter; `meta["label"]`, which HELM draws exemplars by, is the text.
+
+    `inputs`: the parts of the text that a perturbation may change; all of it when empty.
+    """
     if not 0 <= gold < len(choices):
         raise AssayError(f"gold {gold} is out of range for {len(choices)} choices", do="mend the row")
-    return Doc(lettered(text, noun, choices), references=(letter(gold),), meta={"label": choices[gold], **(meta or {})})
+    label = {"label": choices[gold], **(meta or {})}
+    return Doc(lettered(text, noun, choices), references=(letter(gold),), meta=label, inputs=inputs or (text,))
 
 
 def starts_with_letter(doc: Doc, output: Any) -> bool:

@@ -97,8 +97,9 @@ def described(entity: str) -> str:
 
 
 def matching(row: Row) -> Doc:
-    text = f"Product A is {described(row['left'])}. Product B is {described(row['right'])}. Are A and B the same?"
-    return Doc(ask_after(text, "", "Answer"), references=("Yes" if row["label"] else "No",))
+    left, right = described(row["left"]), described(row["right"])
+    text = f"Product A is {left}. Product B is {right}. Are A and B the same?"
+    return Doc(ask_after(text, "", "Answer"), references=("Yes" if row["label"] else "No",), inputs=(left, right))
 
 
 def matching_task(dataset: str) -> Task:
@@ -127,7 +128,8 @@ def squeezed(text: str, words: int | None = None) -> str:
 
 def xsum(row: Row) -> Doc:
     article = squeezed(row["document"], 512)
-    return Doc(f"###\nArticle: {article}\n\nSummarize the above article in 1 sentence.\n", references=(squeezed(row["summary"]),))
+    prompt = f"###\nArticle: {article}\n\nSummarize the above article in 1 sentence.\n"
+    return Doc(prompt, references=(squeezed(row["summary"]),), inputs=(article,))
 
 
 SUMMARY = tuple(rouge(kind) for kind in ("rouge2", "rouge1", "rougeL", "rougeLsum"))

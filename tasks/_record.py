@@ -20,6 +20,7 @@ def record(row: Row) -> Doc:
         targets=tuple(float(entity in answers) for entity in entities) if answers else (),
         id=f"{row['idx']['passage']}-{row['idx']['query']}",
         cluster=str(row["idx"]["passage"]),
+        inputs=(story, *highlights),
         meta={"entities": list(entities), "answers": list(answers)},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
 from harness import Doc
 from tasks.glue import NO_YES, TRUE_FALSE, Row, classify, label
@@ -25,7 +26,8 @@ def copa(row: Row) -> Doc:
     """The premise without its full stop, the connective, and one of two continuations in lower case."""
     connective = {"cause": "because", "effect": "therefore"}[row["question"]]
     choices = tuple(text[:1].lower() + text[1:] for text in (row["choice1"], row["choice2"]))
-    return classify(row, f"{row['premise'].strip()[:-1]} {connective}", choices)
+    premise = row["premise"].strip()[:-1]
+    return replace(classify(row, f"{premise} {connective}", choices), inputs=(premise,))
 
 
 def multirc(row: Row) -> Doc:
@@ -69,7 +71,8 @@ def wsc(row: Row) -> Doc:
     after = text[len(before) + len(pronoun) + 1 :]
     passage = detokenize(f"{before} *{pronoun}*{after}")
     question = f'Question: In the passage above, does the pronoun "*{pronoun}*" refer to "*{noun}*"?'
-    return classify(row, f"Passage: {passage}\n{question}\nAnswer:", NO_YES)
+    around = tuple(filter(None, passage.split(f"*{pronoun}*", 1)))  # the marked pronoun itself is no text to perturb
+    return replace(classify(row, f"Passage: {passage}\n{question}\nAnswer:", NO_YES), inputs=around)
 
 
 def detokenize(text: str) -> str:

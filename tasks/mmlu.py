@@ -109,11 +109,13 @@ def lettered(row: Row) -> str:
 
 
 def letters(row: Row) -> Doc:
-    return Doc(f"{row['question'].strip()}\n{lettered(row)}Answer:", choices=LETTERS, gold=gold(row))
+    question = row["question"].strip()
+    return Doc(f"{question}\n{lettered(row)}Answer:", choices=LETTERS, gold=gold(row), inputs=(question,))
 
 
 def continuation(row: Row) -> Doc:
-    return Doc(f"Question: {row['question'].strip()}\nAnswer:", choices=tuple(row["choices"]), gold=gold(row))
+    question = row["question"].strip()
+    return Doc(f"Question: {question}\nAnswer:", choices=tuple(row["choices"]), gold=gold(row), inputs=(question,))
 
 
 def joint(row: Row) -> Doc:
@@ -121,7 +123,7 @@ def joint(row: Row) -> Doc:
     index = gold(row)
     right = () if index is None else (row["choices"][index],)
     references = tuple(letter for letter, choice in zip(LETTERS, row["choices"], strict=True) if choice in right)
-    return Doc(f"Question: {row['question']}\n{lettered(row)}Answer:", references=references)
+    return Doc(f"Question: {row['question']}\n{lettered(row)}Answer:", references=references, inputs=(row["question"],))
 
 
 def is_letter(doc: Doc, output: Said) -> bool:

@@ -12,10 +12,9 @@ from harness.catalog import families, known_names, load_module, module_names, se
 from harness.cli.console import out, print_json
 from harness.cli.running import Json
 from harness.plan import Plan
-from harness.prepare import default_split, exemplar_pool, load, named, read_doc
+from harness.prepare import ask_task
 from harness.prompt import render
 from harness.provenance import surroundings
-from harness.shots import choose_exemplars
 from harness.source import Access
 from harness.task import Task
 
@@ -124,14 +123,10 @@ def show_command(
 
 
 def rendered(task: Task, plan: Plan, access: Access, count: int) -> list[dict[str, Any]]:
-    split = plan.split or task.split or default_split(task, access)
-    docs = named([read_doc(task, row, split, number) for number, row in enumerate(load(task, split, access).rows)], task)
-    shots = task.shots.count if plan.shots is None else plan.shots
-    pool, _ = exemplar_pool(task, shots, access)
-    exemplars = choose_exemplars(task, shots, docs if task.shots.order == "per_item" else pool, docs, plan.seed)
-    found = []
-    for number, doc in enumerate(docs[:count]):
-        text = render(task, doc, exemplars(number))
+    """The first items as they are asked, perturbed forms included."""
+    asked, found = ask_task(task, plan, access), []
+    for number, doc in enumerate(asked.docs[:count]):
+        text = render(task, doc, asked.exemplars(number))
         gold = doc.answer if doc.labelled else ""
         found.append({"task": task.full_name, "id": doc.id, "prompt": text.prompt, "continuations": list(text.continuations), "gold": gold})
     return found
