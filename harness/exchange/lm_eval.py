@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,8 +64,19 @@ def import_lm_eval(path: Path, place: Surroundings) -> tuple[tuple[Path, bool], 
     found = []
     for file in files:
         mark = hashlib.sha256(file.read_bytes()).hexdigest()
-        found.append((known[mark], False) if mark in known else (import_file(file, mark, place), True))
+        with readable(file):
+            found.append((known[mark], False) if mark in known else (import_file(file, mark, place), True))
     return tuple(found)
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Whatever a stranger's file holds in place of what lm-eval writes is one clear error."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
+        what = f"does not hold what lm-eval writes: {error!r:.120}"
+        raise AssayError(what, where=str(file), do="import the files as lm-eval wrote them") from None
 
 
 def known_imports(root: Path) -> dict[str, Path]:
@@ -78,7 +91,7 @@ def known_imports(root: Path) -> dict[str, Path]:
 def import_file(file: Path, mark: str, place: Surroundings) -> Path:
     document = read_json(file)
     if not isinstance(document.get("results"), dict) or not isinstance(document.get("config"), dict):
-        raise AssayError("is not a results file of lm-eval (no results, no config)", where=str(file))
+        raise AssayError("is not a results file of lm-eval (no results, no config)", where=str(file), do="name its results_*.json")
     groups = document.get("group_subtasks") or {}
     names = [name for name in document["results"] if not (groups.get(name) or name in (document.get("groups") or {}))]
     tasks = [read_task(name, document, file) for name in names]
@@ -86,12 +99,18 @@ def import_file(file: Path, mark: str, place: Surroundings) -> Path:
     manifest = manifest_of(document, tasks, file, mark)
     place.results.mkdir(parents=True, exist_ok=True)
     bundle = create_bundle(place.results, manifest, items, created=moment(document))
-    with open_writer(bundle) as writer:
-        writer.append(records)
-        results = results_of(read_run(bundle), place.access())
-        verify(results, tasks, document, file)
-        seconds = float(document.get("total_evaluation_time_seconds") or 0)
-        writer.finish({"results": results, "engine": {}, "tokens": {}, "seconds": {"engine": seconds}, "statuses": {"scored": len(items)}})
+    try:
+        with open_writer(bundle) as writer:
+            writer.append(records)
+            results = results_of(read_run(bundle), place.access())
+            verify(results, tasks, document, file)
+            seconds = float(document.get("total_evaluation_time_seconds") or 0)
+            writer.finish(
+                {"results": results, "engine": {}, "tokens": {}, "seconds": {"engine": seconds}, "statuses": {"scored": len(items)}}
+            )
+    except BaseException:
+        shutil.rmtree(bundle)  # a refused file leaves nothing behind
+        raise
     index(place.results, [bundle])
     return bundle
 
@@ -137,7 +156,8 @@ def read_samples(path: Path, task: str) -> tuple[Sampled, ...]:
             row = json.loads(line)
             found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), number, row))
         except (ValueError, KeyError, TypeError) as error:
-            raise AssayError(f"not a sample of lm-eval: {error!r:.80}", where=f"{path}:{number}") from None
+            what = f"not a sample of lm-eval: {error!r:.80}"
+            raise AssayError(what, where=f"{path}:{number}", do="import the files as lm-eval wrote them") from None
     if len({(sample.doc_id, sample.filter) for sample in found}) < len(found):
         raise AssayError(f"an item of {task} stands twice", where=str(path), do="import the files of one run")
     return tuple(found)
