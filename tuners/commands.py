@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +18,11 @@ from rich.table import Table
 
 from harness import AssayError, ModelRef
 from harness.pipeline import Surroundings, find_model, surroundings
+from tuners.design import Study
 from tuners.methods import find_method
 from tuners.presets import MODELS, find_preset
 from tuners.scoring import Harness
-from tuners.study import Happening, Study, run_study, write_rows
+from tuners.study import Happening, run_study
 from tuners.toy import make_toy
 from tuners.trial import Row
 
@@ -116,10 +118,11 @@ def open_model(name: str, place: Surroundings) -> ModelRef:
 
 def work(study: Study, model: str, place: Surroundings, root: Path, as_json: bool) -> None:
     """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
+    if missing := [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]:
+        raise AssayError(f"{missing[0]} is not installed", do="pip install 'assay[tune]'")
     ref = open_model(model, place)
     with watching() as report:
         rows = run_study(study, ref, place.access(), Harness(place, limit=study.limit), root, report)
-    write_rows(rows, root / "trials.parquet")
     if as_json:
         sys.stdout.write(json.dumps({"study": study.name, "model": {"name": ref.name, "digest": ref.digest}, "rows": rows}) + "\n")
     else:

@@ -86,18 +86,41 @@ def kl_to_base(trainable: Trainable, examples: Sequence[Example], size: int = 16
     return total / sum(example.loss_tokens for example in examples)
 
 
-def kl_between(base: Module, tuned: Module, examples: Sequence[Example], size: int = 16) -> float:
-    """Mean over loss positions of KL(base || tuned) of two models, in nats, over the whole vocabulary."""
+def log_probabilities(model: Module, examples: Sequence[Example], size: int = 16) -> Tensor:
+    """Log-probabilities [loss positions, vocabulary] in fp32 on the CPU, in the order of the examples sorted by length."""
     import torch
 
-    total = 0.0
-    base.eval(), tuned.eval()
+    model.eval()
+    parts = []
     with torch.no_grad():
-        for group in in_batches(sorted(examples, key=lambda example: len(example.ids)), size):
-            batch = pad(group, next(tuned.parameters()).device)
-            logits = [answer_logits(model, model.get_output_embeddings(), batch) for model in (base, tuned)]
-            total += float(summed_kl(*logits))
-    return total / sum(example.loss_tokens for example in examples)
+        for group in in_batches(by_length(examples), size):
+            batch = pad(group, next(model.parameters()).device)
+            parts.append(answer_logits(model, model.get_output_embeddings(), batch).log_softmax(-1).cpu())
+    return torch.cat(parts)
+
+
+def by_length(examples: Sequence[Example]) -> list[Example]:
+    return sorted(examples, key=lambda example: len(example.ids))
+
+
+def kl_of(base: Tensor, tuned: Tensor) -> float:
+    """Mean over positions of KL(base || tuned) in nats, from log-probabilities of the same examples."""
+    import torch
+
+    return float(torch.nn.functional.kl_div(tuned, base, log_target=True, reduction="sum")) / len(base)
+
+
+def loss_of(logs: Tensor, examples: Sequence[Example]) -> float:
+    """Mean negative log-likelihood per loss token in nats, from log-probabilities of these examples."""
+    import torch
+
+    targets = torch.tensor([token for example in by_length(examples) for token in example.ids[example.loss_from :]])
+    return -float(logs.gather(1, targets[:, None]).double().mean())
+
+
+def kl_between(base: Module, tuned: Module, examples: Sequence[Example], size: int = 16) -> float:
+    """Mean over loss positions of KL(base || tuned) of two models, in nats, over the whole vocabulary."""
+    return kl_of(log_probabilities(base, examples, size), log_probabilities(tuned, examples, size))
 
 
 def largest_difference(one: Module, other: Module, examples: Sequence[Example]) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 
 from harness import AssayError
+from tuners.design import Study
 from tuners.methods import method_names
-from tuners.study import Study
 
 TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit"))
 """Llamas have no biases, so BitFit has nothing to train there."""
@@ -29,14 +29,20 @@ TOY = Study(
 
 CPU_MINI = Study(
     name="cpu-mini",
-    targets=("glue/sst2", "glue/qqp"),
-    retain=("superglue/copa", "superglue/wic", "glue/rte"),
-    methods=("full", "last_k", "layernorm", "shira", "lora", "dora", "pissa", "vera", "ia3", "pfeiffer", "prompt_tuning", "prefix_tuning"),
-    loss_tokens=400,
-    rates=(1.0,),
-    mitigations=("replay=0.25", "kl=1", "wise_ft=0.5"),
-    held=100,
+    targets=("glue/sst2", "tuners.retention:LANGUAGE"),
+    retain=("tuners.retention:ARC_EASY", "tuners.retention:PIQA", "tuners.retention:BLIMP"),
+    methods=("full", "lora", "layernorm", "pfeiffer", "ia3", "last_k", "prompt_tuning", "prefix_tuning", "pissa", "shira"),
+    loss_tokens=192,
+    rates=(0.5, 2.0, 8.0),  # runs as short as these want larger steps
+    rate_seeds=(3,),
+    mitigations=("multi_task=1000", "replay=0.5"),
+    shots=(1, 4, 16),
+    examples=1000,
+    held=80,
     limit=200,
+    retain_limit=100,
+    text="helm/language_modelling/sentences",
+    keep_models=False,
 )
 
 GPU = Study(

@@ -37,10 +37,18 @@ class Score:
 
 
 class Scorer(Protocol):
-    """Scores tasks by name on a split ("" for each task's own) with k examples in the prompt, on the first `limit` items."""
+    """Scores tasks by name on the first `limit` items of a split ("" for each task's own), with k examples in the prompt."""
 
     def __call__(
-        self, model: Path, adapter: Path | None, tasks: tuple[str, ...], *, split: str = "", shots: int = 0, limit: int | None = None
+        self,
+        model: Path,
+        adapter: Path | None,
+        tasks: tuple[str, ...],
+        *,
+        split: str = "",
+        shots: int = 0,
+        seed: int = 0,
+        limit: int | None = None,
     ) -> dict[str, Score]: ...
 
 
@@ -51,13 +59,20 @@ class Harness:
     place: Surroundings
     engine: str = "hf"
     limit: int | None = None
-    seed: int = 0
 
     def __call__(
-        self, model: Path, adapter: Path | None, tasks: tuple[str, ...], *, split: str = "", shots: int = 0, limit: int | None = None
+        self,
+        model: Path,
+        adapter: Path | None,
+        tasks: tuple[str, ...],
+        *,
+        split: str = "",
+        shots: int = 0,
+        seed: int = 0,
+        limit: int | None = None,
     ) -> dict[str, Score]:
         plan = Plan(
-            model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=self.seed, split=split,
+            model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=seed, split=split,
             engine=self.engine,
         )  # fmt: skip
         return read_scores(evaluate(plan, self.place, opener=open_attached))

@@ -8,7 +8,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from harness.pipeline import Tokenizer
 from tuners import bottleneck, selection
 from tuners.batches import Example, Step, plan_steps
 from tuners.data import task_examples
-from tuners.forgetting import average_drop_interval, measurable, retention, significant_drops
-from tuners.loss import kl_between, largest_difference, mean_loss
+from tuners.forgetting import average_drop_interval, bits_per_byte, measurable, retention, significant_drops
+from tuners.loss import kl_of, largest_difference, log_probabilities, loss_of
 from tuners.memory import peak_memory
 from tuners.method import Method, Module, Trainable
 from tuners.methods import find_method
@@ -67,6 +67,14 @@ class Bench:
     recipe: Recipe
     batch: int = 8
     text: Sequence[Example] = ()
+    bytes_per_token: float = 0.0
+    """UTF-8 bytes of the text that a token with loss stands for."""
+    chooses: tuple[str, ...] = ("grid",)
+    """Roles of the trials that the rate is chosen from: only they are scored on validation."""
+    retain_limit: int | None = None
+    keep_models: bool = True
+    references: dict[str, Any] = field(default_factory=dict)
+    """The base's log-probabilities on the probes, once computed; the only part that changes."""
 
 
 def open_base(path: Path) -> Module:
@@ -105,7 +113,7 @@ def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progre
     row |= {"saved_bytes": saved_bytes(folder / "result")}
     row |= closeness(bench, trial, trainable, served, mitigation)
     row |= scores(bench, trial, served)
-    if served[1] is None and served[0] != folder / "result":
+    if served[1] is None and (served[0] != folder / "result" or not bench.keep_models):
         shutil.rmtree(served[0])
     shutil.rmtree(folder / "training", ignore_errors=True)
     return {**row, "status": done.status, "seconds": time.monotonic() - began}
@@ -192,36 +200,52 @@ def open_served(served: tuple[Path, Path | None]) -> Module:
 
 def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Path, Path | None], mitigation: Mitigation) -> Row:
     """Distance of what is served from the base, and from what was trained (`parity`, where nothing was interpolated)."""
-    model, base = open_served(served), open_base(bench.base)
-    target = bench.validation[trial.target]
-    found: Row = {"kl_target": kl_between(base, model, target)}
-    if bench.probes:
-        found["kl_base"] = kl_between(base, model, bench.probes)
-    if bench.text:
-        found["kl_text"] = kl_between(base, model, bench.text)
-        found["delta_loss_text"] = mean_loss(model, bench.text) - mean_loss(base, bench.text)
+    model, target = open_served(served), bench.validation[trial.target]
+    found: Row = {}
+    for name, examples in (("kl_target", target), ("kl_base", bench.probes), ("kl_text", bench.text)):
+        if examples:
+            base = reference(bench, name if name != "kl_target" else f"kl_target of {trial.target}", examples)
+            logs = log_probabilities(model, examples)
+            found[name] = kl_of(base, logs)
+            if name == "kl_text":
+                nats = loss_of(logs, examples) - loss_of(base, examples)
+                found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / bench.bytes_per_token}
     if mitigation.wise_ft == 1:
         found["parity"] = largest_difference(trainable.model, model, target[:32])
     return found
 
 
+def reference(bench: Bench, name: str, examples: Sequence[Example]) -> Any:
+    """The base's log-probabilities, computed once for all trials. Without any adapter: the base is loaded afresh."""
+    if name not in bench.references:
+        bench.references[name] = log_probabilities(open_base(bench.base), examples)
+    return bench.references[name]
+
+
 def scores(bench: Bench, trial: Trial, served: tuple[Path, Path | None]) -> Row:
-    """Gain on the target's test split, its validation score for choosing rates, and drops on the retention tasks."""
+    """Gain on the target's test split, its validation score for choosing rates, and drops on the retention tasks.
+
+    A trial that only chooses the rate never sees the test split.
+    """
     target = bench.tasks[trial.target].full_name
-    split, held = bench.choosing[trial.target]
-    chosen = bench.scorer(*served, (trial.target,), split=split, limit=held)
-    after = bench.scorer(*served, (trial.target, *bench.retain))
+    row: Row = {"target_base": bench.before[target].value}
+    if trial.role in bench.chooses:
+        split, held = bench.choosing[trial.target]
+        row["validation_score"] = bench.scorer(*served, (trial.target,), split=split, limit=held)[target].value
+    if trial.role == "rate":
+        return row
+    after = bench.scorer(*served, (trial.target,))
     gain = difference(bench.before[target], after[target])
-    row: Row = {
-        "validation_score": chosen[target].value,
-        "target_base": bench.before[target].value,
+    row |= {
         "target_score": after[target].value,
         "gain": gain.value,
         "gain_low": gain.low,
         "gain_high": gain.high,
+        "items": len(after[target].items),
         "run_id": after[target].run,
     }
-    return row | drops_row(bench.before, {name: score for name, score in after.items() if name != target})
+    kept = bench.scorer(*served, bench.retain, limit=bench.retain_limit) if bench.retain else {}
+    return row | drops_row(bench.before, kept)
 
 
 def drops_row(before: Mapping[str, Score], after: Mapping[str, Score]) -> Row:

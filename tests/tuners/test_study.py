@@ -15,9 +15,11 @@ from harness.tokens import open_tokenizer
 from tuners import toy
 from tuners.commands import read_budget, read_options
 from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
+from tuners.design import Study, choose_rates, followers, grid, planned
 from tuners.presets import PRESETS, find_preset
+from tuners.rows import read_rows
 from tuners.scoring import Score, difference
-from tuners.study import Study, choose_rates, followers, grid, run_study, write_rows
+from tuners.study import Happening, run_study
 from tuners.trial import drops_row, random_labels
 
 ACCESS = Access(None, False, True)
@@ -57,8 +59,9 @@ class Counter:
         self.calls: list[tuple[Path, Path | None, str]] = []
 
     def __call__(
-        self, model: Path, adapter: Path | None, tasks: tuple[str, ...], *, split: str = "", shots: int = 0, limit: int | None = None
-    ) -> dict[str, Score]:
+        self, model: Path, adapter: Path | None, tasks: tuple[str, ...], *, split: str = "", shots: int = 0, seed: int = 0,
+        limit: int | None = None,
+    ) -> dict[str, Score]:  # fmt: skip
         self.calls.append((model, adapter, split))
         found = {}
         for name in tasks:
@@ -87,13 +90,13 @@ def test_a_study_is_equal_resumable_and_controlled(base: ModelRef, tmp_path: Pat
     victim = tmp_path / "trials" / lora["trial"] / "row.json"
     kept = {path: path.read_text() for path in tmp_path.glob("trials/*/row.json")}
     victim.unlink()
+    (tmp_path / "trials.parquet").unlink()
     again = run_study(study, base, ACCESS, scorer, tmp_path)
-    assert len(scorer.calls) - before == 1 + 2 + 1, "the base, the trial that was missing (validation and test), in-context"
+    assert len(scorer.calls) - before == 3, "only the trial that was missing: validation, test, retention"
     same = [name for name in rows[0] if name not in ("seconds", "train_seconds", "tokens_per_second", "peak_memory")]
     assert [[row.get(name) for name in same] for row in again] == [[row.get(name) for name in same] for row in rows]
     assert all(path.read_text() == text for path, text in kept.items() if path != victim)
 
-    write_rows(rows, tmp_path / "trials.parquet")
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(tmp_path / "trials.parquet")
@@ -102,8 +105,50 @@ def test_a_study_is_equal_resumable_and_controlled(base: ModelRef, tmp_path: Pat
     )
     assert table.num_rows == len(rows) and set(wanted.split()) | {"seconds"} <= set(table.column_names)
 
-    with pytest.raises(AssayError, match="holds another study"):
+    with pytest.raises(AssayError, match="holds another study: loss_tokens differ"):
         run_study(replace(study, loss_tokens=48), base, ACCESS, scorer, tmp_path)
+
+
+def test_published_rows_are_all_that_another_machine_needs(base: ModelRef, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    study = small(methods=("lora",), rate_seeds=(7,), controls=False)
+    rows = run_study(study, base, ACCESS, Counter(), here)
+    there.mkdir()
+    for name in ("study.json", "base.json", "trials.parquet"):
+        (there / name).write_bytes((here / name).read_bytes())
+    silent = Counter()
+    again = run_study(study, base, ACCESS, silent, there)
+    assert not silent.calls and not list(there.glob("trials/*"))
+    assert [row["trial"] for row in again] == [row["trial"] for row in rows]
+    facts = ("gain", "drops", "options", "validation_score", "selected", "break_even", "shots")
+    assert [[row.get(name) for name in facts] for row in again] == [[row.get(name) for name in facts] for row in rows]
+    assert read_rows(there / "trials.parquet") == read_rows(here / "trials.parquet")
+
+
+def test_the_rate_is_chosen_without_the_test_split_and_every_beginning_is_usable(base: ModelRef, tmp_path: Path) -> None:
+    study = small(methods=("lora", "full"), rate_seeds=(7,), mitigations=())
+    order: list[tuple[str, str, int]] = []
+
+    class Stopped(Exception):
+        pass
+
+    def note(now: Happening) -> None:
+        if now.progress is None:
+            order.extend([(now.trial.method, now.trial.role, now.trial.seed)] if now.trial.lr else [])
+            if len(order) == 4:
+                raise Stopped
+
+    scorer = Counter()
+    with pytest.raises(Stopped):
+        run_study(study, base, ACCESS, scorer, tmp_path, note)
+    assert order == [("lora", "rate", 7), ("lora", "rate", 7), ("lora", "grid", 0), ("full", "rate", 7)]
+    kept = read_rows(tmp_path / "trials.parquet")
+    assert [row["role"] for row in kept].count("grid") == 1
+    for row in kept:
+        assert ("target_score" in row) == (row["role"] != "rate")
+    rows = run_study(study, base, ACCESS, scorer, tmp_path)
+    main = [(row["method"], row["seed"]) for row in rows if row["role"] == "grid"]
+    assert main == [("lora", 0), ("full", 0), ("lora", 1), ("full", 1)] and len(rows) == planned(study)
 
 
 def test_what_cannot_be_done_is_a_row_and_the_study_goes_on(base: ModelRef, tmp_path: Path) -> None:
@@ -144,7 +189,8 @@ def test_every_method_gets_equal_trials() -> None:
         assert len(set(counts.values())) == 1 and {trial.loss_tokens for trial in grid(study)} == {study.loss_tokens}
         assert len(study.seeds) == 3 and len(study.methods) >= 10
     chosen = {("t", "full"): 1e-3, ("t", "lora"): 1e-2}
-    assert {trial.role for trial in followers(small(targets=("t",)), chosen)} == {"mitigation", "random_labels", "tenth_rate", "untrained"}
+    roles = {trial.role for trial in followers(small(targets=("t",)), chosen, 0)}
+    assert roles == {"mitigation", "random_labels", "tenth_rate", "untrained"}
     with pytest.raises(AssayError, match="did you mean toy"):
         find_preset("toi")
 

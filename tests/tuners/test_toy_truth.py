@@ -9,9 +9,10 @@ from scipy.stats import spearmanr
 
 from harness.model import find_model
 from harness.provenance import Surroundings
+from tuners.design import Study
 from tuners.presets import TOY
 from tuners.scoring import Harness
-from tuners.study import Study, run_study
+from tuners.study import run_study
 from tuners.toy import make_toy
 from tuners.trial import Row
 

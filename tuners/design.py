@@ -1,0 +1,174 @@
+"""What a study compares: methods x learning rates x seeds x mitigations on equal budgets, with controls. Pure values, no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from statistics import mean
+from typing import Any
+
+from tuners.methods import find_method
+from tuners.trial import Row, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What to compare. Every method gets the same number of trials and the same loss tokens.
+
+    `rates` are factors of each method's own centre; `options` by method name override its defaults. The rate of the main
+    comparison is chosen on the target's validation split alone; retention tasks never choose anything.
+    """
+
+    name: str
+    targets: tuple[str, ...]
+    retain: tuple[str, ...]
+    methods: tuple[str, ...]
+    loss_tokens: int
+    rates: tuple[float, ...] = (1 / 3, 1.0, 3.0)
+    rate_seeds: tuple[int, ...] = ()
+    """Seeds of trials that only choose the rate; the main comparison then runs at the chosen rate. Empty: it runs at every rate."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    mitigations: tuple[str, ...] = ()
+    mitigated: tuple[str, ...] = ("full", "lora")
+    """Methods that the mitigations are tried with, at the chosen rate."""
+    shots: tuple[int, ...] = (1, 4)
+    controls: bool = True
+    batch: int = 8
+    micro: int = 8
+    examples: int = 2000
+    """Most training rows of a target."""
+    held: int = 200
+    """Most rows on which the rate of a target is chosen."""
+    limit: int | None = None
+    """Most scored items of a target; None: all."""
+    retain_limit: int | None = None
+    """Most scored items of a retention task; None: as many as of a target."""
+    probes: int = 64
+    text: str = ""
+    """Neutral text, for KL and bits per byte away from any task: a file, or a task that scores whole texts."""
+    text_tokens: int = 1024
+    """Most tokens of it."""
+    keep_models: bool = True
+    """Whether whole tuned models stay on disk once they are scored; adapters always do."""
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def identity(study: Study, model: str) -> dict[str, Any]:
+    """What makes two studies the same: every setting that is no default, and the digest of the model's weights."""
+    found: dict[str, Any] = {"model": model}
+    values = asdict(study)
+    for each in fields(study):
+        default = each.default_factory() if each.default_factory is not MISSING else each.default
+        if values[each.name] != default:
+            found[each.name] = values[each.name]
+    whole: dict[str, Any] = json.loads(json.dumps(found))
+    return whole
+
+
+def trial_key(trial: Trial) -> str:
+    """A readable name with a hash: equal trials share a folder."""
+    digest = hashlib.sha256(json.dumps(asdict(trial), sort_keys=True).encode()).hexdigest()[:12]
+    return f"{trial.method.replace(':', '-')}-{trial.seed}-{digest}"
+
+
+def options_of(study: Study, method: str) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(study.options.get(method, {}).items()))
+
+
+def grid(study: Study) -> tuple[Trial, ...]:
+    """Every method at every rate: equal trials for each. With `rate_seeds` they only choose the rate (role "rate")."""
+    role, seeds = ("rate", study.rate_seeds) if study.rate_seeds else ("grid", study.seeds)
+    return tuple(
+        Trial(target, name, find_method(name).lr * rate, seed, role=role, loss_tokens=study.loss_tokens, options=options_of(study, name))
+        for target in study.targets
+        for name in study.methods
+        for rate in study.rates
+        for seed in seeds
+    )
+
+
+Chosen = Mapping[tuple[str, str], float]
+"""The chosen rate by target and method."""
+
+
+def main_trials(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
+    """The main comparison of one seed, where the grid was only for choosing."""
+    if study.rate_seeds:
+        for (target, method), lr in chosen.items():
+            yield Trial(target, method, lr, seed, loss_tokens=study.loss_tokens, options=options_of(study, method))
+
+
+def followers(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
+    """What runs at the chosen rates beside the main comparison: mitigations and controls.
+
+    Random labels and adapters before training (LoRA as the identity, and what changes the model by its mere presence) are single rows;
+    what moves a frontier has every seed.
+    """
+    first = seed == study.seeds[0]
+    for (target, method), lr in chosen.items():
+        plain = Trial(target, method, lr, seed, loss_tokens=study.loss_tokens, options=options_of(study, method))
+        if study.controls and method == "full":
+            yield replace(plain, mitigation="lower_lr=0.1", role="tenth_rate")
+        if study.controls and first and method in ("lora", "full"):
+            yield replace(plain, labels="random", role="random_labels")
+        if study.controls and first and (method == "lora" or find_method(method).identity is False):
+            yield replace(plain, loss_tokens=0, role="untrained")
+        if method in study.mitigated:
+            yield from (replace(plain, mitigation=text, role="mitigation") for text in study.mitigations)
+
+
+def untuned_trials(study: Study, seed: int) -> Iterator[Trial]:
+    """The base, once, and with examples in its prompt, drawn anew for every seed."""
+    for target in study.targets:
+        if seed == study.seeds[0]:
+            yield Trial(target, "base", 0.0, 0, role="base", options=(("shots", 0),))
+        for shots in study.shots:
+            yield Trial(target, "in_context", 0.0, seed, role="in_context", options=(("shots", shots),))
+
+
+def choose_rates(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
+    """The rate with the best mean validation score on the target over seeds; a diverged trial counts as zero, ties go to the
+    lower rate."""
+    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    kept = list(rows)
+    role = "rate" if any(row["role"] == "rate" for row in kept) else "grid"
+    for row in kept:
+        if row["role"] == role:
+            by_rate = found.setdefault((row["target"], row["method"]), {})
+            by_rate.setdefault(row["lr"], []).append(row.get("validation_score") or 0.0)
+    return {key: max(sorted(by_rate), key=lambda lr: mean(by_rate[lr])) for key, by_rate in found.items()}
+
+
+def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
+    """The trials in an order of which every beginning is a usable study: target by target and method by method the rates and the first
+    seed, then the controls and mitigations of that seed, then one more seed at a time.
+
+    `done` grows while this runs: rates are chosen from the rows that are there.
+    """
+    first = study.seeds[0]
+    yield from untuned_trials(study, first)
+    for target in study.targets:
+        for method in study.methods:
+            one = replace(study, targets=(target,), methods=(method,))
+            yield from grid(one)
+            yield from main_trials(one, only(choose_rates(done), target, method), first)
+    chosen = choose_rates(done)
+    for seed in study.seeds:
+        if seed != first:
+            yield from untuned_trials(study, seed)
+            yield from main_trials(study, chosen, seed)
+        yield from followers(study, chosen, seed)
+
+
+def only(chosen: Chosen, target: str, method: str) -> Chosen:
+    return {key: lr for key, lr in chosen.items() if key == (target, method)}
+
+
+def planned(study: Study) -> int:
+    """How many trials there are in all."""
+    pretended = {(target, method): 1.0 for target in study.targets for method in study.methods}
+    later = (main_trials(study, pretended, seed) for seed in study.seeds), (followers(study, pretended, seed) for seed in study.seeds)
+    untuned = (untuned_trials(study, seed) for seed in study.seeds)
+    return len(grid(study)) + sum(1 for each in (*later, untuned) for trials in each for _ in trials)
