@@ -44,6 +44,8 @@ def board(
             do="add --expose if that is wanted",
         )
     chosen = free_port(host, port)
+    if chosen != port:
+        print(f"port {port} is in use: the board takes {chosen}", file=sys.stderr)
     address = f"http://{f'[{host}]' if ':' in host else host}:{chosen}"
     print(
         f'{{"address": "{address}", "pid": {os.getpid()}}}' if as_json else f"The board of {root} is at {address} (Ctrl-C ends it)",
@@ -75,7 +77,9 @@ def free_port(host: str, port: int) -> int:
                 raise AssayError(f"cannot listen on port {candidate}: {error.strerror}", where="--port", do="take one above 1023") from None
             except OSError as error:
                 if error.errno != 98:  # in use
-                    raise AssayError(f"cannot listen on {host}: {error.strerror}", where="--host") from None
+                    raise AssayError(
+                        f"cannot listen on {host}: {error.strerror}", where="--host", do="choose another --host or --port"
+                    ) from None
     raise AssayError(f"ports {port} to {min(port + 19, 65535)} are in use", where="--port", do="name another")
 
 

