@@ -7,7 +7,7 @@ completes it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness.engines import Engine
 from harness.engines.opening import open_engine
 from harness.errors import AssayError, Incomplete, NotComparable
 from harness.gate import EXIT, equal_weights
+from harness.gating import best_of, gates, mains_of, now, pair_key, remember
 from harness.metric import Array, Codes, Metric, Pooled
 from harness.plan import Plan
 from harness.policy import Policy
@@ -27,22 +28,44 @@ from harness.provenance import Surroundings
 from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, same_run, settings_of
 from harness.stats.difference import unit_of
 from harness.stats.influence import is_mean
-from harness.stats.sequential import Design, Stop, fixed_order, look_sizes, monitor
-from harness.store import Run, Writer, create_bundle, open_writer, read_run
+from harness.stats.sequential import E_EVERY, Design, Stop, fixed_order, look_sizes, monitor, stopped_interval
+from harness.store import Run, Writer, create_bundle, index, open_writer, read_run
 
 Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """One task when the gate stopped. `delta` in points; it is biased outward, as every estimate that was stopped on."""
+
+    task: str
+    items: int
+    planned: int
+    delta: float
+    wins: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True)
 class EarlyGate:
-    """What an early-stopped gate decided, after how many of all items; the run it left can be completed."""
+    """What an early-stopped gate decided, after how many of all items; the run it left can be completed.
+
+    `delta`, `low` and `high` in points: the limits hold at all looks together. `looks`: after how many items each took place.
+    """
 
     verdict: str
     items: int
     planned: int
     by: str
+    looks: tuple[int, ...]
     bundle: Path
     reasons: tuple[str, ...]
+    delta: float | None
+    low: float | None
+    high: float | None
+    tasks: tuple[Seen, ...]
+    tried: int
+    attempt: int
 
     def exit_code(self, policy: Policy) -> int:
         return 0 if self.verdict == "inconclusive" and policy.on_inconclusive == "pass" else EXIT[self.verdict]
@@ -55,8 +78,20 @@ class Course:
     items: tuple[PreparedItem, ...]
     tasks: Codes
     base: Array
+    names: tuple[str, ...]
     units: tuple[tuple[Metric[Any], float], ...]
     design: Design
+    seed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """What is fixed in the manifest before the first item."""
+        facts = {"order": "hmac-sha256", "seed": self.seed, "looks": list(look_sizes(self.design.items)), "e_every": E_EVERY}
+        return {**facts, "tasks": list(self.names), **{key: wire(value) for key, value in asdict(self.design).items()}}
+
+
+def wire(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def gate_early(
@@ -64,28 +99,94 @@ def gate_early(
 ) -> EarlyGate:
     """Evaluate `plan` (the baseline's tasks and settings, another model) until a verdict falls; see harness.stats.sequential.
 
-    Continues an interrupted run of the same model and plan if the store has one. Raises NotComparable, Incomplete (resumable:
-    the same command goes on), AssayError where a task's main metric is no bounded mean of independent items.
+    Continues an interrupted run of the same model, plan and design if the store has one, and remembers the decision. Raises
+    NotComparable, Incomplete (resumable: the same command goes on), AssayError where a task's main metric is no bounded mean of
+    independent items or the policy asks for what only a full run can show.
     """
     watch = watch or Unwatched()
     base = side_of(baseline, place.access(allow_partial=True))
+    check_policy(policy, base)
     prepared = prepare(plan, place, watch)
     comparable(base, prepared)
-    course = course_of(base, prepared, policy, plan.seed)
-    bundle = unfinished(place.results, prepared) or create_bundle(
-        place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items]
-    )
+    mains = [
+        (task.task.full_name, task.task.metrics[0].name)
+        for task in prepared.tasks
+        if (task.task.full_name, task.task.metrics[0].name) in base.tables
+    ]
+    tried = policy.tried or best_of(place.results, base, prepared.model.digest, mains_of(base, mains))
+    course = course_of(base, prepared, policy, plan.seed, tried)
+    manifest = {**manifest_of(prepared), "early_stop": course.as_json()}
+    begun = unfinished(place.results, manifest)
+    if begun is None:
+        bundle = create_bundle(place.results, manifest, [each.item for task in prepared.tasks for each in task.items])
+    else:  # what has been scored since it began changes nothing for it
+        bundle, course = begun.path, replace(course, design=replace(course.design, tried=int(begun.manifest["early_stop"]["tried"])))
     with open_writer(bundle) as writer:
         try:
             stop = ask_until_decided(course, prepared, writer, watch, opener)
         except KeyboardInterrupt:
             raise Incomplete("interrupted", where=bundle.name, do="give the same command again to go on") from None
-    fit = base.purpose == "release" and base.evidence == "complete" and manifest_of(prepared)["purpose"] == "release"
-    reasons = [f"decided by {stop.by} after {stop.items} of {course.design.items} items"]
-    verdict = stop.verdict
+        d = differences(course, stop.items, writer)
+    index(place.results, [bundle])
+    fit = base.purpose == "release" and base.evidence == "complete" and manifest["purpose"] == "release"
+    key = pair_key(prepared.model.digest, base, course.names)
+    found = early_gate(course, stop, d, bundle, fit, attempt=len(gates(place.results, key)) + 1)
+    remember(place.results, entry_of(key, found, base, prepared, policy))
+    return found
+
+
+def check_policy(policy: Policy, base: Side) -> None:
+    """Raises AssayError for what a gate that stops early cannot decide."""
+    for name in ("critical", "margins", "relative"):
+        if getattr(policy, name):
+            raise AssayError(f"`{name}` needs every item", where="--early-stop", do="gate a full run, or take it out of the policy")
+    if missing := [name for name in policy.tasks if name not in base.tasks]:
+        raise NotComparable(f"the baseline lacks {missing[0]}", do="run the baseline on it")
+
+
+def early_gate(course: Course, stop: Stop, d: Array, bundle: Path, fit: bool, attempt: int) -> EarlyGate:
+    """The decision with everything that a reader needs to judge it."""
+    codes, design = course.tasks[: stop.items], course.design
+    seen = []
+    for code, (name, planned) in enumerate(zip(course.names, design.sizes, strict=True)):
+        own = d[codes == code]
+        delta = 100 * float(own.mean()) if len(own) else 0.0
+        seen.append(Seen(name, len(own), planned, delta, int((own > 0).sum()), int((own < 0).sum())))
+    whole = stopped_interval(d, codes, design)
+    reasons = [f"decided by {stop.by} after {stop.items:,} of {design.items:,} items"]
+    if stop.verdict == "regressed":
+        worst = sorted((each for each in seen if each.losses > each.wins), key=strength)[:5]
+        reasons += [f"{each.task} stood at {each.delta:+.2f} points (+{each.wins} -{each.losses} of {each.items})" for each in worst]
+    verdict: str = stop.verdict
     if verdict == "pass" and not fit:
-        verdict, reasons = "inconclusive", ["the baseline's evidence is not complete, or its tasks are smoke tasks: never a pass", *reasons]
-    return EarlyGate(verdict, stop.items, course.design.items, stop.by, bundle, tuple(reasons))
+        verdict = "inconclusive"
+        reasons.insert(0, "the baseline's evidence is not complete, or its tasks are smoke tasks: never a pass")
+    limits = (None, None, None) if whole is None else tuple(100 * float(value) for value in (whole.delta, whole.low, whole.high))
+    looks = tuple(size for size in look_sizes(design.items) if size <= stop.items)
+    return EarlyGate(verdict, stop.items, design.items, stop.by, looks, bundle, tuple(reasons), *limits, tuple(seen), design.tried, attempt)
+
+
+def strength(seen: Seen) -> float:
+    """How strongly a task's losses outweigh its gains: the score z, most negative first."""
+    return float((seen.wins - seen.losses) / np.sqrt(max(1, seen.wins + seen.losses)))
+
+
+def entry_of(key: str, found: EarlyGate, base: Side, prepared: Prepared, policy: Policy) -> dict[str, Any]:
+    """What is remembered of it, beside the gates on whole runs."""
+    model = prepared.model
+    return {
+        "key": key,
+        "at": now(),
+        "candidate": {"run": found.bundle.name, "model": model.name, "digest": model.digest},
+        "baseline": {"run": base.run, "model": base.model, "digest": base.digest},
+        **{name: getattr(found, name) for name in ("verdict", "attempt", "tried", "delta", "low", "high", "items", "planned", "by")},
+        "looks": list(found.looks),
+        "lost": [each.task for each in sorted(found.tasks, key=strength) if each.losses > each.wins][:5]
+        if found.verdict == "regressed"
+        else [],
+        "evidence": "early-stopped",
+        "policy": policy.model_dump(mode="json"),
+    }
 
 
 def comparable(base: Side, prepared: Prepared) -> None:
@@ -99,9 +200,10 @@ def comparable(base: Side, prepared: Prepared) -> None:
                 raise NotComparable(str(Mismatch(name, each, base.tasks[name].get(each), fact.get(each))), do="run the baseline again")
 
 
-def course_of(base: Side, prepared: Prepared, policy: Policy, seed: int) -> Course:
-    """Every item with its baseline score, in the fixed order. Advisory tasks are left out."""
+def course_of(base: Side, prepared: Prepared, policy: Policy, seed: int, tried: int) -> Course:
+    """Every item with its baseline score, in the fixed order. Advisory tasks, and those that are not required, are left out."""
     gated = [task for task in prepared.tasks if task.task.full_name not in policy.advisory]
+    gated = [task for task in gated if not policy.tasks or task.task.full_name in policy.tasks]
     if not gated:
         raise AssayError("no task is gated", do="take some task off `advisory`")
     units = tuple(simple_metric(base, task) for task in gated)
@@ -113,9 +215,11 @@ def course_of(base: Side, prepared: Prepared, policy: Policy, seed: int) -> Cour
         codes += [code] * len(task.items)
         scores += [float(found[each.item.id]) for each in task.items]
     order = fixed_order([each.item.task for each in items], [each.item.id for each in items], seed)
-    weights = equal_weights([task.task.full_name for task in gated], policy.weights)
-    design = Design(tuple(weights), tuple(len(task.items) for task in gated), policy.margin / 100, policy.alpha)
-    return Course(tuple(items[place] for place in order), np.array(codes)[order], np.array(scores)[order], units, design)
+    names = tuple(task.task.full_name for task in gated)
+    weights = equal_weights(names, policy.weights)
+    design = Design(tuple(weights), tuple(len(task.items) for task in gated), policy.margin / 100, policy.alpha, tried)
+    ordered = tuple(items[place] for place in order)
+    return Course(ordered, np.array(codes)[order], np.array(scores)[order], names, units, design, seed)
 
 
 def simple_metric(base: Side, task: PreparedTask) -> tuple[Metric[Any], float]:
@@ -137,15 +241,15 @@ def simple_metric(base: Side, task: PreparedTask) -> tuple[Metric[Any], float]:
     return metric, (-1.0 if metric.better == "lower" else 1.0) / unit_of(metric)
 
 
-def unfinished(root: Path, prepared: Prepared) -> Path | None:
-    """The latest interrupted run of this very plan and model."""
-    now = manifest_of(prepared)
+def unfinished(root: Path, wanted: Mapping[str, Any]) -> Run | None:
+    """The latest interrupted run of this very plan, model and design."""
     for path in sorted((Path(root) / "runs").glob("*/manifest.json"), reverse=True):
         run = read_run(path.parent)
-        same = run.manifest.get("plan_digest") == now["plan_digest"] and run.manifest["model"]["digest"] == now["model"]["digest"]
-        if same and run.status == "running":
-            same_run(run.manifest, now, path.parent)
-            return path.parent
+        stored = {**run.manifest.get("early_stop", {}), "tried": wanted["early_stop"]["tried"]}
+        same = stored == wanted["early_stop"] and run.manifest.get("plan_digest") == wanted["plan_digest"]
+        if same and run.manifest["model"]["digest"] == wanted["model"]["digest"] and run.status == "running":
+            same_run(run.manifest, wanted, path.parent)
+            return run
     return None
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.compare import Comparison, Side, compare, side_of
+from harness.compare import Comparison, Key, Side, compare, side_of
 from harness.errors import AssayError
 from harness.gate import Decision, gate
 from harness.policy import Policy
 from harness.source import Access
+from harness.stats.difference import unit_of
 from harness.store import find_run, list_runs, read_run
 
 GATES, BASELINES = "gates.jsonl", "baselines.json"
@@ -44,11 +45,11 @@ def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, acces
     runs = [read_run(find_baseline(root, baseline)), read_run(find_run(root, candidate))]
     base, new = (side_of(run, access) for run in runs)
     comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
-    tried = policy.tried or best_of(root, comparison)
-    earlier = gates(root, pair_key(comparison))
-    decision = gate(comparison, policy, tried=tried, attempt=len(earlier) + 1)
-    found = Gate(comparison, decision, policy)
-    remember(root, found)
+    mains = [(row.task, row.metric) for row in comparison.main]
+    tried = policy.tried or best_of(root, base, new.digest, mains_of(base, mains))
+    earlier = gates(root, pair_key(new.digest, base, [task for task, _ in mains]))
+    found = Gate(comparison, gate(comparison, policy, tried=tried, attempt=len(earlier) + 1), policy)
+    remember(root, entry_of(found))
     return found
 
 
@@ -61,11 +62,10 @@ def kept_tasks(policy: Policy, base: Side, new: Side) -> tuple[str, ...]:
     return tuple(name for name in base.tasks if name in wanted and name in new.tasks)
 
 
-def pair_key(comparison: Comparison) -> str:
+def pair_key(candidate: str, base: Side, tasks: Iterable[str]) -> str:
     """Names what is gated: both models' weights and the exact items."""
-    tasks = sorted((row.task, str(comparison.baseline.tasks[row.task]["fingerprint"])) for row in comparison.main)
-    facts = [comparison.candidate.digest, comparison.baseline.digest, tasks]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    prints = sorted((name, str(base.tasks[name]["fingerprint"])) for name in tasks)
+    return hashlib.sha256(json.dumps([candidate, base.digest, prints]).encode()).hexdigest()[:16]
 
 
 def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
@@ -86,23 +86,34 @@ def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
     return tuple(found)
 
 
-def remember(root: Path, found: Gate) -> None:
-    """Append one line, whole, synced."""
+def entry_of(found: Gate) -> dict[str, Any]:
+    """What is remembered of a gate."""
     decision, comparison = found.decision, found.comparison
-    entry = {
-        "key": pair_key(comparison),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "candidate": {"run": comparison.candidate.run, "model": comparison.candidate.model, "digest": comparison.candidate.digest},
-        "baseline": {"run": comparison.baseline.run, "model": comparison.baseline.model, "digest": comparison.baseline.digest},
+    new, base = comparison.candidate, comparison.baseline
+    return {
+        "key": pair_key(new.digest, base, [row.task for row in comparison.main]),
+        "at": now(),
+        "candidate": {"run": new.run, "model": new.model, "digest": new.digest},
+        "baseline": {"run": base.run, "model": base.model, "digest": base.digest},
         "verdict": decision.verdict,
         "attempt": decision.attempt,
         "tried": decision.tried,
         "delta": decision.delta,
         "low": decision.low,
         "high": decision.high,
+        "floor": decision.floor,
         "lost": [each.row.task for each in decision.tasks if not each.held and each.p_holm <= decision.alpha / 2],
+        "evidence": comparison.evidence,
         "policy": found.policy.model_dump(mode="json"),
     }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def remember(root: Path, entry: Mapping[str, Any]) -> None:
+    """Append one line, whole, synced."""
     path = Path(root) / GATES
     line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -115,17 +126,31 @@ def remember(root: Path, found: Gate) -> None:
         os.close(fd)
 
 
-def best_of(root: Path, comparison: Comparison) -> int:
+Mains = Mapping[str, tuple[float, float, str]]
+"""By task the unit, sign and name of its main metric."""
+
+
+def mains_of(base: Side, chosen: Iterable[Key]) -> Mains:
+    found = {}
+    for task, name in chosen:
+        metric = base.metrics[task, name]
+        found[task] = (unit_of(metric), -1.0 if metric.better == "lower" else 1.0, name)
+    return found
+
+
+def best_of(root: Path, base: Side, candidate: str, mains: Mains) -> int:
     """How many models (the baseline's included) were scored on the same items, if the baseline is the best of them; else 1.
 
-    The best of several runs on the same items looks too good on these items: the gate corrects for it.
+    The best of several runs on the same items looks too good on these items: the gate corrects for it. Models that were scored
+    after the baseline had become one (was named, or gated against) were not there to be chosen from, nor is the `candidate`
+    (a digest).
     """
-    mains = {row.task: (row.unit, -1.0 if row.better == "lower" else 1.0, row.metric) for row in comparison.main}
-    prints = {name: comparison.baseline.tasks[name]["fingerprint"] for name in mains}
-    own = mean_score(read_results(find_run(root, comparison.baseline.run)), mains) if (Path(root) / "runs").is_dir() else None
+    prints = {name: base.tasks[name]["fingerprint"] for name in mains}
+    own = mean_score(read_results(find_run(root, base.run)), mains) if (Path(root) / "runs").is_dir() else None
+    since = baseline_since(root, base)
     others: dict[str, float] = {}
     for info in list_runs(root):
-        if info.status != "complete" or info.model_digest in (comparison.baseline.digest, comparison.candidate.digest):
+        if info.status != "complete" or info.model_digest in (base.digest, candidate) or (since and info.created_at > since):
             continue
         tasks = {task["name"]: task["fingerprint"] for task in read_run(info.path).manifest["tasks"]}
         if all(tasks.get(name) == value for name, value in prints.items()):
@@ -134,26 +159,38 @@ def best_of(root: Path, comparison: Comparison) -> int:
     return 1 if own is None or any(score > own for score in others.values()) else 1 + len(others)
 
 
+def baseline_since(root: Path, base: Side) -> str:
+    """When these weights first were a baseline, as ISO time (UTC, microseconds); empty where this is the first time."""
+    named = [str(entry["at"]) for entry in read_baselines(root).values() if entry["run"] == base.run and entry["at"]]
+    gated = [str(entry["at"]) for entry in gates(root) if entry["baseline"]["digest"] == base.digest]
+    return min(named + gated, default="")
+
+
 def read_results(bundle: Path) -> Sequence[Mapping[str, Any]]:
     results: Sequence[Mapping[str, Any]] = read_run(bundle).summary()["results"]
     return results
 
 
-def mean_score(results: Sequence[Mapping[str, Any]], mains: Mapping[str, tuple[float, float, str]]) -> float:
+def mean_score(results: Sequence[Mapping[str, Any]], mains: Mains) -> float:
     """The mean of the main metrics, each in its unit, higher is better."""
     values = {(result["task"], result["metric"]): float(result["value"]) for result in results if result["value"] is not None}
     found = [sign * values[task, metric] / unit for task, (unit, sign, metric) in mains.items() if (task, metric) in values]
     return sum(found) / len(found) if found else 0.0
 
 
-def baselines(root: Path) -> dict[str, str]:
-    """Named baselines: run ids by name."""
+def read_baselines(root: Path) -> dict[str, dict[str, str]]:
+    """Named baselines: run and time of naming by name."""
     path = Path(root) / BASELINES
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        raise AssayError("is not JSON", where=str(path), do="restore the file from a copy") from None
-    return {str(name): str(run) for name, run in found.items()}
+        return {str(name): {"run": str(entry["run"]), "at": str(entry["at"])} for name, entry in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise AssayError("does not hold named baselines", where=str(path), do="restore the file from a copy") from None
+
+
+def baselines(root: Path) -> dict[str, str]:
+    """Named baselines: run ids by name."""
+    return {name: entry["run"] for name, entry in read_baselines(root).items()}
 
 
 def set_baseline(root: Path, name: str, run: str) -> str:
@@ -165,7 +202,9 @@ def set_baseline(root: Path, name: str, run: str) -> str:
         raise AssayError("is not complete and cannot be a baseline", where=chosen.id, do=f"assay resume {chosen.id}")
     path = Path(root) / BASELINES
     part = path.with_name(f".{BASELINES}.{os.getpid()}.part")
-    part.write_text(json.dumps({**baselines(root), name: chosen.id}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    part.write_text(
+        json.dumps({**read_baselines(root), name: {"run": chosen.id, "at": now()}}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
     part.replace(path)
     return chosen.id
 

@@ -17,8 +17,8 @@ from harness.policy import Policy, read_policy
 from harness.provenance import Surroundings
 from harness.reports.pipelines import github, junit
 from harness.reports.tables import gate_cells, gate_markdown, table
-from harness.reports.values import gate_json
-from harness.reports.words import VERDICTS, aggregate_line, details, headline
+from harness.reports.values import early_json, gate_json
+from harness.reports.words import VERDICTS, aggregate_line, details, early_lines, headline
 from harness.store import read_run
 
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
@@ -78,12 +78,11 @@ def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings,
     with watching() as watch:
         found = gate_early(plan_like(base, model), base, policy, place, watch)
     if as_json:
-        facts = {"verdict": found.verdict, "items": found.items, "planned": found.planned, "by": found.by, "run": found.bundle.name}
-        print_json({**facts, "reasons": list(found.reasons), "evidence": "early-stopped", "exit_code": found.exit_code(policy)})
+        print_json(early_json(found, found.exit_code(policy)))
     else:
         out().print(f"{VERDICTS[found.verdict]}: {model} against {baseline}", style=COLOURS[found.verdict], markup=False, soft_wrap=True)
-        for reason in found.reasons:
-            out().print(f"  {reason}", markup=False, soft_wrap=True)
+        for line in early_lines(found):
+            out().print(f"  {line}", markup=False, soft_wrap=True)
         out().print(f"assay resume {found.bundle.name} completes the run and gives its scores.", style="dim", markup=False, soft_wrap=True)
     raise typer.Exit(found.exit_code(policy))
 

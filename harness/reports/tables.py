@@ -17,6 +17,7 @@ MARKER = "<!-- assay gate -->"
 """Lets a workflow find its own comment in a pull request and update it in place."""
 
 
+LEFT = ("", "task", "metric", "model", "when", "gate", "lost items")
 Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Head and rows of a table."""
 
@@ -39,7 +40,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
     made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     for name in head:
-        made.add_column(name, justify="left" if name in ("", "task", "metric", "lost items") else "right", overflow="fold")
+        made.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
     styles = {"lost": "bold red", "ok": "green", "?": "yellow"}
     for row in rows:
         made.add_row(*(Text(cell, styles.get(cell, "") if index == 0 else "") for index, cell in enumerate(row)))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.compare import Comparison, Row, Side
+from harness.early import EarlyGate
 from harness.gate import Decision, Gated
 from harness.stats.rule import mde80
 
@@ -90,3 +91,8 @@ def gate_json(decision: Decision, comparison: Comparison, exit_code: int) -> dic
     sides = {"baseline": side_json(comparison.baseline), "candidate": side_json(comparison.candidate)}
     evidence = {"purpose": comparison.purpose, "evidence": comparison.evidence, "exit_code": exit_code}
     return finite({**facts, **sides, **evidence, "tasks": tasks})  # type: ignore[no-any-return]
+
+
+def early_json(found: EarlyGate, exit_code: int) -> dict[str, Any]:
+    facts = {**asdict(found), "run": found.bundle.name, "evidence": "early-stopped", "exit_code": exit_code}
+    return finite({key: value for key, value in facts.items() if key != "bundle"})  # type: ignore[no-any-return]

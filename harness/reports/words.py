@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.compare import Comparison, Row
+from harness.early import EarlyGate
 from harness.gate import Decision, Gated
 
 VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
@@ -113,6 +114,23 @@ def aggregate_line(decision: Decision) -> str:
     return f"Aggregate {signed(decision.delta)} points ({limits}), margin {decision.margin:g}{noise}."
 
 
+def early_lines(found: EarlyGate) -> Sequence[str]:
+    """The lines below an early-stopped verdict."""
+    lines = list(found.reasons)
+    if found.delta is not None:
+        limits = f"{signed(found.low)} to {signed(found.high)}"
+        lines.append(f"Aggregate {signed(found.delta)} points ({limits}, limits that hold at every look); stopped estimates lean outward.")
+    if found.tried > 1:
+        lines.append(f"The baseline is the best of {found.tried} runs on these items: losses are tested at 1/{found.tried} of the level.")
+    if found.attempt > 1:
+        lines.append(attempts(found.attempt))
+    return lines
+
+
+def attempts(number: int) -> str:
+    return f"This is attempt {number} for this pair: every further attempt raises the chance of a lucky pass."
+
+
 def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
     """The lines below the table: what would change the verdict, and what the numbers do not say."""
     found = []
@@ -126,7 +144,7 @@ def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
             f"losses are tested at 1/{decision.tried} of the level."
         )
     if decision.attempt > 1:
-        found.append(f"This is attempt {decision.attempt} for this pair: every further attempt raises the chance of a lucky pass.")
+        found.append(attempts(decision.attempt))
     found += comparison.notes
     found.append(decision.scope)
     return found

@@ -18,7 +18,7 @@ import numpy as np
 from harness.metric import Array, Codes
 from harness.stats.distributions import z_cdf, z_quantile
 from harness.stats.paired import score_z, tango_bound
-from harness.stats.rule import Columns, Verdict, combine, n_min
+from harness.stats.rule import Aggregate, Columns, Verdict, combine, n_min
 
 LOOKS = 10
 E_EVERY = 25
@@ -90,12 +90,14 @@ def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What is fixed before the first item: weights [m] and sizes [m] of the tasks, the margin (a share), alpha."""
+    """What is fixed before the first item: weights [m] and sizes [m] of the tasks, the margin (a share), alpha, and how many runs
+    the baseline is the best of: losses are tested at 1/`tried` of their level."""
 
     weights: tuple[float, ...]
     sizes: tuple[int, ...]
     margin: float = 0.01
     alpha: float = 0.05
+    tried: int = 1
 
     @property
     def items(self) -> int:
@@ -141,19 +143,40 @@ def _look(d: Array, tasks: Codes, design: Design, look: int) -> Verdict | None:
     if (counts < 2).any():
         return None
     sums, squares = (np.bincount(tasks, weights=values, minlength=m) for values in (d, d**2))
-    level = boundaries(share * design.alpha)[look]
-    delta, error = sums / counts, np.sqrt(squares / counts**2 + 1 / counts**2)
-    low = _limits(d, tasks, counts, level)
-    whole = combine(Columns(delta, low, delta + level * error, error, counts.astype(np.float64) - 1), np.array(design.weights))
+    whole = _whole(d, tasks, design, look)
     held = float(whole.low) > -design.margin and len(d) >= n_min(design.margin, design.alpha)
-    lost = float(whole.delta) <= -boundaries(share * design.alpha / (2 if m > 1 else 1))[look] * float(whole.se)
+    spend = share * design.alpha / design.tried
+    lost = float(whole.delta) <= -boundaries(spend / (2 if m > 1 else 1))[look] * float(whole.se)
     if m > 1:
         # The score z of "no loss": with d in -1, 0, 1 it is (wins - losses) / sqrt(wins + losses).
-        each = boundaries(share * design.alpha / (2 * m))[look]
+        each = boundaries(spend / (2 * m))[look]
         lost = (lost and not held) or bool((sums < 0).any() and (sums <= -each * np.sqrt(squares))[sums < 0].any())
     if held and not (m > 1 and lost):
         return "pass"
     return "regressed" if lost else None
+
+
+def _whole(d: Array, tasks: Codes, design: Design, look: int) -> Aggregate:
+    """The aggregate with limits at the level of a look."""
+    m = len(design.sizes)
+    counts = np.bincount(tasks, minlength=m)
+    sums, squares = (np.bincount(tasks, weights=values, minlength=m) for values in (d, d**2))
+    level = boundaries((1 - E_SHARE) * design.alpha)[look]
+    delta, error = sums / counts, np.sqrt(squares / counts**2 + 1 / counts**2)
+    low = _limits(d, tasks, counts, level)
+    high = -_limits(-d, tasks, counts, level)
+    return combine(Columns(delta, low, high, error, counts.astype(np.float64) - 1), np.array(design.weights))
+
+
+def stopped_interval(d: Array, tasks: Codes, design: Design) -> Aggregate | None:
+    """The aggregate when it was stopped, with limits that hold at every look together; None where a task was hardly asked.
+
+    Between two looks the limits of the earlier one are used, which are wider. Source: Jennison and Turnbull (1989).
+    """
+    if (np.bincount(tasks, minlength=len(design.sizes)) < 2).any():
+        return None
+    look = max(0, int(np.searchsorted(look_sizes(design.items), len(d), side="right")) - 1)
+    return _whole(d, tasks, design, look)
 
 
 def _limits(d: Array, tasks: Codes, counts: Codes, level: float) -> Array:
@@ -177,17 +200,17 @@ def _limit(d: Array, level: float) -> float:
 
 def _e_stop(d: Array, tasks: Codes, design: Design) -> Stop | None:
     """The first checkpoint of 25 items at which an e-process of the aggregate or of one task decides."""
-    m, spend = len(design.sizes), E_SHARE * design.alpha
+    m, spend, tried = len(design.sizes), E_SHARE * design.alpha, design.tried
     scales = design.scales
     moved = d * scales[tasks]
     largest = float(scales.max())
     checks = np.arange(E_EVERY - 1, len(d), E_EVERY)
     if not len(checks):
         return None
-    lost = log_e(moved, design.margin, loss=True, scale=largest)[checks] >= np.log((2 if m > 1 else 1) / spend)
+    lost = log_e(moved, design.margin, loss=True, scale=largest)[checks] >= np.log((2 if m > 1 else 1) * tried / spend)
     for task in range(m if m > 1 else 0):
         own = np.where(tasks == task, d, 0.0)
-        lost |= log_e(own, design.margin, loss=True)[checks] >= np.log(2 * m / spend)
+        lost |= log_e(own, design.margin, loss=True)[checks] >= np.log(2 * m * tried / spend)
     held = log_e(moved, design.margin, loss=False, scale=largest)[checks] >= np.log(1 / spend)
     held &= checks + 1 >= n_min(design.margin, design.alpha)
     either = np.flatnonzero(lost | held)

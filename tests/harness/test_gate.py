@@ -14,7 +14,7 @@ import pytest
 from harness.compare import Side, compare
 from harness.errors import AssayError, NotComparable
 from harness.gate import Decision, expected_maximum, gate
-from harness.gating import Gate, gates, pair_key, remember
+from harness.gating import Gate, entry_of, gates, pair_key, remember
 from harness.metric import Metric
 from harness.policy import Policy, read_policy
 from harness.reports.pipelines import github, junit
@@ -206,14 +206,14 @@ def test_best_of_k_false_alarms_stay_below_alpha() -> None:
 
 def test_every_gate_is_remembered_in_order(tmp_path: Path) -> None:
     comparison = compare(side({"a": BASE}), side({"a": flipped(BASE, 30, 12)}, "v2"))
+    key = pair_key(comparison.candidate.digest, comparison.baseline, ["a"])
     for attempt in (1, 2):
-        earlier = gates(tmp_path, pair_key(comparison))
-        decision = gate(comparison, Policy(), attempt=len(earlier) + 1)
+        decision = gate(comparison, Policy(), attempt=len(gates(tmp_path, key)) + 1)
         assert decision.attempt == attempt
-        remember(tmp_path, Gate(comparison, decision, Policy()))
+        remember(tmp_path, entry_of(Gate(comparison, decision, Policy())))
     with (tmp_path / "gates.jsonl").open("a") as file:
         file.write('{"key": "torn')
-    remember(tmp_path, Gate(comparison, gate(comparison, Policy(), attempt=3), Policy()))
+    remember(tmp_path, entry_of(Gate(comparison, gate(comparison, Policy(), attempt=3), Policy())))
     assert [entry["attempt"] for entry in gates(tmp_path)] == [1, 2, 3]
     assert gates(tmp_path, "another pair") == ()
     assert "attempt 3" in gate_markdown(gate(comparison, Policy(), attempt=3), comparison)

@@ -22,9 +22,11 @@ from harness.early import EarlyGate, gate_early, plan_like
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Answer, Fault, Scripted, draw, faulty, oracle
 from harness.errors import AssayError, Incomplete, NotComparable
-from harness.gating import baselines, best_of, find_baseline, gate_stored, gates, set_baseline
+from harness.gating import baselines, find_baseline, gate_stored, gates, set_baseline
 from harness.model import ModelRef
 from harness.policy import Policy
+from harness.reports.values import early_json
+from harness.reports.words import early_lines
 from harness.request import ScoreGroup
 from harness.run import resume
 from harness.store import read_run
@@ -70,7 +72,7 @@ def command(home: Path, *arguments: str) -> tuple[int, Any]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    for number, name in enumerate(("model", "other", "third")):
+    for number, name in enumerate(("model", "other", "third", "fourth")):
         make_model(tmp_path / name, seed=number)
     write_task(tmp_path, 500)
     return tmp_path
@@ -130,9 +132,25 @@ def test_the_best_of_several_baselines_is_found_in_the_store(home: Path) -> None
     new = score(home, skilled(3, 0.2), "third")
     results, access = home / "results", place(home).access()
     assert gate_stored(results, new.name, best.name, Policy(), access).decision.tried == 2
-    found = gate_stored(results, new.name, lower.name, Policy(), access)
-    assert found.decision.tried == 1 and best_of(results, found.comparison) == 1
+    assert gate_stored(results, new.name, lower.name, Policy(), access).decision.tried == 1
     assert gate_stored(results, new.name, best.name, Policy(tried=7), access).decision.tried == 7
+
+
+def test_models_that_came_after_a_baseline_are_not_what_it_was_chosen_from(home: Path) -> None:
+    results, access = home / "results", place(home).access()
+    base = score(home, skilled(1, 0.2))
+    later = [score(home, skilled(2, 0.2, 0.6), "other"), score(home, skilled(3, 0.2, 0.6), "third")]
+    assert gate_stored(results, later[0].name, base.name, Policy(), access).decision.tried == 2  # nobody said which came first
+    (results / "gates.jsonl").unlink()
+    shutil.rmtree(later[1])
+    gate_stored(results, later[0].name, base.name, Policy(), access)
+    third = score(home, skilled(3, 0.2, 0.6), "third")
+    assert gate_stored(results, later[0].name, base.name, Policy(), access).decision.tried == 1
+    (results / "gates.jsonl").unlink()
+    shutil.rmtree(third)
+    set_baseline(results, "v1", base.name)
+    score(home, skilled(3, 0.2, 0.6), "third")
+    assert gate_stored(results, later[0].name, "v1", Policy(), access).decision.tried == 1
 
 
 def test_named_baselines(home: Path) -> None:
@@ -167,14 +185,51 @@ def test_an_early_gate_stops_as_soon_as_it_is_clear_and_its_run_can_be_completed
         gate_early(plan_like(read_run(base), str(home / "other"), limit=50), read_run(base), Policy(), place(home))
 
 
-def test_an_interrupted_early_gate_goes_on_and_decides_the_same(home: Path) -> None:
+@pytest.mark.parametrize("at", [3, 170, 249])
+def test_an_interrupted_early_gate_goes_on_and_decides_the_same(home: Path, at: int) -> None:
     base = score(home, skilled(1))
     whole = early(home, skilled(2, 0.1), base, "third", margin=5.0)
+    results = home / "results"
+    assert whole.items > at and [entry["looks"] for entry in gates(results)] == [list(whole.looks)]
     with pytest.raises(Incomplete):
-        early(home, skilled(2, 0.1), base, margin=5.0, fault=Fault("fail", at=170))
+        early(home, skilled(2, 0.1), base, margin=5.0, fault=Fault("fail", at=at))
+    assert len(gates(results)) == 1  # what was interrupted has decided nothing
+    score(home, skilled(5, 1.0, 0.5), "fourth")  # what is scored meanwhile is no part of it
     again = early(home, skilled(2, 0.1), base, margin=5.0)
-    assert (again.verdict, again.items, again.by) == (whole.verdict, whole.items, whole.by)
-    assert sum(path.is_dir() for path in (home / "results" / "runs").iterdir()) == 3
+    same = ("verdict", "items", "by", "looks", "delta", "low", "high", "tasks", "reasons")
+    assert [getattr(again, name) for name in same] == [getattr(whole, name) for name in same]
+    assert sum(path.is_dir() for path in (results / "runs").iterdir()) == 4
+    assert len(read_run(again.bundle).records()) < 500
+
+
+def test_an_early_gate_is_remembered_with_its_looks_and_attempt(home: Path) -> None:
+    base, results = score(home, skilled(1)), home / "results"
+    first = early(home, skilled(2, 0.02), base, margin=5.0)
+    again = early(home, skilled(2, 0.02), base, margin=5.0)
+    assert (first.attempt, again.attempt) == (1, 2) and again.bundle == first.bundle and again.verdict == first.verdict
+    assert [entry["attempt"] for entry in gates(results)] == [1, 2]
+    manifest = read_run(first.bundle).manifest["early_stop"]
+    assert manifest["looks"] == list(range(50, 501, 50)) and set(first.looks) <= set(manifest["looks"])
+    assert first.low is not None and first.delta is not None and first.low <= first.delta <= (first.high or 0)
+    other = early(home, skilled(2, 0.02), base, margin=6.0)
+    assert other.bundle != first.bundle and other.attempt == 3  # another design begins anew, and counts
+    broken = early(home, skilled(3, 1.0, 0.2), base, "third", margin=5.0)
+    assert gates(results)[-1]["lost"] == ["sums"] and "sums stood at -" in broken.reasons[1]
+    text = "\n".join(early_lines(again))
+    assert "attempt 2" in text and "hold at every look" in text
+    json.loads(json.dumps(early_json(again, 0), allow_nan=False))
+
+
+def test_an_early_gate_is_corrected_for_the_best_of_several_and_refuses_what_it_cannot_decide(home: Path) -> None:
+    base = score(home, skilled(1))
+    score(home, skilled(9, 0.3, 0.5), "third")
+    assert early(home, skilled(2, 0.02), base, margin=5.0).tried == 2
+    assert early(home, skilled(2, 0.02), base, margin=5.0, tried=9).tried == 9
+    for wrong in ({"critical": ("sums",)}, {"margins": {"sums": 2.0}}, {"relative": {"sums": 0.1}}):
+        with pytest.raises(AssayError, match="needs every item"):
+            early(home, skilled(2), base, **wrong)
+    with pytest.raises(NotComparable):
+        early(home, skilled(2), base, tasks=("nowhere",))
 
 
 def test_an_early_gate_on_limited_evidence_never_passes(home: Path) -> None:

@@ -1,0 +1,71 @@
+"""assay store trend."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from harness.cli.console import out, print_json
+from harness.cli.running import Json, Results, place_of
+from harness.errors import AssayError
+from harness.history import Point, line_of, spark, trend
+from harness.report import show_number
+from harness.reports.tables import table
+from harness.reports.values import finite
+from harness.reports.words import VERDICTS, signed
+
+COLUMNS = 5
+"""Tasks beside each other on a terminal; the curves below the table and JSON have all."""
+
+
+def trend_command(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Runs, models or patterns such as 'runs/step-*'. \\[default: all runs]")
+    ] = None,
+    tasks: Annotated[str, typer.Option(help="Only these tasks or families, separated by commas.")] = "",
+    by: Annotated[str, typer.Option(help="Order by time, or by name: step-9 before step-10.")] = "time",
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Show one model line over its releases or checkpoints: scores, paired change since the first, and the gates' verdicts.
+
+    [dim]assay store trend 'runs/step-*' --by name[/dim]
+    """
+    if by not in ("time", "name"):
+        raise AssayError(f"cannot order by {by!r}", where="--by", do="use time or name")
+    place = place_of(results)
+    line = line_of(place.results, models or (), "name" if by == "name" else "time")
+    points = trend(place.results, line, place.access(allow_partial=True), [name.strip() for name in tasks.split(",") if name.strip()])
+    if as_json:
+        print_json({"line": finite([asdict(point) for point in points])})
+        return
+    names = list(dict.fromkeys(name for point in points for name in point.scores))
+    console = out()
+    head = ("model", "when", "since the first", "gate", *names[:COLUMNS])
+    console.print(table(head, [row(point, names[:COLUMNS], number == 0) for number, point in enumerate(points)]))
+    if len(points) > 2:
+        console.print()
+        for name in names:
+            values = [point.scores.get(name, (None,))[0] for point in points]
+            ends = [value for value in values if value is not None]
+            console.print(f"{spark(values)}  {show_number(ends[0])} → {show_number(ends[-1])}  {name}", markup=False, soft_wrap=True)
+    elif len(names) > COLUMNS:
+        console.print(f"and {len(names) - COLUMNS} more scores: --json has all", style="dim")
+    for why in dict.fromkeys(f"{point.model}: {point.why}" for point in points if point.why):
+        console.print(why, style="yellow", markup=False, soft_wrap=True)
+
+
+def row(point: Point, names: list[str], first: bool) -> tuple[str, ...]:
+    change = "-" if point.change is None else f"{signed(point.change[0])} ({signed(point.change[1])} to {signed(point.change[2])})"
+    scores = [show_number(point.scores.get(name, (None,))[0]) for name in names]
+    return (point.model, point.created_at[:16].replace("T", " "), "first" if first else change, verdict(point), *scores)
+
+
+def verdict(point: Point) -> str:
+    """The last gate on this run, against what, and which attempt it was."""
+    if not point.gate:
+        return "-"
+    attempt = f", attempt {point.gate['attempt']}" if point.gate.get("attempt", 1) > 1 else ""
+    return f"{VERDICTS.get(str(point.gate['verdict']), '?')} against {point.gate['baseline']['model']}{attempt}"
