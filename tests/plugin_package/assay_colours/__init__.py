@@ -1,0 +1,31 @@
+"""Colours of things, and how their names are spelled."""
+
+from pathlib import Path
+
+from harness import Choose, Doc, Family, Generate, Shots, Task, Worked, accuracy, exact_match, jsonl
+
+ROWS = jsonl("data/colours.{split}.jsonl").at(Path(__file__).parent)
+COLOURS = ("red", "green", "blue", "white")
+
+
+def choose(row):
+    return Doc(f"Q: What colour is {row['thing']}?\nA:", choices=COLOURS, gold=COLOURS.index(row["colour"]))
+
+
+def spell(row):
+    return Doc(f"Spell the name of this colour backwards: {row['colour']}\n:", references=(row["colour"][::-1],), group=row["colour"])
+
+
+SHADES = Task(
+    name="colours/shades",
+    rows=ROWS,
+    doc=choose,
+    ask=Choose(),
+    metrics=(accuracy,),
+    shots=Shots(2),
+    worked=(Worked({"thing": "a cherry", "colour": "red"}, "Q: What colour is a cherry?\nA:", "red"),),
+    about="Which of four colours does a thing have?",
+    licence="Apache-2.0",
+)
+BACKWARDS = Task("colours/backwards", ROWS, spell, Generate(max_tokens=8, stop=("\n",)), (exact_match,), licence="Apache-2.0")
+FAMILIES = (Family("colours", (SHADES, BACKWARDS), about="Colours of things, and how their names are spelled."),)

@@ -1,0 +1,101 @@
+"""The author's guide does what it says: its files are written, its commands run. Run: pytest tests/tasks/test_authors_guide.py"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import make_model
+
+from harness.cli import main
+from harness.scaffold import draft
+
+ROOT = Path(__file__).parent.parent.parent
+GUIDE = (ROOT / "tasks" / "AUTHORS.md").read_text()
+BLOCK = re.compile(r"^```(\w+) ?(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+BLOCKS = [match.groups() for match in BLOCK.finditer(GUIDE)]
+
+
+def files() -> dict[str, str]:
+    return {name: text for language, name, text in BLOCKS if language != "console"}
+
+
+def commands() -> list[tuple[str, int, list[str]]]:
+    """Command, exit code, and the lines that it must print."""
+    found: list[tuple[str, int, list[str]]] = []
+    for language, note, text in BLOCKS:
+        for line in text.splitlines() if language == "console" else ():
+            if line.startswith("$ "):
+                found.append((line[2:], int(note.removeprefix("exit=") or 0), []))
+            else:
+                found[-1][2].append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file of the guide and a tiny model."""
+    folder = tmp_path_factory.mktemp("desk")
+    for name, text in files().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    make_model(folder / "ckpt")
+    return folder
+
+
+@pytest.mark.parametrize(("command", "code", "lines"), commands(), ids=[command for command, _, _ in commands()])
+def test_a_command_of_the_guide(
+    desk: Path, command: str, code: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "assay"
+    if arguments[0] == "run":
+        arguments += ["--engine", "scripted"]
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ASSAY_CACHE", str(desk / "cache"))
+    monkeypatch.delenv("ASSAY_DATA", raising=False)
+    monkeypatch.delenv("ASSAY_RESULTS", raising=False)
+    monkeypatch.setattr(sys, "argv", ["assay", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr()
+    printed = told.out + told.err
+    assert end.value.code == code, printed[-2000:]
+    for line in lines:
+        assert line in printed
+
+
+def test_the_guide_has_commands_and_files() -> None:
+    assert len(commands()) >= 5 and len(files()) >= 7
+    assert GUIDE.count("\n") < 160, "the guide is one page"
+
+
+def test_a_new_task_is_the_file_of_the_guide() -> None:
+    made = draft("capitals", "generate", Path()).files
+    assert made[Path("capitals.py")] == files()["capitals.py"]
+    assert files()["capitals.py"].count("\n") <= 15
+
+
+def test_the_package_of_the_guide_is_the_example() -> None:
+    whole = (ROOT / "tests" / "plugin_package" / "pyproject.toml").read_text()
+    for part in files()["pyproject.toml"].split("\n\n"):
+        assert part.strip() in whole
+
+
+def test_every_name_in_the_table_is_there() -> None:
+    import harness
+    from harness.metrics import choice, likelihood, regression, text
+
+    modules = {"choice": choice, "text": text, "regression": regression, "likelihood": likelihood}
+    rows = [line for line in GUIDE.splitlines() if line.startswith("| `")]
+    assert len(rows) == 4
+    for row in rows:
+        ask, _, metrics = row.strip("|").split(" | ")
+        assert hasattr(harness, ask.strip(" `").split("(")[0])
+        module = modules[re.search(r"harness\.metrics\.(\w+)", metrics).group(1)]  # type: ignore[union-attr]
+        for name in re.findall(r"`(\w+)`", metrics.split(":", 1)[1]):
+            assert hasattr(module, name), name
