@@ -296,6 +296,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, default=Path("results/trust/SOAK.md"))
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with Ctrl-C ignored
     command = f"PYTHONPATH=.:tests python tests/faults/soak.py --minutes {asked.minutes:g} --pause {asked.pause:g} --seed {asked.seed}"
     with tempfile.TemporaryDirectory(prefix="assay-soak-") as folder:
         found = soak(set_scene(Path(folder)), asked.minutes, asked.pause, asked.seed)
