@@ -102,10 +102,13 @@ def under_protocols(tasks: Sequence[str], protocols: Sequence[str]) -> list[tupl
     return [tuple(f"{task.partition('@')[0]}@{protocol}" for task in tasks) for protocol in protocols] if protocols else [tuple(tasks)]
 
 
-def plans_of(plan: Plan, models: Sequence[str], shots: Sequence[int | None], protocols: Sequence[str]) -> list[Plan]:
-    """Every combination, checkpoints innermost, so that one engine serves all of them."""
+def plans_of(
+    plan: Plan, models: Sequence[str], shots: Sequence[int | None], protocols: Sequence[str], adapters: Sequence[str] = ()
+) -> list[Plan]:
+    """Every combination, checkpoints innermost, so that one engine serves all of them; each adapter gets an engine of its own."""
     return [
-        replace(plan, model=model, tasks=tasks, shots=count)
+        replace(plan, model=model, adapter=adapter, tasks=tasks, shots=count)
+        for adapter in adapters or (plan.adapter,)
         for tasks in under_protocols(plan.tasks, protocols)
         for count in shots
         for model in models

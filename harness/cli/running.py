@@ -13,6 +13,8 @@ from rich.markup import escape
 from harness.cli.console import out, print_json, watching
 from harness.cli.explaining import explain_plans
 from harness.doctor import examine
+from harness.engines.cluster import open_cluster
+from harness.engines.opening import open_engine
 from harness.errors import AssayError
 from harness.noise import sentence
 from harness.perturb import with_perturbations
@@ -66,7 +68,9 @@ def run_command(
     engine: Annotated[str, typer.Option(help="auto, vllm, hf, or an installed engine.", rich_help_panel=ENGINE)] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=ENGINE)] = "auto",
-    adapter: Annotated[str, typer.Option(help="A PEFT adapter's folder, put on the model.", rich_help_panel=MODEL)] = "",
+    adapter: Annotated[
+        str, typer.Option(help="A PEFT adapter's folder, put on the model; several as with --model.", rich_help_panel=MODEL)
+    ] = "",
     revision: Annotated[str, typer.Option(help="Revision of a hub model.", rich_help_panel=MODEL)] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Render through the model's chat template.", rich_help_panel=PROMPTS)] = False,
     drop_shots: Annotated[
@@ -89,6 +93,9 @@ def run_command(
         ),
     ] = False,
     repeat_engine: Annotated[str, typer.Option(help="Ask every item again by this engine too, as noise.", rich_help_panel=ENGINE)] = "",
+    ray: Annotated[
+        bool, typer.Option("--ray", help="An engine on every GPU of a running Ray cluster ($RAY_ADDRESS).", rich_help_panel=ENGINE)
+    ] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Only print items, tokens and time; no model is loaded.")] = False,
     results: Results = None,
     as_json: Json = False,
@@ -100,7 +107,6 @@ def run_command(
     plan = Plan(
         model="",
         tasks=tuple(with_perturbations(name.strip(), named(perturb)) for name in tasks.split(",") if name.strip()),
-        adapter=adapter,
         revision=revision,
         limit=limit,
         seed=seed,
@@ -120,12 +126,12 @@ def run_command(
         repeat_engine=repeat_engine,
     )
     place = place_of(results)
-    plans = plans_of(plan, expand_models(model), shot_counts(shots), tuple(filter(None, protocol.split(","))))
+    plans = plans_of(plan, expand_models(model), shot_counts(shots), tuple(filter(None, protocol.split(","))), expand_models(adapter))
     if explain:
         explain_plans(plans, place, as_json)
         return
     with watching() as watch:
-        bundles = sweep(plans, place, watch)
+        bundles = sweep(plans, place, watch, open_cluster if ray else open_engine)
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)
 
 
@@ -209,8 +215,8 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
         return
     summary, manifest, console = run.summary(), run.manifest, out()
     model = manifest["model"]
-    console.print(f"[bold]{model['name']}[/]  {model['parameters'] / 1e6:,.0f}M parameters  digest {model['digest'][:12]}")
-    console.print(f"engine {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim")
+    console.print(f"[bold]{escape(model['name'])}[/]  {model['parameters'] / 1e6:,.0f}M parameters  digest {model['digest'][:12]}")
+    console.print(f"engine {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim", markup=False)
     console.print(results_table(summary["results"]))
     console.print()
     for note in notes(manifest, summary["results"]):
@@ -224,7 +230,7 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
         f"{summary['seconds']['engine']:.0f} s",
         style="dim",
     )
-    console.print(f"run {manifest['run']} in {run.path}, index {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True)
+    console.print(f"run {manifest['run']} in {run.path}, index {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True, markup=False)
 
 
 def doctor_command(as_json: Json = False) -> None:
