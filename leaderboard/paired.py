@@ -92,7 +92,7 @@ def compare(pairs: Sequence[Pair], broken: Mapping[str, str], *, alpha: float = 
 
 
 def compared(pair: Pair, broken: str, alpha: float) -> Compared:
-    unit = unit_of(pair.metric, pair.better)
+    unit = unit_of(pair.metric, pair.better, pair.unit)
     if broken:
         return Compared(pair, unit, None, why=f"not comparable: {broken}")
     if not len(pair.one):

@@ -84,6 +84,21 @@ def scores(root: Path, run_id: str) -> Any:
     )
 
 
+def run_cells(root: Path, run_id: str) -> Any:
+    """Every score of a run in the form of `cells`: also smoke, limited and stated ones."""
+    return frame(
+        root,
+        """
+        SELECT task, metric, main, value, low, high, n, shots, coalesce(evidence, '') AS evidence,
+               coalesce(json_extract_string(result, '$.better'), 'higher') AS better,
+               TRY_CAST(json_extract(result, '$.chance') AS DOUBLE) AS chance,
+               CASE json_type(result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(result, '$.unit') AS DOUBLE) END AS unit
+        FROM score WHERE run_id = ? ORDER BY metric = 'total', task, main DESC, metric
+        """,
+        [run_id],
+    )
+
+
 def statuses(root: Path, run_id: str) -> Any:
     """How many items of each task were scored, unparsed, truncated or in error."""
     return frame(
@@ -228,6 +243,8 @@ class Pair:
     two: Array = field(default_factory=lambda: np.zeros(0))
     only: int = 0
     """Items that one run alone has."""
+    unit: float | None = None
+    """What the result says of the best score that there is (0: none); None where it says nothing."""
 
 
 def pairs(root: Path, first: str, second: str) -> list[Pair]:
@@ -236,7 +253,8 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
         root,
         """
         SELECT a.task, a.metric, a.main, coalesce(json_extract_string(a.result, '$.better'), 'higher') AS better,
-               a.value AS one, b.value AS two
+               a.value AS one, b.value AS two,
+               CASE json_type(a.result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(a.result, '$.unit') AS DOUBLE) END AS unit
         FROM score a JOIN score b USING (task, metric) WHERE a.run_id = ? AND b.run_id = ? ORDER BY a.task, a.main DESC, a.metric
         """,
         [first, second],
@@ -255,16 +273,41 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
     found = []
     for head in heads.itertuples():
         table = grouped.get((head.task, head.metric))
-        scores = (float(head.one), float(head.two))
+        scores, unit = (float(head.one), float(head.two)), None if head.unit != head.unit else float(head.unit)
         if table is None:
-            found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores))
+            found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, unit=unit))
             continue
         both = table.dropna(subset=["one", "two"])
         codes = both.cluster.astype("category").cat.codes.to_numpy(dtype=np.int64)
         one, two = (both[name].to_numpy(dtype=np.float64) for name in ("one", "two"))
         only = len(table) - len(both)
-        found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, only))
+        found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, only, unit))
     return found
+
+
+def published_scores(root: Path) -> Any:
+    """Every score of every complete run, with what it depends on."""
+    return frame(
+        root,
+        """
+        SELECT s.run_id, r.model, r.model_digest, r.engine, s.task, t.fingerprint, s.metric, s.main, s.value, s.low, s.high, s.n, s.shots,
+               coalesce(s.evidence, r.evidence) AS evidence, coalesce(s.purpose, r.purpose) AS purpose, s.signature, r.created_at
+        FROM score s JOIN run r USING (run_id) LEFT JOIN run_task t USING (run_id, task)
+        WHERE r.status = 'complete' ORDER BY r.created_at, s.run_id, s.task, s.main DESC, s.metric
+        """,
+    )
+
+
+def published_stats(root: Path) -> Any:
+    """The statistics of every item behind the ranked scores."""
+    return frame(
+        root,
+        """
+        SELECT i.run_id, i.task, i.metric, i.item_id, i.item_group, i.item_cluster, i.stats
+        FROM item_stat i JOIN leaderboard l ON l.run_id = i.run_id AND l.task = i.task AND l.metric = i.metric
+        ORDER BY i.run_id, i.task, i.metric, i.item_id
+        """,
+    )
 
 
 def tuning(root: Path) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ import typer
 
 from harness.cli import repeating, running, stored, tasking
 from harness.cli.console import err, print_json
-from harness.errors import AssayError
+from harness.errors import AssayError, redact
 
 GROUP = "assay.commands"
 
@@ -45,10 +46,31 @@ def extend(arguments: Sequence[str]) -> None:
     """Load the command that is asked for; where the list is wanted all are named, and stay unloaded."""
     asked = arguments[0] if arguments else "--help"
     for point in metadata.entry_points(group=GROUP):
-        if asked == point.name:
-            add(point.name, point.load())
+        group, _, verb = point.name.rpartition(".")
+        if group:  # a verb of a group that is here already, such as store.publish
+            if asked == group:
+                within(group).command(verb, help=summary(point))(load(point) if arguments[1:2] == [verb] else root)
+        elif asked == point.name:
+            add(point.name, load(point))
         elif asked in ("--help", "-h"):
             app.command(point.name, help=summary(point))(root)
+
+
+def load(point: metadata.EntryPoint) -> Any:
+    """A command's function. Raises AssayError where it needs an extra that is not installed."""
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        what = f"needs {error.name}, which is not installed"
+        raise AssayError(what, where=f"assay {point.name.replace('.', ' ')}", do='pip install "assay[board,tune]"') from None
+
+
+def within(group: str) -> typer.Typer:
+    """A group of commands by name. Raises AssayError where there is none."""
+    for known in app.registered_groups:
+        if known.name == group and known.typer_instance is not None:
+            return known.typer_instance
+    raise AssayError(f"there is no group of commands {group!r}", where="assay.commands", do="mend the plugin's entry point")
 
 
 def add(name: str, command: Callable[..., Any] | typer.Typer) -> None:
@@ -86,7 +108,8 @@ def main() -> None:
         sys.exit(0)
     except Exception as error:
         if not hasattr(error, "format_message"):  # not the parser's: a bug of ours, and the traceback is wanted
-            raise
+            sys.stderr.write(redact(traceback.format_exc()))
+            sys.exit(1)
         if not error.format_message():  # no arguments: the help was shown
             sys.exit(2)
         fail(usage(error), 2)
