@@ -218,7 +218,7 @@ TOKENIZERS = {"zho_Hans": "zh", "jpn_Jpan": "char"}
 
 
 def translation(source: str, target: str, row: Row) -> Doc:
-    return Doc(f"{LANGUAGES[source]}: {row[source]}\n{LANGUAGES[target]}:", references=(row[target],))
+    return Doc(f"{LANGUAGES[source]}: {row[source].strip()}\n{LANGUAGES[target]}:", references=(row[target].strip(),))
 
 
 def aligned(source: str, target: str, sources: Sequence[Row], targets: Sequence[Row]) -> Iterable[Row]:
@@ -231,6 +231,7 @@ def translation_task(name: str, source: str, target: str, **fields: object) -> T
     from_language, to_language = LANGUAGES[source], LANGUAGES[target]
     return scenario(
         f"{name}/{source}-{target}",
+        version=2,
         doc=functools.partial(translation, source, target),
         ask=Generate(100, ("\n\n",)),
         metrics=(bleu(TOKENIZERS.get(target, "13a")), chrf(), ter()) if target not in TOKENIZERS else (bleu(TOKENIZERS[target]), chrf()),
@@ -292,8 +293,9 @@ def language_modelling(name: str, column: str, **fields: object) -> Task:
 
 
 def encyclopedia(rows: Sequence[Row]) -> Iterable[Row]:
-    """The sentences behind BOLD's prompts, one text per topic."""
-    return ({"text": " ".join(row["wikipedia"])} for row in rows if any(text.strip() for text in row["wikipedia"]))
+    """The sentences behind BOLD's prompts, one text per topic; topics that several domains share come once."""
+    texts = (" ".join(row["wikipedia"]) for row in rows)
+    return ({"text": text} for text in dict.fromkeys(texts) if text.strip())
 
 
 MODELLING_TASKS = (
@@ -309,6 +311,7 @@ MODELLING_TASKS = (
     language_modelling(
         "encyclopedia",
         "text",
+        version=2,
         rows=Derived({"test": Recipe(((hub("AlexaAI/bold", "default"), "train"),), encyclopedia)}),
         split="test",
         about="Bits per byte of opening sentences of English Wikipedia articles (those behind BOLD's prompts).",
