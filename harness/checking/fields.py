@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checking.finding import Finding, Place
+from harness.checking.finding import Finding, Level, Place
 from harness.checking.material import Material
 from harness.doc import Doc, Row
 from harness.errors import AssayError
@@ -19,11 +19,12 @@ from harness.task import Task
 ROWS, LEAVES, SECONDS = 3, 16, 2.0
 """Rows and fields per row that are tried; the time that one long value may take."""
 CANARY = "Zqv7 canary"
+LENGTHY = "100,000 characters"
 HOSTILE: Mapping[str, str] = {
     "line breaks": "One\ntwo\r\n\n\nthree",
     "a NUL": "Nul\0inside",
     "braces": "{x} {{y}} {% raw %} {} %s $z \\1",
-    "100,000 characters": "Word " * 19_999 + "words",
+    LENGTHY: "Long " + "word " * 19_998 + "words",
     "right-to-left marks": "\u202e\u05e9\u05dc\u05d5\u05dd\u200f end",
     "nothing": "",
 }
@@ -117,7 +118,7 @@ def arrived(text: str, prompt: str) -> bool:
     if text in prompt or " ".join(text.split()) in prompt:
         return True
     words = re.compile(r"\w+")
-    return "{" not in text and not Counter(words.findall(text)) - Counter(words.findall(prompt))
+    return "{" not in text and not Counter(words.findall(text.casefold())) - Counter(words.findall(prompt.casefold()))
 
 
 def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) -> list[Finding]:
@@ -139,21 +140,11 @@ def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) ->
                     failed[kind].append(Place(number, note=f"field {field.name}: {note:.120}"))
                 elif not arrived(text, doc.prompt):
                     changed[kind].append(Place(number, note=f"field {field.name}"))
-    name = task.full_name
-    return [
-        *(
-            Finding("hostile", "E", name, f"the doc function fails on {kind} in a field", "treat field values as plain text", tuple(places))
-            for kind, places in failed.items()
-        ),
-        *(
-            Finding(
-                "hostile",
-                "W",
-                name,
-                f"{kind} in a field do not reach the prompt as they are",
-                "treat field values as plain text",
-                tuple(places),
-            )
-            for kind, places in changed.items()
-        ),
+    name, do = task.full_name, "treat field values as plain text"
+    found = [
+        Finding("hostile", "E", name, f"the doc function fails on {kind} in a field", do, tuple(places)) for kind, places in failed.items()
     ]
+    for kind, places in changed.items():
+        level: Level = "I" if kind == LENGTHY else "W"  # cutting a long text may well be meant
+        found.append(Finding("hostile", level, name, f"{kind} in a field do not all reach the prompt", do, tuple(places)))
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from harness.checking.finding import Finding, Level, Place, at_least, contains, ends, normal, short, surprising
+from harness.checking.finding import LONG, Finding, Level, Place, at_least, contains, ends, normal, short, surprising
 from harness.checking.items import golds
 from harness.checking.material import Material
 from harness.task import Choose, Generate
@@ -35,17 +35,19 @@ def leak_findings(material: Material) -> list[Finding]:
     rows, chance = compared(material, prompts, answers, contains)
     rows = [row for row in rows if not (last and any(ends(prompts[row], text) for text in answers[row]))]
     if surprising(len(rows), chance, [text for row in rows for text in answers[row]]):
-        found.append(inside(material, rows, chance))
+        made_of = sum(any(set(gold.split()) <= set(text.split()) for gold in own) for text, own in zip(prompts, answers, strict=True))
+        found.append(inside(material, rows, chance, max(made_of, len(rows))))
     return found
 
 
-def inside(material: Material, rows: Sequence[int], chance: float) -> Finding:
-    """The finding for answers anywhere in the question."""
+def inside(material: Material, rows: Sequence[int], chance: float, made_of: int) -> Finding:
+    """The finding for answers anywhere in the question. `made_of` counts questions that hold every word of their answer."""
     name, n = material.task.full_name, len(material.docs)
-    if len(rows) - chance > EXTRACTIVE * n:
-        return Finding("gold-leak", "I", name, f"{len(rows)} of {n} questions hold their answer: it can be read out of the prompt")
+    if made_of > EXTRACTIVE * n:
+        return Finding("gold-leak", "I", name, f"{made_of} of {n} questions hold their answer or its words: it is read out of them")
     excess = at_least(len(rows) - chance, n)
-    level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 4 else "I"
+    telling = any(len(text) >= LONG for row in rows for text in golds(material.docs[row]))
+    level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 4 and telling else "I"
     what = f"{len(rows)} of {n} questions hold their own answer (by chance: {chance:.1f})"
     return Finding("gold-leak", level, name, what, "see whether the answer is given away", places(material, rows))
 
