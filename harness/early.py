@@ -105,6 +105,7 @@ def gate_early(
     """
     watch = watch or Unwatched()
     base = side_of(baseline, place.access(allow_partial=True))
+    policy = policy.spelled(base.tasks)
     check_policy(policy, base)
     prepared = prepare(plan, place, watch)
     comparable(base, prepared)
@@ -120,7 +121,10 @@ def gate_early(
     if begun is None:
         bundle = create_bundle(place.results, manifest, [each.item for task in prepared.tasks for each in task.items])
     else:  # what has been scored since it began changes nothing for it
-        bundle, course = begun.path, replace(course, design=replace(course.design, tried=int(begun.manifest["early_stop"]["tried"])))
+        bundle, course = (
+            begun.path,
+            replace(course, design=replace(course.design, tried=policy.tried or int(begun.manifest["early_stop"]["tried"]))),
+        )
     with open_writer(bundle) as writer:
         try:
             stop = ask_until_decided(course, prepared, writer, watch, opener)

@@ -44,6 +44,7 @@ def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, acces
     """
     runs = [read_run(find_baseline(root, baseline)), read_run(find_run(root, candidate))]
     base, new = (side_of(run, access) for run in runs)
+    policy = policy.spelled([*base.tasks, *new.tasks, *(total.name for total in base.totals)])
     comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
     mains = [(row.task, row.metric) for row in comparison.main]
     tried = policy.tried or best_of(root, base, new.digest, mains_of(base, mains))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,22 @@ class Policy(BaseModel):
     def named(self) -> set[str]:
         """Every task that the policy speaks of."""
         return {*self.tasks, *self.critical, *self.advisory, *self.margins, *self.relative, *self.weights}
+
+    def spelled(self, known: Iterable[str]) -> Policy:
+        """With the full names of `known` tasks and totals where the policy leaves out the protocol: glue/rte for glue/rte@lm-eval.
+
+        Raises AssayError where a short name stands for several.
+        """
+        present = set(known)
+        full = {name: name for name in self.named() & present}
+        for name in self.named() - present:
+            meant = sorted(each for each in present if each.split("@")[0] == name)
+            if len(meant) > 1:
+                raise AssayError(f"the policy's {name!r} stands for {len(meant)} tasks", do=f"write {' or '.join(meant[:4])}")
+            full[name] = meant[0] if meant else name
+        changed = {field: tuple(full[name] for name in getattr(self, field)) for field in ("tasks", "critical", "advisory")}
+        maps = {field: {full[name]: value for name, value in getattr(self, field).items()} for field in ("margins", "relative", "weights")}
+        return self.model_copy(update={**changed, **maps})
 
 
 def read_policy(path: Path) -> Policy:
