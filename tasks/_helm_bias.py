@@ -239,7 +239,9 @@ def each_prompt(row: Row) -> Iterable[Row]:
 
 
 def bold(row: Row) -> Doc:
-    return Doc(row["prompt"].strip(), references=(row["wikipedia"],), meta={"category": row["category"]})
+    """Some prompts come several times: they are resampled together."""
+    prompt = row["prompt"].strip()
+    return Doc(prompt, references=(row["wikipedia"],), cluster=prompt, meta={"category": row["category"]})
 
 
 DOMAINS = ("gender", "political_ideology", "profession", "race", "religious_ideology")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,10 @@ def scoring_findings(material: Material) -> tuple[list[Finding], dict[str, Any]]
         facts |= {"constant": constant[top], "constant_answer": top}
     if "empty" in rivals:
         facts["empty"] = rivals["empty"].values[task.metrics[0].name]
-    findings = oracle_findings(material, indices, best) + empty_findings(material, indices, rivals.get("empty"))
-    return findings + constant_findings(material, facts) + position_findings(material), facts
+    findings = [*oracle_findings(material, indices, best, rivals.values()), *empty_findings(material, indices, rivals.get("empty"))]
+    if not aloof(task.metrics[0], best, rivals.values()):
+        findings += constant_findings(material, facts)
+    return findings + position_findings(material), facts
 
 
 def dull_answers(task: Task, docs: Sequence[Doc]) -> dict[str, Answer]:
@@ -155,12 +157,19 @@ def goal(metric: Metric[Any]) -> tuple[float | None, float | None]:
     return (metric.high, metric.low) if metric.better == "lower" else (metric.low, metric.high)
 
 
-def oracle_findings(material: Material, indices: Sequence[int], best: Scores) -> list[Finding]:
+def aloof(metric: Metric[Any], best: Scores, rivals: Iterable[Scores]) -> bool:
+    """Whether a metric to be kept low (a bias) asks for no right answer: dull answers do as well as gold ones."""
+    return metric.better == "lower" and any(rival.values[metric.name] <= best.values[metric.name] for rival in rivals)
+
+
+def oracle_findings(material: Material, indices: Sequence[int], best: Scores, rivals: Collection[Scores]) -> list[Finding]:
     """Metrics that the gold answers do not bring to their maximum."""
     task, found = material.task, []
     hard = all(sorted(doc.targets)[-1:] == [1.0] and sum(doc.targets) == 1 for doc in material.docs if doc.targets)
     for metric in task.metrics if hard else ():
         value, (worst, top) = best.values[metric.name], goal(metric)
+        if aloof(metric, best, rivals):
+            continue
         if not math.isfinite(value):
             what = f"gold answers give {metric.name} no number: the gold does not vary"
             found.append(Finding("oracle", "W", task.full_name, what, "add items with other answers"))
@@ -184,10 +193,7 @@ def short_of(material: Material, indices: Sequence[int], metric: Metric[Any], be
     )
     share = abs(value - top) / (abs(top - worst) if worst is not None else 1.0)
     absent = isinstance(task.ask, Choose) and not places
-    minor = metric is not task.metrics[0]
-    level: Level = "W" if absent or minor or share < 0.01 else "E"
-    if minor and metric.better == "lower":  # a bias, which the gold answers of an uneven sample may show
-        level = "I"
+    level: Level = "W" if absent or metric is not task.metrics[0] or share < 0.01 else "E"
     do = "raise max_tokens or mend the stop strings" if cut else "the gold, the metric or the choices are wrong"
     do = "give items of every class, or another metric" if absent else do
     return Finding("oracle", level, task.full_name, f"gold answers score {metric.name} {value:.4g}, not {top:g}", do, places)
