@@ -11,6 +11,19 @@ AssayError            2   a bad argument, file or model: one line that says what
 
 from __future__ import annotations
 
+import re
+
+SECRETS = re.compile(
+    r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{12,}|\bgh[oprsu]_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{12,}"
+    r"|(?<=bearer )[^\s'\"]+|(?<=://)[^/\s@]+(?=@)|(?<=[?&;]token=)[^&\s'\"]+",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a token, a key, or a password in an address: libraries put them into their messages."""
+    return SECRETS.sub("***", text)
+
 
 class AssayError(Exception):
     """One line for the user: `what` went wrong, `where` (task, row, file), and what to `do` about it."""
@@ -18,8 +31,8 @@ class AssayError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
-        self.what, self.where, self.do = what, where, do
-        super().__init__(": ".join(part for part in (where, what) if part) + (f". {do}" if do else ""))
+        self.what, self.where, self.do = redact(str(what)), redact(str(where)), do
+        super().__init__(": ".join(part for part in (self.where, self.what) if part) + (f". {do}" if do else ""))
 
 
 class Missing(AssayError):

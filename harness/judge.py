@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.doc import Doc
-from harness.errors import AssayError
+from harness.errors import AssayError, redact
 from harness.metric import mean
 from harness.output import Chosen, Estimate, Output, Said, Surprise
 from harness.prepare import PreparedItem
@@ -27,7 +27,7 @@ def judge(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Recor
     item = prepared.item
     failed = next((reply.reason for reply in replies if isinstance(reply, Failure)), "") or nonfinite(replies)
     if failed:
-        return Record(item.task, item.id, "error", error=failed, logical=prepared.logical)
+        return Record(item.task, item.id, "error", error=redact(failed), logical=prepared.logical)
     output = read_output(task, prepared.doc, replies)
     stats = measure(task, prepared.doc, output)
     return Record(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.reports.safe import md
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -33,6 +35,7 @@ def shown_name(result: Result) -> str:
 def results_table(results: Sequence[Result]) -> Table:
     """One row per task and metric, with the 95 % interval, chance and number of items."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("task", overflow="fold")
@@ -44,8 +47,8 @@ def results_table(results: Sequence[Result]) -> Table:
     table.add_column("shots", justify="right")
     for result in results:
         table.add_row(
-            shown_name(result),
-            result["metric"],
+            Text(shown_name(result)),
+            Text(result["metric"]),
             show_number(result["value"]),
             show_interval(result),
             show_number(result.get("chance")) if result.get("chance") is not None and result["main"] else "",
@@ -90,7 +93,7 @@ def markdown(results: Sequence[Result]) -> str:
     for result in results:
         shots = "" if result["shots"] is None else result["shots"]
         lines.append(
-            f"| {shown_name(result)} | {result['metric']} | {show_number(result['value'])} | {show_interval(result)} "
+            f"| {md(shown_name(result))} | {md(result['metric'])} | {show_number(result['value'])} | {show_interval(result)} "
             f"| {result['n']} | {shots} |"
         )
     return "\n".join(lines)

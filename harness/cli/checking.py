@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from harness.catalog import select
 from harness.checking import Checked, check_run, check_tasks
@@ -88,7 +89,7 @@ def tell(console: Console, checked: list[Checked], kind: str) -> None:
     few = len(checked) <= MANY
     for each in checked:
         for example in each.examples if few else ():
-            console.rule(f"{each.task}  row {example['row']}", style="dim")
+            console.rule(escape(f"{each.task}  row {example['row']}"), style="dim")
             console.print(example["prompt"], markup=False, soft_wrap=True)
             for text in example["continuations"] or [example["gold"]]:
                 gold = text.strip() == example["gold"].strip()

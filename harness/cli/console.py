@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from harness.provenance import clock
 from harness.run import Unwatched, Watch
@@ -18,12 +22,55 @@ PLAIN_SECONDS = 10.0
 
 
 def err() -> Console:
-    return Console(stderr=True, highlight=False)
+    return cleaned(Console(stderr=True, highlight=False))
 
 
 def out() -> Console:
     """Tables never wrap into ruin when piped: a pipe is as wide as the data."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    return cleaned(Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+
+
+def cleaned(console: Console) -> Console:
+    """The console, showing text of strangers as text: no escape sequence of theirs reaches a terminal, no command a build server."""
+    console.push_render_hook(Cleaning())
+    return console
+
+
+class Cleaning(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [Clean(each) for each in renderables]
+
+
+@dataclass(frozen=True, slots=True)
+class Clean:
+    """What it wraps, with control, bidirectional and other invisible characters replaced, and no line that begins with `::`."""
+
+    inner: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        fresh = True
+        for segment in console.render(self.inner, options):
+            if segment.control:
+                yield segment
+                continue
+            text = plain(segment.text)
+            lines = [broken(line) if at or fresh else line for at, line in enumerate(text.split("\n"))]
+            fresh = not lines[-1].strip() if len(lines) > 1 else fresh and not text.strip()
+            yield Segment("\n".join(lines), segment.style)
+
+
+def broken(line: str) -> str:
+    """A line that build servers take for no command of theirs."""
+    return line.replace("::", ":\u2060:", 1) if line.lstrip().startswith("::") else line
+
+
+def plain(text: str) -> str:
+    """Characters that are no print become spaces or a replacement character; lines stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else " " if unicodedata.category(sign) == "Zs" else "\ufffd" for sign in text
+    )
 
 
 def print_json(value: Any) -> None:
@@ -42,11 +89,11 @@ class Bars:
         self.tokens, self.items, self.started = 0, 0, clock()
 
     def stage(self, text: str) -> None:
-        self.progress.update(self.head, description=text, visible=True)
+        self.progress.update(self.head, description=escape(plain(text)), visible=True)
 
     def begin(self, task: str, items: int, done: int) -> None:
         self.progress.update(self.head, visible=False)
-        self.current = self.progress.add_task(task, total=items, completed=done, rate="")
+        self.current = self.progress.add_task(escape(plain(task)), total=items, completed=done, rate="")
         self.tokens, self.items, self.started = 0, 0, clock()
 
     def advance(self, items: int, tokens: int) -> None:
@@ -85,7 +132,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         self.said = clock()
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

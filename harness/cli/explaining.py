@@ -22,10 +22,11 @@ def explain_plans(plans: Sequence[Plan], place: Surroundings, as_json: bool) -> 
 
 
 def print_explanation(found: Explanation) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     console, total = out(), found.total
-    console.print(f"[bold]{found.model}[/]  {found.parameters / 1e6:,.0f}M parameters  digest {found.digest[:12]}")
+    console.print(f"[bold]{escape(found.model)}[/]  {found.parameters / 1e6:,.0f}M parameters  digest {found.digest[:12]}")
     console.print(f"engine {found.engine} ({found.reason}); nothing is loaded yet\n", style="dim", markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("task", overflow="fold")

@@ -34,6 +34,6 @@ def rerun_command(
         print_json({"run": found.second.name, "of": found.first.name, "items": found.items, "changed": changed, "drift": found.drift})
         return
     verdict = "reproduced" if not found.changed else f"{len(found.changed)} of {found.items} predictions changed"
-    out().print(f"{verdict}; largest change of a log-probability {found.drift:.1e} nats; run {found.second.name}")
+    out().print(f"{verdict}; largest change of a log-probability {found.drift:.1e} nats; run {found.second.name}", markup=False)
     for task, item in found.changed[:20]:
         out().print(f"  {task}  {item}", markup=False)

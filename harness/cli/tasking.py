@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -72,11 +73,13 @@ def one_family(name: str, as_json: bool) -> None:
         return
     console = out()
     for fact in facts:
-        console.print(f"[bold]{fact['name']}[/]  v{fact['version']}  {fact['ask']}  {', '.join(fact['metrics'])}", soft_wrap=True)
+        console.print(
+            f"[bold]{escape(fact['name'])}[/]  v{fact['version']}  {fact['ask']}  {escape(', '.join(fact['metrics']))}", soft_wrap=True
+        )
         if len(facts) < 12 and fact["about"]:
-            console.print(f"  {fact['about']}", style="dim", soft_wrap=True)
+            console.print(f"  {fact['about']}", style="dim", soft_wrap=True, markup=False)
     for total in selection.totals:
-        console.print(f"total [bold]{total.name}[/] over {len({term.task for term in total.terms})} tasks")
+        console.print(f"total [bold]{escape(total.name)}[/] over {len({term.task for term in total.terms})} tasks")
 
 
 def task_facts(task: Task) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def show_command(
         return
     console = out()
     for item in shown:
-        console.rule(f"{item['task']}  {item['id']}", style="dim")
+        console.rule(escape(f"{item['task']}  {item['id']}"), style="dim")
         console.print(item["prompt"], markup=False, soft_wrap=True, end="")
         for choice in item["continuations"]:
             gold = choice.strip() == item["gold"].strip()

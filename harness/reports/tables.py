@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compare import Comparison
 from harness.gate import Decision
+from harness.reports.safe import md
 from harness.reports.words import aggregate_line, comparison_head, comparison_row, details, gate_head, gate_row, has_floor, headline
 from harness.stats.rule import mde80
 
@@ -50,21 +51,21 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(md(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
 
 def comparison_markdown(comparison: Comparison) -> str:
-    head = f"### {comparison.candidate.model} against {comparison.baseline.model}"
-    notes = [f"- {note}" for note in comparison.notes]
-    notes += [f"- {name}: only one run has it" for name in comparison.left_out]
+    head = f"### {md(comparison.candidate.model)} against {md(comparison.baseline.model)}"
+    notes = [f"- {md(note)}" for note in comparison.notes]
+    notes += [f"- {md(name)}: only one run has it" for name in comparison.left_out]
     return "\n".join([head, "", grid(*comparison_cells(comparison)), "", *notes]) + "\n"
 
 
 def gate_markdown(decision: Decision, comparison: Comparison) -> str:
     """The report for a pull request."""
-    lines = [MARKER, f"### {headline(decision, comparison)}", "", aggregate_line(decision), ""]
-    lines += [f"- {reason}" for reason in decision.reasons]
+    lines = [MARKER, f"### {md(headline(decision, comparison))}", "", aggregate_line(decision), ""]
+    lines += [f"- {md(reason)}" for reason in decision.reasons]
     lines += ["", grid(*gate_cells(decision)), ""]
-    lines += [f"- {line}" for line in details(decision, comparison)]
+    lines += [f"- {md(line)}" for line in details(decision, comparison)]
     return "\n".join(lines) + "\n"
