@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,7 +67,23 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
-    return {"system": platform.platform(), "processor": platform.machine(), "cores": str(os.cpu_count()), "python": sys.executable}
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "accelerators": accelerators(),
+        "cores": str(os.cpu_count()),
+        "python": sys.executable,
+    }
+
+
+def accelerators(driver: Path = Path("/proc/driver/nvidia/gpus")) -> str:
+    """The kinds of NVIDIA GPUs that the driver names, without importing torch; empty where there is none."""
+    found = set()
+    for file in driver.glob("*/information"):
+        with suppress(OSError):
+            lines = file.read_text(errors="replace").splitlines()
+            found |= {line.partition(":")[2].strip() for line in lines if line.startswith("Model:")}
+    return ", ".join(sorted(found))
 
 
 def clock() -> float:

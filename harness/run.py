@@ -32,6 +32,7 @@ from harness.task import Total
 from harness.tokens import Tokenizer, open_tokenizer
 
 FLUSH_SECONDS = 0.5
+MOST_FAILED = 10
 
 
 class Watch(Protocol):
@@ -166,6 +167,11 @@ def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) ->
         was, found = stored["versions"].get(library), now["versions"].get(library)
         if was != found:
             raise AssayError(f"{library} was {was}, is {found}", where=str(bundle), do="resume with the same versions, or start a new run")
+    for part in ("processor", "accelerators"):
+        was, found = stored["machine"].get(part, ""), now["machine"].get(part, "")
+        if was != found:
+            do = "resume on the same kind of machine, or start a new run"
+            raise AssayError(f"{part} was {was or 'none'}, is {found or 'none'}", where=str(bundle), do=do)
 
 
 def manifest_of(prepared: Prepared) -> dict[str, Any]:
@@ -325,7 +331,7 @@ class Recorder:
     def __init__(self, task: PreparedTask, writer: Writer, watch: Watch, engine: Engine) -> None:
         self.task, self.writer, self.watch, self.engine = task, writer, watch, engine
         self.batch: list[Record] = []
-        self.flushed = clock()
+        self.failed, self.flushed = 0, clock()
         self.computed, self.cached = engine.stats.computed, engine.stats.cached
 
     def add(self, prepared: PreparedItem, replies: Sequence[Reply]) -> None:
@@ -334,6 +340,7 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
+        """Stores what is there. Raises Incomplete where so many items fail that going on is a waste: more than ten and 0.1 %."""
         if not self.batch:
             return
         now, stats = clock(), self.engine.stats
@@ -341,8 +348,13 @@ class Recorder:
         self.batch[0] = replace(self.batch[0], computed=computed, cached=cached, seconds=now - self.flushed)
         self.writer.append(self.batch)
         self.watch.advance(len(self.batch), computed)
+        failed = [record for record in self.batch if record.status == "error"]
+        self.failed += len(failed)
         self.batch, self.flushed = [], now
         self.computed, self.cached = stats.computed, stats.cached
+        if failed and self.failed > max(MOST_FAILED, len(self.task.items) // 1000):
+            last = failed[-1]
+            raise Incomplete(f"stopped early: {self.failed} items of {last.task} failed, the last ({last.item}): {last.error}")
 
 
 def unchanged(model: ModelRef) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,9 @@ from harness.store.tables import items_table, to_parquet
 
 SCHEMA = 1
 MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"
+ITEM_BYTES = 300
+"""What an item takes in the journal, at least."""
+STALE_SECONDS = 3600.0
 SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summary.json", "DONE"
 
 
@@ -69,6 +75,7 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
     while True:
         run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
+            roomy(runs, 2 * len(parquet) + ITEM_BYTES * len(items))
             if place(runs, run, {MANIFEST: to_json({**facts, "run": run}, MANIFEST, indent=1), ITEMS: parquet}):
                 return runs / run
         except OSError as error:
@@ -76,9 +83,20 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
             raise AssayError(f"cannot be written: {error.strerror or error}", where=str(runs), do=do) from None
 
 
+def roomy(runs: Path, needed: int) -> None:
+    """Raises OSError where a run would not fit, and removes what killed processes left of runs that were never born."""
+    runs.mkdir(parents=True, exist_ok=True)
+    for leftover in runs.glob(".new-*"):
+        with suppress(OSError):  # another process may be making it, or removing it too
+            if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(leftover)
+    free = shutil.disk_usage(runs).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for this run: about {needed:,} bytes are needed, {free:,} are free")
+
+
 def place(runs: Path, run: str, files: Mapping[str, bytes]) -> bool:
     """Writes a folder under a temporary name and renames it; False if the name is taken."""
-    runs.mkdir(parents=True, exist_ok=True)
     temporary, final = runs / f".new-{run}", runs / run
     try:
         temporary.mkdir()
