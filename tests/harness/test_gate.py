@@ -21,6 +21,7 @@ from harness.reports.pipelines import github, junit
 from harness.reports.tables import comparison_cells, comparison_markdown, gate_cells, gate_markdown, table
 from harness.reports.values import comparison_json, gate_json
 from harness.stats.paired import mid_p
+from harness.store import StatTable
 from harness.task import Term, Total
 from tests.sim.gate_size import limit, measure, power
 from tests.sim.rules import MISTAKES, OTHERS, our_test, ours
@@ -70,6 +71,24 @@ def test_copies_of_items_within_their_clusters_keep_the_verdict(copies: int, los
 
     once, more = against(losses, wins), decide(copied(BASE, "v1"), copied(flipped(BASE, losses, wins), "v2"))
     assert more.verdict == once.verdict and more.delta == pytest.approx(once.delta) and more.low == pytest.approx(once.low)
+
+
+def test_swapping_the_runs_turns_the_sign_and_the_order_of_items_changes_nothing() -> None:
+    one, two = side({"a": BASE, "b": BASE}), side({"a": flipped(BASE, 60, 20), "b": flipped(BASE, 5, 9)}, "v2")
+    there, back = decide(one, two), decide(two, one)
+    assert there.delta == pytest.approx(-(back.delta or 0)) and there.low == pytest.approx(-(back.high or 0), abs=1e-9)
+    for first, second in zip(there.tasks, back.tasks, strict=True):
+        found, turned = first.row.difference, second.row.difference
+        assert (found.wins, found.losses, found.delta) == (turned.losses, turned.wins, -turned.delta)
+    order = np.random.default_rng(2).permutation(len(BASE))
+
+    def mixed(scores: np.ndarray) -> StatTable:
+        table = stat_table(scores)
+        names = (tuple(np.array(part)[order]) for part in (table.item_ids, table.groups, table.clusters))
+        return StatTable(*names, table.stats[order])
+
+    again = decide(one, side({"a": mixed(flipped(BASE, 60, 20)), "b": mixed(flipped(BASE, 5, 9))}, "v2"))
+    assert again == there
 
 
 def test_fewer_than_ten_clusters_never_pass() -> None:
