@@ -23,7 +23,7 @@ from harness.metrics.text import bleu, chrf, ter
 from harness.output import Said
 
 DEFAULTS = {
-    **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "likelihood"), "mean"),
+    **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "likelihood"), "mean"),
     **dict.fromkeys(("word_perplexity", "byte_perplexity"), "weighted_perplexity"),
     **{name: name for name in ("perplexity", "bits_per_byte", "f1", "bleu", "chrf", "chrf++", "ter")},
     "mcc": "matthews_corrcoef",

@@ -98,8 +98,12 @@ def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Sampl
         "assay": {"run": run.id, "versions": manifest.get("versions", {}), "results": [dict(result) for result in results]},
     }
     rows: Samples = {}
+    means = {
+        (result["task"], result["metric"]) for result in results if scores[slug(result["task"])][f"{result['metric']}_stderr,none"] != "N/A"
+    }
     for number, (item, record) in enumerate(answered(run)):
-        rows.setdefault(slug(item.task), []).append(sample(number, item, record))
+        metrics = {name: stats[0] for name, stats in record.stats.items() if (item.task, name) in means}
+        rows.setdefault(slug(item.task), []).append(sample(number, item, record, metrics))
     return document, rows
 
 
@@ -111,8 +115,9 @@ def standard_error(value: float, stats: Any) -> float | str:
     return float(np.std(stats, ddof=1) / math.sqrt(count))
 
 
-def sample(number: int, item: Item, record: Record) -> dict[str, Any]:
-    """One item as a line of a samples file. Whether a choice is also the greedy one is not known, and said so."""
+def sample(number: int, item: Item, record: Record, metrics: Mapping[str, float]) -> dict[str, Any]:
+    """One item as a line of a samples file, with the metrics whose score is the mean over items. Whether a choice is also the greedy
+    one is not known, and said so."""
     output = record.output
     choices = item.choices if "pick" in output else ()
     contexts: list[dict[str, Any]] = [{"arg_0": item.prompt, "arg_1": choice} for choice in choices] or [
@@ -125,7 +130,6 @@ def sample(number: int, item: Item, record: Record) -> dict[str, Any]:
     else:
         replies = [str(output.get("text", output.get("value", output.get("logprob", ""))))]
         resps = [replies]
-    metrics = {name: stats[0] for name, stats in record.stats.items() if len(stats) == 1}
     return {
         "doc_id": number,
         "doc": {"id": item.id, "group": item.group, "cluster": item.cluster, "task": item.task},
