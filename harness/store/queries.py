@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import AssayError
 
 INDEX = "assay.duckdb"
-SCHEMA = 1
+SCHEMA = 2
 
 
 def connect(root: Path) -> Any:

@@ -52,6 +52,14 @@ CREATE VIEW scores AS
 SELECT s.run_id, r.model, r.model_digest, s.task, s.metric, s.value, s.low, s.high, s.n, s.shots, r.engine, r.status, r.created_at
 FROM score s JOIN run r USING (run_id);
 
+-- The learning curve of a training: the latest complete run of every checkpoint whose folder ends in its step (step-200, checkpoint_200).
+CREATE VIEW curves AS
+SELECT regexp_replace(model, '[-_.]?\d+/?$', '') AS training, try_cast(regexp_extract(model, '(\d+)/?$', 1) AS BIGINT) AS step,
+       run_id, model, model_digest, task, metric, value, low, high, n, shots, engine, created_at
+FROM scores
+WHERE status = 'complete' AND regexp_matches(lower(model), '(step|checkpoint|ckpt|iter|iteration|epoch)[-_.]?\d+/?$')
+QUALIFY row_number() OVER (PARTITION BY model, task, metric, shots ORDER BY created_at DESC, run_id DESC) = 1;
+
 CREATE VIEW samples AS
 SELECT run_id, task, item_id, item_group, prompt, output, gold, correct, error FROM sample;
 

@@ -127,7 +127,7 @@ def test_an_index_of_a_newer_assay_is_refused_and_left_alone(tmp_path: Path) -> 
     connection.close()
     before = (tmp_path / "assay.duckdb").read_bytes()
     for action in (lambda: index(tmp_path), lambda: index(tmp_path, [bundle]), lambda: query(tmp_path, "SELECT 1")):
-        with pytest.raises(AssayError, match=r"has schema 99, this assay knows 1.*upgrade assay"):
+        with pytest.raises(AssayError, match=r"has schema 99, this assay knows \d+.*upgrade assay"):
             action()
     assert (tmp_path / "assay.duckdb").read_bytes() == before
 

@@ -17,6 +17,7 @@ from harness.merging import merge
 from harness.model import ModelRef
 from harness.rerun import rerun
 from harness.run import evaluate
+from harness.store import query
 from harness.sweep import Keeper, expand_models, plans_of, sweep
 from harness.watching import watch_folder
 
@@ -64,6 +65,22 @@ def test_shot_counts_and_protocols_are_runs_of_their_own(tmp_path: Path) -> None
         ("glue/rte@helm", 0),
         ("glue/rte@helm", 4),
     ]
+
+
+def test_each_adapter_is_a_run_of_its_own() -> None:
+    plans = plans_of(Plan(model="", tasks=("glue/rte",)), ["m"], [0], (), ["one", "two"])
+    assert [(plan.model, plan.adapter) for plan in plans] == [("m", "one"), ("m", "two")]
+    assert [plan.adapter for plan in plans_of(Plan(model="", tasks=("glue/rte",)), ["m"], [0], ())] == [""]
+
+
+def test_checkpoints_of_a_training_are_one_curve_in_the_store(tmp_path: Path) -> None:
+    for name in ("step-1", "step-2", "step-10", "final"):
+        make_model(tmp_path / name, seed=len(name))
+    here, models = place(tmp_path), [str(tmp_path / name) for name in ("step-2", "step-10", "step-1", "final", "step-2")]
+    bundles = sweep(plans_of(plan_of(tmp_path), models, [None], ()), here, opener=counting([]))  # type: ignore[arg-type]
+    found = query(here.results, "SELECT training, step, run_id FROM curves ORDER BY step")
+    assert [row[:2] for row in found] == [(str(tmp_path / "step"), step) for step in (1, 2, 10)]
+    assert found[1][2] == bundles[-1].name, "the latest run of a checkpoint"
 
 
 def test_the_keeper_does_not_swap_for_the_same_weights(tmp_path: Path) -> None:
