@@ -41,7 +41,7 @@ def jobs(cells: tuple[Cell, ...], wanted: argparse.Namespace) -> Iterator[Job]:
     """All measurements in order. A generator: later ones read what earlier ones left."""
     model, work = str(wanted.model), wanted.work
     for cell in cells:
-        limit, batch = str(cell.limit or 0), "0"
+        limit, batch = str(wanted.limit or cell.limit or 0), "0"
         for part in cell.slices:
             stem = work / cell.name / part.theirs
             peer = stem.with_suffix(".peer.json")
@@ -87,6 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cells", default="", help=f"some of {', '.join(cell.name for cell in CELLS)}")
     parser.add_argument("--work", type=Path, default=cache / "bench", help="where results are kept between calls")
     parser.add_argument("--out", type=Path, default=HERE.parents[1] / "results" / "speed")
+    parser.add_argument("--limit", type=int, default=0, help="the first N items of every slice, instead of the cell's own limit")
     parser.add_argument("--steps", type=int, default=0, help="end after so many new measurements")
     parser.add_argument("--table", action="store_true", help="only write the tables from what is there")
     return parser.parse_args()
