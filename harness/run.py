@@ -244,28 +244,36 @@ def resume_command(bundle: Path) -> str:
 @contextmanager
 def resumable(bundle: Path) -> Iterator[None]:
     """Once there is a bundle, an interruption at any moment is Incomplete, with the command that goes on."""
+    caught: list[str] = []
     try:
-        with interruptible():
+        with interruptible(caught):
             yield
-    except KeyboardInterrupt as error:
-        raise Incomplete(str(error) or "interrupted", where=bundle.name, do=f"continue with: {resume_command(bundle)}") from None
+    except Incomplete:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if not caught and not isinstance(error, KeyboardInterrupt):
+            raise  # after a signal whatever comes is its doing: DuckDB turns an interruption into an error of its own
+        what = caught[0] if caught else "interrupted"
+        raise Incomplete(what, where=bundle.name, do=f"continue with: {resume_command(bundle)}") from None
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C: what is finished is flushed, the run can be resumed."""
+def interruptible(caught: list[str]) -> Iterator[None]:
+    """SIGTERM ends the run like Ctrl-C: what is finished is flushed, the run can be resumed. `caught` gets what came."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt("terminated")
+        caught.append("terminated" if number == signal.SIGTERM else "interrupted")
+        raise KeyboardInterrupt(caught[-1])
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ask_all(

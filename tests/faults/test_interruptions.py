@@ -56,6 +56,27 @@ def test_an_interruption_at_any_stage_is_incomplete_with_the_command(
     assert (run.status, len(run.records())) == ("complete", 20)
 
 
+def test_an_interruption_that_a_library_disguises_is_one_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def query_interrupted(*_: object) -> None:
+        """What DuckDB does with a signal in the middle of a query."""
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise RuntimeError("Query interrupted") from None
+
+    monkeypatch.setattr(running, "index", query_interrupted)
+    plan = Plan(model=str(make_model(tmp_path / "model")), tasks=(str(write_task(tmp_path, 5)),), engine="scripted")
+    with pytest.raises(Incomplete, match=r"terminated\. continue with: assay resume"):
+        evaluate(plan, place(tmp_path), opener=opening)
+    monkeypatch.setattr(running, "index", bug)
+    with pytest.raises(RuntimeError, match="a bug"):
+        evaluate(plan, place(tmp_path), opener=opening)
+
+
+def bug(*_: object) -> None:
+    raise RuntimeError("a bug is no interruption")
+
+
 def test_a_terminated_process_exits_13_within_ten_seconds(tmp_path: Path) -> None:
     model, task = make_model(tmp_path / "model"), write_task(tmp_path, 2000)
     command = [
