@@ -37,15 +37,14 @@ class Selection:
 
 
 def module_names() -> tuple[str, ...]:
-    """Modules that hold tasks: each entry point, or each public module of the package that it names."""
+    """Modules that may hold tasks: each entry point's and, where it is a package, its public modules."""
     names: list[str] = []
     for point in metadata.entry_points(group=GROUP):
+        names.append(point.module)
         spec = importlib.util.find_spec(point.module)
         if spec is not None and spec.submodule_search_locations:
             found = pkgutil.iter_modules(spec.submodule_search_locations)
             names += [f"{point.module}.{info.name}" for info in found if not info.name.startswith("_")]
-        else:
-            names.append(point.module)
     return tuple(dict.fromkeys(names))
 
 

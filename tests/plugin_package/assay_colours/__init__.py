@@ -1,4 +1,4 @@
-"""Colours of things, and how their names are spelled."""
+"""Colours of things, and their names backwards."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ def choose(row):
     return Doc(f"Q: What colour is {row['thing']}?\nA:", choices=COLOURS, gold=COLOURS.index(row["colour"]))
 
 
-def spell(row):
-    return Doc(f"Spell the name of this colour backwards: {row['colour']}\n:", references=(row["colour"][::-1],), group=row["colour"])
+def reverse(row):
+    return Doc(f"Write this backwards: {row['thing']}\nBackwards:", references=(row["thing"][::-1],))
 
 
 SHADES = Task(
@@ -27,5 +27,5 @@ SHADES = Task(
     about="Which of four colours does a thing have?",
     licence="Apache-2.0",
 )
-BACKWARDS = Task("colours/backwards", ROWS, spell, Generate(max_tokens=8, stop=("\n",)), (exact_match,), licence="Apache-2.0")
-FAMILIES = (Family("colours", (SHADES, BACKWARDS), about="Colours of things, and how their names are spelled."),)
+BACKWARDS = Task("colours/backwards", ROWS, reverse, Generate(max_tokens=16, stop=("\n",)), (exact_match,), licence="Apache-2.0")
+FAMILIES = (Family("colours", (SHADES, BACKWARDS), about="Colours of things, and their names backwards."),)
