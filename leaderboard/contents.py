@@ -78,7 +78,7 @@ def ranked(found: Board) -> list[Part]:
             Mark(row.Model, float(rank), float(row.best), float(row.worst), f"c{(int(row.Tier) - 1) % 8}")
             for row, rank in zip(top.itertuples(), top["#"].tolist(), strict=True)
         )
-        parts.append(Intervals(marks, "rank (95 % range); a colour is a tier of models not shown to differ"))
+        parts.append(Intervals(marks, "rank (95 % range); a colour is a tier of models not shown to differ", whole=True))
     known = top.dropna(subset=["Parameters", "Score"])
     if len(known) > 1:
         parts.append(against_size(known))

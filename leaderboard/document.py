@@ -45,6 +45,8 @@ class Intervals:
     marks: tuple[Mark, ...]
     axis: str
     zero: bool = False
+    whole: bool = False
+    """Only whole numbers on the axis, as for ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,8 @@ class Fold:
 
 Part = Heading | Words | Table | Intervals | Scatter | Link | Fold
 
+NARROW = 30
+"""Texts of so many characters stay on one line."""
 SCRIPT = """
 for (const table of document.querySelectorAll("table")) {
   table.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {
@@ -117,7 +121,7 @@ def style() -> str:
         "pre{white-space:pre-wrap;overflow-wrap:anywhere;background:var(--soft);padding:8px 12px;border-radius:6px;font-size:.86rem}"
         ".wide{overflow-x:auto;margin:8px 0 16px;border:1px solid var(--line);border-radius:6px}"
         "table{border-collapse:collapse;width:100%;font-size:.87rem}th,td{padding:5px 10px;text-align:left;vertical-align:top}"
-        "td{border-top:1px solid var(--line);min-width:3.2em}td:first-child{min-width:11em}"
+        "td{border-top:1px solid var(--line);min-width:12em}td.s,td.n{white-space:nowrap;min-width:0}"
         "th{background:var(--soft);cursor:pointer;white-space:nowrap}.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}"
         "th[data-order=down]::after{content:' ↓'}th[data-order=up]::after{content:' ↑'}"
         ".chart{overflow-x:auto;margin:8px 0 16px}svg{display:block;width:100%;min-width:560px;height:auto;max-width:860px}"
@@ -164,8 +168,8 @@ def html_part(part: Part) -> str:
             return f'<p class="{"warning" if kind == "warning" else "note"}">{text(words)}</p>'
         case Table():
             return html_table(part)
-        case Intervals(marks, axis, zero):
-            return f'<div class="chart">{intervals(marks, axis, zero=zero)}</div>'
+        case Intervals(marks, axis, zero, whole):
+            return f'<div class="chart">{intervals(marks, axis, zero=zero, whole=whole)}</div>'
         case Scatter(dots, across, up, log, zero, legend):
             names = "".join(f'<span class="{kind}"><i></i>{text(name, 40)}</span>' for name, kind in legend)
             return f'<div class="legend">{names}</div><div class="chart">{scatter(dots, across, up, log=log, zero=zero)}</div>'
@@ -184,7 +188,7 @@ def html_table(table: Table) -> str:
         shade = table.shades[row][column] if name == "td" and table.shades else 0.0
         colour = "43 127 119" if shade > 0 else "180 83 47"
         look = f' style="background:rgb({colour} / {min(0.75, abs(shade)):.2f})"' if shade else ""
-        side = ' class="n"' if column in table.numbers else ""
+        side = ' class="n"' if column in table.numbers else ' class="s"' if len(value) <= NARROW else ""
         return f"<{name}{side}{look}>{text(value, 400)}</{name}>"
 
     head = "".join(cell("th", name, column, 0) for column, name in enumerate(table.head))
@@ -216,7 +220,7 @@ def markdown_part(part: Part) -> str:
             return quoted(words, 1000)
         case Table(head, rows, numbers, _):
             return markdown_table(head, rows, numbers)
-        case Intervals(marks, axis, zero):
+        case Intervals(marks, axis, zero, _):
             drawn = interval_texts(marks, zero=zero)
             rows = tuple((mark.label, f"{mark.value:.4g}", bar) for mark, bar in zip(marks, drawn, strict=True))
             return markdown_table(("", axis, "with its interval"), rows, frozenset({1}))

@@ -49,13 +49,13 @@ def text(value: object, limit: int = 0) -> str:
     return html.escape(visible(value, limit), quote=True)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from low to high."""
+def ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> list[float]:
+    """Round numbers from low to high, at least `least` apart."""
     span = high - low
     if not math.isfinite(span) or span <= 0:
         return [low]
     step = 10 ** math.floor(math.log10(span / count))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count)
+    step = max(least, step * next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count))
     return [round(step * number, 10) for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -75,8 +75,15 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def intervals(marks: Sequence[Mark], axis: str, *, zero: bool = False) -> str:
-    """Values with limits, one row each, in the order given; `zero` draws the line of no difference."""
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two powers of ten, given as exponents: 1, 2 and 5 where there is room, else whole powers."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    found = [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= math.log10(factor) + power <= high]
+    return found if len(found) <= 7 else [10.0**power for power in powers if low <= power <= high]
+
+
+def intervals(marks: Sequence[Mark], axis: str, *, zero: bool = False, whole: bool = False) -> str:
+    """Values with limits, one row each, in the order given; `zero` draws the line of no difference, `whole` numbers on the axis."""
     low, high = ends([each for mark in marks for each in (mark.value, mark.low, mark.high, mark.tick)], zero)
     height = ROW * len(marks) + 46
 
@@ -84,7 +91,7 @@ def intervals(marks: Sequence[Mark], axis: str, *, zero: bool = False) -> str:
         return LABELS + (value - low) / (high - low) * (WIDTH - LABELS - RIGHT)
 
     lines = []
-    for value in ticks(low, high):
+    for value in ticks(low, high, 10 if whole else 5, 1.0 if whole else 0.0):
         lines.append(f'<line class="grid" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="4" y2="{height - 38}"/>')
         lines.append(f'<text class="axis" x="{at(value):.1f}" y="{height - 22}" text-anchor="middle">{short(value)}</text>')
     if zero:
@@ -125,9 +132,7 @@ def scatter(dots: Sequence[Dot], across: str, up: str, *, log: bool = False, zer
     def y_at(value: float) -> float:
         return height - foot - (value - y_low) / (y_high - y_low) * (height - foot - 12)
 
-    marks = [10.0**power for power in range(math.ceil(x_low), math.floor(x_high) + 1)] if log else ticks(x_low, x_high)
-    if log and len(marks) < 2:
-        marks = [float(f"{10**each:.2g}") for each in ticks(x_low, x_high, 4)]
+    marks = log_ticks(x_low, x_high) if log else ticks(x_low, x_high)
     lines = []
     for value in marks:
         lines.append(f'<line class="grid" x1="{x_at(value):.1f}" x2="{x_at(value):.1f}" y1="12" y2="{height - foot}"/>')
@@ -138,6 +143,7 @@ def scatter(dots: Sequence[Dot], across: str, up: str, *, log: bool = False, zer
     if zero:
         lines.append(f'<line class="zero" x1="{x_at(0):.1f}" x2="{x_at(0):.1f}" y1="12" y2="{height - foot}"/>')
         lines.append(f'<line class="zero" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y_at(0):.1f}" y2="{y_at(0):.1f}"/>')
+    told: list[tuple[float, float]] = []  # labels that are there; one upon another could not be read
     for dot in dots:
         kind = dot.kind if dot.kind in KINDS else "plain"
         x, y = x_at(dot.x), y_at(dot.y)
@@ -147,7 +153,8 @@ def scatter(dots: Sequence[Dot], across: str, up: str, *, log: bool = False, zer
         if all(map(math.isfinite, dot.x_ends)) and not log:
             lines.append(f'<line class="thin" x1="{x_at(dot.x_ends[0]):.1f}" x2="{x_at(dot.x_ends[1]):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         lines.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        if dot.named:
+        if dot.named and all(abs(x - a) > 150 or abs(y - b) > 14 for a, b in told):
+            told.append((x, y))
             side, anchor = (-9, "end") if x > WIDTH * 0.66 else (9, "start")
             lines.append(f'<text class="label" x="{x + side:.1f}" y="{y - 7:.1f}" text-anchor="{anchor}">{text(dot.label, 32)}</text>')
         lines.append("</g>")

@@ -1,0 +1,193 @@
+"""Reports and snapshots: the board's numbers in files that need nothing else; hostile text stays text."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import duckdb
+import pytest
+from made_store import HOSTILE, TASKS, Made, make_run
+
+from harness.errors import AssayError, Incomplete
+from harness.store import index, list_runs, query
+from leaderboard import drawing, queries
+from leaderboard.assembly import Wish, assemble, with_columns
+from leaderboard.document import Heading, Intervals, Table, Words, html_file, markdown_file
+from leaderboard.drawing import Dot, Mark
+from leaderboard.publishing import publish
+from leaderboard.ranking import AGGREGATORS
+from leaderboard.report import report
+from leaderboard.reporting import run_report
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page, as a browser reads them."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def asks_nobody(source: str) -> Page:
+    """Raises where a page could make a request, run a script that is not ours, or show markup of a stranger."""
+    page = Page(source)
+    assert page.tags.count("script") == 1
+    assert not {"img", "iframe", "link", "object", "embed", "form", "base", "audio", "video"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert {name for name, _ in page.attributes if name in ("src", "srcset", "action", "data")} == set()
+    assert all(re.fullmatch(r"#[a-z0-9-]+|data/[a-z_.]+", value) for name, value in page.attributes if name == "href")
+    assert "default-src 'none'" in source
+    assert "url(" not in source
+    return page
+
+
+@pytest.fixture
+def runs(store: Path) -> list[str]:
+    return [run.id for run in list_runs(store) if run.status == "complete" and run.model.startswith(("acme/Otter-7B", "beta/Wren"))][:2]
+
+
+def test_a_report_is_one_file_that_asks_nobody(store: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(runs, tmp_path / "r.html", 2, store, False)
+    page = asks_nobody((tmp_path / "r.html").read_text())
+    text = " ".join(page.texts)
+    assert page.tags.count("svg") == 3  # two models' scores, and the differences
+    for value, low, high in query(store, "SELECT value, low, high FROM score WHERE run_id IN (?, ?)", runs):
+        assert f"{100 * value:.1f}" in text
+        assert f"{100 * low:.1f} – {100 * high:.1f}" in text
+    assert "Same tasks, items, shots" in text
+    assert re.search(r"letters/first@own: \d+ lost, 0 gained", text)
+    assert "which word comes" in text
+    assert str(tmp_path / "r.html") in capsys.readouterr().out
+
+
+def test_a_report_as_markdown_and_as_json(store: Path, runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    report(runs, None, 0, store, True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"] == runs
+    text = found["markdown"]
+    assert "| letters/first@own | accuracy |" in text
+    assert re.search(r"·+├─+●─+┤", text)
+    assert "<" not in text.replace("\\<", "")
+
+
+def test_differences_are_those_of_the_compare_page(store: Path, runs: list[str]) -> None:
+    from leaderboard import paired
+
+    rows = paired.compare(queries.pairs(store, *runs), {})
+    text = run_report(store, runs, markdown=True, items=0)
+    for each in rows:
+        assert each.difference is not None
+        assert f"{100 * each.difference.delta:.2f}" in text
+
+
+def test_a_run_that_is_not_done_is_no_report(store: Path) -> None:
+    running = next(run.id for run in list_runs(store) if run.status == "running")
+    with pytest.raises(Incomplete, match="assay resume"):
+        report([running], None, 3, store, False)
+    with pytest.raises(AssayError, match="neither"):
+        report([running], Path("x.pdf"), 3, store, False)
+
+
+def test_a_smoke_run_is_told_as_such(store: Path) -> None:
+    smoke = next(run.id for run in list_runs(store) if run.purpose == "smoke")
+    assert "no benchmark" in run_report(store, [smoke], markdown=True)
+
+
+def test_a_snapshot_holds_the_boards_numbers_and_asks_nobody(store: Path, tmp_path: Path) -> None:
+    page, *data = publish(store, tmp_path / "site")
+    source = page.read_text()
+    text = " ".join(asks_nobody(source).texts)
+    board = assemble(store, with_columns(queries.cells(store)), Wish(), AGGREGATORS[0])
+    for row in board.table.iloc[: board.ranked].itertuples():
+        assert f"{row.Score:.1f}" in text
+        assert row.Rank in text
+    names = {path.name for path in data}
+    assert names == {"board.csv", "scores.csv", "scores.parquet", "item_stats.parquet", "tuning.csv"}
+    again = duckdb.sql(
+        f"SELECT s.value, avg(i.stats[1]) FROM '{tmp_path}/site/data/scores.parquet' s JOIN '{tmp_path}/site/data/item_stats.parquet' i "
+        "USING (run_id, task, metric) GROUP BY run_id, task, metric, s.value"
+    ).fetchall()
+    assert len(again) > 15
+    assert all(value == pytest.approx(mean) for value, mean in again)
+    whole = b"".join(path.read_bytes() for path in (page, *data))
+    assert b"which word comes" not in whole  # no prompt leaves the store
+    publish(store, tmp_path / "site")  # an older snapshot is renewed
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(AssayError, match="other files"):
+        publish(store, tmp_path / "mine")
+
+
+def test_a_snapshot_of_smoke_runs_says_that_nothing_is_ranked(tmp_path: Path) -> None:
+    make_run(tmp_path, Made("m", 0.5, {"numbers/add@own": 20}, purpose="smoke"))
+    index(tmp_path)
+    source = publish(tmp_path, tmp_path / "site")[0].read_text()
+    assert "never ranked" in " ".join(asks_nobody(source).texts)
+
+
+BAD = (
+    HOSTILE,
+    "<script>alert(1)</script>",
+    '" onload="x',
+    "</svg><img src=x>",
+    "a|b\nc",
+    "*b* _i_ `c` [l](javascript:x) https://evil.example",
+)
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_hostile_text_is_text_in_every_part(text: str) -> None:
+    parts = [
+        Heading(text),
+        Words(text),
+        Words(text, "code"),
+        Table((text, "n"), ((text, text),), frozenset({1})),
+        Intervals((Mark(text, 1.0, 0.0, 2.0),), text),
+    ]
+    source = html_file(text, text, parts)
+    asks_nobody(source)
+    ElementTree.fromstring(drawing.intervals([Mark(text, 1.0)], text))
+    ElementTree.fromstring(drawing.scatter([Dot(text, 1.0, 2.0, named=True), Dot("b", 10.0, 3.0)], text, text, log=True))
+    markdown = markdown_file(text, text, parts)
+    shown = "\n".join(line for line in markdown.split("\n") if not line.startswith("    "))  # code is shown as it is
+    assert not re.search(r"(?<!\\)<|(?<!\\)\]\(|https?:|javascript:", shown)
+    assert all(line.count("|") - line.count("\\|") in (3, 4) for line in shown.split("\n") if line.startswith("| "))
+
+
+def test_a_chart_has_its_marks_where_they_belong() -> None:
+    tree = ElementTree.fromstring(drawing.intervals([Mark("a", 1.0, 0.0, 2.0), Mark("b", 3.0, math.nan, math.nan, tick=2.0)], "x"))
+    space = {"s": "http://www.w3.org/2000/svg"}
+    dots = [float(dot.get("cx", "nan")) for dot in tree.findall(".//s:circle", space)]
+    bars = [(float(bar.get("x1", "nan")), float(bar.get("x2", "nan"))) for bar in tree.findall(".//s:line[@class='bar']", space)]
+    ticks = [float(tick.get("x1", "nan")) for tick in tree.findall(".//s:line[@class='tick']", space)]
+    assert len(bars) == len(ticks) == 1
+    assert bars[0][0] < dots[0] < bars[0][1] == pytest.approx(ticks[0], abs=0.1)
+    assert dots[0] == pytest.approx(sum(bars[0]) / 2, abs=0.1)
+    assert dots[1] > ticks[0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.2, 4.7), (1e-9, 2e-9), (0.0, 1e9), (61.2, 61.9)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    found = drawing.ticks(low, high)
+    assert 2 <= len(found) <= 7
+    assert all(low - 1e-12 <= value <= high + 1e-12 for value in found)
+
+
+def test_tasks_of_the_made_store_are_all_there(store: Path, tmp_path: Path) -> None:
+    text = publish(store, tmp_path)[0].read_text()
+    assert all(task in text for task in TASKS)
