@@ -21,6 +21,7 @@ from harness.pipeline import Surroundings, find_model, surroundings
 from tuners.design import Study
 from tuners.methods import find_method
 from tuners.presets import MODELS, find_preset
+from tuners.report import build
 from tuners.scoring import Harness
 from tuners.study import Happening, run_study
 from tuners.toy import make_toy
@@ -73,14 +74,21 @@ def tune(
 
 
 def study(
-    preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours) or gpu.")],
+    preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours) or gpu.")] = "",
     model: Annotated[str, typer.Option(help="Another model than the preset's.")] = "",
     methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, counted from 0. \\[default: the preset's]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the trials. \\[default: results/studies/<preset>]")] = None,
+    report: Annotated[Path | None, typer.Option(help="Only write the report and figures of this study's folder, from its rows.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run the grid of methods, rates, seeds and mitigations; resumable at any time, trial by trial."""
+    if report is not None:
+        path = str(build(report))
+        sys.stdout.write((json.dumps({"report": path}) if as_json else path) + "\n")
+        return
+    if not preset:
+        raise AssayError("no preset named", do="name toy, cpu-mini or gpu, or a folder with --report")
     chosen = find_preset(preset)
     if methods:
         chosen = replace(chosen, methods=tuple(methods.split(",")))

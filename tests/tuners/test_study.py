@@ -170,7 +170,7 @@ def test_a_fault_of_scoring_stops_the_study_and_leaves_the_trial_to_do(base: Mod
     study = small(methods=("lora",), seeds=(0,), rates=(1.0,), controls=False, mitigations=())
     with pytest.raises(AssayError, match="the engine died"):
         run_study(study, base, ACCESS, Failing(), tmp_path)
-    assert not list(tmp_path.glob("trials/*/row.json"))
+    assert not list(tmp_path.glob("trials/lora-*/row.json"))
     assert {row["status"] for row in run_study(study, base, ACCESS, Counter(), tmp_path)} == {"done"}
 
 
