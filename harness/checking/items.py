@@ -5,12 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 
-from harness.checking.finding import Finding, Place, graded, normal, short
+from harness.checking.finding import Finding, Level, Place, graded, normal, short
 from harness.checking.material import Material
 from harness.doc import Doc
 from harness.prompt import Rendered, joint_after
 from harness.task import Choose, Perplexity
 
+SOME = 0.02
+"""Share of items (its lower bound) from which on a fault of single items is one of the task."""
 SPACELESS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
@@ -86,9 +88,9 @@ def choices(material: Material) -> list[Finding]:
             empty.append(material.place(index, f"choice {texts.index('')} is empty"))
     name, n = material.task.full_name, len(material.docs)
     cases = (
-        (equal, "hold their right answer twice: it cannot be told from a wrong one", graded(len(equal), n, 0, 0.01)),
+        (equal, "hold their right answer twice: it cannot be told from a wrong one", graded(len(equal), n, 0, SOME)),
         (vain, "have two equal wrong choices", graded(len(vain), n, 0.01) or ("I" if vain else None)),
-        (empty, "have an empty choice", graded(len(empty), n, 0, 0.01)),
+        (empty, "have an empty choice", graded(len(empty), n, 0, SOME)),
     )
     return [
         Finding("choices", level, name, f"{len(places)} of {n} items {what}", "mend the choices", tuple(places))
@@ -120,23 +122,21 @@ def joints(material: Material) -> list[Finding]:
                 trailing.append(material.place(index, short(text, 30)))
                 break
     name, n, layout = material.task.full_name, len(material.docs), material.task.layout
+    apart = "W" if len(missing) > 0.9 * n else graded(len(missing), n, 0, SOME)  # everywhere: the layout that its author chose
+    cases: tuple[tuple[list[Place], str, str, Level | None], ...] = (
+        (doubled, "doubled white space before the answer", "leave the space to the layout's joint", graded(len(doubled), n, 0, SOME)),
+        (missing, "no space between prompt and answer", "keep the layout's joint, or end the prompt in a space", apart),
+        (trailing, "white space after the answer", "strip the answers", graded(len(trailing), n, 0.005) or ("I" if trailing else None)),
+    )
     found = [
         Finding("joint", level, name, f"{len(places)} of {n} items: {what}", do, tuple(places))
-        for places, what, do, level in (
-            (doubled, "doubled white space before the answer", "leave the space to the layout's joint", graded(len(doubled), n, 0, 0.01)),
-            (
-                missing,
-                "no space between prompt and answer",
-                "keep the layout's joint, or end the prompt in a space",
-                graded(len(missing), n, 0, 0.01),
-            ),
-            (trailing, "white space after the answer", "strip the answers", graded(len(trailing), n, 0)),
-        )
+        for places, what, do, level in cases
         if level is not None
     ]
-    if layout.instructions and not layout.instructions[-1].isspace():
+    begins = all(doc.prompt[:1].isspace() for doc in material.docs)
+    if layout.instructions and not (layout.instructions[-1].isspace() or begins):
         found.append(Finding("joint", "W", name, "instructions run into the first question", "end them in white space"))
-    if any(material.shown) and not layout.separator:
+    if any(material.shown) and not (layout.separator or begins):
         found.append(Finding("joint", "W", name, "exemplars run into each other", "give the layout a separator"))
     return found
 

@@ -26,18 +26,31 @@ def leak_findings(material: Material) -> list[Finding]:
     answers = [tuple(text for text in golds(doc) if any(map(str.isalnum, text))) for doc in material.docs]
     name, n = material.task.full_name, len(prompts)
     found: list[Finding] = []
-    rows, chance = compared(material, prompts, answers, ends)
+    at_cue = after(cue_of(prompts, answers))
+    rows, chance = compared(material, prompts, answers, at_cue)
     last = surprising(len(rows), chance, [text for row in rows for text in answers[row]])
     if last:
         level: Level = "E" if at_least(len(rows) - chance, n) > LEAKY / 20 else "W"
         what = f"{len(rows)} of {n} questions end with their own answer (by chance: {chance:.1f})"
         found.append(Finding("gold-leak", level, name, what, "keep the answer out of the prompt", places(material, rows)))
     rows, chance = compared(material, prompts, answers, contains)
-    rows = [row for row in rows if not (last and any(ends(prompts[row], text) for text in answers[row]))]
+    rows = [row for row in rows if not (last and any(at_cue(prompts[row], text) for text in answers[row]))]
     if surprising(len(rows), chance, [text for row in rows for text in answers[row]]):
         made_of = sum(any(set(gold.split()) <= set(text.split()) for gold in own) for text, own in zip(prompts, answers, strict=True))
         found.append(inside(material, rows, chance, max(made_of, len(rows))))
     return found
+
+
+def cue_of(prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> str:
+    """The word that most questions end with, their own answer aside ("answer:"); nothing where there is none."""
+    bare = (next((text[: -len(gold)] for gold in own if ends(text, gold)), text) for text, own in zip(prompts, answers, strict=True))
+    word, count = Counter(text.split()[-1] if text.strip() else "" for text in bare).most_common(1)[0]
+    return word if count > len(prompts) / 2 else ""
+
+
+def after(cue: str) -> Fires:
+    """Whether a text ends with an answer right after the cue."""
+    return lambda text, part: bool(cue) and ends(text, part) and text[: -len(part)].rstrip().endswith(cue)
 
 
 def inside(material: Material, rows: Sequence[int], chance: float, made_of: int) -> Finding:
@@ -47,7 +60,7 @@ def inside(material: Material, rows: Sequence[int], chance: float, made_of: int)
         return Finding("gold-leak", "I", name, f"{made_of} of {n} questions hold their answer or its words: it is read out of them")
     excess = at_least(len(rows) - chance, n)
     telling = any(len(text) >= LONG for row in rows for text in golds(material.docs[row]))
-    level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 4 and telling else "I"
+    level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 2 and telling else "I"
     what = f"{len(rows)} of {n} questions hold their own answer (by chance: {chance:.1f})"
     return Finding("gold-leak", level, name, what, "see whether the answer is given away", places(material, rows))
 

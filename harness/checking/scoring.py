@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.checking.finding import Finding, Level, Place, contains, normal, short
+from harness.checking.finding import Finding, Level, Place, at_least, normal, short
+from harness.checking.items import SOME
 from harness.checking.material import Material
 from harness.doc import Doc
 from harness.errors import AssayError
@@ -22,6 +23,8 @@ from harness.task import Choose, Generate, Perplexity, Regress, Task
 
 TEXTS = 300
 """Generated answers are measured on at most so many items, evenly spaced: text metrics are slow."""
+MUCH = 0.2
+"""Share of a metric's range that gold answers may lack for a peculiar scorer; more is a fault of the task."""
 NEVER = -1000.0
 """Log-likelihood of what the oracle holds for wrong."""
 Answer = Callable[[Task, Doc], Output]
@@ -182,21 +185,18 @@ def short_of(material: Material, indices: Sequence[int], metric: Metric[Any], be
     """The finding for gold answers that score less than `top`, with the rows that lose, where items have scores."""
     task, value = material.task, best.values[metric.name]
     places: tuple[Place, ...] = ()
+    whole = 0
     if metric is task.metrics[0] and is_mean(metric):
-        places = tuple(
-            material.place(index, lost(task, material.docs[index]))
-            for index, first in zip(indices, best.firsts, strict=True)
-            if abs(first - top) > 1e-9 * max(1.0, abs(top))
-        )
-    cut = isinstance(task.ask, Generate) and any(
-        said(task.ask, material.docs[index].answer).text != material.docs[index].answer for index in indices
-    )
+        less = [(index, first) for index, first in zip(indices, best.firsts, strict=True) if abs(first - top) > 1e-9 * max(1.0, abs(top))]
+        places = tuple(material.place(index, lost(task, material.docs[index])) for index, _ in less)
+        whole = sum(first == worst for _, first in less)
     share = abs(value - top) / (abs(top - worst) if worst is not None else 1.0)
     absent = isinstance(task.ask, Choose) and not places
-    level: Level = "W" if absent or metric is not task.metrics[0] or share < 0.01 else "E"
-    do = "raise max_tokens or mend the stop strings" if cut else "the gold, the metric or the choices are wrong"
+    grave = metric is task.metrics[0] and (share > MUCH or at_least(whole, len(indices)) > SOME)
+    do = "the gold, the metric, the stop strings or max_tokens are wrong"
     do = "give items of every class, or another metric" if absent else do
-    return Finding("oracle", level, task.full_name, f"gold answers score {metric.name} {value:.4g}, not {top:g}", do, places)
+    what = f"gold answers score {metric.name} {value:.4g}, not {top:g}"
+    return Finding("oracle", "E" if grave and not absent else "W", task.full_name, what, do, places)
 
 
 def is_mean(metric: Metric[Any]) -> bool:
@@ -251,11 +251,18 @@ def constant_findings(material: Material, facts: dict[str, Any]) -> list[Finding
 
 
 def unlisted(material: Material) -> bool:
-    """Whether the position of a choice is unknown to the model: every item has its own, and the prompt lists none of them."""
+    """Whether the position of a choice is unknown to the model: every item has its own, and prompts do not list them in this order."""
     docs = material.docs
     if not docs[0].choices or len({doc.choices for doc in docs}) == 1:
         return False
-    return not any(all(contains(normal(doc.prompt), normal(choice)) for choice in doc.choices if choice.strip()) for doc in docs[:20])
+    return sum(map(listed, docs)) < 0.9 * len(docs)
+
+
+def listed(doc: Doc) -> bool:
+    """Whether the prompt names all choices in their order."""
+    text = normal(doc.prompt)
+    places = [text.rfind(normal(choice)) for choice in doc.choices]
+    return min(places) >= 0 and places == sorted(places)
 
 
 def position_findings(material: Material) -> list[Finding]:
@@ -272,5 +279,5 @@ def position_findings(material: Material) -> list[Finding]:
         return []
     what = f"the right choice stands at positions 1 to {len(counts)} in {', '.join(map(str, counts))} items (p = {p:.1g})"
     if counts.max() == len(docs):
-        what = f"the right choice is always number {int(counts.argmax()) + 1}; a tie counts as {'right' if counts[0] else 'wrong'}"
+        what = f"the right choice is always number {int(counts.argmax()) + 1}" + (", unseen by the model" if unlisted(material) else "")
     return [Finding("class-balance", "I", material.task.full_name, what, "shuffle the choices, if the task is yours")]
