@@ -68,7 +68,8 @@ class Decision:
     needed: int | None
     """Items that would decide an inconclusive gate, at the same differences and churn."""
     flips: int | None
-    """How few items, had they come out otherwise, change the verdict."""
+    """How few items of one task, had they come out otherwise, change the verdict."""
+    flips_task: str
     tried: int
     inflation: float
     """Points by which the best of `tried` equal runs is expected to look too good."""
@@ -100,6 +101,7 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
         verdict = "inconclusive" if verdict == "pass" else verdict
         reasons = [*doubts, *reasons]
     level = policy.alpha / 2
+    flips, flips_task = (None, "") if doubts else fewest_flips(gated, policy, tried, verdict)
     return Decision(
         verdict=verdict,
         reasons=tuple(reasons),
@@ -114,7 +116,8 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
         mde=None if whole is None else 100 * float(mde80(whole.se, level)),
         items=sum(each.row.difference.n for each in gated if not each.row.total),
         needed=needed(gated, whole, policy) if verdict == "inconclusive" and not doubts else None,
-        flips=None if doubts else fewest_flips(gated, policy, tried, verdict),
+        flips=flips,
+        flips_task=flips_task,
         tried=tried,
         inflation=0.0 if whole is None else 100 * float(whole.se) * expected_maximum(tried) / 2**0.5,
         attempt=attempt,
@@ -252,13 +255,17 @@ def explain(gated: Sequence[Gated], whole: Aggregate | None, held: bool, policy:
     found += [f"{each.row.task}: a small loss, shown and within its margin" for each in lost if each.held]
     if verdict == "inconclusive":
         if whole is not None and not held:
-            found.append(f"a loss of {policy.margin:g} points is not excluded: the limit is {100 * float(whole.low):.2f}")
+            found.append(f"a loss of {points(policy.margin)} is not excluded: the limit is {100 * float(whole.low):.2f}")
         for each in gated:
             if (each.critical or whole is None) and not each.held and not each.advisory:
                 found.append(f"{each.row.task} does not exclude a loss of its margin")
     if verdict == "pass":
-        found.append(f"a loss of {policy.margin:g} points is excluded" if whole is not None else "every task holds its margin")
+        found.append(f"a loss of {points(policy.margin)} is excluded" if whole is not None else "every task holds its margin")
     return found
+
+
+def points(value: float) -> str:
+    return f"{value:g} point{'s' * (value != 1)}"
 
 
 def expected_maximum(count: int) -> float:
@@ -312,9 +319,10 @@ def _slid(found: Difference, by: float) -> Difference:
     return replace(found, delta=delta, low=found.low + by, high=found.high + by, p_loss=float(t_cdf(delta / found.se, found.df)))
 
 
-def fewest_flips(gated: Sequence[Gated], policy: Policy, tried: int, verdict: Verdict) -> int | None:
-    """The fewest items of any one task whose other outcome changes the verdict, towards loss or towards gain."""
+def fewest_flips(gated: Sequence[Gated], policy: Policy, tried: int, verdict: Verdict) -> tuple[int | None, str]:
+    """The fewest items of any one task whose other outcome changes the verdict, towards loss or towards gain, and that task."""
     best: int | None = None
+    task = ""
 
     def verdict_at(index: int, items: int) -> Verdict:
         moved = list(gated)
@@ -334,5 +342,5 @@ def fewest_flips(gated: Sequence[Gated], policy: Policy, tried: int, verdict: Ve
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if verdict_at(index, side * middle) == verdict else (low, middle)
-            best = high
-    return best
+            best, task = high, each.row.task
+    return best, task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,7 @@ def gate_command(
     else:
         show(found)
         if annotate:
-            out().print(github(found.decision, found.comparison), markup=False, soft_wrap=True)
+            sys.stdout.write(github(found.decision, found.comparison))  # raw: these are commands, and escaped as such
     raise typer.Exit(found.exit_code)
 
 

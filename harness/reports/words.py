@@ -137,7 +137,8 @@ def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
     if decision.needed is not None:
         found.append(f"About {decision.needed:,} items would decide (now {decision.items:,}), if difference and churn stay.")
     if decision.flips is not None:
-        found.append(f"The verdict would change if {decision.flips} item{'s' * (decision.flips != 1)} of one task came out otherwise.")
+        items = f"{decision.flips} item{'s' * (decision.flips != 1)}"
+        found.append(f"The verdict would change if {items} of {decision.flips_task} came out otherwise.")
     if decision.tried > 1:
         found.append(
             f"The baseline is the best of {decision.tried} runs on these items, expected to look {decision.inflation:.2f} points too good: "
@@ -146,5 +147,6 @@ def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
     if decision.attempt > 1:
         found.append(attempts(decision.attempt))
     found += comparison.notes
+    found.append("MDE80: the true loss that this test would find with probability 0.80.")
     found.append(decision.scope)
     return found
