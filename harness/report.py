@@ -39,19 +39,20 @@ def results_table(results: Sequence[Result]) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("task", overflow="fold")
-    table.add_column("metric")
+    table.add_column("metric", overflow="fold")
     table.add_column("score", justify="right", style="bold")
     table.add_column("95 % interval", justify="right")
     table.add_column("chance", justify="right", style="dim")
     table.add_column("n", justify="right")
     table.add_column("shots", justify="right")
-    for result in results:
+    names = ["", *map(shown_name, results)]
+    for result, before, name in zip(results, names, names[1:], strict=False):
         table.add_row(
-            Text(shown_name(result)),
+            Text("" if name == before else name),
             Text(result["metric"]),
             show_number(result["value"]),
             show_interval(result),
-            show_number(result.get("chance")) if result.get("chance") is not None and result["main"] else "",
+            show_number(result["chance"]) if result.get("chance") is not None else "",
             str(result["n"]),
             "" if result["shots"] is None else str(result["shots"]),
             style="" if result["main"] else "dim",

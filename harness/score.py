@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from harness.catalog import select
-from harness.metric import Codes, Metric
+from harness.metric import Codes, Metric, mean
+from harness.output import Chosen
 from harness.prepare import PreparedTask
 from harness.record import Item
 from harness.source import Access
@@ -88,7 +89,7 @@ def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine:
         "method": interval.method,
         "evidence": facts["evidence"],
         "purpose": facts["purpose"],
-        **baselines(scored.task, scored.items),
+        **baselines(scored.task, metric, scored.items),
     }
 
 
@@ -154,9 +155,15 @@ def short_ask(task: Task) -> str:
             return f"generate {ask.max_tokens}" + (f" t={ask.temperature:g}x{ask.samples}" if ask.temperature else "")
 
 
-def baselines(task: Task, items: Sequence[Item]) -> dict[str, float]:
-    """Accuracy of a uniform guess and of always naming the most frequent answer text; only for choices with one gold each."""
-    if not isinstance(task.ask, Choose) or task.varies is not None or not items or any("gold" not in item.doc for item in items):
+def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[str, float]:
+    """This metric's score of a uniform guess, and of always naming the most frequent answer text; only where both are known.
+
+    A correlation of guesses is 0; a share of right picks is one in k for items with one gold each. F1 and calibration have no such number.
+    """
+    if (metric.low, metric.high) == (-1.0, 1.0):
+        return {"chance": 0.0}
+    share_of_picks = metric.reads is Chosen and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
+    if not share_of_picks or not isinstance(task.ask, Choose) or task.varies is not None or any("gold" not in item.doc for item in items):
         return {}
     chance = math.fsum(1 / len(item.choices) for item in items) / len(items)
     same = len({item.choices for item in items}) == 1

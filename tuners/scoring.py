@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from harness import ModelRef, Plan, evaluate, read_run
-from harness.pipeline import Engine, Settings, Surroundings, open_engine
-from tuners.bottleneck import KIND, attach_bottleneck
+from harness import Plan, evaluate, read_run
+from harness.pipeline import Surroundings
 from tuners.forgetting import Difference, paired_difference
 
 
@@ -75,17 +73,7 @@ class Harness:
             model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=seed, split=split,
             engine=self.engine,
         )  # fmt: skip
-        return read_scores(evaluate(plan, self.place, opener=open_attached))
-
-
-def open_attached(name: str, model: ModelRef, settings: Settings) -> Engine:
-    """The named engine; a bottleneck adapter, which peft does not know, is put onto the opened model."""
-    if model.adapter is None or json.loads((model.adapter / "adapter_config.json").read_text()).get("peft_type") != KIND:
-        return open_engine(name, model, settings)
-    engine: Any = open_engine("hf", replace(model, adapter=None), settings)
-    attach_bottleneck(engine.run.model, model.adapter)
-    opened: Engine = engine
-    return opened
+        return read_scores(evaluate(plan, self.place))
 
 
 def read_scores(bundle: Path) -> dict[str, Score]:
@@ -103,7 +91,7 @@ def read_scores(bundle: Path) -> dict[str, Score]:
         if not math.isclose(float(stats.mean()), result["value"], abs_tol=1e-9):  # no mean of items, such as MCC or F1
             correct = {record.item: record.correct for record in run.records() if record.task == task}
             stats = np.asarray([correct.get(item.id) or 0.0 for item in mine])
-        chance = float(np.mean([1 / len(item.choices) if item.choices else 0.0 for item in mine]))
+        chance = float(result.get("chance") or 0.0)
         ids = [item.id for item in mine]
         found[task] = Score(
             task, metric, float(result["value"]), chance, dict(zip(ids, stats.tolist(), strict=True)),
