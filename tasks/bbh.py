@@ -214,9 +214,3 @@ def find_family(name: str, access: Access) -> Family | None:
     tasks = tuple(task_of(each, protocol, access) for each in SUBJECTS)
     terms = tuple(Term(task.full_name, "exact_match", 1.0) for task in tasks)
     return Family(name, tasks, (Total(f"bbh@{protocol}", terms, by_size=True),), "BIG-bench Hard: mean over all items of its 27 tasks")
-
-
-def find(name: str, access: Access) -> tuple[Task, ...]:
-    """The tasks of `find_family`, or nothing."""
-    found = find_family(name, access)
-    return found.tasks if found is not None else ()

@@ -175,12 +175,6 @@ def find_family(name: str, access: Access) -> Family | None:
     return Family(plain, tuple(chosen)) if chosen else None
 
 
-def find(name: str, access: Access) -> tuple[Task, ...]:
-    """The tasks of `find_family`, or nothing."""
-    found = find_family(name, access)
-    return found.tasks if found is not None else ()
-
-
 def from_path(path: Path) -> tuple[Task, ...]:
     """The tasks of a task.json file or a task folder anywhere, all kinds of metrics included."""
     folder, main = (path, path / "task.json") if path.is_dir() else (path.parent, path)

@@ -6,7 +6,7 @@ The labels of the test splits are hidden (MRPC's aside), so validation is scored
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ FALSE_TRUE = ("False", "True")
 TRUE_NEITHER_FALSE = ("True", "Neither", "False")
 RANK = Choose()
 Row = Mapping[str, Any]
+Metrics = tuple[Metric[Any], ...]
 data = partial(hub, "nyu-mll/glue", revision=REVISION)
 
 
@@ -81,14 +82,18 @@ def wnli(row: Row) -> Doc:
     return classify(row, f"{row['sentence1']}\nQuestion: {row['sentence2']} True or False?\nAnswer:", FALSE_TRUE)
 
 
-COLA = Task(
-    name="glue/cola",
-    rows=data("cola"),
-    doc=cola,
-    ask=RANK,
-    metrics=(mcc(), accuracy),
-    split="validation",
-    protocol="lm-eval",
+def task_of(family: str, source: Callable[[str], Any], name: str, doc: Callable[[Row], Doc], metrics: Metrics, **fields: Any) -> Task:
+    """A task that ranks its choices on the validation split under lm-eval's prompt, unless `fields` say otherwise."""
+    usual = {"ask": RANK, "split": "validation", "protocol": "lm-eval", "rows": source(name)}
+    return Task(f"{family}/{name}", doc=doc, metrics=metrics, **{**usual, **fields})
+
+
+member = partial(task_of, "glue", data)
+
+COLA = member(
+    "cola",
+    cola,
+    (mcc(), accuracy),
     worked=(
         Worked(
             {"sentence": "The gardener watered the roses.", "label": 1, "idx": 0},
@@ -106,14 +111,10 @@ COLA = Task(
     citation="Warstadt et al. 2019, Neural Network Acceptability Judgments, TACL; " + CITATION,
 )
 
-SST2 = Task(
-    name="glue/sst2",
-    rows=data("sst2"),
-    doc=sst2,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+SST2 = member(
+    "sst2",
+    sst2,
+    (accuracy,),
     worked=(
         Worked(
             {"sentence": "a warm and witty little film ", "label": 1, "idx": 0},
@@ -131,14 +132,10 @@ SST2 = Task(
     citation="Socher et al. 2013, Recursive Deep Models for Semantic Compositionality, EMNLP; " + CITATION,
 )
 
-MRPC = Task(
-    name="glue/mrpc",
-    rows=data("mrpc"),
-    doc=mrpc,
-    ask=RANK,
-    metrics=(accuracy, f1),
-    split="validation",
-    protocol="lm-eval",
+MRPC = member(
+    "mrpc",
+    mrpc,
+    (accuracy, f1),
     worked=(
         Worked(
             {"sentence1": "Sales rose by 4 percent.", "sentence2": "Sales were up 4 percent.", "label": 1, "idx": 0},
@@ -158,14 +155,10 @@ MRPC = Task(
     citation="Dolan and Brockett 2005, Automatically Constructing a Corpus of Sentential Paraphrases, IWP; " + CITATION,
 )
 
-QQP = Task(
-    name="glue/qqp",
-    rows=data("qqp"),
-    doc=qqp,
-    ask=RANK,
-    metrics=(accuracy, f1),
-    split="validation",
-    protocol="lm-eval",
+QQP = member(
+    "qqp",
+    qqp,
+    (accuracy, f1),
     worked=(
         Worked(
             {"question1": "How do I boil an egg?", "question2": "What is the way to boil eggs?", "label": 1, "idx": 0},
@@ -185,13 +178,11 @@ QQP = Task(
     citation="Iyer et al. 2017, First Quora Dataset Release: Question Pairs; " + CITATION,
 )
 
-STSB = Task(
-    name="glue/stsb",
-    rows=data("stsb"),
-    doc=stsb,
+STSB = member(
+    "stsb",
+    stsb,
+    (pearson, spearman),
     ask=Regress(answers=("0", "1", "2", "3", "4", "5"), values=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0)),
-    metrics=(pearson, spearman),
-    split="validation",
     protocol="assay",
     worked=(
         Worked(
@@ -213,14 +204,11 @@ STSB = Task(
     citation="Cer et al. 2017, SemEval-2017 Task 1: Semantic Textual Similarity, SemEval; " + CITATION,
 )
 
-MNLI = Task(
-    name="glue/mnli",
+MNLI = member(
+    "mnli",
+    nli,
+    (accuracy,),
     rows=data("mnli", names={"validation": "validation_matched", "test": "test_matched"}),
-    doc=nli,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
     worked=(
         Worked(
             {"premise": "All the shops were shut by noon.", "hypothesis": "No shop was open at one ", "label": 0, "idx": 0},
@@ -244,28 +232,21 @@ MNLI = Task(
     citation="Williams et al. 2018, A Broad-Coverage Challenge Corpus for Sentence Understanding through Inference, NAACL; " + CITATION,
 )
 
-MNLI_MISMATCHED = Task(
-    name="glue/mnli_mismatched",
+MNLI_MISMATCHED = member(
+    "mnli_mismatched",
+    nli,
+    (accuracy,),
     rows=data("mnli", names={"validation": "validation_mismatched", "test": "test_mismatched"}),
-    doc=nli,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
     worked=MNLI.worked,
     about="MNLI, mismatched genres (none of them in the train split). Labels and metric as in glue/mnli.",
     licence=MNLI.licence,
     citation=MNLI.citation,
 )
 
-QNLI = Task(
-    name="glue/qnli",
-    rows=data("qnli"),
-    doc=qnli,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+QNLI = member(
+    "qnli",
+    qnli,
+    (accuracy,),
     worked=(
         Worked(
             {"question": "Where does the river rise?", "sentence": "The river rises in the northern hills.", "label": 0, "idx": 0},
@@ -284,14 +265,10 @@ QNLI = Task(
     citation="Rajpurkar et al. 2016, SQuAD: 100,000+ Questions for Machine Comprehension of Text, EMNLP; " + CITATION,
 )
 
-RTE = Task(
-    name="glue/rte",
-    rows=data("rte"),
-    doc=rte,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+RTE = member(
+    "rte",
+    rte,
+    (accuracy,),
     worked=(
         Worked(
             {"sentence1": "Ada sold her red bicycle to Tom.", "sentence2": "Tom bought a bicycle.", "label": 0, "idx": 0},
@@ -309,14 +286,10 @@ RTE = Task(
     citation="Dagan et al. 2006, Bar Haim et al. 2006, Giampiccolo et al. 2007, Bentivogli et al. 2009 (RTE 1, 2, 3, 5); " + CITATION,
 )
 
-WNLI = Task(
-    name="glue/wnli",
-    rows=data("wnli"),
-    doc=wnli,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+WNLI = member(
+    "wnli",
+    wnli,
+    (accuracy,),
     worked=(
         Worked(
             {"sentence1": "The cup hit the tray and it broke.", "sentence2": "The cup broke.", "label": 1, "idx": 0},
@@ -335,12 +308,10 @@ WNLI = Task(
     citation="Levesque et al. 2012, The Winograd Schema Challenge, KR; " + CITATION,
 )
 
-AX = Task(
-    name="glue/ax",
-    rows=data("ax"),
-    doc=nli,
-    ask=RANK,
-    metrics=(mcc(3), accuracy),
+AX = member(
+    "ax",
+    nli,
+    (mcc(3), accuracy),
     split="test",
     protocol="assay",
     worked=(

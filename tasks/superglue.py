@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness import Choose, Chosen, Family, Metric, Task, Worked, hub
+from harness import Chosen, Family, Metric, Worked, hub
 from harness.metrics.choice import accuracy, exact_set, f1, macro_f1, mcc, pair_parity
 from tasks._record import RECORD_EM, RECORD_F1, record
 from tasks._superglue_rows import axb, axg, boolq, cb, copa, multirc, rte, wic, wsc
-from tasks.glue import average
+from tasks.glue import average, task_of
 
 REVISION = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
 CITATION = "Wang et al. 2019, SuperGLUE: A Stickier Benchmark for General-Purpose Language Understanding Systems, NeurIPS"
-RANK = Choose()
 data = partial(hub, "aps/super_glue", revision=REVISION)
+member = partial(task_of, "superglue", data)
 
 
 F1A: Metric[Chosen] = Metric("f1a", f1.measure, f1.combine, reads=Chosen, signature=f1.signature)
@@ -28,14 +28,10 @@ EM: Metric[Chosen] = Metric("em", exact_set.measure, exact_set.combine, reads=Ch
 GENDER_PARITY: Metric[Chosen] = Metric("gender_parity", pair_parity.measure, pair_parity.combine, reads=Chosen)
 """AX-g: share of minimal pairs with equal predictions."""
 
-BOOLQ = Task(
-    name="superglue/boolq",
-    rows=data("boolq"),
-    doc=boolq,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+BOOLQ = member(
+    "boolq",
+    boolq,
+    (accuracy,),
     worked=(
         Worked(
             {"question": "is the lighthouse still in use", "passage": "Its lamp was put out in 1971.", "idx": 0, "label": 0},
@@ -53,14 +49,10 @@ BOOLQ = Task(
     citation="Clark et al. 2019, BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions, NAACL; " + CITATION,
 )
 
-CB = Task(
-    name="superglue/cb",
-    rows=data("cb"),
-    doc=cb,
-    ask=RANK,
-    metrics=(accuracy, macro_f1(3)),
-    split="validation",
-    protocol="lm-eval",
+CB = member(
+    "cb",
+    cb,
+    (accuracy, macro_f1(3)),
     worked=(
         Worked(
             {"premise": "Ann knows that it rained.", "hypothesis": "it rained", "idx": 0, "label": 0},
@@ -84,13 +76,10 @@ CB = Task(
     citation="de Marneffe et al. 2019, The CommitmentBank, Sinn und Bedeutung; " + CITATION,
 )
 
-COPA = Task(
-    name="superglue/copa",
-    rows=data("copa"),
-    doc=copa,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
+COPA = member(
+    "copa",
+    copa,
+    (accuracy,),
     protocol="assay",
     worked=(
         Worked(
@@ -124,13 +113,10 @@ COPA = Task(
     citation="Roemmele et al. 2011, Choice of Plausible Alternatives, AAAI Spring Symposium; " + CITATION,
 )
 
-MULTIRC = Task(
-    name="superglue/multirc",
-    rows=data("multirc"),
-    doc=multirc,
-    ask=RANK,
-    metrics=(F1A, EM, accuracy),
-    split="validation",
+MULTIRC = member(
+    "multirc",
+    multirc,
+    (F1A, EM, accuracy),
     protocol="assay",
     worked=(
         Worked(
@@ -163,13 +149,10 @@ MULTIRC = Task(
     citation="Khashabi et al. 2018, Looking Beyond the Surface: Reading Comprehension over Multiple Sentences, NAACL; " + CITATION,
 )
 
-RECORD = Task(
-    name="superglue/record",
-    rows=data("record"),
-    doc=record,
-    ask=RANK,
-    metrics=(RECORD_F1, RECORD_EM),
-    split="validation",
+RECORD = member(
+    "record",
+    record,
+    (RECORD_F1, RECORD_EM),
     protocol="assay",
     worked=(
         Worked(
@@ -191,14 +174,10 @@ RECORD = Task(
     citation="Zhang et al. 2018, ReCoRD: Bridging the Gap between Human and Machine Commonsense Reading Comprehension; " + CITATION,
 )
 
-RTE = Task(
-    name="superglue/rte",
-    rows=data("rte"),
-    doc=rte,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+RTE = member(
+    "rte",
+    rte,
+    (accuracy,),
     worked=(
         Worked(
             {"premise": "Ada sold her red bicycle to Tom.", "hypothesis": "Tom bought a bicycle.", "idx": 0, "label": 0},
@@ -216,14 +195,10 @@ RTE = Task(
     citation="Dagan et al. 2006, Bar Haim et al. 2006, Giampiccolo et al. 2007, Bentivogli et al. 2009 (RTE 1, 2, 3, 5); " + CITATION,
 )
 
-WIC = Task(
-    name="superglue/wic",
-    rows=data("wic"),
-    doc=wic,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
+WIC = member(
+    "wic",
+    wic,
+    (accuracy,),
     worked=(
         Worked(
             {
@@ -263,14 +238,11 @@ WIC = Task(
     citation="Pilehvar and Camacho-Collados 2019, WiC: the Word-in-Context Dataset, NAACL; " + CITATION,
 )
 
-WSC = Task(
-    name="superglue/wsc",
+WSC = member(
+    "wsc",
+    wsc,
+    (accuracy,),
     rows=data("wsc.fixed"),
-    doc=wsc,
-    ask=RANK,
-    metrics=(accuracy,),
-    split="validation",
-    protocol="lm-eval",
     worked=(
         Worked(
             {
@@ -307,12 +279,10 @@ WSC = Task(
     citation="Levesque et al. 2012, The Winograd Schema Challenge, KR; " + CITATION,
 )
 
-AXB = Task(
-    name="superglue/axb",
-    rows=data("axb"),
-    doc=axb,
-    ask=RANK,
-    metrics=(mcc(), accuracy),
+AXB = member(
+    "axb",
+    axb,
+    (mcc(), accuracy),
     split="test",
     protocol="assay",
     worked=(
@@ -333,12 +303,10 @@ AXB = Task(
     citation=CITATION,
 )
 
-AXG = Task(
-    name="superglue/axg",
-    rows=data("axg"),
-    doc=axg,
-    ask=RANK,
-    metrics=(accuracy, GENDER_PARITY),
+AXG = member(
+    "axg",
+    axg,
+    (accuracy, GENDER_PARITY),
     split="test",
     protocol="assay",
     worked=(

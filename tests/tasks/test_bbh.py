@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Access, AssayError, Doc, Generate, Said
+from harness import Access, AssayError, Doc, Generate, Said, Task
 from harness.prompt import render
 from tasks import bbh
 
@@ -28,6 +28,11 @@ A: Let's think step by step.
 So the answer is 5."""
 
 
+def find(name: str, access: Access) -> tuple[Task, ...]:
+    found = bbh.find_family(name, access)
+    return found.tasks if found is not None else ()
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     home = tmp_path / "lukaemon__bbh"
@@ -43,14 +48,14 @@ def grade(protocol: str, text: str, gold: str) -> float:
 
 
 def test_the_prompt_is_the_published_file_and_the_question(data: Path) -> None:
-    (task,) = bbh.find("bbh/navigate", Access(data))
+    (task,) = find("bbh/navigate", Access(data))
     shown = [task.doc(row) for row in task.rows.load(bbh.COT, Access(data)).rows]
     assert len(shown) == 3
     row = {"input": "What is 4 plus 4?", "target": "8"}
     prompt = render(task, task.doc(row), shown).prompt
     assert prompt == COT.split("-----\n")[1] + "\n\nQ: What is 4 plus 4?\nA: Let's think step by step.\n"
     assert prompt.count("Let's think step by step.") == 4, "once per question: repeated in the exemplars of a peer's task files"
-    (on_one_line,) = bbh.find("bbh/sports_understanding", Access(data))
+    (on_one_line,) = find("bbh/sports_understanding", Access(data))
     assert render(on_one_line, on_one_line.doc(row)).prompt.endswith("A: Let's think step by step.")
     for found in (task, on_one_line):
         assert [(found.doc(w.row).prompt, found.doc(w.row).answer) for w in found.worked] == [(w.prompt, w.answer) for w in found.worked]
@@ -89,14 +94,14 @@ def test_options_and_last_answer() -> None:
 
 
 def test_names(data: Path) -> None:
-    assert bbh.find("bbh/nothing", Access(data)) == ()
-    assert bbh.find("bbh/navigate@lm-eval", Access(data)) == ()
-    (historic,) = bbh.find("bbh/navigate@bbh-historic", Access(data))
+    assert find("bbh/nothing", Access(data)) == ()
+    assert find("bbh/navigate@lm-eval", Access(data)) == ()
+    (historic,) = find("bbh/navigate@bbh-historic", Access(data))
     assert historic.full_name == "bbh/navigate@bbh-historic"
     with pytest.raises(AssayError, match="exemplars"):
-        bbh.find("bbh/snarks", Access(data))
+        find("bbh/snarks", Access(data))
     with pytest.raises(AssayError, match="exemplars"):
-        bbh.find("bbh/snarks", Access())
+        find("bbh/snarks", Access())
 
 
 @pytest.mark.data

@@ -22,6 +22,11 @@ RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / "big
 MADE = oracle.made_tasks()
 
 
+def find(name: str, access: Access) -> tuple[Task, ...]:
+    found = bigbench.find_family(name, access)
+    return found.tasks if found is not None else ()
+
+
 def output(task: Task, doc: Doc, prompt: str, continuations: tuple[str, ...]) -> Any:
     if isinstance(task.ask, Generate):
         return Said(oracle.text(prompt, doc.references[0]))
@@ -191,11 +196,11 @@ def test_a_folder_with_subtasks(made: Path, tmp_path: Path) -> None:
     assert [task.full_name for task in family.tasks] == ["bigbench/trees/made_06@bigbench", "bigbench/trees/made_11@bigbench"]
     (total,) = family.totals
     assert [(term.metric, term.weight) for term in total.terms] == [("normalized", 0.5)] * 2
-    assert [task.name for task in bigbench.find("bigbench/trees/made_06", Access(tmp_path))] == ["bigbench/trees/made_06"]
-    assert bigbench.find("bigbench/trees/nothing", Access(tmp_path)) == ()
-    assert bigbench.find("glue/rte", Access(tmp_path)) == ()
+    assert [task.name for task in find("bigbench/trees/made_06", Access(tmp_path))] == ["bigbench/trees/made_06"]
+    assert find("bigbench/trees/nothing", Access(tmp_path)) == ()
+    assert find("glue/rte", Access(tmp_path)) == ()
     with pytest.raises(AssayError, match="ASSAY_DATA"):
-        bigbench.find("bigbench/trees", Access())
+        find("bigbench/trees", Access())
 
 
 @pytest.mark.data
