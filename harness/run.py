@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -33,6 +34,10 @@ from harness.tokens import Tokenizer, open_tokenizer
 
 FLUSH_SECONDS = 0.5
 MOST_FAILED = 10
+
+
+class CannotOpen(AssayError):
+    """The engine refused the model before anything was asked."""
 
 
 class Watch(Protocol):
@@ -99,7 +104,8 @@ def prepare_tasks(
     selection: Selection, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int, watch: Watch
 ) -> tuple[tuple[PreparedTask, ...], tuple[tuple[str, str], ...]]:
     """All tasks, and the members of a family that the data are missing for. Raises AssayError where nothing is left."""
-    tasks, left_out = [], []
+    tasks: list[PreparedTask] = []
+    left_out: list[tuple[str, str]] = []
     for task in selection.tasks:
         watch.stage(f"prompts of {task.full_name}")
         try:
@@ -119,11 +125,27 @@ def evaluate(plan: Plan, place: Surroundings, watch: Watch | None = None, opener
     """
     watch = watch or Unwatched()
     prepared = prepare(plan, place, watch)
+    try:
+        return evaluate_prepared(prepared, place, watch, opener)
+    except CannotOpen as error:
+        if plan.engine != "auto" or prepared.engine == "hf":
+            raise
+        watch.stage(f"{prepared.engine} cannot open this model; engine hf")
+        prepared = replace(prepared, engine="hf", reason=f"{prepared.engine} could not open: {error.what}")
+    return evaluate_prepared(prepared, place, watch, opener)
+
+
+def evaluate_prepared(prepared: Prepared, place: Surroundings, watch: Watch, opener: OpenEngine) -> Path:
     bundle = create_bundle(place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items])
-    with resumable(bundle):
-        index(place.results, [bundle])  # it shows as running
-        work(prepared, bundle, watch, opener)
-        index(place.results, [bundle])
+    try:
+        with resumable(bundle):
+            index(place.results, [bundle])  # it shows as running
+            work(prepared, bundle, watch, opener)
+            index(place.results, [bundle])
+    except CannotOpen:  # nothing was asked: there is no run
+        shutil.rmtree(bundle)
+        index(place.results)
+        raise
     return bundle
 
 
@@ -283,7 +305,10 @@ def ask_all(
     plan = prepared.plan
     watch.stage(f"engine {prepared.engine}")
     opened = clock()
-    engine = opener(prepared.engine, prepared.model, settings_of(plan))
+    try:
+        engine = opener(prepared.engine, prepared.model, settings_of(plan))
+    except AssayError as error:
+        raise error if error.exit_code == 13 else CannotOpen(error.what, where=error.where, do=error.do) from None
     opened = clock() - opened
     shared = shared_keys(pending)
     memory: dict[str, Reply] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,21 @@ def test_a_limited_run_says_so(model: Path, tmp_path: Path) -> None:
     run = read_run(evaluate(plan, place(tmp_path), opener=opening(hashed(1))))
     assert run.manifest["evidence"] == "limited" and run.summary()["results"][0]["evidence"] == "limited"
     assert query(tmp_path / "results", "SELECT * FROM leaderboard", []) == []
+
+
+def test_auto_falls_back_to_transformers_and_says_why(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that refuses the model leaves no run behind; one that was asked for by name is not replaced."""
+    monkeypatch.setattr("harness.run.pick_engine", lambda model, wanted: ("vllm", "a GPU"))
+
+    def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:
+        if name == "vllm":
+            raise AssayError("vLLM cannot load this model: no such architecture", do="try --engine hf")
+        return Scripted(hashed())
+
+    plan = replace(plan_of(model, tmp_path), engine="auto")
+    run = read_run(evaluate(plan, place(tmp_path), opener=opener))
+    assert run.manifest["engine"] == {"name": "hf", "reason": "vllm could not open: vLLM cannot load this model: no such architecture"}
+    with pytest.raises(AssayError, match="no such architecture"):
+        evaluate(replace(plan, engine="vllm"), place(tmp_path), opener=opener)
+    assert [row[0] for row in query(tmp_path / "results", "SELECT run_id FROM runs")] == [run.id]
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 1
