@@ -81,7 +81,7 @@ def mirror_folder(repo: str, config: str, access: Access) -> Path | None:
     if access.data is None:
         return None
     base = access.data / repo.replace("/", "__")
-    return next((base / name for name in (config, "all") if (base / name).is_dir()), None)
+    return next((base / name for name in (config, "all") if Path(name).name == name and (base / name).is_dir()), None)
 
 
 @functools.lru_cache(maxsize=4)
@@ -100,7 +100,7 @@ def manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
 @functools.lru_cache(maxsize=16)
 def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
     """One split of the mirror, its hash checked against the manifest."""
-    if not path.is_file():
+    if not path.is_file() or ".." in path.parts:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
         raise Missing(f"no split {path.stem!r} (there is: {known})", where=str(path.parent), do="choose another split")
     entry = manifest(root / "MANIFEST.json").get(str(path.relative_to(root)), {})

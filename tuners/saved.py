@@ -19,11 +19,16 @@ def attach(model: Module, directory: Path) -> Module:
     config = directory / "adapter_config.json"
     if not config.is_file():
         raise AssayError("no adapter_config.json", where=str(directory), do="name the folder that tuning wrote")
-    kind = json.loads(config.read_text()).get("peft_type")
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8"))["peft_type"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AssayError(f"is no adapter's configuration: {error!r:.80}", where=str(config), do="save the adapter again") from None
     if kind == selection.KIND:
         return selection.attach_selected(model, directory)
     if kind == bottleneck.KIND:
         return bottleneck.attach_bottleneck(model, directory)
+    if not (directory / "adapter_model.safetensors").is_file():  # peft would read a pickle in its place
+        raise AssayError("no adapter_model.safetensors", where=str(directory), do="save the adapter again, as safetensors")
     import peft
 
     say_sparse_unchecked()

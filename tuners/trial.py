@@ -82,7 +82,9 @@ def open_base(path: Path) -> Module:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
     return model.to("cuda") if torch.cuda.is_available() else model
 
 

@@ -57,6 +57,7 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
     """
     if not items:
         raise AssayError("a run needs at least one item", do="check the task's split and --limit")
+    refuse_code(runs_folder(root) / "new", manifest, str(root))
     ((task, item), times), *_ = Counter((item.task, item.id) for item in items).most_common(1)
     if times > 1:
         raise AssayError(f"item {item!r} is planned {times} times", where=task, do="give the items of a task distinct ids")
@@ -119,6 +120,20 @@ def place(runs: Path, run: str, files: Mapping[str, bytes]) -> bool:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def refuse_code(bundle: Path, manifest: Mapping[str, Any], where: str) -> None:
+    """Raises AssayError where a plan names a task file among the results: results that are copied must never bring code along."""
+    plan = manifest.get("plan")
+    names = plan.get("tasks") if isinstance(plan, Mapping) else None
+    for name in names if isinstance(names, list | tuple) else ():
+        if not isinstance(name, str) or not name.endswith(".py"):
+            continue
+        path, home = Path(name).resolve(), bundle.resolve()
+        store = {home.parent, home.parent.parent} - {Path.cwd()} if home.parent.name == "runs" else set()
+        if any(path.is_relative_to(place) for place in (home, *store)):
+            what = f"the task file {name!r} lies among the results: its code is not run"
+            raise AssayError(what, where=where, do="read it; if you trust it, move it out of the results folder and score anew")
+
+
 def read_manifest(bundle: Path) -> dict[str, Any]:
     """A run's manifest. Raises AssayError if the folder is no run, or was written by a newer assay."""
     if not (bundle / MANIFEST).is_file():
@@ -135,6 +150,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
         raise AssayError(
             f"items is {manifest.get('items')!r:.60}, not a number", where=str(bundle / MANIFEST), do="restore the run from a copy"
         )
+    refuse_code(bundle, manifest, str(bundle))
     return manifest
 
 

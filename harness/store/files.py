@@ -26,7 +26,7 @@ def write_all(fd: int, data: bytes) -> None:
 def write_file(path: Path, data: bytes) -> str:
     """Writes a whole file or none, also across a power loss; returns its SHA-256. Two writers of one path must exclude each other."""
     part = path.with_name(f".{path.name}.part")
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
         write_all(fd, data)
         os.fsync(fd)

@@ -253,6 +253,9 @@ def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
         raise AssayError(f"{found} of {result.get('task')} is not a finite number", where=str(run.path), do="see: assay store check")
     if result["value"] is None:  # nothing to score, as where the labels are hidden
         return
+    if type(result["value"]) not in (int, float):
+        what = f"{result.get('metric')} of {result.get('task')} is {result['value']!r:.40}, not a number"
+        raise AssayError(what, where=str(run.path), do="see: assay store check")
     names = ("task", "metric", "value", "low", "high", "n", "shots", "signature", "evidence", "purpose")
     values = {name: result.get(name) for name in names}
     insert(connection, "score", run_id=run.id, **values, main=bool(result.get("main")), result=json.dumps(result))

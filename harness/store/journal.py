@@ -203,7 +203,7 @@ class Journal:
     def _open(self) -> int:
         if self._fd is None:
             new = not self._path.exists()
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
             os.ftruncate(self._fd, self._size)
             if new:
                 sync_folder(self._path.parent)

@@ -64,7 +64,7 @@ def living(content: bytes) -> str:
 def same_file(path: Path, flags: int) -> Iterator[int]:
     """The lock file, open, with the right to look at it and change it; opened again if it was replaced meanwhile."""
     while True:
-        fd = os.open(path, flags, 0o666)
+        fd = os.open(path, flags | os.O_NOFOLLOW, 0o666)  # copied results may hold a link
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             try:

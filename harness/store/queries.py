@@ -41,10 +41,28 @@ def connect(root: Path) -> Any:
 
 
 def open_sandbox(path: Path) -> Any:
-    """Read-only, and for good: no other file, no network, no change of settings. Raises duckdb.Error."""
+    """Read-only, and for good: no other file, no network, no change of settings. Raises duckdb.Error.
+
+    Attached to a database of its own: within one process DuckDB gives every connection to a path the file that the first of them
+    opened, so that a board that is never quite idle would show an index that was replaced long ago.
+    """
     import duckdb
 
-    return duckdb.connect(str(path), read_only=True, config={"enable_external_access": False, "lock_configuration": True})
+    connection = duckdb.connect()
+    try:
+        connection.execute(f"ATTACH {quoted(path)} AS store (READ_ONLY)")
+        connection.execute("USE store")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def quoted(path: Path) -> str:
+    """A path as text of SQL."""
+    return "'" + str(path).replace("'", "''") + "'"
 
 
 def schema_version(connection: Any) -> int | None:
@@ -59,10 +77,15 @@ def schema_version(connection: Any) -> int | None:
 
 
 def query(root: Path, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """The rows of one query on the index, over a connection of its own."""
+    """The rows of one query on the index, over a connection of its own. Raises AssayError where the index cannot or may not answer."""
+    import duckdb
+
     connection = connect(root)
     try:
         rows: list[tuple[Any, ...]] = connection.execute(sql, list(params)).fetchall()
         return rows
+    except duckdb.Error as error:
+        what = f"the index cannot answer: {str(error).splitlines()[0]}"
+        raise AssayError(what, where=str(Path(root) / INDEX), do="delete it and make it again with: assay store index") from None
     finally:
         connection.close()
