@@ -22,6 +22,8 @@ from harness.task import Choose, Generate, Perplexity, Task
 from harness.tokens import Cut, Tokenizer, cut_pairs
 
 Request = ScoreGroup | GenRequest
+SEED_STEP = 1_000_003
+"""More than any number of samples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +210,18 @@ def build_items(
                 do="use a model with a longer context",
             )
     prior = calibration(task, docs, tokenizer)
-    return tuple(
+    built = (
         build_item(task, doc, pairs[n][0], cuts[n], shown[n], prior[n], positions, count - len(shown[n])) for n, doc in enumerate(docs)
     )
+    return tuple(seeded(each, plan.seed) for each in built)
+
+
+def seeded(prepared: PreparedItem, seed: int) -> PreparedItem:
+    """Another seed of the plan draws other samples."""
+    if not seed or not any(isinstance(request, GenRequest) and request.temperature for request in prepared.requests):
+        return prepared
+    moved = (replace(r, seed=r.seed + SEED_STEP * seed) if isinstance(r, GenRequest) else r for r in prepared.requests)
+    return replace(prepared, requests=tuple(moved))
 
 
 def needed(cut: Cut) -> int:
