@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.catalog import load_module, module_names
 from harness.cli.console import out, print_json
 from harness.cli.running import Json, Results, place_of
 from harness.errors import AssayError
@@ -25,6 +26,12 @@ FORMATS: Mapping[str, Callable[[Run, Path], list[Path]]] = {
     "model-index": export_model_index,
 }
 """Writes a run into a folder and gives the files."""
+
+
+def formats() -> dict[str, Callable[[Run, Path], list[Path]]]:
+    """Ours, and those that task modules bring in EXPORTS: the submission files of their leaderboards."""
+    brought = [getattr(load_module(name), "EXPORTS", {}) for name in module_names()]
+    return {**FORMATS, **{name: writer for exports in brought for name, writer in exports.items()}}
 
 
 def register(store: typer.Typer) -> None:
@@ -61,7 +68,9 @@ def import_command(
 def export_command(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, a model's name, or its folder.")],
     to: Annotated[Path, typer.Option("--to", help="The folder to write into.")],
-    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")],
+    form: Annotated[
+        str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}, or a benchmark's own: glue-submission, superglue-submission.")
+    ],
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -69,9 +78,10 @@ def export_command(
 
     [dim]assay store export 20261123-2015 --format lm-eval --to out/[/dim]
     """
-    if form not in FORMATS:
-        raise AssayError(f"there is no format {form!r}", where="--format", do=f"known are {', '.join(FORMATS)}")
-    written = FORMATS[form](read_run(find_run(place_of(results).results, run)), to)
+    known = formats()
+    if form not in known:
+        raise AssayError(f"there is no format {form!r}", where="--format", do=f"known are {', '.join(known)}")
+    written = known[form](read_run(find_run(place_of(results).results, run)), to)
     if as_json:
         print_json({"format": form, "files": [str(path) for path in written]})
         return
