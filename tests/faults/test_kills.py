@@ -5,6 +5,7 @@ ASSAY_KILLS sets the number of kills (default 12).
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -79,3 +80,7 @@ def test_random_kills(tmp_path: Path) -> None:
     batch = 0.6 / 0.002 + 50  # what one flush interval can hold
     assert sum(calls.values()) <= len(finished) * ITEMS + kills * batch
     assert check(here.results) == ()
+    again = sum(calls.values()) - len(finished) * ITEMS
+    print(
+        json.dumps({"kills": kills, "runs": len(finished), "items": len(finished) * ITEMS, "asked_again": again, "per_kill": again / kills})
+    )
