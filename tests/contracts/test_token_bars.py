@@ -76,13 +76,13 @@ def test_vllm_computes_little_more_than_the_ideal_and_exactly_what_the_blocks_fo
 
     engine = vllm_engine.open_engine(make_tiny(tmp_path / "m", 1, max_position_embeddings=1024), Settings())
     try:
-        for groups, hf, vllm in (CELLS["mmlu"], CELLS["multi-token"], (few_shot(620, 119, 1), 5, 20)):
-            engine.llm.reset_prefix_cache()
+        for groups in (CELLS["mmlu"][0], CELLS["multi-token"][0], few_shot(620, 119, 1)):
+            assert engine.llm.reset_prefix_cache()
             before = engine.stats.computed
             assert len(list(engine.score(groups))) == len(groups)
             computed, count = engine.stats.computed - before, count_of("", groups)
             assert computed == in_blocks(groups, engine.block)
-            assert count.lm_eval_hf >= hf * computed and count.lm_eval_vllm >= vllm * computed
         assert computed <= 1.20 * count.ideal, "with exemplars and questions as long as MMLU's in the mean"
+        assert count.lm_eval_hf >= 5 * computed and count.lm_eval_vllm >= 20 * computed
     finally:
         engine.close()
