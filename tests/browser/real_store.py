@@ -1,0 +1,90 @@
+"""A store with real runs: the built-in model and the same with weights rounded to 4 bits, on the smoke suite and two tasks of our own,
+compared by a gate, and one tuning study on a toy model. By hand: python tests/browser/real_store.py FOLDER [BUILT-IN MODEL'S FOLDER]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+CAPITALS = {
+    **{"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Germany": "Berlin", "Japan": "Tokyo", "Egypt": "Cairo", "Peru": "Lima"},
+    **{"Norway": "Oslo", "Greece": "Athens", "Portugal": "Lisbon", "Austria": "Vienna", "Kenya": "Nairobi", "Cuba": "Havana"},
+    **{"Ireland": "Dublin", "Poland": "Warsaw", "Hungary": "Budapest", "Finland": "Helsinki", "Sweden": "Stockholm", "China": "Beijing"},
+    **{"Russia": "Moscow", "Chile": "Santiago", "Iran": "Tehran", "Iraq": "Baghdad", "Turkey": "Ankara", "Canada": "Ottawa"},
+}
+OPPOSITES = {
+    **{"hot": "cold", "big": "small", "fast": "slow", "old": "young", "up": "down", "day": "night", "wet": "dry", "light": "dark"},
+    **{"open": "closed", "rich": "poor", "early": "late", "full": "empty", "hard": "soft", "high": "low", "loud": "quiet", "near": "far"},
+    **{"push": "pull", "buy": "sell", "win": "lose", "true": "false", "first": "last", "long": "short", "strong": "weak", "happy": "sad"},
+}
+
+
+def write_task(path: Path, question: str, pairs: dict[str, str]) -> None:
+    """A task file: four choices an item, the right one and its neighbours; two items to a group."""
+    answers = list(pairs.values())
+    rows = []
+    for number, (word, answer) in enumerate(pairs.items()):
+        choices = sorted({answers[(number + step) % len(answers)] for step in (0, 1, 5, 11)})
+        rows.append(
+            {"id": word, "prompt": question.format(word), "choices": choices, "answer": choices.index(answer), "group": f"g{number // 2}"}
+        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def round_weights(model: Path, folder: Path) -> Path:
+    """A copy whose matrices hold 15 levels per group of 64 weights."""
+    from safetensors.numpy import load_file, save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in model.iterdir():
+        if file.is_file() and file.suffix != ".safetensors":
+            shutil.copy(file, folder / file.name)
+    for file in model.glob("*.safetensors"):
+        weights = load_file(file)
+        for name, weight in weights.items():
+            if weight.ndim == 2 and weight.size % 64 == 0:
+                groups = weight.reshape(-1, 64)
+                step = np.abs(groups).max(axis=1, keepdims=True) / 7 + 1e-12
+                weights[name] = (np.round(groups / step) * step).astype(weight.dtype).reshape(weight.shape)
+        save_file(weights, folder / file.name, metadata={"format": "pt"})
+    return folder
+
+
+def assay(store: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
+    """One command on the store, from inside it."""
+    environment = {**os.environ, "ASSAY_RESULTS": str(store), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "harness.cli", *arguments], cwd=store, env=environment, capture_output=True, text=True)
+    if done.returncode not in codes:
+        raise RuntimeError(f"assay {' '.join(arguments)}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+
+
+def make_real_store(store: Path, model: Path) -> Path:
+    """About two minutes on two quiet cores."""
+    store.mkdir(parents=True, exist_ok=True)
+    write_task(store / "capitals.jsonl", "Question: What is the capital of {}?\nAnswer:", CAPITALS)
+    write_task(store / "opposites.jsonl", "Question: What is the opposite of {}?\nAnswer:", OPPOSITES)
+    rounded = round_weights(model, store / "smollm2-135m-4bit")
+    tasks = "capitals.jsonl,opposites.jsonl"
+    for name in ("builtin:smollm2-135m", rounded.name):
+        assay(store, "run", "--model", name, "--tasks", tasks, "--engine", "hf")
+        assay(store, "run", "--model", name, "--tasks", "smoke", "--engine", "hf")
+    runs = sorted(path.name for path in (store / "runs").iterdir() if path.is_dir() and not path.name.startswith("."))
+    assay(store, "gate", runs[2], "--baseline", runs[0], codes=(0, 10, 11))
+    study = ["--model", "toy", "--task", "tuners.toy:MAX", "--retain", "tuners.toy:ADD,tuners.toy:SECOND", "--method", "full,lora,ia3"]
+    assay(store, "tune", *study, "--budget", "tokens=600", "--limit", "80", "--shots", "1,4")
+    assay(store, "store", "index")
+    shutil.rmtree(rounded)
+    return store
+
+
+if __name__ == "__main__":
+    default = Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay") / "models" / "smollm2-135m-instruct"
+    print(make_real_store(Path(sys.argv[1]).resolve(), Path(sys.argv[2]) if len(sys.argv) > 2 else default))

@@ -1,0 +1,101 @@
+"""A writer is never held up by an open board, nor the board by a writer; a half-written run shows as running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made_store import Made, make_run
+from streamlit.testing.v1 import AppTest
+
+from harness.store import connect, index, list_runs, query
+from harness.store.lock import held
+from leaderboard import live, queries
+
+ROOT = Path(__file__).parents[2]
+RUNS = 4
+WRITER = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = ["tests/leaderboard"]
+from made_store import Made, items_of, manifest_of, record_of, results_of
+from harness.store import create_bundle, index, open_writer
+root, waits = Path(sys.argv[1]), []
+for number in range(int(sys.argv[2])):
+    made = Made(f"lab/model-{number}", 0.4 + 0.05 * number, {"numbers/add@own": 40}, seed=number)
+    items = items_of(made.tasks)
+    start = time.monotonic()
+    bundle = create_bundle(root, manifest_of(made), items)
+    index(root, [bundle])
+    with open_writer(bundle) as writer:
+        for place, item in enumerate(items):
+            if number == 1 and place == len(items) // 2:
+                paused = time.monotonic()
+                while not (root / "seen").exists() and time.monotonic() - paused < 120:
+                    time.sleep(0.05)
+                start += time.monotonic() - paused
+            writer.append([record_of(item, made)])
+        writer.finish({"results": results_of(made, writer.records()), "evidence": "complete", "tokens": {}, "seconds": {}})
+    index(root, [bundle])
+    waits.append(time.monotonic() - start)
+print(max(waits))
+"""
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, root: Path, name: str) -> AppTest:
+    monkeypatch.setenv("ASSAY_RESULTS", str(root))
+    app = AppTest.from_file(str(ROOT / "leaderboard" / "app.py"), default_timeout=60)
+    if name != "board":
+        app.switch_page(f"views/{name}.py")
+    app.run()
+    assert not app.exception, [each.message for each in app.exception]
+    return app
+
+
+def test_runs_are_written_while_boards_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, Made("lab/first", 0.5, {"numbers/add@own": 40}))
+    index(tmp_path)
+    careless = connect(tmp_path)  # a reader that never lets go
+    line = [sys.executable, "-c", WRITER, str(tmp_path), str(RUNS)]
+    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+        ranked, half = [], ""
+        while writer.poll() is None:
+            ranked.append(len(queries.cells(tmp_path)))
+            shown(monkeypatch, tmp_path, "board")
+            if any(run.status == "running" and live.progress(run) == 20 for run in list_runs(tmp_path)) and not half:
+                half = " ".join(str(bar.proto.text) for bar in shown(monkeypatch, tmp_path, "runs").get("progress"))
+                (tmp_path / "seen").touch()
+        out, errors = writer.communicate()
+    assert writer.returncode == 0, errors
+    assert float(out) < 60.0  # far below the two minutes for which a writer would wait for a lock
+    assert ranked == sorted(ranked)  # no score that was there is ever missing
+    assert "20 of 40 items · running" in half  # a half-written run is seen as such, with its writer
+    assert len(queries.cells(tmp_path)) == RUNS + 1
+    assert careless.execute("SELECT count(*) FROM run").fetchone() == (1,)  # the index as it was when opened
+    careless.close()
+
+
+def test_a_board_opens_while_the_index_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, Made("lab/first", 0.5, {"numbers/add@own": 40}))
+    index(tmp_path)
+    with held(tmp_path / ".index.lock"):
+        start = time.monotonic()
+        assert len(queries.cells(tmp_path)) == 1
+        assert time.monotonic() - start < 5.0
+        assert shown(monkeypatch, tmp_path, "board").dataframe
+
+
+def test_a_half_written_run_shows_as_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path, Made("lab/half", 0.5, {"numbers/add@own": 40}), finish=False, part=0.5)
+    index(tmp_path)
+    assert query(tmp_path, "SELECT status FROM runs") == [("running",)]
+    assert not query(tmp_path, "SELECT * FROM leaderboard")
+    app = shown(monkeypatch, tmp_path, "runs")
+    words = " ".join(str(element.value) for element in [*app.markdown, *app.caption, *app.code])
+    assert "lab/half" in words
+    assert "assay resume" in words  # nobody writes it any more
+    (run,) = list_runs(tmp_path)
+    assert live.progress(run) == 20
