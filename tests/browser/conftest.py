@@ -1,4 +1,4 @@
-"""A served board and a browser that may reach nothing else."""
+"""Served boards and a browser that may reach nothing else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,51 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from made_store import make_store
-
-    store = make_store(tmp_path_factory.mktemp("store"), hostile=True)
-    code = f"from pathlib import Path; from leaderboard.commands import board; board(port=8760, results=Path({str(store)!r}), as_json=True)"
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    ) as server:
+@contextmanager
+def served(store: Path, port: int) -> Iterator[str]:
+    """The address of a board on a store, up and answering."""
+    code = (
+        f"from pathlib import Path; from leaderboard.commands import board; board(port={port}, results=Path({str(store)!r}), as_json=True)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=environment) as server:
         assert server.stdout is not None
         found = json.loads(server.stdout.readline())["address"]
-        for _ in range(200):
+        for _ in range(300):
             try:
                 urllib.request.urlopen(found + "/_stcore/health", timeout=1).close()
                 break
             except OSError:
                 time.sleep(0.2)
+        try:
+            yield found
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A board on scripted runs, a hostile one among them."""
+    from made_store import make_store
+
+    with served(make_store(tmp_path_factory.mktemp("store"), hostile=True), 8760) as found:
         yield found
-        server.kill()
+
+
+@pytest.fixture(scope="session")
+def real_store(tmp_path_factory: pytest.TempPathFactory, builtin_model: Path) -> Path:
+    """Real runs of two models and a tuning study; $ASSAY_REAL_STORE keeps them between calls."""
+    from real_store import make_real_store
+
+    kept = os.environ.get("ASSAY_REAL_STORE")
+    folder = Path(kept).resolve() if kept else tmp_path_factory.mktemp("real")
+    return folder if (folder / "assay.duckdb").exists() else make_real_store(folder, builtin_model)
+
+
+@pytest.fixture(scope="session")
+def real_address(real_store: Path) -> Iterator[str]:
+    with served(real_store, 8790) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import pytest
+from tab import Tab
 
 pytestmark = pytest.mark.browser
 
@@ -25,57 +26,13 @@ PAGES = {
 }
 
 
-class Tab:
-    """One tab; remembers every request to elsewhere and every dialog that opened."""
-
-    def __init__(self, page: Any, address: str) -> None:
-        self.page, self.address = page, address
-        self.elsewhere: list[str] = []
-        self.fired: list[str] = []
-        page.on("request", self.seen)
-        page.on("dialog", lambda dialog: (self.fired.append(dialog.message), dialog.dismiss()))
-        page.on("popup", lambda popup: self.fired.append(popup.url))
-
-    def seen(self, request: Any) -> None:
-        if not request.url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
-            self.elsewhere.append(request.url)
-
-    def open(self, name: str, state: str = "") -> None:
-        self.page.goto(f"{self.address}/{'' if name == 'board' else name}?{state}")
-        self.settle()
-
-    def settle(self) -> None:
-        """Until the script has run and everything is drawn."""
-        self.page.wait_for_selector("h1", timeout=60_000)
-        self.page.wait_for_timeout(400)
-        self.page.wait_for_function("document.querySelector('[data-test-script-state=running]') === null", timeout=60_000)
-        self.page.wait_for_function("document.querySelector('[data-testid=stSkeleton]') === null", timeout=60_000)
-        self.page.wait_for_timeout(600)
-
-    def cells(self, number: int = 0) -> list[str]:
-        table = self.page.locator("[data-testid=stDataFrame]").nth(number)
-        return [str(text) for text in table.locator("[role=gridcell]").all_text_contents()]
-
-    def click(self, x: int, y: int) -> None:
-        """Into the first table, which is a canvas: by position."""
-        table = self.page.locator("[data-testid=stDataFrame]").first
-        table.scroll_into_view_if_needed()
-        box = table.bounding_box()
-        self.page.mouse.click(box["x"] + x, box["y"] + y)
-        self.page.wait_for_timeout(900)
-
-    def state(self) -> dict[str, list[str]]:
-        return parse_qs(urlsplit(self.page.url).query)
-
-
 @pytest.fixture
 def tab(chromium: Any, address: str) -> Iterator[Tab]:
     context = chromium.new_context(viewport={"width": 1280, "height": 1000})
     found = Tab(context.new_page(), address)
     yield found
     context.close()
-    assert not found.elsewhere
-    assert not found.fired
+    found.check()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -86,15 +43,8 @@ def test_every_page_opens_and_looks_the_same_by_day_and_night(name: str, chromiu
             context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
             found = Tab(context.new_page(), address)
             found.open(name, PAGES[name])
-            height = found.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-            found.page.set_viewport_size({"width": width, "height": min(int(height) + 20, 3000)})
-            found.settle()
-            found.page.screenshot(path=shots / f"{name}-{scheme}-{width}.png")
-            assert found.page.locator("[data-testid=stException]").count() == 0
-            wide = found.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth")
-            assert wide <= 0, f"{name} is {wide} pixels too wide at {width}"
-            assert not found.elsewhere
-            assert not found.fired
+            found.shoot(shots / f"{name}-{scheme}-{width}.png")
+            found.check()
             context.close()
 
 

@@ -1,0 +1,158 @@
+"""The board on real runs of two models and a tuning study; the snapshot and the report of the same store, as a reader opens them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from tab import Tab
+
+from harness.store import list_runs, query
+from leaderboard.publishing import publish
+from leaderboard.reporting import run_report
+
+pytestmark = [pytest.mark.browser, pytest.mark.model]
+
+WHOLE, ROUNDED = "builtin:smollm2-135m", "smollm2-135m-4bit"
+ITEM = {"of": "capitals", "item": "France", "deep": "true"}
+PAGES = {
+    "board": {},
+    "compare": {"first": ROUNDED, "second": WHOLE},
+    "model": {"model": ROUNDED},
+    "task": {"column": "capitals"},
+    "items": ITEM,
+    "tuning": {},
+    "gates": {},
+    "runs": {},
+    "health": {},
+}
+
+
+@pytest.fixture
+def tab(chromium: Any, real_address: str) -> Iterator[Tab]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    found = Tab(context.new_page(), real_address)
+    yield found
+    context.close()
+    found.check()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_opens_on_real_runs(name: str, chromium: Any, real_address: str, shots: Path) -> None:
+    for scheme in ("light", "dark") if os.environ.get("ASSAY_SCREENSHOTS") else ("light",):
+        for width in (1280, 400):
+            context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            found = Tab(context.new_page(), real_address)
+            found.open(name, urlencode(PAGES[name]))
+            found.shoot(shots / f"real-{name}-{scheme}-{width}.png")
+            found.check()
+            context.close()
+
+
+def test_both_models_are_ranked_and_smoke_runs_are_not(tab: Tab, real_store: Path) -> None:
+    tab.open("board")
+    shown = tab.cells()
+    assert {WHOLE, ROUNDED} <= set(shown)
+    values = query(real_store, "SELECT value FROM leaderboard WHERE model = ? AND task = 'capitals'", [WHOLE])
+    assert f"{100 * values[0][0]:.1f}" in shown
+    assert not [text for text in shown if "smoke" in text]
+    tab.open("health")
+    assert "made for smoke" in " ".join(text for number in range(3) for text in tab.cells(number))
+
+
+def test_filters_and_deep_links(tab: Tab) -> None:
+    tab.open("board", urlencode({"set": "capitals", "name": "4bit"}))
+    shown = tab.cells()
+    assert ROUNDED in shown
+    assert WHOLE not in shown
+    tab.page.get_by_label("Model name").fill("builtin")
+    tab.page.keyboard.press("Enter")
+    tab.settle()
+    assert tab.state()["name"] == ["builtin"]
+    assert WHOLE in tab.cells()
+    tab.page.reload()
+    tab.settle()
+    assert ROUNDED not in tab.cells()
+
+
+def test_sorting(tab: Tab) -> None:
+    tab.open("board")
+    before = tab.cells()
+    tab.click(15, 16)
+    tab.click(15, 16)
+    after = tab.cells()
+    assert (before.index(WHOLE) < before.index(ROUNDED)) != (after.index(WHOLE) < after.index(ROUNDED))
+
+
+def test_from_a_rank_down_to_the_tokens_of_an_item(tab: Tab) -> None:
+    tab.open("board")
+    tab.page.get_by_role("link", name="Its items").click()
+    tab.page.wait_for_url("**/items?**")
+    tab.settle()
+    tab.click(16, 50)
+    tab.page.get_by_text("Came back", exact=True).wait_for(timeout=30_000)
+    tab.settle()
+    assert tab.state()["item"]
+    tab.open("items", urlencode({**ITEM, "who": WHOLE}))
+    text = tab.text()
+    assert "What is the capital of France?" in text
+    assert {WHOLE, ROUNDED} <= set(tab.cells(1))
+
+
+def test_a_comparison_shows_flipped_items(tab: Tab, real_store: Path) -> None:
+    tab.open("compare", urlencode(PAGES["compare"]))
+    runs = [next(run.id for run in list_runs(real_store) if run.model == name and "capitals" in run.tasks) for name in (ROUNDED, WHOLE)]
+    sql = (
+        "SELECT a.item_id FROM samples a JOIN samples b USING (task, item_id) WHERE a.run_id = ? AND b.run_id = ? AND a.correct > b.correct"
+    )
+    lost = query(real_store, sql, runs)
+    assert "Items that flipped" in tab.text()
+    assert lost, "rounding to 4 bits changed no answer for the better: the test would see nothing"
+
+
+def test_the_study_is_on_the_plane(tab: Tab, real_store: Path) -> None:
+    tab.open("tuning")
+    shown = tab.cells()
+    assert {"full", "lora", "ia3"} <= set(shown)
+    gain = query(real_store, "SELECT gain FROM tuning WHERE method = 'full'")[0][0]
+    assert f"{100 * gain:+.1f}" in shown
+
+
+def test_the_snapshot_asks_nobody_and_sorts_and_filters(real_store: Path, tmp_path: Path, chromium: Any, shots: Path) -> None:
+    page = publish(real_store, tmp_path)[0]
+    for scheme, width in (("light", 1280), ("dark", 400)):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        found = Tab(context.new_page(), page.as_uri())
+        found.page.goto(page.as_uri())
+        table = found.page.locator("table").first
+        first = table.locator("tbody tr").first.inner_text()
+        table.locator("th").first.click()
+        table.locator("th").first.click()
+        assert table.locator("tbody tr").first.inner_text() != first
+        found.page.locator("input[type=search]").fill("4bit")
+        assert table.locator("tbody tr:visible").count() == 1
+        found.page.locator("input[type=search]").fill("")
+        assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+        found.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        found.page.set_viewport_size({"width": width, "height": 2800})
+        found.page.screenshot(path=shots / f"snapshot-{scheme}-{width}.png")
+        found.check()
+        context.close()
+
+
+def test_the_report_asks_nobody(real_store: Path, tmp_path: Path, chromium: Any, shots: Path) -> None:
+    runs = [run.id for run in list_runs(real_store) if run.purpose == "release" and "capitals" in run.tasks]
+    (tmp_path / "report.html").write_text(run_report(real_store, runs, markdown=False))
+    for scheme, width in (("light", 1280), ("dark", 400)):
+        context = chromium.new_context(viewport={"width": width, "height": 2800}, color_scheme=scheme)
+        found = Tab(context.new_page(), (tmp_path / "report.html").as_uri())
+        found.page.goto((tmp_path / "report.html").as_uri())
+        assert found.page.locator("svg").count() == 3
+        found.page.screenshot(path=shots / f"report-{scheme}-{width}.png")
+        assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+        found.check()
+        context.close()
