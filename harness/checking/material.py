@@ -46,6 +46,8 @@ def gather(task: Task, access: Access, shots: int | None = None, split: str = ""
     findings: list[Finding] = []
     if not read.rows:
         return None, [Finding("rows", "E", name, f"split {split!r} is empty", "check the data")]
+    if not read.complete:
+        findings.append(Finding("data", "I", name, f"split {split!r} is not whole: other rows are not checked"))
     if load(task, split, access).digest != read.digest:
         findings.append(Finding("rows", "E", name, f"split {split!r} gives other rows when read again", "make its rows deterministic"))
     docs, numbers = read_docs(task, read.rows, split, findings)

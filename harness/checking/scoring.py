@@ -166,37 +166,43 @@ def aloof(metric: Metric[Any], best: Scores, rivals: Iterable[Scores]) -> bool:
 
 
 def oracle_findings(material: Material, indices: Sequence[int], best: Scores, rivals: Collection[Scores]) -> list[Finding]:
-    """Metrics that the gold answers do not bring to their maximum."""
-    task, found = material.task, []
+    """Metrics that the gold answers do not bring to their maximum: the main one with its rows, the others in one line."""
+    task = material.task
     hard = all(sorted(doc.targets)[-1:] == [1.0] and sum(doc.targets) == 1 for doc in material.docs if doc.targets)
-    for metric in task.metrics if hard else ():
-        value, (worst, top) = best.values[metric.name], goal(metric)
-        if aloof(metric, best, rivals):
-            continue
-        if not math.isfinite(value):
-            what = f"gold answers give {metric.name} no number: the gold does not vary"
-            found.append(Finding("oracle", "W", task.full_name, what, "add items with other answers"))
-        elif top is not None and abs(value - top) > 1e-6 * max(1.0, abs(top)):
-            found.append(short_of(material, indices, metric, best, top, worst))
+    short_in = [each for each in task.metrics if hard and not aloof(each, best, rivals) and falls_short(each, best.values[each.name])]
+    found = [short_of(material, indices, best)] if task.metrics[0] in short_in else []
+    others = [f"{each.name} {best.values[each.name]:.4g} of {goal(each)[1]:g}" for each in short_in if each is not task.metrics[0]]
+    if others:
+        what = f"gold answers score {', '.join(others)}"
+        found.append(Finding("oracle", "W", task.full_name, what, "do not expect more of a model"))
     return found
 
 
-def short_of(material: Material, indices: Sequence[int], metric: Metric[Any], best: Scores, top: float, worst: float | None) -> Finding:
-    """The finding for gold answers that score less than `top`, with the rows that lose, where items have scores."""
-    task, value = material.task, best.values[metric.name]
-    places: tuple[Place, ...] = ()
-    whole = 0
-    if metric is task.metrics[0] and is_mean(metric):
-        less = [(index, first) for index, first in zip(indices, best.firsts, strict=True) if abs(first - top) > 1e-9 * max(1.0, abs(top))]
-        places = tuple(material.place(index, lost(task, material.docs[index])) for index, _ in less)
-        whole = sum(first == worst for _, first in less)
+def falls_short(metric: Metric[Any], value: float) -> bool:
+    """Whether a score of the gold answers is not the best there is."""
+    top = goal(metric)[1]
+    return not math.isfinite(value) or (top is not None and abs(value - top) > 1e-6 * max(1.0, abs(top)))
+
+
+def short_of(material: Material, indices: Sequence[int], best: Scores) -> Finding:
+    """The finding for gold answers that the main metric does not give its maximum, with the rows that lose, where items have scores."""
+    task, name, metric = material.task, material.task.full_name, material.task.metrics[0]
+    value, (worst, top) = best.values[metric.name], goal(metric)
+    docs = [material.docs[index] for index in indices]
+    absent = isinstance(task.ask, Choose) and len({doc.answer for doc in docs}) < max(len(doc.choices) for doc in docs)
+    if not math.isfinite(value) or top is None or (absent and not is_mean(metric)):
+        what = f"gold answers score {metric.name} {value:.4g}: some classes never occur, or the gold does not vary"
+        return Finding("oracle", "W", name, what, "add items with other answers, or take another metric")
+    pairs = zip(indices, best.firsts, strict=True) if is_mean(metric) else ()
+    less = [(index, first) for index, first in pairs if abs(first - top) > 1e-9 * max(1.0, abs(top))]
     share = abs(value - top) / (abs(top - worst) if worst is not None else 1.0)
-    absent = isinstance(task.ask, Choose) and not places
-    grave = metric is task.metrics[0] and (share > MUCH or at_least(whole, len(indices)) > SOME)
-    do = "the gold, the metric, the stop strings or max_tokens are wrong"
-    do = "give items of every class, or another metric" if absent else do
-    what = f"gold answers score {metric.name} {value:.4g}, not {top:g}"
-    return Finding("oracle", "E" if grave and not absent else "W", task.full_name, what, do, places)
+    grave = share > MUCH or at_least(sum(first == worst for _, first in less), len(indices)) > SOME
+    places = tuple(material.place(index, lost(task, material.docs[index])) for index, _ in less)
+    what, do = (
+        f"gold answers score {metric.name} {value:.4g}, not {top:g}",
+        "the gold, the metric, the stop strings or max_tokens are wrong",
+    )
+    return Finding("oracle", "E" if grave else "W", name, what, do, places)
 
 
 def is_mean(metric: Metric[Any]) -> bool:

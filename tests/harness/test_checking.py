@@ -37,6 +37,7 @@ from harness import (
 from harness.checking import Checked, check_file, check_task, check_tasks
 from harness.checking.report import finding_lines, verdict
 from harness.cli import main
+from harness.metrics.choice import mcc
 from harness.metrics.likelihood import bits_per_byte
 from harness.metrics.regression import pearson
 from harness.scaffold import draft
@@ -125,6 +126,17 @@ def test_gold_that_does_not_reach_the_maximum() -> None:
     inverted = Metric("inverted", lambda doc, chosen: (float(chosen.pick != doc.gold),), reads=Chosen)
     assert ("E", "oracle") in found(replace(sums(), metrics=(inverted,)))
     assert ("E", "oracle") in found(capitals(ask=Generate(1, ("o",))))
+
+
+def test_gold_without_all_classes_is_told_from_gold_that_is_wrong() -> None:
+    def label(row: int) -> Doc:
+        return Doc(f"Is {row} odd?", choices=("no", "yes"), gold=row % 2)
+
+    wrong = Metric("upside_down", mcc().measure, lambda stats, groups: -1.0, low=-1.0, reads=Chosen)
+    even = Task("even", inline(test=range(0, 16, 2)), label, Choose(), (mcc(),))  # type: ignore[arg-type]
+    (finding,) = [each for each in check_task(even, NOWHERE).findings if each.check == "oracle"]
+    assert finding.level == "W" and "some classes never occur" in finding.what
+    assert ("E", "oracle") in found(replace(even, rows=inline(test=range(9)), metrics=(wrong,)))  # type: ignore[arg-type]
 
 
 def test_credit_for_nothing_and_for_always_the_same() -> None:
