@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +16,7 @@ from harness.engines import Engine, Settings
 from harness.engines.opening import check_name, open_engine
 from harness.engines.threads import wait_quietly
 from harness.errors import AssayError, Incomplete, Invalid, Missing
+from harness.interruption import resumable, resume_command
 from harness.judge import Reply, judge
 from harness.model import ModelRef, find_model
 from harness.noise import repeat
@@ -259,45 +257,6 @@ def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> 
         writer.finish({**summary, "noise": noise} if noise else summary)
 
 
-def resume_command(bundle: Path) -> str:
-    return f"assay resume {bundle.name}" + ("" if bundle.parent.parent == Path("results") else f" --results {bundle.parent.parent}")
-
-
-@contextmanager
-def resumable(bundle: Path) -> Iterator[None]:
-    """Once there is a bundle, an interruption at any moment is Incomplete, with the command that goes on."""
-    caught: list[str] = []
-    try:
-        with interruptible(caught):
-            yield
-    except Incomplete:
-        raise
-    except (KeyboardInterrupt, Exception) as error:
-        if not caught and not isinstance(error, KeyboardInterrupt):
-            raise  # after a signal whatever comes is its doing: DuckDB turns an interruption into an error of its own
-        what = caught[0] if caught else "interrupted"
-        raise Incomplete(what, where=bundle.name, do=f"continue with: {resume_command(bundle)}") from None
-
-
-@contextmanager
-def interruptible(caught: list[str]) -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C: what is finished is flushed, the run can be resumed. `caught` gets what came."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        caught.append("terminated" if number == signal.SIGTERM else "interrupted")
-        raise KeyboardInterrupt(caught[-1])
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def ask_all(
     prepared: Prepared, pending: Sequence[Sequence[PreparedItem]], writer: Writer, watch: Watch, opener: OpenEngine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -338,7 +297,10 @@ def ask_elsewhere(prepared: Prepared, writer: Writer, watch: Watch, opener: Open
     if failures(writer):
         return {}
     watch.stage(f"engine {plan.repeat_engine}")
-    engine = opener(plan.repeat_engine, prepared.model, settings_of(plan))
+    try:
+        engine = opener(plan.repeat_engine, prepared.model, settings_of(plan))
+    except AssayError as error:  # the answers of the first engine stay
+        raise Incomplete(f"{plan.repeat_engine} cannot repeat it: {error.what}") from None
     try:
         return {plan.repeat_engine: repeat(prepared.tasks, writer.records(), engine, watch, plan.seed)}
     finally:
