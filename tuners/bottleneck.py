@@ -71,7 +71,10 @@ def attach_bottleneck(model: Module, directory: Path) -> Module:
     added = attach(model, Shape(**(fields | {"places": tuple(fields["places"])})))
     saved = load_file(directory / "adapter_model.safetensors")
     for at, adapter in added.items():
-        adapter.load_state_dict({name: saved[f"{at}.{name}"] for name in adapter.state_dict()})
+        wanted = {f"{at}.{name}": value for name, value in adapter.state_dict().items()}
+        if any(name not in saved or saved[name].shape != value.shape for name, value in wanted.items()):
+            raise AssayError(f"the adapter does not fit {at}", where=str(directory), do="give the base model that it was trained on")
+        adapter.load_state_dict({name.removeprefix(f"{at}."): saved[name] for name in wanted})
     model.requires_grad_(False)
     return model
 

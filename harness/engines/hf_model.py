@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoint import read_json
 from harness.errors import AssayError
 from harness.model import ModelRef
 
@@ -93,15 +96,25 @@ def first_line(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
+ADAPTERS = "assay.adapters"
+"""Entry points of adapter formats that peft does not know: by `peft_type`, a function from a model and a folder to the model with it."""
+
+
 def add_adapter(model: Any, adapter: Path) -> tuple[Any, bool]:
-    """The model with a peft adapter on it, and whether that adapter is a soft prompt or prefix."""
+    """The model with an adapter on it, and whether that adapter is a soft prompt or prefix."""
+    kind = str(read_json(adapter / "adapter_config.json").get("peft_type"))
+    for point in metadata.entry_points(group=ADAPTERS, name=kind):
+        return point.load()(model, adapter).eval(), False
     try:
         from peft import PeftModel
         from safetensors import SafetensorError
     except ImportError:
         raise AssayError("an adapter needs peft", where=str(adapter), do="pip install 'assay[tune]'") from None
     try:
-        tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+        with warnings.catch_warnings():
+            # Remarks on layer types and on the ranks of AdaLoRA, whose keys peft itself writes; what must fit was checked before.
+            warnings.filterwarnings("ignore", module="peft")
+            tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise AssayError(
             f"the adapter cannot be loaded: {first_line(error)}",

@@ -1,0 +1,92 @@
+"""What a method saved is what `assay run --model BASE --adapter DIR` scores: every method, through the ordinary engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import AssayError, ModelRef
+from harness.engines import Settings
+from harness.engines.opening import open_engine
+from harness.model import find_model
+from harness.request import ScoreGroup, ScoreReply
+from tuners import toy
+from tuners.batches import Example, plan_steps
+from tuners.loss import log_probabilities
+from tuners.methods import find_method, method_names
+from tuners.train import Recipe, train
+from tuners.trial import open_base
+
+TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit", "full"))
+SMALL = {"rank": 4, "first_rank": 6, "layers": 1, "tokens": 4}
+EXAMPLES = [toy.encode(row) for row in list(toy.rows("max", "test"))[:12]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    folder = tmp_path_factory.mktemp("base")
+    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
+    toy.save_tokenizer(folder)
+    return find_model(str(folder), cache=folder, offline=True)
+
+
+def tuned(name: str, base: ModelRef, steps: int = 6) -> Any:
+    method = find_method(name)
+    options = {key: value for key, value in SMALL.items() if key in method.options()}
+    plan = plan_steps([toy.encode(row) for row in list(toy.rows("max", "train"))[:32]], loss_tokens=8 * steps, batch=8, seed=0)
+    trainable = method.begin(open_base(base.path), seed=0, steps=steps, options=options)
+    train(trainable, plan, Recipe(lr=3 * method.lr))
+    return trainable
+
+
+def score_all(ref: ModelRef) -> list[float]:
+    """Log-probability of each answer, from the engine."""
+    engine = open_engine("hf", ref, Settings(device="cpu"))
+    groups = [ScoreGroup(example.ids[: example.loss_from], (example.ids[example.loss_from :],)) for example in EXAMPLES]
+    found: dict[int, float] = {}
+    for index, reply in engine.score(groups):
+        assert isinstance(reply, ScoreReply), reply
+        found[index] = sum(reply.logprobs[0])
+    engine.close()
+    return [found[index] for index in range(len(groups))]
+
+
+def direct(model: Any, examples: list[Example]) -> list[float]:
+    return [float(log_probabilities(model, [example])[0, example.ids[-1]]) for example in examples]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_saved_adapter_is_what_the_engine_scores(name: str, base: ModelRef, tmp_path: Path) -> None:
+    trainable = tuned(name, base)
+    trainable.save(tmp_path)
+    ref = find_model(str(base.path), adapter=tmp_path, cache=tmp_path, offline=True)
+    assert ref.digest != base.digest
+    expected, untuned = direct(trainable.model, EXAMPLES), direct(open_base(base.path), EXAMPLES)
+    served = score_all(ref)
+    assert max(abs(a - b) for a, b in zip(served, expected, strict=True)) < 1e-4
+    assert max(abs(a - b) for a, b in zip(served, untuned, strict=True)) > 1e-4, "training must show"
+
+
+def test_an_adapter_format_of_another_package_is_found_by_its_entry_point_alone(base: ModelRef, tmp_path: Path) -> None:
+    trainable = tuned("pfeiffer", base, steps=1)
+    trainable.save(tmp_path)
+    config = tmp_path / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"peft_type": "UNHEARD_OF"}))
+    with pytest.raises(AssayError, match="adapter cannot be loaded"):
+        score_all(find_model(str(base.path), adapter=tmp_path, cache=tmp_path, offline=True))
+
+
+def test_our_adapters_must_fit_the_base(base: ModelRef, tmp_path: Path) -> None:
+    for name in ("houlsby", "last_k"):
+        tuned(name, base, steps=1).save(tmp_path / name)
+    wide = tmp_path / "wide"
+    with torch.random.fork_rng():
+        toy.fresh_model(0, width=32, layers=2).save_pretrained(wide)
+    toy.save_tokenizer(wide)
+    for name in ("houlsby", "last_k"):
+        with pytest.raises(AssayError, match=r"fit|no parameter"):
+            score_all(find_model(str(wide), adapter=tmp_path / name, cache=tmp_path, offline=True))
