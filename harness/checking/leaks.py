@@ -15,6 +15,8 @@ SHIFTS = (0, 6, 30, 100, 210)
 LEAKY, EXTRACTIVE = 0.02, 0.25
 """Share of items whose gold stands in the question, beyond chance: from the first an error; from the second on the answer is meant to
 be read out of the question, as in reading comprehension."""
+OWN_WORDS = 0.5
+"""Answers that share more of their words than this with the question are made of it: rearranged, repeated or read out."""
 Fires = Callable[[str, str], bool]
 
 
@@ -36,8 +38,7 @@ def leak_findings(material: Material) -> list[Finding]:
     rows, chance = compared(material, prompts, answers, contains)
     rows = [row for row in rows if not (last and any(at_cue(prompts[row], text) for text in answers[row]))]
     if surprising(len(rows), chance, [text for row in rows for text in answers[row]]):
-        made_of = sum(any(set(gold.split()) <= set(text.split()) for gold in own) for text, own in zip(prompts, answers, strict=True))
-        found.append(inside(material, rows, chance, max(made_of, len(rows))))
+        found.append(inside(material, rows, chance, shared_words(prompts, answers)))
     return found
 
 
@@ -53,11 +54,18 @@ def after(cue: str) -> Fires:
     return lambda text, part: bool(cue) and ends(text, part) and text[: -len(part)].rstrip().endswith(cue)
 
 
-def inside(material: Material, rows: Sequence[int], chance: float, made_of: int) -> Finding:
-    """The finding for answers anywhere in the question. `made_of` counts questions that hold every word of their answer."""
+def shared_words(prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> float:
+    """Mean share of an answer's words that its question has too."""
+    pairs = [(set(text.split()), set(own[0].split())) for text, own in zip(prompts, answers, strict=True) if own]
+    return sum(len(asked & right) / len(right) for asked, right in pairs) / max(len(pairs), 1)
+
+
+def inside(material: Material, rows: Sequence[int], chance: float, shared: float) -> Finding:
+    """The finding for answers anywhere in the question; `shared` is the mean share of an answer's words that the question has."""
     name, n = material.task.full_name, len(material.docs)
-    if made_of > EXTRACTIVE * n:
-        return Finding("gold-leak", "I", name, f"{made_of} of {n} questions hold their answer or its words: it is read out of them")
+    if shared > OWN_WORDS or len(rows) > EXTRACTIVE * n:
+        what = f"{len(rows)} of {n} questions hold their answer, and {shared:.0%} of all answers' words: it is read out of them"
+        return Finding("gold-leak", "I", name, what)
     excess = at_least(len(rows) - chance, n)
     telling = any(len(text) >= LONG for row in rows for text in golds(material.docs[row]))
     level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 2 and telling else "I"
