@@ -55,4 +55,4 @@ def answer(
     for position, said in engine.generate([request for _, request in generate]) if generate else ():
         arrived(generate[position][0], said)
     if waiting:
-        raise Incomplete(f"the engine left {len(waiting)} requests unanswered")
+        raise Incomplete(f"the engine left {len(waiting)} requests unanswered", do="resume the run")

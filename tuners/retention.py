@@ -48,7 +48,7 @@ class InTurn:
 
     def load(self, split: str, access: Access) -> Any:
         if split not in self.names:
-            raise Missing(f"no split {split!r} (there is: {', '.join(self.names)})", where=self.repo)
+            raise Missing(f"no split {split!r} (there is: {', '.join(self.names)})", where=self.repo, do="choose another split")
         parts = [hub(self.repo, config).load(self.names[split], access) for config in self.configs]
         made = inline(**{split: self.rows([part.rows for part in parts])}).load(split, access)
         return replace(made, origin=" + ".join(part.origin for part in parts), complete=all(part.complete for part in parts))

@@ -49,7 +49,7 @@ def import_command(
     [dim]assay store import lm_eval_out/[/dim]
     """
     if not path.exists():
-        raise AssayError("no such file or folder", where=str(path))
+        raise AssayError("no such file or folder", where=str(path), do="check the path")
     found = import_lm_eval(path, place_of(results))
     runs = [(read_run(bundle), new) for bundle, new in found]
     if as_json:

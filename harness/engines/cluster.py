@@ -172,7 +172,9 @@ class Cluster:
         working = any(promise not in self.coming for promise in promises)
         done, _ = self.ray.wait(promises, num_returns=1, timeout=None if working else PATIENCE)
         if not done:
-            raise Incomplete(f"no node of the cluster has had room for an engine for {PATIENCE:.0f} s")
+            raise Incomplete(
+                f"no node of the cluster has had room for an engine for {PATIENCE:.0f} s", do="free a GPU, then resume the run"
+            )
         return done[0]
 
     def hear(self, promise: Any) -> dict[str, Any] | None:
@@ -182,7 +184,9 @@ class Cluster:
         except (self.ray.exceptions.RayActorError, self.ray.exceptions.ObjectLostError):
             return None
         except self.ray.exceptions.RayTaskError as error:
-            raise Incomplete(f"an engine of the cluster failed: {str(error.cause)[:300]}") from None
+            raise Incomplete(
+                f"an engine of the cluster failed: {str(error.cause)[:300]}", do="resume the run; `ray logs` has the cause"
+            ) from None
         if "error" in said:
             raise read_error(said["error"])
         return said
@@ -205,7 +209,7 @@ class Cluster:
         self.lost += 1
         self.note([f"{self.lost} of the cluster's engines lost; their shards were asked again"])
         if self.lost > 10 * self.wanted:
-            raise Incomplete(f"{self.lost} engines of the cluster were lost")
+            raise Incomplete(f"{self.lost} engines of the cluster were lost", do="look at the nodes, then resume the run")
         self.start()
 
     def note(self, notes: Sequence[str]) -> None:
@@ -277,6 +281,6 @@ def open_cluster(name: str, model: ModelRef, settings: Settings) -> Cluster:
     deadline = time.monotonic() + 10 * PATIENCE
     while not found.ready:
         if time.monotonic() > deadline:
-            raise Incomplete("no engine of the cluster opened")
+            raise Incomplete("no engine of the cluster opened", do="look at the nodes, then resume the run")
         found.arrived(found.first(list(found.coming)))
     return found

@@ -113,7 +113,11 @@ def exp_first(means: Array) -> Array:
 
 
 def unmeasured(doc: Doc, output: Any) -> Stats:
-    raise AssayError("an imported metric measures nothing; it only combines what was imported", where=doc.id)
+    raise AssayError(
+        "an imported metric measures nothing; it only combines what was imported",
+        where=doc.id,
+        do="score the model again with a task of assay's",
+    )
 
 
 def metric_of(scorer: Scorer) -> Metric[Any]:

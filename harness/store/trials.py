@@ -38,7 +38,9 @@ def read_trials(path: Path) -> Any:
                 column = pyarrow.compute.if_else(pyarrow.compute.is_finite(column), column, pyarrow.scalar(None, kind))
             columns[name] = column
     except pyarrow.ArrowException as error:
-        raise AssayError(f"a column is of another kind: {str(error).splitlines()[0]}", where=str(path)) from None
+        raise AssayError(
+            f"a column is of another kind: {str(error).splitlines()[0]}", where=str(path), do="write the study again"
+        ) from None
     columns["study"] = pyarrow.compute.fill_null(columns["study"], path.parent.name)
     return pyarrow.table(columns)
 
