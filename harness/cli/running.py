@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from harness.cli.console import out, print_json, watching
 from harness.cli.explaining import explain_plans
+from harness.curves import contrasts, points
 from harness.doctor import examine
 from harness.engines.cluster import open_cluster
 from harness.engines.opening import open_engine
@@ -21,6 +22,7 @@ from harness.perturb import with_perturbations
 from harness.plan import Plan
 from harness.provenance import Surroundings, surroundings
 from harness.report import notes, results_table
+from harness.reports.curves import contrasts_table, points_table
 from harness.run import evaluate, resume
 from harness.store import Run, find_run, read_run
 from harness.sweep import expand_models, plans_of, sweep
@@ -199,9 +201,20 @@ def run_json(run: Run) -> dict[str, Any]:
 
 
 def print_runs(runs: Sequence[Run], place: Surroundings, as_json: bool) -> None:
-    """One run as the contract's object; several as one object that holds them in order."""
+    """One run as the contract's object; several as one object that holds them in order. Several of one model are points of a curve."""
+    one_model = len(runs) > 1 and len({run.manifest["model"]["digest"] for run in runs}) == 1
+    curve = points(runs) if one_model else []
+    pairs = contrasts(runs, place.access(allow_partial=True)) if one_model else []
     if as_json and len(runs) > 1:
-        print_json({"runs": [run_json(run) for run in runs]})
+        told = {"points": [asdict(point) for point in curve], "contrasts": [asdict(pair) for pair in pairs]} if one_model else {}
+        print_json({"runs": [run_json(run) for run in runs], **told})
+        return
+    if one_model:
+        out().print(points_table(curve))
+        if pairs:
+            out().print(contrasts_table(pairs))
+        for note in dict.fromkeys(note for run in runs for note in notes(run.manifest, run.summary()["results"])):
+            out().print(note, style="yellow", markup=False)
         return
     for run in runs:
         print_run(run, place, as_json)
