@@ -24,6 +24,7 @@ from harness.stats.interval import Part, total_weights
 from harness.store import Run, StatTable
 from harness.store.bundle import SUMMARY
 from harness.store.read import sound
+from harness.store.tables import texts
 from harness.task import Term, Total
 
 FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
@@ -107,8 +108,9 @@ def side_of(run: Run, access: Access) -> Side:
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
     samples = run.table("samples.parquet")
-    columns = [samples[name].to_pylist() for name in ("task", "item_id", "status")]
-    statuses = {(task, item): status for task, item, status in zip(*columns, strict=True) if status != "scored"}
+    unusual = np.flatnonzero(texts(samples["status"]) != "scored")
+    told = samples.select(["task", "item_id", "status"]).take(unusual).to_pylist()
+    statuses = {(row["task"], row["item_id"]): row["status"] for row in told}
     if failed := [key for key, status in statuses.items() if status == "error"]:
         raise Incomplete(f"{len(failed)} items have errors, the first: {' '.join(failed[0])}", where=run.id, do="run it again")
     manifest = run.manifest

@@ -25,7 +25,7 @@ from harness.plan import Plan
 from harness.policy import Policy
 from harness.prepare import PreparedItem, PreparedTask
 from harness.provenance import Surroundings
-from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, same_run, settings_of
+from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, resumable, same_run, settings_of
 from harness.stats.difference import unit_of
 from harness.stats.influence import is_mean
 from harness.stats.sequential import E_EVERY, Design, Stop, fixed_order, look_sizes, monitor, stopped_interval
@@ -125,7 +125,7 @@ def gate_early(
             begun.path,
             replace(course, design=replace(course.design, tried=policy.tried or int(begun.manifest["early_stop"]["tried"]))),
         )
-    with open_writer(bundle) as writer:
+    with resumable(bundle), open_writer(bundle) as writer:
         try:
             stop = ask_until_decided(course, prepared, writer, watch, opener)
         except KeyboardInterrupt:
@@ -165,9 +165,21 @@ def early_gate(course: Course, stop: Stop, d: Array, bundle: Path, fit: bool, at
     if verdict == "pass" and not fit:
         verdict = "inconclusive"
         reasons.insert(0, "the baseline's evidence is not complete, or its tasks are smoke tasks: never a pass")
-    limits = (None, None, None) if whole is None else tuple(100 * float(value) for value in (whole.delta, whole.low, whole.high))
-    looks = tuple(size for size in look_sizes(design.items) if size <= stop.items)
-    return EarlyGate(verdict, stop.items, design.items, stop.by, looks, bundle, tuple(reasons), *limits, tuple(seen), design.tried, attempt)
+    return EarlyGate(
+        verdict=verdict,
+        items=stop.items,
+        planned=design.items,
+        by=stop.by,
+        looks=tuple(size for size in look_sizes(design.items) if size <= stop.items),
+        bundle=bundle,
+        reasons=tuple(reasons),
+        delta=None if whole is None else 100 * float(whole.delta),
+        low=None if whole is None else 100 * float(whole.low),
+        high=None if whole is None else 100 * float(whole.high),
+        tasks=tuple(seen),
+        tried=design.tried,
+        attempt=attempt,
+    )
 
 
 def strength(seen: Seen) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,8 @@ from harness.errors import AssayError
 from harness.gating import Gate, baselines, find_baseline, gate_stored, set_baseline
 from harness.policy import Policy, read_policy
 from harness.provenance import Surroundings
-from harness.reports.pipelines import github, junit
-from harness.reports.tables import gate_cells, gate_markdown, table
+from harness.reports.pipelines import early_github, early_junit, github, junit
+from harness.reports.tables import early_markdown, gate_cells, gate_markdown, table
 from harness.reports.values import early_json, gate_json
 from harness.reports.words import VERDICTS, aggregate_line, details, early_lines, headline
 from harness.store import read_run
@@ -53,38 +54,54 @@ def gate_command(
     if not baseline or bool(candidate) == early_stop or bool(model) != early_stop:
         do = "assay gate RUN --baseline BASE, or assay gate --early-stop --model MODEL --baseline BASE"
         raise AssayError("a gate needs a baseline, and either a stored run or a model to evaluate", do=do)
+    files = Files(markdown, junit_xml, annotate, annotate and not as_json)
     if early_stop:
-        decide_early(model, baseline, chosen, place, as_json)
+        decide_early(model, baseline, chosen, place, as_json, files)
     found = gate_stored(place.results, candidate, baseline, chosen, place.access(allow_partial=True))
-    report = gate_markdown(found.decision, found.comparison)
-    for path, text in ((markdown, report), (junit_xml, junit(found.decision, found.comparison))):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    if annotate and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(report)
+    both = found.decision, found.comparison
     if as_json:
-        print_json(gate_json(found.decision, found.comparison, found.exit_code))
+        print_json(gate_json(*both, found.exit_code))
     else:
         show(found)
-        if annotate:
-            sys.stdout.write(github(found.decision, found.comparison))  # raw: these are commands, and escaped as such
+    files.write(gate_markdown(*both), junit(*both), github(*both))
     raise typer.Exit(found.exit_code)
 
 
-def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where reports go: a Markdown file, a JUnit file, GitHub's step summary, GitHub's annotations on stdout."""
+
+    markdown: Path | None
+    junit: Path | None
+    summary: bool
+    annotate: bool
+
+    def write(self, report: str, junit: str, commands: str) -> None:
+        for path, text in ((self.markdown, report), (self.junit, junit)):
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        if self.summary and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(report)
+        if self.annotate:
+            sys.stdout.write(commands)  # raw: these are commands, and escaped as such
+
+
+def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool, files: Files) -> None:
     """Gate a model that is evaluated meanwhile, and exit with the verdict."""
     base = read_run(find_baseline(place.results, baseline))
     with watching() as watch:
         found = gate_early(plan_like(base, model), base, policy, place, watch)
+    head = f"{VERDICTS[found.verdict]}: {model} against {baseline}"
     if as_json:
         print_json(early_json(found, found.exit_code(policy)))
     else:
-        out().print(f"{VERDICTS[found.verdict]}: {model} against {baseline}", style=COLOURS[found.verdict], markup=False, soft_wrap=True)
+        out().print(head, style=COLOURS[found.verdict], markup=False, soft_wrap=True)
         for line in early_lines(found):
             out().print(f"  {line}", markup=False, soft_wrap=True)
         out().print(f"assay resume {found.bundle.name} completes the run and gives its scores.", style="dim", markup=False, soft_wrap=True)
+    files.write(early_markdown(found, head), early_junit(found, head), early_github(found, head))
     raise typer.Exit(found.exit_code(policy))
 
 

@@ -73,8 +73,8 @@ def watched_plan(folder: Path, tasks: str, gate: str, limit: int | None, engine:
     names = tuple(name for name in tasks.split(",") if name.strip())
     if gate:
         base = plan_like(read_run(find_baseline(place.results, gate)), str(folder))
-        changed = {"tasks": names or base.tasks, "limit": base.limit if limit is None else limit}
-        return replace(base, engine=base.engine if engine == "auto" else engine, **changed)
+        chosen = base.engine if engine == "auto" else engine
+        return replace(base, engine=chosen, tasks=names or base.tasks, limit=base.limit if limit is None else limit)
     if not names:
         raise AssayError("no task named", where="assay watch", do="name some with --tasks, or a baseline with --gate")
     return Plan(model=str(folder), tasks=names, limit=limit, engine=engine)

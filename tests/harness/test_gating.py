@@ -25,6 +25,8 @@ from harness.errors import AssayError, Incomplete, NotComparable
 from harness.gating import baselines, find_baseline, gate_stored, gates, set_baseline
 from harness.model import ModelRef
 from harness.policy import Policy
+from harness.reports.pipelines import early_github, early_junit
+from harness.reports.tables import early_markdown
 from harness.reports.values import early_json
 from harness.reports.words import early_lines
 from harness.request import ScoreGroup
@@ -242,6 +244,9 @@ def test_an_early_gate_is_remembered_with_its_looks_and_attempt(home: Path) -> N
     text = "\n".join(early_lines(again))
     assert "attempt 2" in text and "hold at every look" in text
     json.loads(json.dumps(early_json(again, 0), allow_nan=False))
+    assert "<failure" in early_junit(broken, "head") and early_github(broken, "a: b").startswith("::error title=a%3A b::decided by")
+    report = early_markdown(again, "PASS: new against v1")
+    assert "of 500" in report and "attempt 2" in report and report.startswith("<!-- assay gate -->\n### PASS")
 
 
 def test_an_early_gate_is_corrected_for_the_best_of_several_and_refuses_what_it_cannot_decide(home: Path) -> None:

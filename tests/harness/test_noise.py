@@ -22,7 +22,7 @@ from harness.reports.pipelines import github, junit
 from harness.reports.tables import comparison_markdown, gate_markdown
 from harness.reports.values import comparison_json, gate_json
 from harness.request import ScoreGroup, ScoreReply
-from harness.run import resume
+from harness.run import CannotOpen, resume
 from tests.sim.sides import flipped, right, side
 
 ITEMS = 300
@@ -126,6 +126,20 @@ def test_another_engine_is_a_repetition_of_its_own(home: Path) -> None:
     run = read_run(evaluate(plan, place(home), opener=opener))
     (kind,) = run.summary()["noise"].values()
     assert opened == ["scripted", "scripted:hashed"] and 10 < kind["tasks"]["sums"]["flipped"] < 60
+
+
+def test_an_engine_that_cannot_repeat_a_run_costs_none_of_its_answers(home: Path) -> None:
+    def opener(name: str, *_: Any) -> Scripted:
+        if name != "scripted":
+            raise CannotOpen("no such device", where=name, do="mend it")
+        return Wavering(0)
+
+    plan = Plan(str(home / "model"), (str(home / "sums.py"),), engine="scripted", repeat_engine="scripted:hashed")
+    with pytest.raises(Incomplete, match=r"no such device.*assay resume"):
+        evaluate(plan, place(home), opener=opener)
+    (bundle,) = (home / "results" / "runs").glob("2*")
+    assert len(read_run(bundle).records()) == ITEMS
+    assert read_run(resume(bundle, place(home), opener=lambda *_: Wavering(0))).status == "complete"
 
 
 def test_a_shard_and_an_unknown_engine_are_refused_before_anything_is_asked(home: Path) -> None:
