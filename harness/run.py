@@ -300,7 +300,7 @@ def ask_elsewhere(prepared: Prepared, writer: Writer, watch: Watch, opener: Open
     try:
         engine = opener(plan.repeat_engine, prepared.model, settings_of(plan))
     except AssayError as error:  # the answers of the first engine stay
-        raise Incomplete(f"{plan.repeat_engine} cannot repeat it: {error.what}") from None
+        raise Incomplete(f"{plan.repeat_engine} cannot repeat it: {error.what}", do=error.do or "leave out --repeat-engine") from None
     try:
         return {plan.repeat_engine: repeat(prepared.tasks, writer.records(), engine, watch, plan.seed)}
     finally:
@@ -349,7 +349,9 @@ class Recorder:
         self.computed, self.cached = stats.computed, stats.cached
         if failed and self.failed > max(MOST_FAILED, len(self.task.items) // 1000):
             last = failed[-1]
-            raise Incomplete(f"stopped early: {self.failed} items of {last.task} failed, the last ({last.item}): {last.error}")
+            raise Incomplete(
+                f"stopped early: {self.failed} items of {last.task} failed, the last ({last.item}): {last.error}", do="mend the cause"
+            )
 
 
 def unchanged(model: ModelRef) -> None:

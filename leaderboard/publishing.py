@@ -70,7 +70,7 @@ def put(path: Path, data: bytes) -> None:
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
-        raise AssayError(f"cannot be written: {error.strerror or error}", where=str(path)) from None
+        raise AssayError(f"cannot be written: {error.strerror or error}", where=str(path), do="choose another folder") from None
 
 
 def digest(path: Path) -> str:

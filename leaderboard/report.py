@@ -30,7 +30,7 @@ def report(
     [dim]assay report v1 candidate --to report.html[/dim]
     """
     if to is not None and to.suffix not in (".html", ".md"):
-        raise AssayError(f"{to.name} is neither .html nor .md", where="--to")
+        raise AssayError(f"{to.name} is neither .html nor .md", where="--to", do="name a file that ends in .html or .md")
     root = (results or Path(os.environ.get("ASSAY_RESULTS") or "results")).expanduser()
     found = [indexed(root, find_run(root, text)) for text in runs]
     text = run_report(root, tuple(dict.fromkeys(found)), markdown=to is None or to.suffix == ".md", items=items)

@@ -7,6 +7,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import make_model, place, write_task
 
@@ -17,7 +18,8 @@ from harness.errors import Incomplete
 from harness.metric import Array, Pooled
 from harness.model import ModelRef, find_model
 from harness.run import OpenEngine, resume
-from harness.score import part_of, task_result
+from harness.score import number, part_of
+from harness.stats.interval import score_interval
 from harness.store import StatTable, index, query
 
 COUNT = 12
@@ -124,30 +126,31 @@ def test_nan_weights_in_a_real_engine_are_no_score(tmp_path: Path) -> None:
         assert query(tmp_path / "results", "SELECT * FROM scores") == []
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_score_that_is_no_number_is_stored_as_none(value: float) -> None:
-    from fakes import sums
-
-    from harness.score import Scored
-    from harness.stats.interval import Interval
-
-    facts = {"shots": 0, "version": 1, "split": "test", "shots_order": "", "items": 1, "evidence": "complete", "purpose": "release"}
-    result = task_result(Scored(sums(2), facts, []), sums(2).metrics[0], Interval(value, value, value, 2, "t"), "scripted", main=True)
-    assert (result["value"], result["low"], result["high"]) == (None, None, None)
-
-
-def test_a_metric_that_combines_to_nan_has_no_score(tmp_path: Path) -> None:
-    import numpy as np
-
-    from harness.stats.interval import score_interval
-
+def test_a_metric_that_combines_to_nan_is_an_error() -> None:
     def nothing(means: Array) -> Array:
         return np.full(means.shape[:-1], math.nan)
 
     metric = Metric("nothing", lambda doc, output: (1.0,), Pooled(nothing))
     table = StatTable(("a", "b"), ("a", "b"), ("a", "b"), np.ones((2, 1)))
-    with np.errstate(all="ignore"):
-        found = score_interval(*part_of(metric, table))
-    from harness.score import number
+    with np.errstate(all="ignore"), pytest.raises(AssayError, match="nothing: the score is nan"):
+        score_interval(*part_of(metric, table))
 
-    assert number(found.value) is None
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_limit_that_is_no_number_is_stored_as_none(value: float) -> None:
+    assert number(value) is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_metric_that_measures_nan_stops_the_run_with_its_item(tmp_path: Path, value: float) -> None:
+    make_model(tmp_path / "model")
+    task = write_task(tmp_path, 4)
+    text = (
+        task.read_text()
+        .replace("accuracy, inline", "Metric, inline")
+        .replace("(accuracy,)", f"(Metric('m', lambda d, o: (float('{value}'),)),)")
+    )
+    task.write_text(text)
+    plan = Plan(model=str(tmp_path / "model"), tasks=(str(task),), engine="scripted")
+    with pytest.raises(AssayError, match=r"metric m, item .*: gave \((nan|inf),\)\. measure must give finite numbers"):
+        evaluate(plan, place(tmp_path), opener=opening(hashed(1), []))
