@@ -233,3 +233,11 @@ def test_every_public_task_reads_and_its_worked_examples_hold() -> None:
             assert (task.doc(example.row).prompt, task.doc(example.row).answer) == (example.prompt, example.answer), task.name
     lite = [task for task in family.tasks if task.name.split("/")[1] in bigbench.LITE]
     assert [task.name for task in lite if not task.worked] == []
+
+
+def test_the_right_choices_of_the_smoke_task_are_shown_at_every_place_alike() -> None:
+    """A small model likes what is listed first; with the answers never there it scored 0 of 8."""
+    (task,) = bigbench.from_path(Path(bigbench.__file__).parent / "smoke" / "bigbench_emoji.json")
+    docs = [task.doc(row) for row in task.rows.load("test", Access()).rows]
+    places = [[line.removeprefix("  choice: ") for line in doc.prompt.splitlines() if "choice: " in line].index(doc.answer) for doc in docs]
+    assert [places.count(place) for place in range(4)] == [2, 2, 2, 2]
