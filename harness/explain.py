@@ -119,7 +119,8 @@ def explain(plan: Plan, place: Surroundings, watch: Watch) -> Explanation:
     )
     engine, reason = pick_engine(model, plan.engine)
     tokenizer = open_tokenizer(model.path)
-    costs, left_out = [], []
+    costs: list[TaskCost] = []
+    left_out: list[str] = []
     for task in selection.tasks:
         watch.stage(f"tokens of {task.full_name}")
         try:
