@@ -16,7 +16,7 @@ from typing import Literal
 
 from harness.builtin import MODELS, builtin_folder
 from harness.checkpoint import read_json
-from harness.engines.vllm_process import lora_rank
+from harness.engines.vllm_process import adapter_options
 from harness.errors import AssayError
 from harness.model import ModelRef, find_model, text_config
 from harness.provenance import Surroundings, surroundings
@@ -314,7 +314,7 @@ def vllm_misfit(model: ModelRef, machine: Machine) -> str:
         return f"vLLM on a CPU takes no heads of size {head}"
     if model.adapter is not None:
         try:
-            lora_rank(model.adapter)
+            adapter_options(model.adapter)
         except AssayError as error:
             return error.what
     return ""

@@ -19,8 +19,17 @@ from typing import Any
 
 from harness.checkpoint import Tensor, digest_files, read_json, read_tensors
 from harness.engines import EngineStats, Limits, Settings
-from harness.engines.vllm_process import first_line, import_vllm, is_cpu_build, llm_options, prepare_environment, quiet_library, tidy_folder
+from harness.engines.vllm_process import (
+    first_line,
+    import_vllm,
+    is_cpu_build,
+    llm_options,
+    prepare_environment,
+    quiet_library,
+    tidy_folder,
+)
 from harness.engines.vllm_requests import Answer, Branches, Known, Probe, grow, probes, probes_again, read, refusal, reply_of
+from harness.engines.vllm_soft import SoftPrompt, is_soft_prompt, soft_prompt
 from harness.errors import AssayError
 from harness.model import ModelRef
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
@@ -60,8 +69,10 @@ def make_engine(
     llm: Any, model: ModelRef, settings: Settings, cpu: bool, folder: tempfile.TemporaryDirectory[str] | None, notes: tuple[str, ...]
 ) -> VllmEngine:
     config = llm.llm_engine.vllm_config
-    lora = None
-    if model.adapter is not None:
+    lora = soft = None
+    if model.adapter is not None and is_soft_prompt(model.adapter):
+        soft = soft_prompt(model.adapter, int(config.model_config.max_model_len), config.model_config.dtype)
+    elif model.adapter is not None:
         from vllm.lora.request import LoRARequest
 
         # The name keys the prefix cache: by content, so that another adapter under the same path never meets its keys and values.
@@ -72,7 +83,7 @@ def make_engine(
         notes += (f"longest sequence {positions} of {model.positions}: bounded by the memory for keys and values",)
     return VllmEngine(
         llm=llm,
-        limits=Limits(positions, int(config.model_config.get_vocab_size())),
+        limits=Limits(positions - (soft.virtual if soft else 0), int(config.model_config.get_vocab_size())),
         stats=EngineStats(notes=notes),
         path=model.path,
         tensors=read_tensors(model.path),
@@ -81,6 +92,7 @@ def make_engine(
         block=int(config.cache_config.block_size),
         device="cpu" if cpu else "cuda",
         lora=lora,
+        soft=soft,
         folder=folder,
     )
 
@@ -118,6 +130,7 @@ class VllmEngine:
     block: int
     device: str
     lora: Any = None
+    soft: SoftPrompt | None = None
     folder: tempfile.TemporaryDirectory[str] | None = None
     reading: bool = True
     """Whether the prefix cache may be read; off where the self-check failed."""
@@ -149,7 +162,7 @@ class VllmEngine:
             here, probe = opened[job.index], job.probe
             assert probe is not None
             context = len(here.group.context)
-            invalid = read(here.tree, context, probe, answer_of(output, probe), here.known)
+            invalid = read(here.tree, context, probe, answer_of(output, probe, self.virtual), here.known)
             if invalid and probe.fresh:
                 here.known.update(dict.fromkeys(invalid, (float("nan"), False)))
             elif invalid:
@@ -161,6 +174,11 @@ class VllmEngine:
             if not here.out:
                 del opened[job.index]
                 yield job.index, reply_of(here.tree, here.group, here.known)
+
+    @property
+    def virtual(self) -> int:
+        """Virtual tokens before every sequence."""
+        return self.soft.virtual if self.soft else 0
 
     def refuse(self, group: ScoreGroup) -> Failure | None:
         # One more than the prompt of the longest continuation: vLLM always generates a token.
@@ -193,7 +211,8 @@ class VllmEngine:
             while True:
                 while len(running) < WINDOW and (job := again.popleft() if again else next(jobs, None)) is not None:
                     number = str(next(self.numbers))
-                    engine.add_request(number, {"prompt_token_ids": job.prompt}, job.params, lora_request=self.lora)
+                    prompt = self.soft.prompt(job.prompt) if self.soft else {"prompt_token_ids": job.prompt}
+                    engine.add_request(number, prompt, job.params, lora_request=self.lora)
                     running[number] = job
                 if not running:
                     return
@@ -203,7 +222,7 @@ class VllmEngine:
                     job = running.pop(output.request_id)
                     cached = output.num_cached_tokens or 0
                     self.stats.cached += cached
-                    self.stats.computed += len(job.prompt) - cached
+                    self.stats.computed += self.virtual + len(job.prompt) - cached
                     yield job, output
         except (RuntimeError, ValueError) as error:
             raise AssayError(f"vLLM failed: {first_line(error)}", do="resume the run, with a smaller --batch or --engine hf") from error
@@ -252,7 +271,7 @@ class VllmEngine:
 
     def swap(self, weights: Path) -> None:
         """Load other weights of the same architecture; every cache is emptied. Raises AssayError for another architecture."""
-        if self.lora is not None:
+        if self.lora is not None or self.soft is not None:
             raise AssayError("weights cannot be swapped under an adapter", where=str(weights), do="open a new engine")
         tensors = read_tensors(weights)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -293,7 +312,9 @@ class VllmEngine:
             "transformers": metadata.version("transformers"),
             "device": self.device,
             "dtype": str(config.model_config.dtype).removeprefix("torch."),
-            "route": ("root and leaf" if self.rows else "node by node") + (", prefix cache" if self.reading else ", no prefix cache"),
+            "route": ("root and leaf" if self.rows else "node by node")
+            + (", prefix cache" if self.reading else ", no prefix cache")
+            + (", mixed prompt embeddings" if self.soft else ""),
             "block": str(self.block),
             "positions": str(self.limits.positions),
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
@@ -306,8 +327,8 @@ def lasting(path: Path) -> dict[str, Any]:
     return {key: value for key, value in read_json(path).items() if key not in passing} if path.is_file() else {}
 
 
-def answer_of(output: Any, probe: Probe) -> Answer:
-    """vLLM's RequestOutput as plain numbers.
+def answer_of(output: Any, probe: Probe, virtual: int = 0) -> Answer:
+    """vLLM's RequestOutput as plain numbers; positions are counted behind the `virtual` tokens of a soft prompt.
 
     Rows that the cache answered are left out by vLLM's V2 runner, and left uninitialised by its V1 runner.
     """
@@ -322,8 +343,8 @@ def answer_of(output: Any, probe: Probe) -> Answer:
             # First the prompt's own token, then the likeliest where it was asked for (once where they are the same).
             likeliest = flat.token_ids[stop - 1] if stop > start + 1 else -1
             if stop > start:
-                rows[entry + left_out] = flat.token_ids[start], flat.logprobs[start], likeliest
-    return Answer(after, said.token_ids[0], output.num_cached_tokens or 0, rows)
+                rows[entry + left_out - virtual] = flat.token_ids[start], flat.logprobs[start], likeliest
+    return Answer(after, said.token_ids[0], (output.num_cached_tokens or 0) - virtual, rows)
 
 
 def self_check(engine: VllmEngine) -> None:

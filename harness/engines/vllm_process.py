@@ -15,6 +15,7 @@ from typing import Any
 from harness.checkpoint import read_json, weight_files
 from harness.engines import Settings
 from harness.engines.threads import cores, wait_quietly
+from harness.engines.vllm_soft import is_soft_prompt
 from harness.errors import AssayError
 from harness.model import ModelRef
 
@@ -123,9 +124,14 @@ def llm_options(model: ModelRef, settings: Settings, cpu: bool, path: str) -> di
     else:
         # prompt_logprobs holds [batched tokens, vocabulary] in fp32 several times over, outside vLLM's own accounts.
         options |= {"max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.85}
-    if model.adapter is not None:
-        options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(model.adapter)}
-    return options
+    return options | (adapter_options(model.adapter) if model.adapter is not None else {})
+
+
+def adapter_options(adapter: Path) -> dict[str, Any]:
+    """vLLM's arguments for an adapter. Raises AssayError for one that it cannot take."""
+    if is_soft_prompt(adapter):
+        return {"enable_prompt_embeds": True}
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter)}
 
 
 def lora_rank(adapter: Path) -> int:
@@ -133,7 +139,9 @@ def lora_rank(adapter: Path) -> int:
     config = read_json(adapter / "adapter_config.json")
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         kind = "LORA with DoRA or saved modules" if config.get("peft_type") == "LORA" else config.get("peft_type")
-        raise AssayError(f"vLLM takes plain LoRA adapters, not {kind}", where=str(adapter), do="use --engine hf, or merge the adapter")
+        raise AssayError(
+            f"vLLM takes plain LoRA adapters and soft prompts, not {kind}", where=str(adapter), do="use --engine hf, or merge the adapter"
+        )
     rank = max([int(config.get("r", 8)), *map(int, (config.get("rank_pattern") or {}).values())])
     sizes = (8, 16, 32, 64, 128, 256, 320, 512)
     if rank > sizes[-1]:

@@ -12,7 +12,7 @@ from harness.engines import Settings
 from harness.engines import vllm_engine as vllm
 from harness.errors import AssayError
 from harness.model import ModelRef, find_model
-from harness.request import ScoreGroup
+from harness.request import GenReply, GenRequest, ScoreGroup, ScoreReply
 from tests.contracts.plain_forward import check, forward, ids, worst
 
 pytestmark = pytest.mark.vllm
@@ -119,3 +119,46 @@ def test_a_model_that_vllm_cannot_load_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and "--engine hf" in str(caught.value)
     with pytest.raises(AssayError, match="not for"):
         vllm.open_engine(ref, Settings(device="tpu"))
+
+
+def test_a_soft_prompt_scores_as_the_tuned_model(tmp_path: Path) -> None:
+    """Virtual tokens as embeddings before the ids: scores, rows of long answers, generation and a warm cache, against peft."""
+    import torch
+    from peft import PromptTuningConfig, get_peft_model
+
+    base = make_tiny(tmp_path / "base", 1)
+    tuned = get_peft_model(load(base), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
+    with torch.no_grad():
+        weights = next(weights for name, weights in tuned.named_parameters() if "prompt_encoder" in name)
+        torch.nn.init.normal_(weights, std=1.0, generator=torch.Generator().manual_seed(3))
+    tuned.save_pretrained(tmp_path / "soft")
+    ref = find_model(str(base.path), adapter=tmp_path / "soft", cache=tmp_path)
+
+    def truth(group: ScoreGroup) -> list[list[float]]:
+        found = []
+        for answer in group.continuations:
+            whole = torch.tensor([group.context + answer[:-1]])
+            with torch.inference_mode():
+                logits = tuned(whole, attention_mask=torch.ones_like(whole)).logits[0][-len(answer) :]
+            found.append([float(row[token]) for row, token in zip(logits.float().log_softmax(-1), answer, strict=True)])
+        return found
+
+    groups = groups_of(4)
+    assert abs(truth(groups[0])[0][0] - forward(load(base), groups[0]).logprobs[0][0]) > 0.01
+    engine = vllm.open_engine(ref, Settings())
+    try:
+        assert engine.reading and engine.limits.positions == 256 - 5 and "mixed prompt embeddings" in engine.describe()["route"]
+        for order in (groups, groups[::-1]):  # the second time from a warm cache
+            for index, reply in engine.score(order):
+                assert isinstance(reply, ScoreReply)
+                pairs = zip(reply.logprobs, truth(order[index]), strict=True)
+                assert max(abs(a - b) for left, right in pairs for a, b in zip(left, right, strict=True)) < 1e-4
+        assert engine.stats.cached > 0
+        prompt = groups[0].context
+        ((_, said),) = engine.generate([GenRequest(prompt, 4)])
+        assert isinstance(said, GenReply)
+        assert said.logprob == pytest.approx(sum(truth(ScoreGroup(prompt, (said.tokens,)))[0]), abs=1e-3)
+        with pytest.raises(AssayError, match="adapter"):
+            engine.swap(base.path)
+    finally:
+        engine.close()
