@@ -18,6 +18,7 @@ from harness.checking.overlap import overlap_findings
 from harness.checking.scoring import scoring_findings
 from harness.compare import mismatches, side_of
 from harness.errors import AssayError, Incomplete
+from harness.exchange.selection import selection_of
 from harness.prompt import render
 from harness.source import Access
 from harness.store import Run
@@ -113,7 +114,7 @@ def check_run(run: Run, access: Access, baseline: Run | None = None) -> list[Che
     """
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
-    tasks = {task.full_name: task for task in select(tuple(run.manifest["plan"]["tasks"]), access).tasks}
+    tasks = {task.full_name: task for task in selection_of(run, access).tasks}
     items, results = defaultdict(list), defaultdict(list)
     for item in run.items():
         items[item.task].append(item)
@@ -129,7 +130,7 @@ def check_run(run: Run, access: Access, baseline: Run | None = None) -> list[Che
         told = tuple(records[name, item.id] for item in items[name])
         answered = Answered(tasks[name], facts, tuple(items[name]), told, tuple(results[name]))
         findings = gravest_first([*answer_findings(answered), *apart.get(name, ())])
-        shown = {"split": facts["split"], "items": len(told), "shots": facts["shots"], "results": list(answered.results)}
+        shown = {"split": facts.get("split", ""), "items": len(told), "shots": facts.get("shots"), "results": list(answered.results)}
         found.append(Checked(name, findings, shown))
     return found
 

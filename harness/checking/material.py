@@ -57,6 +57,9 @@ def gather(task: Task, access: Access, shots: int | None = None, split: str = ""
     pool_rows = load(task, pool_split, access).rows if pool_split else ()
     pool = read_docs(task, pool_rows, pool_split, findings)[0]
     shown = exemplars_of(task, task.shots.count if shots is None else shots, docs, pool, findings)
+    if task.varies is not None:  # every form of an item, each with the item's own exemplars
+        forms = [(index, form) for index, doc in enumerate(docs) for form in task.varies.make(doc)]
+        docs, numbers, shown = [form for _, form in forms], [numbers[index] for index, _ in forms], [shown[index] for index, _ in forms]
     kept, prompts = rendered(task, docs, shown, numbers, findings)
     found = Material(
         task,

@@ -106,8 +106,8 @@ def scoring_findings(material: Material) -> tuple[list[Finding], dict[str, Any]]
     indices = [index for index, doc in enumerate(material.docs) if doc.labelled]
     if not indices:
         return [Finding("labels", "I", name, "labels are hidden: predictions only")], {}
-    if isinstance(task.ask, Generate) and len(indices) > TEXTS:
-        indices = [indices[at * len(indices) // TEXTS] for at in range(TEXTS)]
+    if isinstance(task.ask, Generate):
+        indices = some_of(indices, [doc.group for doc in material.docs])
     docs = [material.docs[index] for index in indices]
     try:
         best = score(task, docs, oracle)
@@ -125,6 +125,16 @@ def scoring_findings(material: Material) -> tuple[list[Finding], dict[str, Any]]
     if not aloof(task.metrics[0], best, rivals.values()):
         findings += constant_findings(material, facts)
     return findings + position_findings(material), facts
+
+
+def some_of(indices: list[int], groups: Sequence[str]) -> list[int]:
+    """At most about TEXTS of the indices, whole groups, evenly spaced."""
+    if len(indices) <= TEXTS:
+        return indices
+    names = list(dict.fromkeys(groups[index] for index in indices))
+    wanted = max(1, TEXTS * len(names) // len(indices))
+    kept = {names[at * len(names) // wanted] for at in range(wanted)}
+    return [index for index in indices if groups[index] in kept]
 
 
 def dull_answers(task: Task, docs: Sequence[Doc]) -> dict[str, Answer]:
