@@ -153,6 +153,7 @@ def shot_counts(text: str) -> list[int | None]:
 
 def resume_command(
     run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
+    ray: Annotated[bool, typer.Option("--ray", help="On a running Ray cluster ($RAY_ADDRESS).")] = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -162,7 +163,7 @@ def resume_command(
     """
     place = place_of(results)
     with watching() as watch:
-        bundle = resume(find_run(place.results, run), place, watch)
+        bundle = resume(find_run(place.results, run), place, watch, open_cluster if ray else open_engine)
     print_run(read_run(bundle), place, as_json)
 
 
