@@ -89,6 +89,8 @@ def check_command(results: Results = None, as_json: Json = False) -> None:
     for problem in problems:
         if not as_json:
             out().print(f"{problem}", markup=False, soft_wrap=True)
+    if problems and as_json:  # the one object is out
+        raise typer.Exit(Invalid.exit_code)
     if problems:
         raise Invalid(f"{len(problems)} problems in {place.results}", do="restore these runs from a copy, or run them again")
     if not as_json:

@@ -30,8 +30,6 @@ from harness.rerun import reproduction
 from harness.run import resume
 from harness.store import check, list_runs
 
-ITEMS = 400
-
 
 class Noting:
     """An engine that notes each answer in a file before it gives it."""
@@ -124,7 +122,7 @@ def judge(scene: Scene, kills: int, batch: int) -> dict[str, Any]:
         "runs": len(runs),
         "complete": sum(run.status == "complete" for run in runs),
         "items": sum(map(len, records)),
-        "lost": sum(ITEMS - len({record.item for record in each}) for each in records),
+        "lost": sum(len(whole.records()) - len({record.item for record in each}) for each in records),
         "duplicated": sum(len(each) - len({record.item for record in each}) for each in records),
         "picks_changed": sum(len(each.changed) for each in compared),
         "largest_drift_nats": max(each.drift for each in compared),
@@ -141,12 +139,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--items", type=int, default=400)
     parser.add_argument("--seed", type=int, default=4)
     asked = parser.parse_args()
     dice, kills = random.Random(asked.seed), 0
     with tempfile.TemporaryDirectory(prefix="assay-kills-") as folder:
         root = Path(folder)
-        plan = Plan(model=asked.model, tasks=(str(write_task(root, ITEMS)),), engine="hf", budget=256 << 20)
+        plan = Plan(model=asked.model, tasks=(str(write_task(root, asked.items)),), engine="hf", budget=256 << 20)
         scene = Scene(root, plan)
         os.waitpid(fork(lambda: evaluate(plan, place(root / "whole"), opener=scene.opener)), 0)
         batch = largest_batch(scene.log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from fakes import make_model, place, write_task
 
 from harness import AssayError, Doc, Generate, Plan, Task, evaluate, exact_match, inline, read_run
 from harness import run as running
+from harness.cli import main
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, slow
 from harness.errors import Incomplete
@@ -203,3 +205,23 @@ def test_a_clock_that_goes_back_changes_no_duration_and_no_order(tmp_path: Path,
 
 def test_a_store_takes_two_runs_of_the_same_second(tmp_path: Path) -> None:
     assert len({create_bundle(tmp_path, {"plan": {}}, [Item("t", "i", "g", "c", "p")]).name for _ in range(30)}) == 30
+
+
+def test_a_forged_score_is_found_though_every_hash_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = evaluate(plan_in(tmp_path), place(tmp_path), opener=opening(hashed(3)))
+    command = ["assay", "store", "check", "--results", str(tmp_path / "results"), "--json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0 and json.loads(capsys.readouterr().out) == {"problems": []}
+    summary, done = json.loads((bundle / "summary.json").read_text()), json.loads((bundle / "DONE").read_text())
+    summary["results"][0]["value"] = 0.99
+    (bundle / "summary.json").write_text(json.dumps(summary))
+    done["files"]["summary.json"] = hashlib.sha256((bundle / "summary.json").read_bytes()).hexdigest()
+    (bundle / "DONE").write_text(json.dumps(done))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    told = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 14 and any("is stored as 0.99, its items give" in problem["what"] for problem in told["problems"])
