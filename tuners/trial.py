@@ -106,12 +106,7 @@ def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progre
     row = costs(method, trainable, done)
     if done.status == "diverged":
         return {**row, "status": "diverged", "seconds": time.monotonic() - began}
-    try:
-        served = save_served(bench, trainable, mitigation, folder / "result")
-    except OSError as error:
-        raise AssayError(
-            f"the result cannot be written: {error}", where=str(folder), do="make room; the study goes on with this trial"
-        ) from None
+    served = save_or_say(bench, trainable, mitigation, folder)
     row |= {"saved_bytes": saved_bytes(folder / "result")}
     row |= closeness(bench, trial, trainable, served, mitigation)
     row |= scores(bench, trial, served)
@@ -166,6 +161,18 @@ def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
         "final_loss": sum(done.losses[-5:]) / len(done.losses[-5:]) if done.losses else None,
         "virtual_tokens": getattr(getattr(trainable.model, "active_peft_config", None), "num_virtual_tokens", 0),
     }
+
+
+def save_or_say(bench: Bench, trainable: Trainable, mitigation: Mitigation, folder: Path) -> tuple[Path, Path | None]:
+    """`save_served`, with a disk that is full told in one clear line; safetensors has an error of its own for it."""
+    from safetensors import SafetensorError
+
+    try:
+        return save_served(bench, trainable, mitigation, folder / "result")
+    except (OSError, SafetensorError) as error:
+        raise AssayError(
+            f"the result cannot be written: {error}", where=str(folder), do="make room; the study goes on with this trial"
+        ) from None
 
 
 def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, result: Path) -> tuple[Path, Path | None]:

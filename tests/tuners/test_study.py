@@ -174,6 +174,28 @@ def test_a_fault_of_scoring_stops_the_study_and_leaves_the_trial_to_do(base: Mod
     assert {row["status"] for row in run_study(study, base, ACCESS, Counter(), tmp_path)} == {"done"}
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "pfeiffer"])
+def test_a_full_disk_is_one_clear_line_and_the_trial_is_done_again(base: ModelRef, tmp_path: Path, method: str) -> None:
+    """Files cannot grow beyond a few bytes once training has begun, as on a disk that is full."""
+    import resource
+
+    study = small(methods=(method,), seeds=(0,), rates=(1.0,), controls=False, mitigations=())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(now: Happening) -> None:
+        if now.trial.lr:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+
+    try:
+        with pytest.raises(AssayError, match="cannot be written") as caught:
+            run_study(study, base, ACCESS, Counter(), tmp_path, fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "make room" in str(caught.value) and not list(tmp_path.glob(f"trials/{method}-*/row.json"))
+    assert {row["role"] for row in read_rows(tmp_path / "trials.parquet")} == {"base", "in_context"}, "what was there is there"
+    assert {row["status"] for row in run_study(study, base, ACCESS, Counter(), tmp_path)} == {"done"}
+
+
 def test_rates_are_chosen_on_validation_alone() -> None:
     def row(lr: float, chosen: float, test: float) -> dict[str, Any]:
         return {"role": "grid", "target": "t", "method": "m", "lr": lr, "validation_score": chosen, "target_score": test}
