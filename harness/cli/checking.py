@@ -11,7 +11,7 @@ from rich.markup import escape
 from harness.catalog import select
 from harness.checking import Checked, check_run, check_tasks
 from harness.checking.again import ask_again
-from harness.checking.finding import gravest_first
+from harness.checking.finding import gravest_first, short
 from harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, verdict
 from harness.cli.console import out, print_json, watching
 from harness.cli.running import Json, Results, place_of
@@ -90,10 +90,10 @@ def tell(console: Console, checked: list[Checked], kind: str) -> None:
     for each in checked:
         for example in each.examples if few else ():
             console.rule(escape(f"{each.task}  row {example['row']}"), style="dim")
-            console.print(example["prompt"], markup=False, soft_wrap=True)
+            console.print("\n".join(map(safe, example["prompt"].split("\n"))), markup=False, soft_wrap=True)
             for text in example["continuations"] or [example["gold"]]:
                 gold = text.strip() == example["gold"].strip()
-                console.print(f"    {'→' if gold else ' '} {text!r}", markup=False, soft_wrap=True, style="green" if gold else "")
+                console.print(f"    {'→' if gold else ' '} {short(text, 300)}", markup=False, soft_wrap=True, style="green" if gold else "")
         if few and each.examples:
             console.rule(style="dim")
         console.print(headline(each), markup=False, soft_wrap=True, style="bold")
