@@ -154,19 +154,26 @@ def verdicts(cell: Cell, row: Row) -> list[tuple[str, str, str, bool]]:
     return found
 
 
-def starts(work: Path) -> list[tuple[str, str, str, bool]]:
+def starts(kept: Path) -> list[tuple[str, str, str, bool]]:
     """The two bars of starting vLLM, from rounds measured in turn."""
-    rounds = [(load(path), load(path.with_name(path.name.replace("default", "assay")))) for path in pairs(work / "start")]
+    rounds = [(load(path), load(path.with_name(path.name.replace("default", "assay")))) for path in pairs(kept / "start")]
     if not rounds:
         return []
     ready = [theirs["ready"] / ours["ready"] for theirs, ours in rounds]
     swap = [max(each["wall"] for each in ours["swaps"]) / ours["ready"] for _, ours in rounds]
-    times = ", ".join(f"{ours['ready']:.0f} s of {theirs['ready']:.0f} s" for theirs, ours in rounds)
+    times = ", ".join(
+        f"{ours['ready']:.0f} s of {theirs['ready']:.0f} s, CPU {work(ours):.0f} s of {work(theirs):.0f} s" for theirs, ours in rounds
+    )
     swaps = ", ".join(f"{max(each['wall'] for each in ours['swaps']):.1f} s" for _, ours in rounds)
     return [
         ("vLLM from nothing to the first score / its default", "<= 1/3", f"1/{min(ready):.1f} ({times})", min(ready) >= 3),
         ("the next checkpoint, first score included / a start", "<= 1/10", f"1/{1 / max(swap):.1f} ({swaps})", max(swap) <= 0.1),
     ]
+
+
+def work(side: dict[str, Any]) -> float:
+    """CPU seconds of opening and the first request."""
+    return float(side["open"]["cpu"] + side["first"]["cpu"])
 
 
 def pairs(folder: Path) -> list[Path]:
