@@ -43,10 +43,9 @@ def pareto(table: Any, cost: str) -> Any:
     dots = base.mark_point(filled=True, size=85, opacity=1).encode(
         x=x, y="score:Q", color=alt.Color("front:N", legend=None, sort=[True, False]), tooltip=tip
     )
+    once = table[table.front].drop_duplicates(["cost", "score"])  # names upon each other could not be read
     names = (
-        base.transform_filter("datum.front")
-        .mark_text(align="right", dx=-8, dy=-8, fontSize=11, limit=120, color=WORDS)
-        .encode(x=x, y="score:Q", text="label:N")
+        alt.Chart(once).mark_text(align="right", dx=-8, dy=-8, fontSize=11, limit=120, color=WORDS).encode(x=x, y="score:Q", text="label:N")
     )
     return (line + bars + dots + names).properties(height=340)
 

@@ -304,11 +304,11 @@ def health(root: Path, cells: Any) -> list[Part]:
         parts += [Heading("Tasks in several versions", 3), Table(("task", "versions", "runs"), rows, frozenset({1, 2}))]
     unranked = queries.unranked(root)
     if len(unranked):
-        rows = tuple((row.model, row.task, f"{row.value:.4g}", row.reason) for row in unranked.head(400).itertuples())
-        parts += [Heading("Scores that are not ranked", 3), Table(("model", "task", "score", "reason"), rows, frozenset({2}))]
+        left = tuple((row.model, row.task, f"{row.value:.4g}", row.reason) for row in unranked.head(400).itertuples())
+        parts += [Heading("Scores that are not ranked", 3), Table(("model", "task", "score", "reason"), left, frozenset({2}))]
     flags = queries.task_facts(root)
     if len(flags):
-        rows = tuple(
+        flagged = tuple(
             (
                 row.model,
                 row.task,
@@ -320,5 +320,5 @@ def health(root: Path, cells: Any) -> list[Part]:
             for row in flags.head(200).itertuples()
         )
         head = ("model", "task", "unparsed", "truncated", "boundary moved", "exemplars dropped")
-        parts += [Heading("Flags of tasks", 3), Table(head, rows, frozenset({2, 3, 4, 5}))]
+        parts += [Heading("Flags of tasks", 3), Table(head, flagged, frozenset({2, 3, 4, 5}))]
     return parts

@@ -125,7 +125,7 @@ def sample(number: int, item: Item, record: Record, metrics: Mapping[str, float]
     ]
     if choices:
         sums = [math.fsum(values) for values in output["logprobs"]] if "logprobs" in output else output.get("loglikelihoods", [])
-        replies = [[repr(float(total)), "None"] for total in sums]
+        replies: list[Any] = [[repr(float(total)), "None"] for total in sums]
         resps: list[Any] = [[reply] for reply in replies]
     else:
         replies = [str(output.get("text", output.get("value", output.get("logprob", ""))))]

@@ -18,17 +18,23 @@ class Tab:
         page.on("dialog", lambda dialog: (self.fired.append(dialog.message), dialog.dismiss()))
         page.on("popup", lambda popup: self.fired.append(popup.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("console", self.said)
 
     def seen(self, request: Any) -> None:
         if not request.url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
             self.elsewhere.append(request.url)
 
+    def said(self, message: Any) -> None:
+        """Streamlit asks below a page's own path first, and then at the root: those 404s are its way to find its server."""
+        where = str(message.location.get("url", ""))
+        if message.type == "error" and not where.endswith(("/_stcore/health", "/_stcore/host-config")):
+            self.errors.append(f"{message.text} {where}")
+
     def check(self) -> None:
         """Raises where anything happened that must not."""
-        assert not self.elsewhere
-        assert not self.fired
-        assert not self.errors
+        assert not self.elsewhere, self.elsewhere
+        assert not self.fired, self.fired
+        assert not self.errors, self.errors
 
     def open(self, name: str, state: str = "") -> None:
         self.page.goto(f"{self.address}/{'' if name == 'board' else name}?{state}")
