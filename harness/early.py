@@ -20,12 +20,13 @@ from harness.engines.opening import open_engine
 from harness.errors import AssayError, Incomplete, NotComparable
 from harness.gate import EXIT, equal_weights
 from harness.gating import best_of, gates, mains_of, now, pair_key, remember
+from harness.interruption import resumable
 from harness.metric import Array, Codes, Metric, Pooled
 from harness.plan import Plan
 from harness.policy import Policy
 from harness.prepare import PreparedItem, PreparedTask
 from harness.provenance import Surroundings
-from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, resumable, same_run, settings_of
+from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, same_run, settings_of
 from harness.stats.difference import unit_of
 from harness.stats.influence import is_mean
 from harness.stats.sequential import E_EVERY, Design, Stop, fixed_order, look_sizes, monitor, stopped_interval
