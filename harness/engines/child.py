@@ -72,12 +72,18 @@ class Process:
     longest: float = 0.0
 
     def say(self, *messages: Message) -> None:
+        """Writes no more at a time than a pipe takes at once, so that a stopped process holds nobody up."""
         assert self.inner.stdin is not None
-        try:
-            self.inner.stdin.write(b"".join(map(line, messages)))
-            self.inner.stdin.flush()
-        except OSError:
-            raise self.dead() from None
+        data, pipe, began = memoryview(b"".join(map(line, messages))), self.inner.stdin.fileno(), time.monotonic()
+        while data:
+            if select.select([], [pipe], [], 0.5)[1]:
+                try:
+                    data, began = data[os.write(pipe, data[: select.PIPE_BUF]) :], time.monotonic()
+                except OSError:
+                    raise self.dead() from None
+            elif time.monotonic() - began > self.patience.still:
+                self.kill()
+                raise Died("frozen: takes no requests")
 
     def hear(self, limit: float = 0.0) -> Message:
         """The next message. `limit`: seconds to wait (default: until it counts as frozen)."""
@@ -143,6 +149,7 @@ def spawn(limits: Patience) -> Process:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
+        bufsize=0,
         start_new_session=True,
         env=environment,
     )

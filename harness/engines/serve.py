@@ -27,7 +27,7 @@ Tell = Callable[[Message], None]
 
 def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which processes of its own would inherit
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever libraries print is no message
     turn = threading.Lock()
@@ -59,7 +59,7 @@ def last_words(error: BaseException, tell: Tell) -> None:
     text = str(error).strip().splitlines()
     reason = text[0] if isinstance(error, AssayError) else f"{type(error).__name__}: {text[-1] if text else ''}"
     try:
-        tell({"is": "died", "reason": reason[:400], "memory": out_of_memory(error)})
+        tell({"is": "died", "reason": reason[:400], "memory": any(map(out_of_memory, filter(None, (error, error.__cause__))))})
     finally:
         os._exit(1)
 

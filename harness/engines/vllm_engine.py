@@ -30,7 +30,7 @@ from harness.engines.vllm_process import (
 )
 from harness.engines.vllm_requests import Answer, Branches, Known, Probe, grow, probes, probes_again, read, refusal, reply_of
 from harness.engines.vllm_soft import SoftPrompt, is_soft_prompt, soft_prompt
-from harness.errors import AssayError
+from harness.errors import AssayError, Incomplete
 from harness.model import ModelRef
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from harness.trie import logical_tokens, sortable
@@ -225,7 +225,7 @@ class VllmEngine:
                     self.stats.computed += self.virtual + len(job.prompt) - cached
                     yield job, output
         except (RuntimeError, ValueError) as error:
-            raise AssayError(f"vLLM failed: {first_line(error)}", do="resume the run, with a smaller --batch or --engine hf") from error
+            raise Incomplete(f"vLLM failed: {first_line(error)}", do="resume the run, or start one with a smaller --batch") from error
         finally:
             if running:
                 with contextlib.suppress(RuntimeError):

@@ -116,6 +116,15 @@ def test_a_stopped_process_is_frozen_too(ref: ModelRef) -> None:
     assert dict(found) == TRUTH and len(found) == len(GROUPS) and engine.restarts == 1
 
 
+def test_a_process_that_takes_no_requests_is_frozen_too(ref: ModelRef) -> None:
+    engine = opened(ref, "")
+    process = engine.start()
+    os.kill(process.inner.pid, signal.SIGSTOP)
+    long = [ScoreGroup(tuple(range(1, 250)) * 40, ((n,),)) for n in range(1, 40)]  # more than a pipe holds
+    assert len(dict(engine.score(long))) == len(long) and "takes no requests" in engine.stats.notes[0]
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["die", "raise"] if os.environ.get("ASSAY_SOAK") else ["die"])
 def test_a_request_that_kills_is_isolated_and_the_others_are_answered(ref: ModelRef, kind: str) -> None:
     engine = opened(ref, f"fault={kind},key={GROUPS[17].key}")
