@@ -1,0 +1,34 @@
+"""Does generated code pass its tests? pass@k, by the unbiased estimator of Chen et al. 2021; programs run in the sandbox or not at all."""
+
+from __future__ import annotations
+
+import math
+
+from harness.doc import Doc
+from harness.errors import AssayError
+from harness.metric import Metric, Stats
+from harness.output import Said
+from harness.sandbox import passes, require_sandbox
+
+__all__ = ["estimate", "pass_at"]
+
+
+def estimate(samples: int, right: int, k: int) -> float:
+    """1 - C(samples - right, k) / C(samples, k): the chance that one of k samples is right. Raises ValueError for fewer than k."""
+    if not 1 <= k <= samples:
+        raise ValueError(f"pass@{k} needs at least {k} samples, not {samples}")
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
+
+
+def pass_at(k: int) -> Metric[Said]:
+    """pass@k of programs made of the prompt, the generated text and `Doc.meta["test"]`, which must raise nothing."""
+
+    def measure(doc: Doc, output: Said) -> Stats:
+        require_sandbox()
+        if "test" not in doc.meta:
+            raise AssayError("no test to run", where=doc.id, do='give Doc(meta={"test": ...})')
+        texts = output.samples or (output.text,)
+        right = sum(passes(f"{doc.prompt}{text}\n{doc.meta['test']}\n") for text in texts)
+        return (estimate(len(texts), right, k),)
+
+    return Metric(f"pass@{k}", measure, reads=Said, signature="unbiased|seccomp")

@@ -1,0 +1,75 @@
+"""Programs from docstrings, run against their tests in a sandbox: HumanEval.
+
+Off where the sandbox's self-test fails: the data are then refused, before any model is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import Access, Doc, Family, Generate, Task, Worked, hub
+from harness.metrics.code import pass_at
+from harness.sandbox import require_sandbox
+
+if TYPE_CHECKING:
+    from harness.doc import Row
+    from harness.source import Rows, Source
+
+REVISION = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
+STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+"""Chen et al. 2021: what begins something new ends the function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Rows of tasks that run generated programs: given only where the sandbox holds."""
+
+    source: Source
+
+    def at(self, home: Path) -> Guarded:
+        return self
+
+    def splits(self, access: Access) -> tuple[str, ...]:
+        return self.source.splits(access)
+
+    def load(self, split: str, access: Access) -> Rows:
+        require_sandbox()
+        return self.source.load(split, access)
+
+
+def humaneval(row: Row) -> Doc:
+    test = f"{row['test']}\ncheck({row['entry_point']})"
+    return Doc(row["prompt"], references=(row["canonical_solution"],), id=row["task_id"], meta={"test": test})
+
+
+ROW: dict[str, Any] = {
+    "task_id": "own/0",
+    "prompt": 'def twice(x):\n    """Two times x."""\n',
+    "canonical_solution": "    return 2 * x\n",
+    "test": "def check(candidate):\n    assert candidate(3) == 6\n",
+    "entry_point": "twice",
+}
+
+
+def code_task(protocol: str, ask: Generate, counts: tuple[int, ...], how: str) -> Task:
+    return Task(
+        name="code/humaneval",
+        rows=Guarded(hub("openai/openai_humaneval", "openai_humaneval", revision=REVISION)),
+        doc=humaneval,
+        ask=ask,
+        metrics=tuple(pass_at(k) for k in counts),
+        split="test",
+        protocol=protocol,
+        worked=(Worked(ROW, ROW["prompt"], ROW["canonical_solution"]),),
+        about=f"164 functions to complete from their docstrings, judged by unit tests in a sandbox; {how}.",
+        licence="MIT",
+        citation="Chen et al. 2021, Evaluating Large Language Models Trained on Code",
+    )
+
+
+GREEDY = code_task("greedy", Generate(512, STOP), (1,), "one greedy completion")
+SAMPLED = code_task("sampled", Generate(512, STOP, temperature=0.8, samples=20), (1, 10), "20 samples at temperature 0.8")
+TASKS = (GREEDY, SAMPLED)
+FAMILIES = (Family("code", TASKS, about="Generated programs, run in a sandbox; off where its self-test fails."),)
