@@ -43,6 +43,23 @@ class Cell:
 
 CELLS = (
     Cell(
+        "single-token-0-shot",
+        "RTE, no shots, two answers of one token",
+        (Slice("glue/rte@lm-eval", "rte"),),
+        0,
+        Bars(1, 1, 1),
+        limit=64,
+    ),
+    Cell(
+        "hellaswag-0-shot",
+        "HellaSwag, no shots, four endings",
+        (Slice(f"{HERE / 'hellaswag.py'}", "hellaswag"),),
+        0,
+        Bars(1.7, 1.7, 1.7),
+        limit=32,
+        partial=True,
+    ),
+    Cell(
         "mmlu-5-shot",
         "MMLU, 5 shots, five subjects, all items, letters",
         tuple(Slice(f"mmlu/{subject}@lm-eval", f"mmlu_{subject}") for subject in FEW),
@@ -56,21 +73,5 @@ CELLS = (
         5,
         Bars(10, 10, 10),
     ),
-    Cell(
-        "hellaswag-0-shot",
-        "HellaSwag, no shots, four endings",
-        (Slice(f"{HERE / 'hellaswag.py'}", "hellaswag"),),
-        0,
-        Bars(1.7, 1.7, 1.7),
-        limit=64,
-        partial=True,
-    ),
-    Cell(
-        "single-token-0-shot",
-        "RTE, no shots, two answers of one token",
-        (Slice("glue/rte@lm-eval", "rte"),),
-        0,
-        Bars(1, 1, 1),
-        limit=128,
-    ),
 )
+"""Quick ones first."""
