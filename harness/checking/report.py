@@ -60,7 +60,8 @@ def headline(each: Checked) -> str:
     line = f"{each.task}: {facts['items']} items of {facts['split']!r}{shots}"
     if "metric" in facts:
         line += f", {facts['ask']}, {facts['metric']}"
-    return line
+    scores = [f"{result['metric']} {show_number(result['value'])}" for result in facts.get("results", ()) if result["main"]]
+    return ", ".join([line, *scores])
 
 
 def baselines_line(facts: Mapping[str, Any]) -> str:
