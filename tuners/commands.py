@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -23,21 +23,33 @@ from tuners.methods import find_method
 from tuners.presets import MODELS, find_preset
 from tuners.report import build
 from tuners.scoring import Harness
+from tuners.sequence import Sequence, run_sequence
 from tuners.study import Happening, run_study
 from tuners.toy import make_toy
 from tuners.trial import Row
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
+REGIMES = ("single", "multi-task", "sequential")
+MIXED = "multi_task=1000"
+"""All tasks in equal shares: temperature so high that size does not matter."""
+IN_TURN = (
+    *("task", "method", "mitigation", "seed", "average_accuracy", "learning_accuracy", "backward_transfer", "forward_transfer"),
+    *("forgetting_measure", "average_drop", "status"),
+)
 SHOWN = ("method", "role", "mitigation", "lr", "seed", "gain", "average_drop", "kl_base", "trainable_parameters", "saved_bytes", "status")
 
 
 def tune(
     model: Annotated[str, typer.Option(help="A folder, a hub id or builtin:smollm2-135m.")],
-    task: Annotated[str, typer.Option(help="The task to tune to; it needs a train split.")],
+    task: Annotated[str, typer.Option(help="The task to tune to; it needs a train split. Several by commas: see --regime.")],
     method: Annotated[str, typer.Option(help="lora, full, ia3, ... or peft:<Config>; several by commas.")] = "lora",
     lr: Annotated[str, typer.Option(help="Learning rates, separated by commas. \\[default: the method's own]")] = "",
     seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.")] = 1,
     retain: Annotated[str, typer.Option(help="Tasks that must not be forgotten, separated by commas.")] = "",
+    regime: Annotated[
+        str, typer.Option(help="For several tasks: single (each apart), multi-task (mixed in equal shares) or sequential (in turn).")
+    ] = "single",
+    text: Annotated[str, typer.Option(help="Neutral text for KL and bits per byte: a file, or a task that scores whole texts.")] = "",
     budget: Annotated[str, typer.Option(help="tokens=N: loss tokens, exactly; equal for every trial.")] = "tokens=2000",
     mitigation: Annotated[str, typer.Option(help="For example replay=0.25+kl=0.1; several by commas.")] = "",
     option: Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as rank=8; repeat for more.")] = None,
@@ -48,33 +60,34 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune MODEL to a task and measure what is gained and what is forgotten. A broken run goes on where it stood."""
-    methods = tuple(method.split(","))
+    methods, tasks = tuple(method.split(",")), tuple(task.split(","))
     rates = tuple(float(value) for value in lr.split(",")) if lr else (0.0,)
     if lr and len(methods) > 1:
         raise AssayError("one list of rates for several methods would be unfair", where="--lr", do="name one method, or leave out --lr")
-    centre = find_method(methods[0]).lr
-    study = Study(
-        name=f"tune-{task.replace('/', '-')}",
-        targets=(task,),
-        retain=tuple(retain.split(",")) if retain else (),
-        methods=methods,
-        loss_tokens=read_budget(budget),
-        rates=tuple(rate / centre for rate in rates) if lr else (1.0,),
-        seeds=tuple(range(seeds)),
-        mitigations=tuple(mitigation.split(",")) if mitigation else (),
-        mitigated=methods,
-        shots=tuple(int(count) for count in shots.split(",") if count),
-        controls=False,
-        batch=batch,
-        limit=limit,
-        options={name: read_options(option or []) for name in methods} if option else {},
-    )
+    if regime not in REGIMES:
+        raise AssayError(f"no regime {regime!r}", where="--regime", do=f"use {', '.join(REGIMES)}")
+    factors = tuple(rate / find_method(methods[0]).lr for rate in rates) if lr else (1.0,)
+    mitigations = tuple(mitigation.split(",")) if mitigation else ()
+    common: dict[str, Any] = {
+        "name": f"tune-{task.replace('/', '-').replace(':', '-').replace(',', '+')}", "retain": tuple(retain.split(",")) if retain else (),
+        "methods": methods, "loss_tokens": read_budget(budget), "seeds": tuple(range(seeds)), "batch": batch, "limit": limit,
+        "options": {name: read_options(option or []) for name in methods} if option else {},
+    }  # fmt: skip
+    study: Study | Sequence
+    if regime == "sequential":
+        if text or len(factors) > 1:
+            raise AssayError("a sequence has one rate and no text", where="--lr, --text", do="leave them out, or use another --regime")
+        study = Sequence(tasks=tasks, rate=factors[0], mitigations=("none", *mitigations), **common)
+    else:
+        mixed = tuple("+".join(filter(None, (MIXED, each))) for each in ("", *mitigations)) if regime == "multi-task" else mitigations
+        counts = tuple(int(count) for count in shots.split(",") if count)
+        study = Study(targets=tasks, rates=factors, mitigations=mixed, mitigated=methods, shots=counts, controls=False, text=text, **common)
     place = surroundings()
     work(study, model, place, out or place.results / "tuned" / study.name, as_json)
 
 
 def study(
-    preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours) or gpu.")] = "",
+    preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours), gpu; toy-sequence, cpu-sequence: tasks in turn.")] = "",
     model: Annotated[str, typer.Option(help="Another model than the preset's.")] = "",
     methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, counted from 0. \\[default: the preset's]")] = None,
@@ -89,7 +102,7 @@ def study(
         return
     if not preset:
         raise AssayError("no preset named", do="name toy, cpu-mini or gpu, or a folder with --report")
-    chosen = find_preset(preset)
+    chosen: Any = find_preset(preset)
     if methods:
         chosen = replace(chosen, methods=tuple(methods.split(",")))
     if seeds is not None:
@@ -105,7 +118,7 @@ def read_budget(text: str) -> int:
     return int(value.rstrip("k")) * (1000 if value.endswith("k") else 1)
 
 
-def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+def read_options(pairs: Iterable[str]) -> dict[str, Any]:
     """rank=8 as a number, targets=q_proj,v_proj as text."""
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -124,17 +137,21 @@ def open_model(name: str, place: Surroundings) -> ModelRef:
     return find_model(path, cache=place.cache, offline=place.offline)
 
 
-def work(study: Study, model: str, place: Surroundings, root: Path, as_json: bool) -> None:
+def work(study: Study | Sequence, model: str, place: Surroundings, root: Path, as_json: bool) -> None:
     """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
     if missing := [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]:
         raise AssayError(f"{missing[0]} is not installed", do="pip install 'assay[tune]'")
     ref = open_model(model, place)
     with watching() as report:
-        rows = run_study(study, ref, place.access(), Harness(place, limit=study.limit), root, report)
+        scorer = Harness(place, limit=study.limit)
+        if isinstance(study, Sequence):
+            rows = run_sequence(study, ref, place.access(), scorer, root, report)
+        else:
+            rows = run_study(study, ref, place.access(), scorer, root, report)
     if as_json:
         sys.stdout.write(json.dumps({"study": study.name, "model": {"name": ref.name, "digest": ref.digest}, "rows": rows}) + "\n")
     else:
-        show(rows)
+        show(rows, IN_TURN if isinstance(study, Sequence) else SHOWN)
 
 
 @contextmanager
@@ -164,11 +181,11 @@ def follow(console: Console, status: Any) -> Callable[[Happening], None]:
     return report
 
 
-def show(rows: Sequence[Row]) -> None:
-    """The rows as a table on stdout; signs are kept: a positive drop is forgetting."""
-    table = Table(*SHOWN, box=None)
+def show(rows: Iterable[Row], columns: tuple[str, ...]) -> None:
+    """The rows as a table on stdout; signs are kept: a positive drop is forgetting, a negative backward transfer too."""
+    table = Table(*columns, box=None)
     for row in rows:
-        table.add_row(*(cell(row.get(name)) for name in SHOWN))
+        table.add_row(*(cell(row.get(name)) for name in columns))
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
 
 

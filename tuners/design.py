@@ -55,8 +55,8 @@ class Study:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def identity(study: Study, model: str) -> dict[str, Any]:
-    """What makes two studies the same: every setting that is no default, and the digest of the model's weights."""
+def identity(study: Any, model: str) -> dict[str, Any]:
+    """What makes two studies (or sequences) the same: every setting that is no default, and the digest of the model's weights."""
     found: dict[str, Any] = {"model": model}
     values = asdict(study)
     for each in fields(study):

@@ -7,6 +7,7 @@ import difflib
 from harness import AssayError
 from tuners.design import Study
 from tuners.methods import method_names
+from tuners.sequence import Sequence
 
 TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit"))
 """Llamas have no biases, so BitFit has nothing to train there."""
@@ -58,15 +59,50 @@ GPU = Study(
     micro=32,
 )
 
-MODELS = {"toy": "toy", "cpu-mini": "builtin:smollm2-135m", "gpu": "builtin:smollm2-135m"}
+TOY_SEQUENCE = Sequence(
+    name="toy-sequence",
+    tasks=("tuners.toy:MAX", "tuners.toy:TOPIC", "tuners.toy:SECOND"),
+    retain=("tuners.toy:ADD", "tuners.toy:FIRST", "tuners.toy:MOOD"),
+    methods=("full", "lora", "pfeiffer"),
+    loss_tokens=3000,
+    rate=10.0,
+    seeds=(0, 1, 2),
+    mitigations=("none", "replay=0.5"),
+    batch=16,
+    micro=16,
+    options={"lora": {"rank": 8}},
+)
+
+CPU_SEQUENCE = Sequence(
+    name="cpu-sequence",
+    tasks=("glue/sst2", "tuners.retention:LANGUAGE", "glue/cola"),
+    retain=("tuners.retention:ARC_EASY", "tuners.retention:PIQA", "tuners.retention:BLIMP"),
+    methods=("full", "lora"),
+    loss_tokens=192,
+    rate=2.0,
+    mitigations=("none", "replay=0.5"),
+    examples=1000,
+    limit=200,
+    retain_limit=100,
+)
+
+MODELS = {
+    "toy-sequence": "toy",
+    "cpu-sequence": "builtin:smollm2-135m",
+    "toy": "toy",
+    "cpu-mini": "builtin:smollm2-135m",
+    "gpu": "builtin:smollm2-135m",
+}
 """The model of a preset where none is named; `toy` is made on the spot."""
 
 PRESETS = {study.name: study for study in (TOY, CPU_MINI, GPU)}
+SEQUENCES = {plan.name: plan for plan in (TOY_SEQUENCE, CPU_SEQUENCE)}
 
 
-def find_preset(name: str) -> Study:
+def find_preset(name: str) -> Study | Sequence:
     """A preset by name. Raises AssayError with the nearest."""
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        raise AssayError(f"no study preset {name!r}", do=f"did you mean {close[0]}?" if close else f"there are: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    known: dict[str, Study | Sequence] = {**PRESETS, **SEQUENCES}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        raise AssayError(f"no study preset {name!r}", do=f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,115 @@
+"""Tasks in turn: the published measures from a matrix of scores, orders that differ, replay of what came before, rows that are kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import Access, AssayError, ModelRef
+from tuners import toy
+from tuners.bench import open_bench
+from tuners.presets import SEQUENCES, find_preset
+from tuners.rows import read_rows
+from tuners.scoring import Score
+from tuners.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
+
+ACCESS = Access(None, False, True)
+PLAN = Sequence(
+    name="turns",
+    tasks=("tuners.toy:MAX", "tuners.toy:TOPIC", "tuners.toy:SECOND"),
+    retain=("tuners.toy:FIRST",),
+    methods=("lora", "full"),
+    loss_tokens=24,
+    orders=2,
+    examples=64,
+    mitigations=("none", "replay=0.5"),
+    options={"lora": {"rank": 2}},
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
+    folder = tmp_path_factory.mktemp("toy")
+    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
+    toy.save_tokenizer(folder)
+    return ModelRef("toy", folder, "digest", positions=128)
+
+
+class Forgetful:
+    """A model that knows the task it learned last (0.9), half of the one before (0.5), and nothing else (0.2)."""
+
+    def __init__(self) -> None:
+        self.stage, self.calls = 0, 0
+
+    def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **rest: Any) -> dict[str, Score]:
+        self.calls += 1
+        found = {}
+        in_turn = len(tasks) == 3
+        untuned = model.name.startswith("toy") and adapter is None
+        for place, name in enumerate(tasks):
+            value = 0.9 if not in_turn else 0.2 if untuned else {0: 0.9, 1: 0.5}.get(self.stage - place, 0.2)
+            task = "toy/" + name.rpartition(":")[2].lower()
+            items = {str(n): float(n < 10 * value) for n in range(10)}
+            found[task] = Score(task, "accuracy", value, 0.1, items, {n: n for n in items})
+        if in_turn and not untuned:
+            self.stage = (self.stage + 1) % 3
+        return found
+
+
+def test_a_sequence_gives_the_published_measures_and_is_kept(base: ModelRef, tmp_path: Path) -> None:
+    plan = replace(PLAN, methods=("lora",), orders=1)
+    scorer = Forgetful()
+    rows = run_sequence(plan, base, ACCESS, scorer, tmp_path)
+    assert [row["mitigation"] for row in rows] == ["none", "replay=0.5"] and {row["status"] for row in rows} == {"done"}
+    for row in rows:
+        assert row["matrix"] == [[0.9, 0.2, 0.2], [0.5, 0.9, 0.2], [0.2, 0.5, 0.9]] and row["loss_tokens"] == 3 * 24
+        assert row["backward_transfer"] == pytest.approx((0.2 - 0.9 + 0.5 - 0.9) / 2)
+        assert row["forgetting_measure"] == pytest.approx((0.9 - 0.2 + 0.9 - 0.5) / 2)
+        assert row["forward_transfer"] == 0 and row["learning_accuracy"] == pytest.approx(0.9)
+        assert row["average_accuracy"] == pytest.approx(1.6 / 3) and row["average_drop"] == 0
+    calls = scorer.calls
+    assert run_sequence(plan, base, ACCESS, scorer, tmp_path) == rows and scorer.calls == calls
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("study.json", "base.json", "trials.parquet"):
+        (there / name).write_bytes((tmp_path / name).read_bytes())
+    again = run_sequence(plan, base, ACCESS, scorer, there)
+    assert scorer.calls == calls and [row["matrix"] for row in again] == [row["matrix"] for row in rows]
+    assert json.loads((tmp_path / "study.json").read_text())["tasks"] == list(PLAN.tasks)
+    assert read_rows(there / "trials.parquet") == read_rows(tmp_path / "trials.parquet")
+    with pytest.raises(AssayError, match="another study: loss_tokens differ"):
+        run_sequence(replace(plan, loss_tokens=48), base, ACCESS, scorer, tmp_path)
+
+
+def test_later_tasks_replay_the_earlier_ones_and_the_first_replays_nothing(base: ModelRef, tmp_path: Path) -> None:
+    bench = open_bench(as_study(PLAN), base, ACCESS, Forgetful(), tmp_path)
+    trial = next(trial for trial in trials(PLAN) if trial.mitigation == "replay=0.5")
+    stages = plan_stages(bench, trial, list(PLAN.tasks), 0.5)
+    words = [{toy.VOCABULARY[example.ids[1]] for step in steps for example in step.replay} for steps, _ in stages]
+    assert words == [set(), {"max"}, {"max", "topic"}]
+    assert [sum(len(step.replay) for step in steps) for steps, _ in stages] == [0, 12, 12]
+    assert [sum(example.loss_tokens for step in steps for example in step.target) for steps, _ in stages] == [24, 24, 24]
+
+
+def test_orders_differ_and_every_method_gets_all() -> None:
+    assert orders(PLAN)[0] == PLAN.tasks and len(set(orders(PLAN))) == 2
+    assert len(orders(replace(PLAN, orders=99))) == 6, "there are no more"
+    assert len(list(trials(PLAN))) == 2 * 2 * 2
+    for plan in SEQUENCES.values():
+        assert find_preset(plan.name) is plan and len(orders(plan)) == 3
+    with pytest.raises(AssayError, match="at least two tasks"):
+        replace(PLAN, tasks=PLAN.tasks[:1])
+
+
+def test_what_cannot_be_continued_is_refused_by_name(base: ModelRef, tmp_path: Path) -> None:
+    (row,) = run_sequence(replace(PLAN, methods=("adalora",), orders=1, mitigations=("none",)), base, ACCESS, Forgetful(), tmp_path)
+    assert row["status"] == "refused" and "plans its ranks for one run" in row["reason"]
+
+
+def test_nothing_forgotten_is_zero() -> None:
+    found = measures([[0.5, 0.2], [0.5, 0.7]], [0.1, 0.2])
+    assert found["backward_transfer"] == found["forgetting_measure"] == found["forward_transfer"] == 0

@@ -1,0 +1,177 @@
+"""Several tasks one after another with one set of parameters: what is kept of the earlier ones (BWT, FM), what helps the later (FWT)."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness import Access, AssayError, ModelRef
+from tuners.batches import Example, Step, plan_steps
+from tuners.bench import open_bench
+from tuners.data import task_examples
+from tuners.design import Study, identity, trial_key
+from tuners.forgetting import average_accuracy, backward_transfer, forgetting_measure, forward_transfer, learning_accuracy
+from tuners.methods import find_method
+from tuners.mitigation import extras_of, parse_mitigation
+from tuners.mix import mix
+from tuners.rows import FILE, read_rows, write_rows
+from tuners.scoring import Scorer
+from tuners.state import write_whole
+from tuners.study import Happening, find_row, relay, write_study
+from tuners.train import Progress, train
+from tuners.trial import Bench, Row, Trial, drops_row, finite, open_base, save_or_say
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Tasks that are learned one after another, `loss_tokens` each, in several orders: the first as named, the others drawn.
+
+    `rate` is a factor of each method's centre. Mitigation `replay=0.5` replays examples of the tasks before, in equal shares.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    loss_tokens: int
+    retain: tuple[str, ...] = ()
+    rate: float = 1.0
+    orders: int = 3
+    seeds: tuple[int, ...] = (0,)
+    mitigations: tuple[str, ...] = ("none",)
+    batch: int = 8
+    micro: int = 8
+    examples: int = 2000
+    limit: int | None = None
+    retain_limit: int | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.tasks) < 2:
+            raise AssayError("a sequence needs at least two tasks", where=self.name, do="name more, separated by commas")
+
+
+def orders(plan: Sequence) -> tuple[tuple[str, ...], ...]:
+    """Distinct orders of the tasks, the first as they are named; fewer than asked for where there are no more."""
+    found, draw = [plan.tasks], random.Random(f"orders:{plan.name}")
+    for _ in range(100 * plan.orders):
+        if len(found) >= plan.orders:
+            break
+        drawn = tuple(draw.sample(plan.tasks, len(plan.tasks)))
+        found += [drawn] if drawn not in found else []
+    return tuple(found)
+
+
+def trials(plan: Sequence) -> Iterator[Trial]:
+    """Every method and mitigation in every order, one seed after another. A trial's target names the order."""
+    for seed in plan.seeds:
+        for order in orders(plan):
+            for method in plan.methods:
+                for mitigation in plan.mitigations:
+                    options = tuple(sorted(plan.options.get(method, {}).items()))
+                    lr = find_method(method).lr * plan.rate
+                    yield Trial(" > ".join(order), method, lr, seed, mitigation, "sequence", loss_tokens=plan.loss_tokens, options=options)
+
+
+def run_sequence(
+    plan: Sequence,
+    model: ModelRef,
+    access: Access,
+    scorer: Scorer,
+    root: Path,
+    report: Callable[[Happening], None] = lambda happening: None,
+) -> list[Row]:
+    """Run what is not done yet; gives a row per order, method, mitigation and seed, kept as those of a study are."""
+    write_study(root, identity(plan, model.digest))
+    earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
+    bench = open_bench(as_study(plan), model, access, scorer, root)
+    every, rows = list(trials(plan)), []
+    for number, trial in enumerate(every, 1):
+        folder = root / "trials" / trial_key(trial)
+        row = find_row(root, folder.name, earlier)
+        if row is None:
+            happening = Happening(number, len(every), trial)
+            report(happening)
+            facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
+            done = learn(bench, trial, folder, partial(relay, report, happening))
+            row = finite({"study": plan.name, "trial": folder.name, **facts, "options": dict(trial.options), "task": trial.target, **done})
+            write_whole(folder / "row.json", json.dumps(row, indent=1).encode(), "the sequence is learned again")
+            write_rows([*rows, row], root / FILE)
+        rows.append(row)
+    write_rows(rows, root / FILE)
+    return rows
+
+
+def as_study(plan: Sequence) -> Study:
+    """The data of a sequence as a study reads them: every task is a target, and no rate is chosen."""
+    return Study(
+        plan.name, plan.tasks, plan.retain, plan.methods, plan.loss_tokens, batch=plan.batch, micro=plan.micro, examples=plan.examples,
+        held=1, limit=plan.limit, retain_limit=plan.retain_limit,
+    )  # fmt: skip
+
+
+def learn(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Row:
+    """Train on each task of the order in turn, and score all of them after each."""
+    began, order = time.monotonic(), trial.target.split(" > ")
+    method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
+    stages = plan_stages(bench, trial, order, mitigation.replay)
+    try:
+        if method.name == "adalora":
+            raise AssayError("plans its ranks for one run, not for several", where=method.name, do="use lora")
+        total = sum(len(steps) for steps, _ in stages)
+        trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=total, options=dict(trial.options))
+    except AssayError as error:
+        return {"family": method.family, "status": "refused", "reason": str(error)}
+    recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed, checkpoint_every=0)
+    matrix: list[list[float]] = []
+    kept: Row = {}
+    tokens = 0
+    for name, (steps, before) in zip(order, stages, strict=True):
+        extras = extras_of(mitigation, trainable, bench.validation[name], before or bench.protected, seed=trial.seed)
+        done = train(trainable, steps, recipe, extras, report=report)
+        tokens += done.loss_tokens
+        if done.status == "diverged":
+            return {"family": method.family, "status": "diverged", "loss_tokens": tokens, "seconds": time.monotonic() - began}
+        served = save_or_say(bench, trainable, mitigation, folder)
+        after = bench.scorer(*served, tuple(order))
+        matrix.append([after[bench.tasks[task].full_name].value for task in order])
+        if len(matrix) == len(order) and bench.retain:
+            kept = drops_row(bench.before, bench.scorer(*served, bench.retain, limit=bench.retain_limit))
+    shutil.rmtree(folder / "merged", ignore_errors=True)
+    base = [bench.before[bench.tasks[task].full_name].value for task in order]
+    facts: Row = {"family": method.family, "status": "done", "loss_tokens": tokens, "trainable_parameters": trainable.count}
+    return facts | measures(matrix, base) | kept | {"seconds": time.monotonic() - began}
+
+
+def plan_stages(bench: Bench, trial: Trial, order: list[str], ratio: float) -> list[tuple[tuple[Step, ...], list[Example]]]:
+    """For each task its steps, and examples of the tasks before it, which are replayed at that ratio."""
+    pools = {name: task_examples(bench.tasks[name], bench.training[name], bench.tokenizer, bench.positions) for name in order}
+    stages = []
+    for number, name in enumerate(order):
+        earlier = {task: pools[task] for task in order[:number]}
+        before = mix(earlier, 1e9, sum(map(len, earlier.values())), trial.seed) if earlier else []
+        steps = plan_steps(
+            pools[name], loss_tokens=trial.loss_tokens, batch=bench.batch, seed=trial.seed, replay=before, ratio=ratio if before else 0.0
+        )
+        stages.append((steps, before))
+    return stages
+
+
+def measures(matrix: list[list[float]], base: list[float]) -> Row:
+    """The published measures of a matrix R[i, j], the score on task j after learning task i; `base` holds the untuned scores."""
+    return {
+        "matrix": matrix,
+        "base_scores": base,
+        "average_accuracy": average_accuracy(matrix),
+        "learning_accuracy": learning_accuracy(matrix),
+        "backward_transfer": backward_transfer(matrix),
+        "forward_transfer": forward_transfer(matrix, base),
+        "forgetting_measure": forgetting_measure(matrix),
+        "gain": average_accuracy(matrix) - sum(base) / len(base),
+    }
