@@ -16,6 +16,7 @@ from harness.engines import Engine, Settings
 from harness.engines.opening import check_name, open_engine
 from harness.engines.threads import wait_quietly
 from harness.errors import AssayError, Incomplete, Invalid, Missing
+from harness.exchange.recomputing import verify
 from harness.interruption import resumable, resume_command
 from harness.judge import Reply, judge
 from harness.model import ModelRef, find_model
@@ -137,12 +138,12 @@ def evaluate_prepared(prepared: Prepared, place: Surroundings, watch: Watch, ope
     bundle = create_bundle(place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items])
     try:
         with resumable(bundle):
-            index(place.results, [bundle])  # it shows as running
+            index(place.results, [bundle], verify(place.access(allow_partial=True)))  # it shows as running
             work(prepared, bundle, watch, opener)
-            index(place.results, [bundle])
+            index(place.results, [bundle], verify(place.access(allow_partial=True)))
     except CannotOpen:  # nothing was asked: there is no run
         shutil.rmtree(bundle)
-        index(place.results)
+        index(place.results, verify=verify(place.access(allow_partial=True)))
         raise
     return bundle
 
@@ -155,14 +156,14 @@ def resume(bundle: Path, place: Surroundings, watch: Watch | None = None, opener
     watch = watch or Unwatched()
     run = read_run(bundle)
     if run.status == "complete":
-        index(place.results, [bundle])
+        index(place.results, verify=verify(place.access(allow_partial=True)))
         return bundle
     plan = Plan.from_json(run.manifest["plan"])
     prepared = prepare(replace(plan, engine=run.manifest["engine"]["name"]), place, watch)
     same_run(run.manifest, manifest_of(prepared), bundle)
     with resumable(bundle):
         work(prepared, bundle, watch, opener)
-        index(place.results, [bundle])
+        index(place.results, [bundle], verify(place.access(allow_partial=True)))
     return bundle
 
 

@@ -11,7 +11,7 @@ from harness.cli import exchanging
 from harness.cli.console import out, print_json
 from harness.cli.running import Json, Results, place_of, print_run
 from harness.errors import Invalid
-from harness.exchange.recomputing import recompute
+from harness.exchange.recomputing import recompute, verify
 from harness.merging import merge
 from harness.store import RunInfo, check, find_run, index, list_runs, read_run
 
@@ -53,7 +53,8 @@ def index_command(results: Results = None, as_json: Json = False) -> None:
 
     [dim]assay store index[/dim]
     """
-    report = index(place_of(results).results)
+    place = place_of(results)
+    report = index(place.results, verify=verify(place.access(allow_partial=True)))
     if as_json:
         print_json({"indexed": report.indexed, "unchanged": report.unchanged, "removed": report.removed, "trouble": report.trouble})
         return

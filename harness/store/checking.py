@@ -121,7 +121,7 @@ def check_index(root: Path, marks: Mapping[str, str]) -> list[Problem]:
             problems.append(Problem(run_id, what, "assay store index"))
             continue
         bundle, status, items, stored = rows[run_id]
-        if bundle != marks[run_id]:
+        if bundle.rstrip("?") != marks[run_id]:
             problems.append(Problem(run_id, "has changed since it was indexed", "assay store index"))
         elif status == "complete" and stored != items:
             what = f"the index holds {stored} of its {items} items"

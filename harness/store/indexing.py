@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -41,11 +41,18 @@ class IndexReport:
     trouble: Mapping[str, str] = field(default_factory=dict)
 
 
-def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
+Verify = Callable[[Run], str]
+"""What a run's items do not give of its stored results, empty where all agrees. Raises AssayError where that cannot be told."""
+UNVERIFIED = "unverified"
+
+
+def index(root: Path, bundles: Sequence[Path] | None = None, verify: Verify | None = None) -> IndexReport:
     """Brings the index of a store up to date with these bundles and new complete ones, or with all of its runs and without those gone;
     and with the trials of its tuning studies.
 
-    Idempotent by bundle hash; one transaction per bundle. A damaged bundle is left out and reported, unless it was asked for.
+    Idempotent by bundle hash; one transaction per bundle. A damaged bundle is left out and reported, unless it was asked for. With
+    `verify`, results of bundles that were not asked for are not believed: one whose items give other scores is left out, and where
+    the scorer is not installed its scores have the evidence "unverified", which is never ranked.
     Raises Incomplete naming the process that holds the index after two minutes; AssayError for an index of a newer assay.
     """
     root = Path(root)
@@ -63,7 +70,7 @@ def index(root: Path, bundles: Sequence[Path] | None = None) -> IndexReport:
         todo = [run for run in runs if known.get(run.id) != marks[run.id]]
         gone = tuple(sorted(known.keys() - marks.keys() - trouble.keys())) if whole else ()
         if todo or gone or fresh or are_newer(root, root / INDEX, known_studies(root)):
-            trouble |= publish(root, todo, gone, fresh, strict={Path(path).resolve() for path in bundles or ()})
+            trouble |= publish(root, todo, gone, fresh, strict={Path(path).resolve() for path in bundles or ()}, verify=verify)
     done = tuple(run.id for run in todo if run.path.name not in trouble)
     return IndexReport(done, tuple(run.id for run in runs if run not in todo), gone, trouble)
 
@@ -116,7 +123,7 @@ def known_studies(root: Path) -> list[str]:
     return [str(study) for (study,) in query(root, "SELECT DISTINCT study FROM trial")]
 
 
-def publish(root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path]) -> dict[str, str]:
+def publish(root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path], verify: Verify | None) -> dict[str, str]:
     """Applies the changes to a copy and puts it in place; returns the trouble by run of what could not be read.
 
     Raises Incomplete where the disk refuses; the old index then stays.
@@ -128,7 +135,7 @@ def publish(root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, s
         sweep(root)
         if not fresh:
             shutil.copyfile(path, copy)
-        trouble = write_copy(copy, root, todo, gone, fresh, strict)
+        trouble = write_copy(copy, root, todo, gone, fresh, strict, verify)
         with copy.open("rb") as file:
             os.fsync(file.fileno())
         path.with_name(INDEX + ".wal").unlink(missing_ok=True)
@@ -150,7 +157,9 @@ def sweep(root: Path) -> None:
         leftover.unlink()
 
 
-def write_copy(copy: Path, root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path]) -> dict[str, str]:
+def write_copy(
+    copy: Path, root: Path, todo: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path], verify: Verify | None
+) -> dict[str, str]:
     trouble: dict[str, str] = {}
     connection = open_copy(copy, fresh)
     try:
@@ -158,7 +167,8 @@ def write_copy(copy: Path, root: Path, todo: Sequence[Run], gone: Sequence[str],
             transact(connection, run_id, None, root)
         for run in todo:
             try:
-                transact(connection, run.id, run, root)
+                sound = run.path.resolve() in strict or verify is None or verified(run, verify)
+                transact(connection, run.id, run, root, sound)
             except AssayError as error:
                 if run.path.resolve() in strict:
                     raise
@@ -190,7 +200,7 @@ def utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
-def transact(connection: Any, run_id: str, run: Run | None, root: Path) -> None:
+def transact(connection: Any, run_id: str, run: Run | None, root: Path, sound: bool = True) -> None:
     """Replaces all rows of one run, or none. Raises AssayError where the bundle is damaged or its numbers break a rule."""
     import duckdb
 
@@ -199,7 +209,7 @@ def transact(connection: Any, run_id: str, run: Run | None, root: Path) -> None:
         for table in TABLES:
             connection.execute(f"DELETE FROM {table} WHERE run_id = ?", [run_id])
         if run is not None:
-            insert_run(connection, run, root)
+            insert_run(connection, run, root, sound)
         connection.execute("COMMIT")
     except BaseException as error:
         with suppress(duckdb.Error):
@@ -210,7 +220,20 @@ def transact(connection: Any, run_id: str, run: Run | None, root: Path) -> None:
         raise
 
 
-def insert_run(connection: Any, run: Run, root: Path) -> None:
+def verified(run: Run, verify: Verify) -> bool:
+    """Whether its items give the run's results; False where that cannot be told here. Raises AssayError where they do not."""
+    if run.status != "complete":
+        return True
+    try:
+        differing = verify(run)
+    except AssayError:
+        return False
+    if differing:
+        raise AssayError(differing, where=run.id, do="trust the items: assay store check; score the model anew")
+    return True
+
+
+def insert_run(connection: Any, run: Run, root: Path, sound: bool) -> None:
     facts = run.manifest
     summary = run.summary() if run.status == "complete" else {}
     path = run.path.resolve()
@@ -219,7 +242,7 @@ def insert_run(connection: Any, run: Run, root: Path) -> None:
         connection,
         "run",
         run_id=run.id,
-        bundle=bundle_hash(run),
+        bundle=bundle_hash(run) + ("" if sound else "?"),  # looked at again by the next whole index
         path=str(path.relative_to(root.resolve()) if inside else path),
         model=text_of(facts, "model", "name"),
         model_digest=text_of(facts, "model", "digest"),
@@ -236,7 +259,7 @@ def insert_run(connection: Any, run: Run, root: Path) -> None:
     if run.status != "complete":
         return
     for result in summary.get("results", ()):
-        insert_score(connection, run, result)
+        insert_score(connection, run, result if sound else {**result, "evidence": UNVERIFIED})
     load(connection, run, SAMPLES, "sample", 'task, item_id, "group", cluster, prompt, output, gold, correct, status, error')
     run.stats()  # refuses what is uneven or not finite
     load(connection, run, STATS, "item_stat", "task, metric, item_id, item_group, item_cluster, stats")

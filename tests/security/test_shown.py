@@ -122,7 +122,8 @@ def test_chat_templates_give_what_transformers_gives(tmp_path: Path) -> None:
         [{"role": "system", "content": " s "}, {"role": "user", "content": "a\n\nb"}, {"role": "assistant", "content": "c"}],
     ]
     templates = [
-        "{% for m in messages %}\n  {{- '<|' + m.role + '|>' }}\n{{ m.content | trim }}{% endfor %}{% if add_generation_prompt %}A{% endif %}",
+        "{% for m in messages %}\n  {{- '<|' + m.role + '|>' }}\n{{ m.content | trim }}{% endfor %}",
+        "{% if add_generation_prompt %}\n<|a|>{% endif %}\n",
         "{{ bos_token }}{{ messages | tojson }}{{ messages | tojson(indent=2) }}{% if tools %}x{% endif %}",
         "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{% generation %}{{ m }}{% endgeneration %}{% endfor %}",
         "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}{{ strftime_now('%Y') }}",
