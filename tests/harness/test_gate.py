@@ -270,9 +270,9 @@ def test_reports_are_well_formed_and_finite() -> None:
 def test_seventy_tasks_and_thirty_thousand_items_take_under_two_seconds() -> None:
     scores = {f"t{n}/x": right(430, seed=n) for n in range(70)}
     two = {name: flipped(values, 20, 20) for name, values in scores.items()}
-    start = time.perf_counter()
+    start = time.process_time()  # the machine may be busy; `python -m tests.sim.gate_speed` measures the whole command
     found = decide(side(scores), side(two, "v2"))
-    assert found.items == 30_100 and time.perf_counter() - start < 2.0
+    assert found.items == 30_100 and time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("kind", ["binary", "graded", "clustered"])

@@ -261,6 +261,20 @@ def test_an_early_gate_is_corrected_for_the_best_of_several_and_refuses_what_it_
         early(home, skilled(2), base, tasks=("nowhere",))
 
 
+def test_an_early_gate_through_the_command_line(home: Path) -> None:
+    plan = Plan(model=str(home / "model"), tasks=(str(home / "sums.py"),), engine="scripted:hashed")
+    base = evaluate(plan, place(home))
+    options = ("--early-stop", "--model", str(home / "other"), "--baseline", base.name, "--margin", "5")
+    report, junit = home / "gate.md", home / "gate.xml"
+    code, found = command(home, "gate", *options, "--markdown", str(report), "--junit", str(junit))
+    assert (code, found["verdict"], found["exit_code"], found["evidence"]) == (0, "pass", 0, "early-stopped")
+    assert found["items"] < found["planned"] == 500 and found["looks"] and found["tasks"][0]["task"] == "sums"
+    assert "decided by" in report.read_text() and "<testsuite" in junit.read_text()
+    assert gates(home / "results")[0]["candidate"]["run"] == found["run"]
+    code, found = command(home, "gate", found["run"], "--baseline", base.name)
+    assert code == 13  # it has no scores before it is completed
+
+
 def test_an_early_gate_on_limited_evidence_never_passes(home: Path) -> None:
     found = early(home, skilled(1), score(home, skilled(1), limit=400), margin=5.0)
     assert found.verdict == "inconclusive" and "never a pass" in found.reasons[0]
