@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-QUIET = alt.Axis(grid=False)
+FEW = alt.Axis(tickCount=8)
 ROW = 26
 WORDS = "#878c90"  # readable on paper and on slate
 
@@ -64,7 +64,7 @@ def forest(table: Any) -> Any:
         ],
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="second minus first, points"), x2="high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="second minus first, points", axis=FEW), x2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
 
 
@@ -79,7 +79,7 @@ def scores(table: Any) -> Any:
         "chance:Q",
     ]
     bars = base.mark_rule(strokeWidth=2, color=WORDS).encode(
-        x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False)), x2="high:Q"
+        x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False), axis=FEW), x2="high:Q"
     )
     dots = base.mark_point(filled=True, size=75, opacity=1).encode(x="score:Q", tooltip=tip)
     chance = base.transform_filter("isValid(datum.chance)").mark_tick(color="#b8475b", thickness=2).encode(x="chance:Q", tooltip=tip)

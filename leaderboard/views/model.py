@@ -75,7 +75,9 @@ def page() -> None:
         st.caption("Red ticks mark the score of guessing.")
     if guesses := [plain(each) for each in found[~found.above].label]:
         st.warning("Not shown to be better than guessing: " + ", ".join(guesses), icon=":material/casino:")
-    st.dataframe(found, column_order=["label", "metric", "Score", "95 %", "n", "shots", "run"], hide_index=True, alt="Scores of the model")
+    names_of = {"label": "Task", "metric": "Metric", "n": "Items", "shots": "Shots", "run": "Run"}
+    order = ["Task", "Metric", "Score", "95 %", "Items", "Shots", "Run"]
+    st.dataframe(found.rename(columns=names_of), column_order=order, hide_index=True, alt="Scores of the model")
     shell.downloads(found[["label", "metric", "score", "low", "high", "chance", "n", "shots", "run"]], "model")
     with st.container(horizontal=True):
         shell.link("items", "Items it got wrong", who=str(model), outcome="wrong")
