@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from harness.reports.tables import table
 from harness.reports.values import finite
 from harness.reports.words import VERDICTS, signed
 
-COLUMNS = 5
+COLUMNS = 4
 """Tasks beside each other on a terminal; the curves below the table and JSON have all."""
 
 
@@ -43,24 +44,32 @@ def trend_command(
         return
     names = list(dict.fromkeys(name for point in points for name in point.scores))
     console = out()
-    head = ("model", "when", "since the first", "gate", *names[:COLUMNS])
-    console.print(table(head, [row(point, names[:COLUMNS], number == 0) for number, point in enumerate(points)]))
-    if len(points) > 2:
-        console.print()
-        for name in names:
-            values = [point.scores.get(name, (None,))[0] for point in points]
-            ends = [value for value in values if value is not None]
-            console.print(f"{spark(values)}  {show_number(ends[0])} → {show_number(ends[-1])}  {name}", markup=False, soft_wrap=True)
-    elif len(names) > COLUMNS:
-        console.print(f"and {len(names) - COLUMNS} more scores: --json has all", style="dim")
+    shown = names[:COLUMNS]
+    head = ("model", "when", "change", "90 % interval", "gate", *map(short, shown))
+    console.print(table(head, [row(point, shown, number == 0) for number, point in enumerate(points)]))
+    console.print()
+    for name in names:
+        values = [point.scores.get(name, (None,))[0] for point in points]
+        ends = [value for value in values if value is not None]
+        console.print(f"{spark(values)}  {show_number(ends[0])} → {show_number(ends[-1])}  {name}", markup=False, soft_wrap=True)
+    console.print("change: points since the first run, over the tasks that both have, equal per family", style="dim")
     for why in dict.fromkeys(f"{point.model}: {point.why}" for point in points if point.why):
         console.print(why, style="yellow", markup=False, soft_wrap=True)
 
 
-def row(point: Point, names: list[str], first: bool) -> tuple[str, ...]:
-    change = "-" if point.change is None else f"{signed(point.change[0])} ({signed(point.change[1])} to {signed(point.change[2])})"
+def short(name: str) -> str:
+    """The last part of a task's name; the curves below the table have it in full."""
+    return name.split(" ")[0].split("@")[0].rpartition("/")[2]
+
+
+def row(point: Point, names: Sequence[str], first: bool) -> tuple[str, ...]:
+    change = ("first", "") if first else ("-", "-") if point.change is None else changed(*point.change)
     scores = [show_number(point.scores.get(name, (None,))[0]) for name in names]
-    return (point.model, point.created_at[:16].replace("T", " "), "first" if first else change, verdict(point), *scores)
+    return (point.model.rstrip("/").rpartition("/")[2], point.created_at[:16].replace("T", " "), *change, verdict(point), *scores)
+
+
+def changed(delta: float, low: float, high: float) -> tuple[str, str]:
+    return signed(delta), f"{signed(low)} to {signed(high)}"
 
 
 def verdict(point: Point) -> str:
@@ -68,4 +77,6 @@ def verdict(point: Point) -> str:
     if not point.gate:
         return "-"
     attempt = f", attempt {point.gate['attempt']}" if point.gate.get("attempt", 1) > 1 else ""
-    return f"{VERDICTS.get(str(point.gate['verdict']), '?')} against {point.gate['baseline']['model']}{attempt}"
+    return (
+        f"{VERDICTS.get(str(point.gate['verdict']), '?')} against {point.gate['baseline']['model'].rstrip('/').rpartition('/')[2]}{attempt}"
+    )
