@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -70,6 +71,8 @@ def fuzz(fuzzer: Fuzzer, seconds: float, examples: int = 60) -> Report:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         report.executions += 1
+        (home / "input").write_text(repr(value))
+        faulthandler.dump_traceback_later(2 * LONGEST, exit=True)  # for what no signal can end
         signal.alarm(LONGEST)
         try:
             fuzzer.read(folder, value)
@@ -85,6 +88,7 @@ def fuzz(fuzzer: Fuzzer, seconds: float, examples: int = 60) -> Report:
             report.findings.setdefault(place_of(error), f"{value!r:.1500}\n{shown}")
         finally:
             signal.alarm(0)
+            faulthandler.cancel_dump_traceback_later()
 
     before = signal.signal(signal.SIGALRM, late)
     quiet = settings(

@@ -194,7 +194,7 @@ PARTS = {
         "row",
         "1/0",
         "doc(row)",
-        '"x" * 10**400',
+        '"x" * 10**12',
         "exit(3)",
         "raise_it",
     ),
@@ -481,10 +481,11 @@ def parquet_rows() -> bytes:
 # Chat templates
 
 TEMPLATES = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}",
-    "{%- if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ bos_token }}{{ messages | tojson(indent=2) }}",
-    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 3 %}{% break %}{% endif %}{{ m.content | trim }}{% endfor %}",
-    "{% macro say(x) %}{{ x }}{% endmacro %}{% generation %}{{ say(messages[-1]['content']) }}{% endgeneration %}{{ strftime_now('%Y') }}",
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}<|a|>{% endif %}",
+    "{%- if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ bos_token }}{{ messages | tojson(indent=2) }}",
+    "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% if ns.n > 3 %}{% break %}{% endif %}{% endfor %}",
+    "{% macro say(x) %}{{ x | trim }}{% endmacro %}{% generation %}{{ say(messages[-1]['content']) }}{% endgeneration %}",
+    "{{ strftime_now('%Y') }}{% for m in messages if m.role != 'x' %}{{ loop.index0 }}{{ m.content }}{% endfor %}",
 )
 PIECES = (
     "{{ ''.__class__.__mro__ }}",
