@@ -1,5 +1,7 @@
 """A store with real runs: the built-in model and the same with weights rounded to 4 bits, on two tasks of our own,
-compared by a gate, the first also on the smoke suite, and one tuning study on a toy model. By hand: python tests/browser/real_store.py FOLDER [BUILT-IN MODEL'S FOLDER]
+compared by a gate, the first also on the smoke suite, and one tuning study on a toy model.
+
+By hand: python tests/browser/real_store.py FOLDER [BUILT-IN MODEL'S FOLDER]
 """
 
 from __future__ import annotations
