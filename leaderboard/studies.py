@@ -56,7 +56,12 @@ def trials(root: Path, indexed: Any) -> Any:
 
 def plotted(whole: Any) -> Any:
     """Rows that measured both sides and are no control: what the plane and the curves show. The base is the origin."""
-    kept = whole[whole.gain.notna() & whole.average_drop.notna() & ~whole.labels.isin(["random"]) & ~whole.role.isin(["base", "control"])]
+    kept = whole[
+        whole.gain.notna()
+        & whole.average_drop.notna()
+        & ~whole.labels.isin(["random"])
+        & ~whole.role.isin(["base", "control", "untrained"])
+    ]
     return kept.assign(mitigation=kept.mitigation.replace("", "none"), labels=kept.labels.replace("", "true"))
 
 

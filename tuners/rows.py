@@ -16,18 +16,21 @@ FILE = "trials.parquet"
 
 
 def collect(rows: Sequence[Row], chosen: Mapping[tuple[str, str], float]) -> list[Row]:
-    """All rows with what needs the others: the chosen rate, gain over the best in-context row, break-even queries.
+    """All rows with what needs the others: the chosen rate, gain over the best in-context row, break-even queries, and the
+    bytes that one more task takes (a model of all targets is shared by them).
 
     The best number of examples in the prompt is the one with the highest mean score over draws.
     """
     prompts = {row["target"]: row["context_tokens"] for row in rows if row["role"] == "base"}
-    best = best_in_context(rows)
+    best, targets = best_in_context(rows), {row["target"] for row in rows}
     found = []
     for row in rows:
         target, icl = row["target"], best.get(row["target"])
         whole = {**row, "task": target, "selected": chosen.get((target, row["method"])) == row.get("lr") or row.get("lr") is None}
         if target in prompts and whole.get("context_tokens") is None:
             whole["context_tokens"] = prompts[target] + (row.get("virtual_tokens") or 0)
+        if row.get("saved_bytes") is not None:
+            whole["bytes_per_further_task"] = row["saved_bytes"] / (len(targets) if "multi_task" in row["mitigation"] else 1)
         if is_separable(row) and row.get("average_drop") is not None:
             whole["detached_drop"] = 0.0
         if icl and row.get("target_score") is not None:

@@ -91,7 +91,8 @@ def run_sequence(
     write_study(root, identity(plan, model.digest))
     earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
     bench = open_bench(as_study(plan), model, access, scorer, root)
-    every, rows = list(trials(plan)), []
+    every = list(trials(plan))
+    rows: list[Row] = []
     for number, trial in enumerate(every, 1):
         folder = root / "trials" / trial_key(trial)
         row = find_row(root, folder.name, earlier)

@@ -130,3 +130,16 @@ def test_a_study_half_way_has_a_report_that_says_so(rows: list[Row], tmp_path: P
     assert "**Not finished yet**: seeds are missing for sst2: full, lora, ia3" in text
     with pytest.raises(AssayError, match=r"no trials\.parquet"):
         report.build(tmp_path / "nowhere")
+
+
+def test_the_board_shows_the_same_gains_and_leaves_controls_out(rows: list[Row], tmp_path: Path) -> None:
+    from leaderboard import studies
+
+    write_rows(rows, tmp_path / "studies" / "made-up" / "trials.parquet")
+    whole = studies.trials(tmp_path, ())
+    points = studies.points(whole[whole.target == "glue/sst2"])
+    lora = points[(points.method == "lora") & points.selected]
+    assert lora.runs.tolist() == [3] and lora.gain.tolist() == [pytest.approx(30.0)] and lora.kept.tolist() == [pytest.approx(-5.0)]
+    assert set(studies.plotted(whole).role) == {"grid", "mitigation", "tenth_rate", "in_context"}
+    shared = [row["bytes_per_further_task"] for row in rows if row["mitigation"] == "multi_task=1000"]
+    assert shared == [row["saved_bytes"] for row in rows if row["mitigation"] == "multi_task=1000"], "one target alone shares with nobody"

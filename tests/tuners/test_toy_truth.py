@@ -11,6 +11,7 @@ from harness.model import find_model
 from harness.provenance import Surroundings
 from tuners.design import Study
 from tuners.presets import TOY
+from tuners.report import build
 from tuners.scoring import Harness
 from tuners.study import run_study
 from tuners.toy import make_toy
@@ -18,10 +19,14 @@ from tuners.trial import Row
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("truth")
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> list[Row]:
     from dataclasses import replace
 
-    folder: Path = tmp_path_factory.mktemp("truth")
     place = Surroundings(folder / "results", folder / "cache", None, True)
     model = find_model(str(make_toy(folder / "toy")), cache=place.cache, offline=True)
     study: Study = replace(
@@ -56,3 +61,16 @@ def test_the_truth_is_recovered(rows: list[Row]) -> None:
     assert soft["kl_base"] > 0.1 and soft["average_drop"] > 0.05, "virtual tokens change the model before any training"
     trained = learned + [row for row in rows if row["role"] == "mitigation"]
     assert spearmanr([r["kl_base"] for r in trained], [r["average_drop"] for r in trained]).statistic > 0.7, "more KL, more forgetting"
+
+
+@pytest.mark.model
+@pytest.mark.filterwarnings("default")
+def test_its_report_says_what_is_true(rows: list[Row], folder: Path) -> None:
+    pytest.importorskip("vl_convert")
+    text = build(folder / "study").read_text()
+    claims = text.split("## The claims")[1]
+    assert len(rows) and "LoRA before training: largest of gain, drop and KL 0 (must be 0)" in text
+    held = claims.split("`replay=0.5` minus without")[1].split(".\n")[0]
+    assert "accuracy on retained tasks (points) -" in held, "replay forgets less"
+    assert "prompt_tuning before training: KL on text" not in claims or "drop +" in claims
+    assert "in bytes yes" in claims and len(list((folder / "study" / "figures").glob("*.svg"))) == 5
