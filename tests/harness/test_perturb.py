@@ -31,6 +31,7 @@ from harness import (
     read_run,
 )
 from harness.catalog import select
+from harness.compare import compare, side_of
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Scripted, hashed
 from harness.metrics.bigbench import choice_metrics
@@ -224,3 +225,21 @@ def test_a_perturbed_run_is_stored_and_rescored_like_any_other(tmp_path: Path) -
 def test_generated_answers_can_be_perturbed_too() -> None:
     task = perturbed(films(ask=Generate(5), metrics=(exact_match,), doc=lambda row: Doc(str(row["text"]), references=("x",))), ("typos",))
     assert [metric.reads for metric in task.metrics] == [exact_match.reads] * 2
+
+
+def test_two_perturbed_runs_are_paired_and_the_item_is_the_unit(tmp_path: Path) -> None:
+    path = tmp_path / "films.jsonl"
+    path.write_text("".join(json.dumps({"prompt": row["text"], "choices": ["no", "yes"], "answer": row["label"]}) + "\n" for row in ROWS))
+    sides = []
+    for seed in (3, 4):
+
+        def opener(name: str, ref: ModelRef, settings: Settings, seed: int = seed) -> Engine:
+            return Scripted(hashed(seed))
+
+        plan = Plan(model=str(make_model(tmp_path / f"m{seed}", seed)), tasks=(f"{path}+robustness",), engine="scripted")
+        sides.append(side_of(read_run(evaluate(plan, place(tmp_path), opener=opener)), place(tmp_path).access()))
+    rows = {(row.task, row.metric): row for row in compare(*sides).rows}
+    found = rows["films+robustness", "accuracy_worst"]
+    assert found.main and found.difference.n == found.difference.units == len(ROWS)
+    assert found.difference.delta == pytest.approx(found.candidate - found.baseline)
+    assert not rows["films+robustness", "accuracy_typos"].main
