@@ -38,7 +38,7 @@ def leak_findings(material: Material) -> list[Finding]:
     rows, chance = compared(material, prompts, answers, contains)
     rows = [row for row in rows if not (last and any(at_cue(prompts[row], text) for text in answers[row]))]
     if surprising(len(rows), chance, [text for row in rows for text in answers[row]]):
-        found.append(inside(material, rows, chance, shared_words(prompts, answers)))
+        found.append(inside(material, rows, chance, read_out(prompts, answers, rows)))
     return found
 
 
@@ -54,22 +54,29 @@ def after(cue: str) -> Fires:
     return lambda text, part: bool(cue) and ends(text, part) and text[: -len(part)].rstrip().endswith(cue)
 
 
-def shared_words(prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> float:
-    """Mean share of an answer's words that its question has too."""
-    pairs = [(set(text.split()), set(own[0].split())) for text, own in zip(prompts, answers, strict=True) if own]
-    return sum(len(asked & right) / len(right) for asked, right in pairs) / max(len(pairs), 1)
+def read_out(prompts: Sequence[str], answers: Sequence[tuple[str, ...]], rows: Sequence[int]) -> bool:
+    """Whether answers are meant to be read out of the question: many stand there, or are made of its words.
+
+    The most frequent answer aside, which may be "I do not know".
+    """
+    common = Counter(own[0] for own in answers if own).most_common(1)[0][0]
+    other = [index for index, own in enumerate(answers) if own and own[0] != common]
+    if not other:
+        return False
+    words = [(set(prompts[index].split()), set(answers[index][0].split())) for index in other]
+    shared = sum(len(asked & right) / len(right) for asked, right in words) / len(words)
+    return shared > OWN_WORDS or len(set(rows) & set(other)) > EXTRACTIVE * len(other)
 
 
-def inside(material: Material, rows: Sequence[int], chance: float, shared: float) -> Finding:
-    """The finding for answers anywhere in the question; `shared` is the mean share of an answer's words that the question has."""
+def inside(material: Material, rows: Sequence[int], chance: float, meant: bool) -> Finding:
+    """The finding for answers anywhere in the question; no fault where that is `meant`."""
     name, n = material.task.full_name, len(material.docs)
-    if shared > OWN_WORDS or len(rows) > EXTRACTIVE * n:
-        what = f"{len(rows)} of {n} questions hold their answer, and {shared:.0%} of all answers' words: it is read out of them"
-        return Finding("gold-leak", "I", name, what)
+    what = f"{len(rows)} of {n} questions hold their own answer (by chance: {chance:.1f})"
+    if meant:
+        return Finding("gold-leak", "I", name, f"{what}: it is read out of them")
     excess = at_least(len(rows) - chance, n)
     telling = any(len(text) >= LONG for row in rows for text in golds(material.docs[row]))
     level: Level = "E" if excess > LEAKY else "W" if excess > LEAKY / 2 and telling else "I"
-    what = f"{len(rows)} of {n} questions hold their own answer (by chance: {chance:.1f})"
     return Finding("gold-leak", level, name, what, "see whether the answer is given away", places(material, rows))
 
 
