@@ -123,8 +123,9 @@ def plane(table: Any) -> Any:
     dots = base.mark_point(filled=True, size=90).encode(
         x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
     )
+    once = table[table.front].sort_values("gain", ascending=False).drop_duplicates("method")
     names = (
-        base.transform_filter("datum.front")
+        alt.Chart(once)
         .mark_text(align="left", dx=8, dy=-7, fontSize=11, color=WORDS)
         .encode(x=x, y=y, text="method:N")
     )
