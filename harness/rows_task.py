@@ -47,7 +47,7 @@ def choice_doc(row: Row) -> Doc:
         gold = int(answer)
     else:
         raise AssayError(f"answer {answer!r:.80} is neither a choice nor an index", do=f"the choices are {list(choices)!r:.200}")
-    return Doc(str(needed(row, "prompt")), choices=choices, gold=gold, **names(row))
+    return Doc(str(needed(row, "prompt")), choices=choices, gold=gold, id=name(row, "id"), group=name(row, "group"))
 
 
 def text_doc(row: Row) -> Doc:
@@ -55,7 +55,7 @@ def text_doc(row: Row) -> Doc:
     references = tuple(map(str, answer)) if isinstance(answer, list) else (str(answer),)
     if not references:
         raise AssayError("no reference", do="give a text, or a list of texts")
-    return Doc(str(needed(row, "prompt")), references=references, **names(row))
+    return Doc(str(needed(row, "prompt")), references=references, id=name(row, "id"), group=name(row, "group"))
 
 
 def needed(row: Row, column: str) -> Any:
@@ -65,9 +65,9 @@ def needed(row: Row, column: str) -> Any:
     return row[column]
 
 
-def names(row: Row) -> dict[str, str]:
-    """The optional columns `id` and `group` as texts."""
-    return {name: "" if row.get(name) is None else str(row[name]) for name in ("id", "group")}
+def name(row: Row, column: str) -> str:
+    """An optional column as text; empty where it is missing."""
+    return "" if row.get(column) is None else str(row[column])
 
 
 def texts(value: Any) -> tuple[str, ...]:

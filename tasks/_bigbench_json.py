@@ -133,8 +133,8 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-TEXTS = ("stop_string", "output_regex", "task_prefix", "example_input_prefix", "example_output_prefix", "choice_prefix")
-TEXTS += ("few_shot_example_separator",)
+TEXTS: tuple[str, ...] = ("stop_string", "output_regex", "task_prefix", "choice_prefix")
+TEXTS += ("example_input_prefix", "example_output_prefix", "few_shot_example_separator")
 NULLS = ("stop_string", "output_regex")
 
 
