@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import Access, Doc, Family, Generate, Task, Worked, hub
-from harness.metrics.code import pass_at
-from harness.sandbox import require_sandbox
+from harness.metrics.code import pass_at, require_sandbox
 
 if TYPE_CHECKING:
     from harness.doc import Row

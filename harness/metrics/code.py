@@ -10,7 +10,7 @@ from harness.metric import Metric, Stats
 from harness.output import Said
 from harness.sandbox import passes, require_sandbox
 
-__all__ = ["estimate", "pass_at"]
+__all__ = ["estimate", "pass_at", "require_sandbox"]
 
 
 def estimate(samples: int, right: int, k: int) -> float:
