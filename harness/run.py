@@ -31,7 +31,6 @@ from harness.store import Writer, create_bundle, index, open_writer, read_run, s
 from harness.task import Total
 from harness.tokens import Tokenizer, open_tokenizer
 
-FLUSH_SECONDS = 0.5
 MOST_FAILED = 10
 
 
@@ -322,36 +321,37 @@ def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:
 
 
 class Recorder:
-    """Judges finished items of one task and appends them in small batches, with the tokens and time since the last."""
+    """Judges finished items of one task and stores them, with the tokens and time since the last.
+
+    All but the newest are stored at once, so that a kill costs one finished item at most; the newest waits, for an engine may count
+    to the end.
+    """
 
     def __init__(self, task: PreparedTask, writer: Writer, watch: Watch, engine: Engine) -> None:
         self.task, self.writer, self.watch, self.engine = task, writer, watch, engine
-        self.batch: list[Record] = []
-        self.failed, self.flushed = 0, clock()
+        self.newest: Record | None = None
+        self.failed, self.stored = 0, clock()
         self.computed, self.cached = engine.stats.computed, engine.stats.cached
 
     def add(self, prepared: PreparedItem, replies: Sequence[Reply]) -> None:
-        self.batch.append(judge(self.task.task, prepared, replies))
-        if clock() - self.flushed >= FLUSH_SECONDS:
-            self.flush()
+        record = judge(self.task.task, prepared, replies)
+        self.flush()
+        self.newest = record
 
     def flush(self) -> None:
-        """Stores what is there. Raises Incomplete where so many items fail that going on is a waste: more than ten and 0.1 %."""
-        if not self.batch:
+        """Stores what waits. Raises Incomplete where so many items fail that going on is a waste: more than ten and 0.1 %."""
+        record, self.newest = self.newest, None
+        if record is None:
             return
         now, stats = clock(), self.engine.stats
         computed, cached = stats.computed - self.computed, stats.cached - self.cached
-        self.batch[0] = replace(self.batch[0], computed=computed, cached=cached, seconds=now - self.flushed)
-        self.writer.append(self.batch)
-        self.watch.advance(len(self.batch), computed)
-        failed = [record for record in self.batch if record.status == "error"]
-        self.failed += len(failed)
-        self.batch, self.flushed = [], now
-        self.computed, self.cached = stats.computed, stats.cached
-        if failed and self.failed > max(MOST_FAILED, len(self.task.items) // 1000):
-            last = failed[-1]
+        self.writer.append([replace(record, computed=computed, cached=cached, seconds=now - self.stored)])
+        self.watch.advance(1, computed)
+        self.stored, self.computed, self.cached = now, stats.computed, stats.cached
+        self.failed += record.status == "error"
+        if record.status == "error" and self.failed > max(MOST_FAILED, len(self.task.items) // 1000):
             raise Incomplete(
-                f"stopped early: {self.failed} items of {last.task} failed, the last ({last.item}): {last.error}", do="mend the cause"
+                f"stopped early: {self.failed} items of {record.task} failed, the last ({record.item}): {record.error}", do="mend the cause"
             )
 
 

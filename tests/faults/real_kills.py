@@ -65,7 +65,7 @@ def lines(path: Path) -> int:
 
 
 def largest_batch(log: Path) -> int:
-    """Most answers within one flush interval, and those of one pack that come at once."""
+    """Most answers that come at once, from one pack."""
     times = [float(line.split()[1]) for line in log.read_text().splitlines()]
     return max(sum(start <= moment <= start + 0.6 for moment in times) for start in times)
 

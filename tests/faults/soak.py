@@ -41,8 +41,8 @@ from leaderboard import queries
 
 MODELS, SIZES = 3, (40, 120, 300)
 DELAY = 0.01
-BATCH = 0.5 / DELAY + 20
-"""Items that one flush interval of half a second can hold, with room for a slow clock."""
+BATCH = 2
+"""Requests that a kill may cost: the newest that is finished, and the one on its way."""
 LOOK = 300.0
 READ_PAUSE = 2.0
 

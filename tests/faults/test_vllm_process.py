@@ -43,7 +43,6 @@ def test_a_killed_vllm_loses_no_item_and_changes_no_score(tmp_path: Path, builti
             os.kill(killed[-1], signal.SIGKILL)
 
     monkeypatch.setattr(Writer, "append", then_kill)
-    monkeypatch.setattr("harness.run.FLUSH_SECONDS", 0.0)
     try:
         run = read_run(evaluate(plan, place(tmp_path), opener=opener))
     finally:

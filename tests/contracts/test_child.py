@@ -1,0 +1,84 @@
+"""What must come through to an engine in a process of its own: adapters, soft prompts, other weights.
+
+Run: pytest tests/contracts/test_child.py
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+from harness import AssayError
+from harness.engines import Settings
+from harness.engines.child import open_engine
+from harness.engines.hf_engine import open_engine as open_here
+from harness.model import ModelRef
+from harness.request import Failure, GenRequest, ScoreGroup, ScoreReply
+
+DICE = random.Random(0)
+GROUPS = [
+    ScoreGroup(tuple(DICE.choices(range(3, tiny_models.VOCABULARY), k=5)), ((7, 8), (9,), tuple(DICE.choices(range(3, 60), k=4))), True)
+    for _ in range(6)
+]
+SETTINGS = Settings(device="cpu", budget=64 << 20)
+
+
+def here(ref: ModelRef) -> dict[int, ScoreReply | Failure]:
+    engine = open_here(ref, SETTINGS)
+    try:
+        return dict(engine.score(GROUPS))
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.make(tmp_path_factory.mktemp("tiny")).path
+
+
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_an_adapter_comes_through(home: Path, tmp_path: Path, kind: str) -> None:
+    peft = pytest.importorskip("peft")
+    import torch
+    import transformers
+
+    made = {
+        "lora": lambda: peft.LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj"]),
+        "prompt": lambda: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=5),
+    }[kind]()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(home), made).save_pretrained(tmp_path)
+    plain, tuned = tiny_models.refer(home), replace(tiny_models.refer(home), adapter=tmp_path)
+    engine = open_engine(tuned, SETTINGS, "hf")
+    try:
+        found = dict(engine.score(GROUPS))
+    finally:
+        engine.close()
+    assert found == here(tuned) != here(plain)
+
+
+def test_other_weights_come_through_and_outlive_the_process(home: Path, tmp_path: Path) -> None:
+    other = tiny_models.make(tmp_path / "other", seed=1)
+    engine = open_engine(tiny_models.refer(home), SETTINGS, "hf")
+    try:
+        first = dict(engine.score(GROUPS))
+        with pytest.raises(AssayError):
+            engine.swap(tmp_path / "nowhere")
+        assert dict(engine.score(GROUPS)) == first, "a refused swap changes nothing"
+        engine.swap(other.path)
+        swapped = dict(engine.score(GROUPS))
+        assert engine.process is not None
+        os.kill(engine.process.inner.pid, signal.SIGKILL)
+        assert dict(engine.score(GROUPS)) == swapped == here(other) != first
+        said = dict(engine.generate([GenRequest((5, 6, 7), 4)]))
+        assert engine.restarts == 1 and len(said) == 1 and engine.describe()["process"] == "child"
+        assert engine.stats.computed > 0 and engine.limits.vocabulary == tiny_models.VOCABULARY
+    finally:
+        engine.close()
