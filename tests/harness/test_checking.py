@@ -98,6 +98,12 @@ def test_an_answer_read_out_of_a_passage_is_no_leak() -> None:
     assert {level for level, _ in found(reading)} <= {"I"}
 
 
+def test_half_of_the_answers_may_be_unknown() -> None:
+    rows = [{"text": f"{who} came home late.", "who": who if n % 2 else "I do not know"} for n, (_, who) in enumerate(CAPITALS * 3)]
+    reading = capitals(rows=inline(test=rows), doc=lambda row: Doc(f"{row['text']}\nQ: Who?\nA:", references=(row["who"],)))
+    assert ("E", "gold-leak") not in found(reading)
+
+
 def test_faulty_rows_are_all_listed() -> None:
     rows = [{**row} for row in ROWS]
     del rows[1]["capital"]
