@@ -73,13 +73,14 @@ def number(value: float | None) -> float | None:
 
 def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine: str, main: bool) -> dict[str, Any]:
     facts = scored.facts
+    items = interval.n if scored.task.varies is None else len({item.group for item in scored.items})  # not their forms
     return {
         "task": scored.task.full_name,
         "metric": metric.name,
         "value": number(interval.value),
         "low": number(interval.low),
         "high": number(interval.high),
-        "n": interval.n,
+        "n": items,
         "shots": facts["shots"],
         "signature": signature(scored, metric, engine),
         "main": main,

@@ -217,6 +217,7 @@ def test_a_perturbed_run_is_stored_and_rescored_like_any_other(tmp_path: Path) -
     ]
     assert results["films+robustness", "accuracy_worst"]["value"] <= min(result["value"] for result in results.values())
     assert "chance" not in results["films+robustness", "accuracy_worst"] and results["films", "accuracy"]["chance"] == 0.5
+    assert {result["n"] for result in results.values()} == {len(ROWS)}
     assert run.manifest["tasks"][1]["variants"] == {"mild_mix": 12, "typos": 12, "extra_space": 12}
     assert rescore(run, place(tmp_path).access()) == run.summary()["results"]
     assert set(made[0].calls.values()) == {1}  # the originals are asked once, for both tasks
