@@ -122,6 +122,7 @@ def main() -> None:
     found = {
         "fuzzer": name,
         "seconds": round(time.monotonic() - started),
+        "cpu_seconds": round(time.process_time()),
         "executions": report.executions,
         "accepted": report.accepted,
         "refused": sum(report.refused.values()),
