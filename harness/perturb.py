@@ -35,8 +35,9 @@ def named_perturbations(names: Sequence[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for name in names:
         if name not in KNOWN:
-            close = difflib.get_close_matches(name, KNOWN, 2) or KNOWN
-            raise AssayError(f"unknown perturbation {name!r}", do=f"there is {', '.join(close)}")
+            close = difflib.get_close_matches(name, KNOWN, 2)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(KNOWN)}"
+            raise AssayError(f"unknown perturbation {name!r}", do=hint)
         found.update(dict.fromkeys(GROUPS.get(name, (name,))))
     return tuple(found)
 
