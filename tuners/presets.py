@@ -48,15 +48,19 @@ CPU_MINI = Study(
 
 GPU = Study(
     name="gpu",
-    targets=("glue/sst2", "superglue/boolq"),
-    retain=("superglue/copa", "superglue/wic", "glue/rte", "glue/mrpc"),
+    targets=CPU_MINI.targets,
+    retain=CPU_MINI.retain,
     methods=TRAINED,
     loss_tokens=4000,
     rates=(1 / 9, 1 / 3, 1.0, 3.0),
-    mitigations=MITIGATIONS,
+    rate_seeds=(3,),
+    mitigations=("multi_task=1000", *MITIGATIONS),
     shots=(1, 4, 16),
     batch=32,
     micro=32,
+    text=CPU_MINI.text,
+    text_tokens=8192,
+    keep_models=False,
 )
 
 TOY_SEQUENCE = Sequence(
