@@ -1,8 +1,7 @@
-"""Runs one fuzzer for so many seconds and tells what came out that is no AssayError. `python tests/fuzz/fuzzing.py NAME SECONDS`"""
+"""Runs one fuzzer for so many seconds (those in which it was stopped aside) and tells what came out that is no AssayError. `python tests/fuzz/fuzzing.py NAME SECONDS`"""
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import shutil
@@ -27,7 +26,9 @@ from harness.errors import AssayError
 
 ROUND = 200
 LONGEST = 30
-"""Seconds that one input may take."""
+"""Seconds of processor time that one input may take."""
+PAUSE = 20
+"""A longer time between two inputs is one in which the process was stopped: it does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +60,24 @@ def place_of(error: BaseException) -> str:
 
 def fuzz(fuzzer: Fuzzer, seconds: float, examples: int = 60) -> Report:
     """Rounds of fresh inputs until the time is over; one round of `examples` where `seconds` is 0."""
+    deadline, seen = time.monotonic() + seconds, time.monotonic()
     report, home = Report(), Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 
     def late(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(f"one input took more than {LONGEST} s")
+        raise TimeoutError(f"one input took more than {LONGEST} s of processor time")
 
     def once(value: Any) -> None:
-        if seconds and time.monotonic() > deadline:
+        nonlocal deadline, seen
+        now = time.monotonic()
+        deadline, seen = deadline + (now - seen if now - seen > PAUSE else 0.0), now
+        if seconds and now > deadline:
             return
         folder = home / "x"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         report.executions += 1
-        (home / "input").write_text(repr(value))
-        faulthandler.dump_traceback_later(2 * LONGEST, exit=True)  # for what no signal can end
-        signal.alarm(LONGEST)
+        (home / "input").write_text(repr(value))  # for what no signal can end
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
         try:
             fuzzer.read(folder, value)
             report.accepted += 1
@@ -87,10 +91,9 @@ def fuzz(fuzzer: Fuzzer, seconds: float, examples: int = 60) -> Report:
             shown = "".join(traceback.format_exception(error))[-1500:]
             report.findings.setdefault(place_of(error), f"{value!r:.1500}\n{shown}")
         finally:
-            signal.alarm(0)
-            faulthandler.cancel_dump_traceback_later()
+            signal.setitimer(signal.ITIMER_PROF, 0)
 
-    before = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGPROF, late)
     quiet = settings(
         max_examples=ROUND if seconds else examples,
         deadline=None,
@@ -99,13 +102,13 @@ def fuzz(fuzzer: Fuzzer, seconds: float, examples: int = 60) -> Report:
         suppress_health_check=list(HealthCheck),
         derandomize=False,
     )
-    deadline, number = time.monotonic() + seconds, 0
+    number = 0
     try:
         while number == 0 or time.monotonic() < deadline:
             seed(number + 1)(quiet(given(fuzzer.inputs)(once)))()
             number += 1
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
         with suppress(OSError):
             shutil.rmtree(home)
     return report
