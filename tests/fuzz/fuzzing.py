@@ -1,4 +1,4 @@
-"""Runs one fuzzer for so many seconds (those in which it was stopped aside) and tells what came out that is no AssayError. `python tests/fuzz/fuzzing.py NAME SECONDS`"""
+"""Runs one fuzzer for so many seconds, pauses aside, and tells what is no AssayError: `python tests/fuzz/fuzzing.py NAME SECONDS`"""
 
 from __future__ import annotations
 
