@@ -163,8 +163,9 @@ def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[st
     """
     if (metric.low, metric.high) == (-1.0, 1.0):
         return {"chance": 0.0}
-    share_of_picks = metric.reads is Chosen and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
-    if not share_of_picks or not isinstance(task.ask, Choose) or task.varies is not None or any("gold" not in item.doc for item in items):
+    reads_picks = metric.reads in (None, Chosen) and isinstance(task.ask, Choose)
+    share_of_picks = reads_picks and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
+    if not share_of_picks or task.varies is not None or any("gold" not in item.doc for item in items):
         return {}
     chance = math.fsum(1 / len(item.choices) for item in items) / len(items)
     same = len({item.choices for item in items}) == 1
