@@ -48,7 +48,7 @@ def assay(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def harm(base: Path, folder: Path) -> Path:
-    """The model after eight steps of full fine-tuning on COPA at thirty times the usual rate."""
+    """The model after four steps of full fine-tuning on COPA at a rate of 1e-2, three hundred times the usual one."""
     from harness.pipeline import open_tokenizer
     from tuners.batches import plan_steps
     from tuners.data import find_tasks, read_docs, task_examples
@@ -58,10 +58,10 @@ def harm(base: Path, folder: Path) -> Path:
 
     access = surroundings().access()
     (task,) = find_tasks(["superglue/copa"], access)
-    examples = task_examples(task, read_docs(task, "train", access)[:64], open_tokenizer(base), 8192)
+    examples = task_examples(task, read_docs(task, "train", access)[:32], open_tokenizer(base), 8192)
     steps = plan_steps(examples, loss_tokens=sum(example.loss_tokens for example in examples), batch=8, seed=0)
     trainable = find_method("full").begin(open_base(base))
-    done = train(trainable, steps, Recipe(lr=1e-3), report=lambda now: print(f"step {now.step}: loss {now.loss:.2f}", file=sys.stderr))
+    done = train(trainable, steps, Recipe(lr=1e-2), report=lambda now: print(f"step {now.step}: loss {now.loss:.2f}", file=sys.stderr))
     assert done.status == "done", done.status
     part = folder.with_name(folder.name + ".part")
     trainable.save(part)
@@ -86,22 +86,26 @@ def main(folder: Path = Path("results/real")) -> None:
     here = surroundings()
     base = run(folder, "base", MODEL, "--repeat-check")
     weights = find_model(MODEL, cache=here.cache, offline=here.offline).path
-    rounded, tuned = folder / "smollm2-135m-4bit", folder / "smollm2-135m-tuned"
+    rounded, tuned = folder / "smollm2-135m-4bit", folder / "smollm2-135m-harmed"
     if not rounded.exists():
         round_model(weights, rounded)
     if not tuned.exists():
         harm(weights, tuned)
-    models: dict[str, Callable[[], tuple[str, ...]]] = {
-        "The same model in other batches": lambda: ("same", MODEL, "--budget", "0.05"),
-        "4-bit rounding of its weights": lambda: ("rounded", str(rounded)),
-        "Full fine-tuning at thirty times the usual rate": lambda: ("tuned", str(tuned)),
+    cases: dict[str, Callable[[], tuple[str, ...]]] = {
+        "The same model in other batches": lambda: (run(folder, "same", MODEL, "--budget", "0.05"),),
+        "4-bit rounding of its weights": lambda: (run(folder, "rounded", str(rounded)),),
+        "Full fine-tuning at three hundred times the usual rate, gated while it is evaluated": lambda: (
+            "--early-stop",
+            "--model",
+            str(tuned),
+        ),
     }
     (folder / "gates.jsonl").unlink(missing_ok=True)  # first attempts, whenever this is run
     lines = [HEAD.strip(), ""]
-    for title, model in models.items():
-        candidate, report = run(folder, *model()), folder / "gate.md"
-        gated = assay("gate", candidate, "--baseline", base, "--margin", "3", "--results", str(folder), "--markdown", str(report))
-        text = report.read_text().replace("<!-- assay gate -->\n", "").replace(str(folder) + "/", "")
+    for title, candidate in cases.items():
+        report = folder / "gate.md"
+        gated = assay("gate", *candidate(), "--baseline", base, "--margin", "3", "--results", str(folder), "--markdown", str(report))
+        text = report.read_text().replace("<!-- assay gate -->\n", "").replace(str(folder) + "/", "").replace(base, MODEL)
         lines += [f"## {title}: exit code {gated.returncode}", "", text]
     OUT.write_text("\n".join(lines))
 
@@ -114,7 +118,10 @@ HEAD = f"""
 
 - *Other batches*: the same weights with 50 MiB for the engine's packs, which cuts them elsewhere.
 - *4-bit rounding*: every row of the attention and feed-forward matrices rounded to the nearest of 15 levels; no calibration.
-- *Full fine-tuning*: eight steps of eight examples of COPA's training split at a rate of 1e-3, by `tuners.train`.
+- *Full fine-tuning*: four steps of eight examples of COPA's training split at a rate of 1e-2, by `tuners.train`.
+
+Milder tuning was tried first: eight steps at 1e-3 moved single tasks by up to 7 points either way and none of them for sure; that gate was
+inconclusive (exit code 11, aggregate +0.40, -4.19 to +4.97). The verdict on the rounded model hangs on one item, as its report says.
 """
 
 if __name__ == "__main__":
