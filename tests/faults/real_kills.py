@@ -28,7 +28,7 @@ from harness import Plan, evaluate, read_run
 from harness.engines.hf_engine import open_engine
 from harness.rerun import reproduction
 from harness.run import resume
-from harness.store import check, list_runs
+from harness.store import check, index, list_runs
 
 
 class Noting:
@@ -111,6 +111,7 @@ def kill_at_work(scene: Scene, dice: random.Random) -> bool:
 
 
 def judge(scene: Scene, kills: int, batch: int) -> dict[str, Any]:
+    index(place(scene.root).results)  # a kill may fall between a run's end and its indexing
     whole = read_run(list_runs(place(scene.root / "whole").results)[0].path)
     runs = [read_run(info.path) for info in list_runs(place(scene.root).results)]
     records = [run.records() for run in runs]
@@ -131,7 +132,7 @@ def judge(scene: Scene, kills: int, batch: int) -> dict[str, Any]:
         "answered_again": len(asked) - len(set(asked)) * len(runs),
         "largest_batch": batch,
         "allowed": batch * kills,
-        "problems": len(check(place(scene.root).results)),
+        "problems": [str(problem) for problem in check(place(scene.root).results)],
     }
 
 
