@@ -96,6 +96,14 @@ def select(names: Sequence[str], access: Access) -> Selection:
     return Selection(tuple(tasks.values()), tuple(whole), frozenset(tasks) - asked)
 
 
+def anchored(name: str) -> str:
+    """The name with the path of a task file made absolute, so that a stored run finds its task from any folder."""
+    plain, _ = split_name(name)
+    text = plain.partition(":")[2] or plain
+    is_file = Path(text).exists() and (text.endswith(FILES) or text != plain)
+    return name.replace(text, str(Path(text).resolve()), 1) if is_file else name
+
+
 def resolve(name: str, access: Access) -> tuple[Family, ...]:
     """One name: a family, a task with or without its protocol, a file, `module:NAME`, or `bigbench:path`."""
     plain, perturbations = split_name(name)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from harness.catalog import anchored
 from harness.cli.console import out, print_json, watching
 from harness.cli.explaining import explain_plans
 from harness.curves import contrasts, points
@@ -108,7 +109,7 @@ def run_command(
     """
     plan = Plan(
         model="",
-        tasks=tuple(with_perturbations(name.strip(), named(perturb)) for name in tasks.split(",") if name.strip()),
+        tasks=tuple(with_perturbations(anchored(name.strip()), named(perturb)) for name in tasks.split(",") if name.strip()),
         revision=revision,
         limit=limit,
         seed=seed,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.catalog import anchored
 from harness.cli.console import err, out, print_json, watching
 from harness.cli.running import Json, Results, place_of, run_json
 from harness.early import plan_like
@@ -70,7 +71,7 @@ def watch_command(
 
 def watched_plan(folder: Path, tasks: str, gate: str, limit: int | None, engine: str, place: Surroundings) -> Plan:
     """The plan of every checkpoint: the baseline's, or the tasks that are named. Raises AssayError where neither is."""
-    names = tuple(name for name in tasks.split(",") if name.strip())
+    names = tuple(anchored(name.strip()) for name in tasks.split(",") if name.strip())
     if gate:
         base = plan_like(read_run(find_baseline(place.results, gate)), str(folder))
         chosen = base.engine if engine == "auto" else engine

@@ -61,6 +61,18 @@ def test_show_prints_what_is_sent(home: Path) -> None:
     assert item["prompt"] == "0 + 0 =" and item["continuations"] == [" -1", " 0", " 2"] and item["gold"] == "0"
 
 
+def test_a_stored_run_finds_its_task_file_from_any_folder(home: Path) -> None:
+    assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted", "--json", home=home)
+    (home / "elsewhere").mkdir()
+    found = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "store", "check", "--results", str(home / "results"), "--json"],
+        capture_output=True,
+        text=True,
+        cwd=home / "elsewhere",
+    )
+    assert json.loads(found.stdout) == {"problems": []}
+
+
 def test_rows_without_code_are_a_task(home: Path) -> None:
     (home / "items.csv").write_text('prompt,choices,answer\n"2+2=","3|4",4\n"1+1=","2|3",0\n')
     (home / "words.jsonl").write_text('{"prompt": "Say hi:", "reference": ["hi", "Hi"]}\n')
