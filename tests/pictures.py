@@ -31,7 +31,7 @@ def score(home: Path) -> None:
     if not models["smollm2-135m"].exists():
         models["smollm2-135m"].symlink_to(MODEL, target_is_directory=True)
     if not models["smollm2-135m-4bit"].exists():
-        subprocess.run([sys.executable, ROOT / "tests/walks/round_weights.py", MODEL, models["smollm2-135m-4bit"]], check=True)
+        subprocess.run([sys.executable, ROOT / "tests" / "rounding.py", MODEL, models["smollm2-135m-4bit"]], check=True)
     done = {run["model"] for run in assay(home, "store", "ls", "--json")["runs"] if run["status"] == "complete"}
     for name, folder in models.items():
         if not any(name == Path(model).name for model in done):

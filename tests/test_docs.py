@@ -34,6 +34,19 @@ def test_python_blocks_run(block: str, tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
 
 
+def test_commands_of_the_readme_are_run() -> None:
+    """Every command of the front page is a line of the walks or of CI, which run it for real."""
+    run = "\n".join(
+        path.read_text(encoding="utf-8") for path in [*(ROOT / "tests" / "walks").glob("*"), ROOT / ".ci" / "run"] if path.is_file()
+    )
+    lines = [part.strip() for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines() for part in line.split("&&")]
+    commands = [line for line in lines if line.startswith("assay ")]
+    assert len(commands) > 8 and not [command for command in commands if command not in run]
+    extras = {extra for line in lines for group in re.findall(r"\[([\w,]+)\]", line) for extra in group.split(",")}
+    installed = {extra for group in re.findall(r"\[([\w,]+)\]", run) for extra in group.split(",")}
+    assert extras and extras <= installed | {"tune"}  # dev brings tune
+
+
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_linked_files_exist(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))

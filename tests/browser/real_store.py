@@ -1,7 +1,7 @@
 """A store with real runs: the built-in model and the same with weights rounded to 4 bits, on two tasks of our own,
 compared by a gate, the first also on the smoke suite, and one tuning study on a toy model.
 
-By hand: python tests/browser/real_store.py FOLDER [BUILT-IN MODEL'S FOLDER]
+By hand: PYTHONPATH=tests python tests/browser/real_store.py FOLDER [BUILT-IN MODEL'S FOLDER]
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+from rounding import round_model
 
 ROOT = Path(__file__).parents[2]
 CAPITALS = {
@@ -41,25 +41,6 @@ def write_task(path: Path, question: str, pairs: dict[str, str]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def round_weights(model: Path, folder: Path) -> Path:
-    """A copy whose matrices hold 15 levels per group of 64 weights."""
-    from safetensors.numpy import load_file, save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in model.iterdir():
-        if file.is_file() and file.suffix != ".safetensors":
-            shutil.copy(file, folder / file.name)
-    for file in model.glob("*.safetensors"):
-        weights = load_file(file)
-        for name, weight in weights.items():
-            if weight.ndim == 2 and weight.size % 64 == 0:
-                groups = weight.reshape(-1, 64)
-                step = np.abs(groups).max(axis=1, keepdims=True) / 7 + 1e-12
-                weights[name] = (np.round(groups / step) * step).astype(weight.dtype).reshape(weight.shape)
-        save_file(weights, folder / file.name, metadata={"format": "pt"})
-    return folder
-
-
 def assay(store: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
     """One command on the store, from inside it."""
     environment = {**os.environ, "ASSAY_RESULTS": str(store), "PYTHONPATH": str(ROOT)}
@@ -73,7 +54,7 @@ def make_real_store(store: Path, model: Path) -> Path:
     store.mkdir(parents=True, exist_ok=True)
     write_task(store / "capitals.jsonl", "Question: What is the capital of {}?\nAnswer:", CAPITALS)
     write_task(store / "opposites.jsonl", "Question: What is the opposite of {}?\nAnswer:", OPPOSITES)
-    rounded = round_weights(model, store / "smollm2-135m-4bit")
+    rounded = round_model(model, store / "smollm2-135m-4bit")
     tasks = "capitals.jsonl,opposites.jsonl"
     for name in ("builtin:smollm2-135m", rounded.name):
         assay(store, "run", "--model", name, "--tasks", tasks, "--engine", "hf")

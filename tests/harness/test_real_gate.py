@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from fakes import place
+from rounding import round_model
 
 from harness import Plan, evaluate, read_run
 from harness.gating import Gate, gate_stored
 from harness.policy import Policy
-from tests.sim.real import round_model
 
 pytestmark = pytest.mark.model
 

@@ -11,34 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from harness.model import find_model
 from harness.provenance import surroundings
+from tests.rounding import round_model
 
 MODEL = "builtin:smollm2-135m"
 TASKS = ("tests/sim/pairs.py", "superglue/copa")
 OUT = Path("results/gate/REAL.md")
-
-
-def rounded(values: Any, bits: int = 4) -> Any:
-    """A weight matrix [rows, columns], each row rounded to the nearest of 2^bits - 1 even levels up to its largest value."""
-    top = 2 ** (bits - 1) - 1
-    scale = (values.abs().amax(dim=1, keepdim=True) / top).clamp(min=1e-12)
-    return (values / scale).round().clamp(-top, top) * scale
-
-
-def round_model(base: Path, folder: Path) -> Path:
-    """A copy of a checkpoint whose attention and feed-forward matrices went through 4 bits; the embeddings stay."""
-    from safetensors.torch import load_file, save_file
-
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(base, part)
-    for path in part.glob("*.safetensors"):
-        tensors = {name: rounded(value) if name.endswith("_proj.weight") else value for name, value in load_file(path).items()}
-        save_file(tensors, path, metadata={"format": "pt"})
-    return part.rename(folder)
 
 
 def assay(*arguments: str) -> subprocess.CompletedProcess[str]:

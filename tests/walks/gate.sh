@@ -2,7 +2,7 @@
 tasks=glue/rte,superglue/copa,superglue/cb
 assay run --model ckpt --tasks $tasks
 assay baseline set v1 ckpt
-[[ -d candidate ]] || python "$WALKS/round_weights.py" ckpt candidate
+[[ -d candidate ]] || python "$WALKS/../rounding.py" ckpt candidate
 assay run --model candidate --tasks $tasks
 assay compare v1 candidate
 code=0
