@@ -57,7 +57,7 @@ def pareto_points(rows: Sequence[Row]) -> list[Point]:
             groups.setdefault((row["method"], row["mitigation"]), []).append(row)
         for (name, beside), group in groups.items():
             gain, drop, text = (estimate(group, column) for column in ("gain", "average_drop", "kl_text"))
-            if gain and drop and text:
+            if gain and drop:
                 point: Point = {"target": short(target), "method": name, "with": beside}
                 found.append(point | spread("gain", gain, 100) | spread("drop", drop, 100) | spread("kl", text))
     return found
@@ -96,6 +96,9 @@ def pareto(rows: Sequence[Row]) -> Chart | None:
     if not points:
         return None
     lost = by_target(points, lambda some: plane(some, "drop", "average drop of retained tasks (points)"))
+    points = [point for point in points if "kl" in point]
+    if not points:
+        return lost  # no neutral text was read
     moved = by_target(points, lambda some: plane(some, "kl", "KL(base || tuned) on neutral text (nats per token)"))
     return alt.vconcat(lost, moved)
 

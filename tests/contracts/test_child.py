@@ -10,6 +10,7 @@ import random
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
@@ -42,6 +43,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.make(tmp_path_factory.mktemp("tiny")).path
 
 
+def close(one: dict[int, Any], other: dict[int, Any]) -> bool:
+    """Whether all log-probabilities agree but for the rounding of another thread count."""
+    flat = [[value for index in sorted(each) for part in each[index].logprobs for value in part] for each in (one, other)]
+    return len(flat[0]) == len(flat[1]) and flat[0] == pytest.approx(flat[1], abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["lora", "prompt"])
 def test_an_adapter_comes_through(home: Path, tmp_path: Path, kind: str) -> None:
     peft = pytest.importorskip("peft")
@@ -61,7 +68,7 @@ def test_an_adapter_comes_through(home: Path, tmp_path: Path, kind: str) -> None
         found = dict(engine.score(GROUPS))
     finally:
         engine.close()
-    assert found == here(tuned) != here(plain)
+    assert close(found, here(tuned)) and not close(found, here(plain))
 
 
 def test_other_weights_come_through_and_outlive_the_process(home: Path, tmp_path: Path) -> None:
@@ -71,12 +78,12 @@ def test_other_weights_come_through_and_outlive_the_process(home: Path, tmp_path
         first = dict(engine.score(GROUPS))
         with pytest.raises(AssayError):
             engine.swap(tmp_path / "nowhere")
-        assert dict(engine.score(GROUPS)) == first, "a refused swap changes nothing"
+        assert close(dict(engine.score(GROUPS)), first), "a refused swap changes nothing"
         engine.swap(other.path)
         swapped = dict(engine.score(GROUPS))
         assert engine.process is not None
         os.kill(engine.process.inner.pid, signal.SIGKILL)
-        assert dict(engine.score(GROUPS)) == swapped == here(other) != first
+        assert close(dict(engine.score(GROUPS)), swapped) and close(swapped, here(other)) and not close(swapped, first)
         said = dict(engine.generate([GenRequest((5, 6, 7), 4)]))
         assert engine.restarts == 1 and len(said) == 1 and engine.describe()["process"] == "child"
         assert engine.stats.computed > 0 and engine.limits.vocabulary == tiny_models.VOCABULARY

@@ -54,9 +54,8 @@ def test_the_truth_is_recovered(rows: list[Row]) -> None:
     for mitigation in ("replay=0.5", "kl=1", "wise_ft=0.5", "stop_at_kl=0.05"):
         held = only("lora", "mitigation", mitigation)
         assert held["average_drop"] < plain["average_drop"] and held["kl_base"] < plain["kl_base"], mitigation
-    for method in ("lora", "pfeiffer"):
-        still = only(method, "untrained")
-        assert still["gain"] == still["average_drop"] == still["kl_base"] == still["kl_target"] == 0
+    still = only("lora", "untrained")
+    assert still["gain"] == still["average_drop"] == still["kl_base"] == still["kl_target"] == 0
     soft = only("prompt_tuning", "untrained")
     assert soft["kl_base"] > 0.1 and soft["average_drop"] > 0.05, "virtual tokens change the model before any training"
     trained = learned + [row for row in rows if row["role"] == "mitigation"]
