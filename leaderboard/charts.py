@@ -124,11 +124,7 @@ def plane(table: Any) -> Any:
         x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
     )
     once = table[table.front].sort_values("gain", ascending=False).drop_duplicates("method")
-    names = (
-        alt.Chart(once)
-        .mark_text(align="left", dx=8, dy=-7, fontSize=11, color=WORDS)
-        .encode(x=x, y=y, text="method:N")
-    )
+    names = alt.Chart(once).mark_text(align="left", dx=8, dy=-7, fontSize=11, color=WORDS).encode(x=x, y=y, text="method:N")
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
 

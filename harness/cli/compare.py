@@ -45,10 +45,10 @@ def compare_command(
     if markdown:
         console.print(comparison_markdown(found), markup=False, soft_wrap=True)
         return
-    console.print(f"{two.model} ({two.run}) against {one.model} ({one.run}), in points", markup=False, soft_wrap=True)
-    console.print(table(*comparison_cells(found)))
+    console.print(f"{two.model} ({two.run}) against {one.model} ({one.run}), in points", markup=False, soft_wrap=not console.is_terminal)
+    console.print(table(*comparison_cells(found), console.width))
     for line in (*found.notes, *(f"{name}: only one run has it" for name in found.left_out)):
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
+        console.print(line, style="yellow", markup=False, soft_wrap=not console.is_terminal)
     for item in flipped:
         console.print(f"\n{item['change']} {item['task']} {item['item']}  gold {item['gold']!r}", markup=False, soft_wrap=True)
         console.print(f"  baseline  {item['baseline']!r}\n  candidate {item['candidate']!r}", markup=False, soft_wrap=True)

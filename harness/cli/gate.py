@@ -120,15 +120,15 @@ def with_options(policy: Policy, margin: float | None, task_margin: float | None
 
 def show(found: Gate) -> None:
     decision, console = found.decision, out()
-    console.print(headline(decision, found.comparison), style=COLOURS[decision.verdict], markup=False, soft_wrap=True)
-    console.print(aggregate_line(decision), markup=False, soft_wrap=True)
+    console.print(headline(decision, found.comparison), style=COLOURS[decision.verdict], markup=False, soft_wrap=not console.is_terminal)
+    console.print(aggregate_line(decision), markup=False, soft_wrap=not console.is_terminal)
     for reason in decision.reasons:
-        console.print(f"  {reason}", markup=False, soft_wrap=True)
+        console.print(f"  {reason}", markup=False, soft_wrap=not console.is_terminal)
     console.print()
-    console.print(table(*gate_cells(decision)))
+    console.print(table(*gate_cells(decision), console.width))
     console.print()
     for line in details(decision, found.comparison):
-        console.print(line, style="dim", markup=False, soft_wrap=True)
+        console.print(line, style="dim", markup=False, soft_wrap=not console.is_terminal)
 
 
 @baseline_command.command("set")

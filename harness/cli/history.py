@@ -46,7 +46,7 @@ def trend_command(
     console = out()
     shown = names[:COLUMNS]
     head = ("model", "when", "change", "90 % interval", "gate", *map(short, shown))
-    console.print(table(head, [row(point, shown, number == 0) for number, point in enumerate(points)]))
+    console.print(table(head, [row(point, shown, number == 0) for number, point in enumerate(points)], console.width))
     console.print()
     for name in names:
         values = [point.scores.get(name, (None,))[0] for point in points]

@@ -237,7 +237,7 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
     for note in notes(manifest, summary["results"]):
         console.print(note, style="yellow", markup=False)
     for kind, noise in summary.get("noise", {}).items():
-        console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=True)
+        console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=not console.is_terminal)
     tokens = summary["tokens"]
     shared = tokens["logical"] / max(tokens["computed"], 1)
     console.print(

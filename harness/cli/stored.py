@@ -39,7 +39,11 @@ def ls_command(results: Results = None, as_json: Json = False) -> None:
     for run in runs:
         tasks = ", ".join(run.tasks[:4]) + (f" and {len(run.tasks) - 4} more" if len(run.tasks) > 4 else "")
         state = f"{run.status} ({run.owner})" if run.owner else run.status
-        console.print(f"{run.id}  {state:<9} {run.items:>6} items  {run.model}  {tasks}", soft_wrap=True, markup=False)
+        line = f"{run.id}  {state:<9} {run.items:>6} items  {run.model}  {tasks}"
+        if console.is_terminal:
+            console.print(line, no_wrap=True, overflow="ellipsis", markup=False)
+        else:
+            console.print(line, soft_wrap=True, markup=False)
     if not runs:
         console.print("No runs yet. `assay demo` makes one.")
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -77,7 +78,7 @@ def one_family(name: str, as_json: bool) -> None:
             f"[bold]{escape(fact['name'])}[/]  v{fact['version']}  {fact['ask']}  {escape(', '.join(fact['metrics']))}", soft_wrap=True
         )
         if len(facts) < 12 and fact["about"]:
-            console.print(f"  {fact['about']}", style="dim", soft_wrap=True, markup=False)
+            console.print(Padding(Text(fact["about"], "dim"), (0, 0, 0, 2)))
     for total in selection.totals:
         console.print(f"total [bold]{escape(total.name)}[/] over {len({term.task for term in total.terms})} tasks")
 

@@ -45,18 +45,44 @@ def gate_cells(decision: Decision) -> Cells:
     return gate_head(floors), [gate_row(each, decision.alpha, floors) for each in decision.tasks]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A plain terminal table; text from tasks is never read as markup."""
+SPARE = ("margin", "floor", "lost items", "MDE80", "p", "n", "baseline", "candidate")
+"""What a narrow terminal does without, in this order; Markdown and JSON have it all."""
+FOLDED = 24
+"""Width from which on names of tasks fold; numbers never do."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> Table:
+    """A plain terminal table of at most `width` columns where that can be (0: any); text from tasks is never read as markup.
+
+    Columns of SPARE are left out until it fits, and the caption names them.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    for name in head:
-        made.add_column(name, justify="left" if name in LEFT else "right", overflow="fold")
+    lines = [tuple(row) for row in rows]
+    kept = fitting(head, lines, width)
+    made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True, caption_justify="left")
+    for index in kept:
+        left, fold = head[index] in LEFT, head[index] in ("task", "model", "lost items")
+        made.add_column(head[index], justify="left" if left else "right", overflow="fold", no_wrap=not fold)
     styles = {"lost": "bold red", "ok": "green", "?": "yellow"}
-    for row in rows:
-        made.add_row(*(Text(cell, styles.get(cell, "") if index == 0 else "") for index, cell in enumerate(row)))
+    for row in lines:
+        made.add_row(*(Text(row[index], styles.get(row[index], "") if index == 0 else "") for index in kept))
+    if hidden := [name for index, name in enumerate(head) if index not in kept]:
+        made.caption = f"Not shown at this width: {', '.join(hidden)}."
     return made
+
+
+def fitting(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns that fit, names of tasks folded and all else whole."""
+    widths = [max(map(len, (name, *(row[index] for row in rows)))) for index, name in enumerate(head)]
+    widths = [min(each, FOLDED) if name in ("task", "model") else each for each, name in zip(widths, head, strict=True)]
+    kept = list(range(len(head)))
+    for name in SPARE:
+        if not width or sum(widths[index] + 1 for index in kept) <= width:
+            break
+        kept = [index for index in kept if head[index] != name]
+    return kept
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

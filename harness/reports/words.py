@@ -50,7 +50,7 @@ def beside(row: Row) -> str:
 
 
 def comparison_head(floors: bool) -> tuple[str, ...]:
-    head = ("task", "metric", "baseline", "candidate", "difference", "90 % interval")
+    head = ("task", "metric", "baseline", "candidate", "change", "90 % interval")
     return (*head, *(("floor",) if floors else ()), "p", "Holm p", "MDE80", "+/-", "n")
 
 
@@ -73,7 +73,7 @@ def comparison_row(row: Row, mde: float, floors: bool) -> tuple[str, ...]:
 
 
 def gate_head(floors: bool) -> tuple[str, ...]:
-    head = ("", "task", "difference", "90 % interval", *(("floor",) if floors else ()))
+    head = ("", "task", "change", "90 % interval", *(("floor",) if floors else ()))
     return (*head, "Holm p", "margin", "MDE80", "+/-", "n", "lost items")
 
 
