@@ -23,12 +23,14 @@ def make(root: Path) -> None:
     """An index with answers of every model to every item, two items to a cluster."""
     import duckdb
 
+    from harness.store.queries import SCHEMA
+
     (root / "runs").mkdir(parents=True)
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{root / 'assay.duckdb'}' AS store (STORAGE_VERSION 'v1.5.0')")
         connection.execute("USE store")
         connection.execute(files("harness.store").joinpath("schema.sql").read_text())
-        connection.execute("INSERT INTO schema_migrations VALUES (1, now()::TIMESTAMP)")
+        connection.execute("INSERT INTO schema_migrations VALUES (?, now()::TIMESTAMP)", [SCHEMA])
         connection.execute(
             """
             CREATE TEMP TABLE answer AS

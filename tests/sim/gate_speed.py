@@ -1,16 +1,17 @@
 """How long one gate over 70 tasks and 30,100 items takes through the command line, and what it imports.
 
-`python -m tests.sim.gate_speed [times] [FOLDER]` writes results/gate/speed.md. A scripted engine makes the store, once.
+`python -m tests.sim.gate_speed [times] [FOLDER]` writes results/gate/speed.md. A scripted engine makes the store in FOLDER, once;
+without FOLDER it is made in a temporary one.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,6 @@ def make_store(home: Path) -> tuple[str, str]:
     """Two runs of 70 tasks with a tenth of the answers drawn anew; their ids."""
     if len(found := sorted(path.parent.name for path in (home / "results" / "runs").glob("*/DONE"))) == 2:
         return found[0], found[1]
-    shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     (home / "tasks70.py").write_text(TASKS)
     place = Surroundings(results=home / "results", cache=home / "cache", data=None, offline=True)
@@ -86,10 +86,11 @@ def once(home: Path, base: str, new: str) -> tuple[float, float, dict[str, Any],
     return wall, spent, json.loads(done.stdout), json.loads(done.stderr.splitlines()[-1])
 
 
-def main(times: str = "7", folder: str = "results/speed") -> None:
-    base, new = make_store(Path(folder))
-    once(Path(folder), base, new)
-    rows = [once(Path(folder), base, new) for _ in range(int(times))]
+def main(times: str = "7", folder: str = "") -> None:
+    home = Path(folder or tempfile.mkdtemp())
+    base, new = make_store(home)
+    once(home, base, new)
+    rows = [once(home, base, new) for _ in range(int(times))]
     walls, spent = ([row[place] for row in rows] for place in (0, 1))
     found, heavy = rows[-1][2], rows[-1][3]
     load = os.getloadavg()[0]
