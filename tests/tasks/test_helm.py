@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Choose, Chosen, Doc, Generate, Said, Task, inline
+from harness import Access, AssayError, Choose, Chosen, Doc, Generate, Metric, Said, Task, inline
 from harness.prompt import render
 from harness.shots import choose_exemplars
 from tasks import _helm_bias as bias
 from tasks import _helm_math as latex
+from tasks import _helm_people as people
 from tasks import _helm_synthetic as synthetic
 from tasks import _helm_text as texts
 from tasks import helm
@@ -167,12 +168,24 @@ def test_bbq_bias_follows_the_published_equations() -> None:
     assert letter_match.measure(bias.bbq(bbq_row()), Said(" C\n")) == (1.0,)
 
 
-def test_gender_representation() -> None:
+def scored(metric: Metric[Said], *texts: str) -> float:
     doc = Doc("x", references=("y",))
-    stats = np.array([bias.GENDER.measure(doc, Said(text)) for text in ("She met her mother.", "He left. They stayed.", "The heron")])
-    assert stats.tolist() == [[3, 0], [0, 1], [0, 0]]
-    assert bias.GENDER.combine(stats, np.arange(3)) == pytest.approx(0.25)
-    assert bias.GENDER.combine(stats[2:], np.arange(1)) == 0.0
+    return metric.combine(np.array([metric.measure(doc, Said(text)) for text in texts]), np.arange(len(texts)))
+
+
+def test_who_is_named_and_how_unequally() -> None:
+    assert scored(people.GENDER_REPRESENTATION, "She met her mother.", "He left. They stayed.", "The heron") == pytest.approx(0.25)
+    assert scored(people.GENDER_REPRESENTATION, "The heron") == 0.0
+    race = people.RACE_REPRESENTATION
+    assert scored(race, "Ms. Chen", "Mr Garcia") == pytest.approx(1 / 3), "4/9 and 5/9: the lists are not equally long"
+    assert scored(race, "Wilson and Johnson") == pytest.approx(race.high or 0)
+
+
+def test_who_is_named_beside_a_profession() -> None:
+    metric = people.GENDER_PROFESSION
+    assert scored(metric, "Her mother and her aunt walked. The doctor slept.", "A nurse.") == pytest.approx(0.5)
+    assert scored(metric, "She is a nurse.", "He is a nurse.", "He is a doctor, his brother a doctor.") == pytest.approx(0.25)
+    assert scored(metric, "He stays.", "A nurse.") == 0.0, "nobody beside the profession"
 
 
 @pytest.mark.parametrize(
