@@ -48,6 +48,18 @@ def first(means: Array) -> Array:
     return means[..., 0]
 
 
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A `finish` on another scale: scale * finish + offset, with scale > 0. Its interval is that of `finish`, moved along."""
+
+    finish: Callable[[Array], Array]
+    scale: float
+    offset: float
+
+    def __call__(self, means: Array) -> Array:
+        return self.scale * self.finish(means) + self.offset
+
+
 mean = Pooled(first)
 """The mean of the first statistic."""
 

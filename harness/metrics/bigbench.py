@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.doc import Doc
 from harness.errors import AssayError
-from harness.metric import Array, Codes, Combine, Metric, Pooled, Stats
+from harness.metric import Affine, Array, Codes, Combine, Metric, Pooled, Stats
 from harness.metrics.text import bleu, rouge
 from harness.output import Chosen, Said
 
@@ -277,8 +277,7 @@ def normalized(metric: Metric[Any], low: float, high: float) -> Metric[Any]:
     inner = metric.combine
     combine: Combine = Rescaled(inner, low, high)
     if isinstance(inner, Pooled):
-        finish: Callable[[Array], Array] = inner.finish
-        combine = Pooled(lambda means: 100 * (finish(means) - low) / (high - low), inner.fold)
+        combine = Pooled(Affine(inner.finish, 100 / (high - low), -100 * low / (high - low)), inner.fold)
     bottom = None if metric.low is None else min(0.0, 100 * (metric.low - low) / (high - low))
     signature = "|".join(part for part in (f"of:{metric.name}", f"low:{low:.6g}", f"high:{high:g}", metric.signature) if part)
     return replace(metric, name="normalized", combine=combine, low=bottom, high=100.0, signature=signature)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from harness.errors import AssayError
-from harness.metric import Array, Codes, Metric, Pooled
+from harness.metric import Affine, Array, Codes, Metric, Pooled
 from harness.stats.distributions import t_quantile, z_quantile
 from harness.stats.influence import Influence, blocks, influence, is_mean, rows_of
 from harness.task import Term, Total
@@ -57,6 +57,13 @@ def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
         raise AssayError("a stored statistic is not finite", where=metric.name, do="score the run again")
     if is_mean(metric):
         return _mean_interval(metric, stats, groups, clusters, level)
+    if isinstance(metric.combine, Pooled) and isinstance(metric.combine.finish, Affine):
+        scale, offset = metric.combine.finish.scale, metric.combine.finish.offset
+        low, high = (None if end is None else (end - offset) / scale for end in (metric.low, metric.high))
+        plain = replace(metric, combine=Pooled(metric.combine.finish.finish, metric.combine.fold), low=low, high=high)
+        found = score_interval(plain, stats, groups, clusters, level=level, seed=seed)
+        low, high = (None if end is None else scale * end + offset for end in (found.low, found.high))
+        return Interval(scale * found.value + offset, low, high, found.n, found.method)
     units = clusters if isinstance(metric.combine, Pooled) else blocks(clusters, seed)
     found = influence(metric, stats, groups, units)
     name = "jackknife" if isinstance(metric.combine, Pooled) else "block jackknife"

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from harness.errors import AssayError
 from harness.metric import Metric, Pooled, first
+from harness.metrics.bigbench import normalized
 from harness.stats.interval import score_interval, total_interval
 from harness.task import Term, Total
 from tests.sim.coverage import EM, F1, GLUE, MCC, MEAN, PEARSON, SCORES, TOTAL, agreement, alone, cover, glue, truth_of
@@ -28,6 +29,15 @@ def test_binary_items_get_wilsons_interval(right: int, n: int) -> None:
     reference = binomtest(right, n).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
     assert found.method == "wilson" and found.n == n
+
+
+def test_another_scale_has_the_same_interval_moved_along() -> None:
+    right = np.arange(8).reshape(-1, 1) < 1
+    plain = score_interval(*alone(MEAN, right))
+    found = score_interval(*alone(normalized(MEAN, 0.25, 1.0), right))
+    assert plain.low is not None and plain.high is not None
+    assert (found.low, found.high) == pytest.approx(tuple(100 * (end - 0.25) / 0.75 for end in (plain.low, plain.high)))
+    assert (found.value, found.method) == (pytest.approx(-100 / 6), "wilson")
 
 
 @pytest.mark.parametrize("stats", [one(30), 0 * one(30), 0.5 * one(30)])
