@@ -20,9 +20,14 @@ def ranks(table: Any) -> Any:
     shown = table.assign(left=table.best - 0.2, right=table.worst + 0.2)
     base = alt.Chart(shown).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=alt.Axis(labelLimit=260)))
     tip = ["label:N", "rank:Q", "best:Q", "worst:Q", "tier:O"]
-    whole = alt.Axis(tickMinStep=1, format="d", grid=True)
+    x = alt.X(
+        "left:Q",
+        title="rank (95 % range)",
+        axis=alt.Axis(tickMinStep=1, format="d", grid=True),
+        scale=alt.Scale(domain=[0.5, float(table.worst.max()) + 0.5], nice=False),
+    )
     bar = base.mark_bar(height=7, cornerRadius=3, opacity=0.45).encode(
-        x=alt.X("left:Q", title="rank (95 % range)", axis=whole), x2="right:Q", color=alt.Color("tier:N", legend=None), tooltip=tip
+        x=x, x2="right:Q", color=alt.Color("tier:N", legend=None), tooltip=tip
     )
     dot = base.mark_point(filled=True, size=70, opacity=1).encode(x="rank:Q", color=alt.Color("tier:N", legend=None), tooltip=tip)
     return (bar + dot).properties(height=height(len(table)))
@@ -153,7 +158,7 @@ def heat(table: Any, title: str, middle: bool = True) -> Any:
     )
     tip = ["row:N", "column:N", alt.Tooltip("value:Q", format="+.2f" if middle else ".2f")]
     cells = base.mark_rect(cornerRadius=2).encode(
-        color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top")), tooltip=tip
+        color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top") if middle else None), tooltip=tip
     )
     if middle:
         strong = alt.condition(f"abs(datum.value) > {0.6 * peak}", alt.value("white"), alt.value("#1f2528"))

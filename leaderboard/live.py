@@ -83,7 +83,7 @@ def gates(root: Path) -> Any:
             entry = json.loads(line)
             rows.append(
                 {
-                    "at": str(entry["at"]),
+                    "at": str(entry["at"])[:19].replace("T", " "),
                     "verdict": str(entry["verdict"]),
                     "candidate": str(entry["candidate"]["model"]),
                     "baseline": str(entry["baseline"]["model"]),

@@ -320,7 +320,8 @@ def mixed_versions(root: Path) -> Any:
     return frame(
         root,
         """
-        SELECT task, count(DISTINCT fingerprint) AS versions, count(*) AS runs, list_sort(list(DISTINCT fingerprint)) AS fingerprints
+        SELECT task, count(DISTINCT fingerprint) AS versions, count(*) AS runs,
+            string_agg(DISTINCT fingerprint, ', ' ORDER BY fingerprint) AS fingerprints
         FROM run_task JOIN run USING (run_id) WHERE fingerprint IS NOT NULL AND status = 'complete'
         GROUP BY task HAVING count(DISTINCT fingerprint) > 1 ORDER BY task
         """,

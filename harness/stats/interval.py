@@ -61,9 +61,9 @@ def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
         scale, offset = metric.combine.finish.scale, metric.combine.finish.offset
         low, high = (None if end is None else (end - offset) / scale for end in (metric.low, metric.high))
         plain = replace(metric, combine=Pooled(metric.combine.finish.finish, metric.combine.fold), low=low, high=high)
-        found = score_interval(plain, stats, groups, clusters, level=level, seed=seed)
-        low, high = (None if end is None else scale * end + offset for end in (found.low, found.high))
-        return Interval(scale * found.value + offset, low, high, found.n, found.method)
+        unscaled = score_interval(plain, stats, groups, clusters, level=level, seed=seed)
+        low, high = (None if end is None else scale * end + offset for end in (unscaled.low, unscaled.high))
+        return Interval(scale * unscaled.value + offset, low, high, unscaled.n, unscaled.method)
     units = clusters if isinstance(metric.combine, Pooled) else blocks(clusters, seed)
     found = influence(metric, stats, groups, units)
     name = "jackknife" if isinstance(metric.combine, Pooled) else "block jackknife"

@@ -50,10 +50,10 @@ def settings(found: Board) -> dict[str, object]:
         "95 %": st.column_config.TextColumn(width=96),
         "By rule": st.column_config.TextColumn(width=70, help="Point ranks under all four ways to aggregate."),
         "Coverage": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width="small"),
-        "Tokens / item": number(format="%.0f", width="small", help="Tokens through the model."),
-        "s / 1k items": number(format="%.0f", width="small", help="Seconds of the engine; compare within one machine."),
+        "Tokens / item": number(format="%.0f", width=100, help="Tokens through the model."),
+        "s / 1k items": number(format="%.0f", width=92, help="Seconds of the engine; compare within one machine."),
         "Source": st.column_config.TextColumn(width="small", help="Who ran it. Imported scores are computed again from their items."),
-        "Parameters": number("Parameters (B)", format="%.2f", width="small"),
+        "Parameters": number("Parameters (B)", format="%.2f", width=112),
         **score,
     }
 

@@ -53,7 +53,8 @@ def page() -> None:
         st.altair_chart(charts.history(drawn), width="stretch")
     table = cut.assign(verdict=[SIGNS.get(each, visible(each, 30)) for each in cut.verdict], lost=[visible(each, 120) for each in cut.lost])
     order = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
-    config = {name: st.column_config.NumberColumn(format="%+.2f") for name in ("delta", "low", "high")}
+    config: dict[str, object] = {name: st.column_config.NumberColumn(format="%+.2f") for name in ("delta", "low", "high")}
+    config["at"] = st.column_config.TextColumn("at (UTC)")
     st.dataframe(table, column_order=order, column_config=config, hide_index=True, alt="Gates, newest first")
     shell.downloads(table[order], "gates")
     names = {f"{row.at} {row.candidate}": number for number, row in enumerate(cut.itertuples())}
