@@ -12,10 +12,11 @@ import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from harness import __version__
 from harness.cli import repeating, running, stored, tasking
 from harness.cli.console import err, print_json
 from harness.errors import AssayError, redact
@@ -33,8 +34,24 @@ app = typer.Typer(
 )
 
 
+PANELS = {
+    "Score a model": ("demo", "run", "resume", "watch", "doctor"),
+    "Is it better or worse?": ("compare", "gate", "baseline", "audit", "rerun"),
+    "Look": ("board", "report", "store"),
+    "Fine-tune: gain against forgetting": ("tune", "study"),
+    "Tasks": ("tasks", "show", "check", "new-task"),
+}
+"""The commands of `assay --help` in reading order; a plugin's stand below."""
+
+
+def tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"assay {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=tell_version)] = False) -> None:
     pass
 
 
@@ -49,11 +66,26 @@ def extend(arguments: Sequence[str]) -> None:
         group, _, verb = point.name.rpartition(".")
         if group:  # a verb of a group that is here already, such as store.publish
             if asked == group:
-                within(group).command(verb, help=summary(point))(load(point) if arguments[1:2] == [verb] else root)
+                within(group).command(verb, help=summary(point))(load(point) if arguments[1:2] == [verb] else nothing)
         elif asked == point.name:
             add(point.name, load(point))
         elif asked in ("--help", "-h"):
-            app.command(point.name, help=summary(point))(root)
+            app.command(point.name, help=summary(point))(nothing)
+    if asked in ("--help", "-h"):
+        arrange()
+
+
+def nothing() -> None:
+    """Stands for a command that is only listed."""
+
+
+def arrange() -> None:
+    """Put every command into its panel, in reading order."""
+    places = {verb: (number, panel) for number, (panel, verb) in enumerate((panel, verb) for panel in PANELS for verb in PANELS[panel])}
+    entries: list[Any] = [*app.registered_commands, *app.registered_groups]
+    for entry in entries:
+        entry.rich_help_panel = places.get(str(entry.name), (0, "Commands"))[1]
+    app.registered_commands.sort(key=lambda entry: places.get(str(entry.name), (len(places), ""))[0])
 
 
 def load(point: metadata.EntryPoint) -> Any:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from fakes import make_model, write_task
 
+from harness import __version__
+from harness.cli import PANELS
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -173,3 +176,12 @@ def test_errors_are_json_where_json_was_asked_for(home: Path) -> None:
 def test_help_has_an_example_for_every_command(home: Path) -> None:
     for command in ("run", "resume", "tasks", "show", "doctor", "demo"):
         assert "assay " in assay(command, "--help", home=home).stdout.split("Options")[0].split("Usage")[1]
+
+
+def test_the_help_names_every_command_in_a_panel(home: Path) -> None:
+    text = assay("--help", home=home).stdout
+    assert " Commands " not in text, "a command stands in no panel"
+    for panel, verbs in PANELS.items():
+        assert panel in text
+        assert [verb for verb in verbs if f" {verb} " not in text] == []
+    assert assay("--version", home=home).stdout == f"assay {__version__}\n"
