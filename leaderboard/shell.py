@@ -16,7 +16,7 @@ from harness.errors import AssayError
 from harness.store import RunInfo, list_runs
 from leaderboard import assembly, queries
 from leaderboard.export import FORMATS
-from leaderboard.shown import plain, visible
+from leaderboard.shown import folder, plain, visible
 
 CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
 VIEWS = Path(__file__).parent / "views"
@@ -106,7 +106,7 @@ def all_runs() -> tuple[RunInfo, ...]:
 
 def run_labels(runs: Any) -> dict[str, str]:
     """Labels by run id: the model's name, engine and id."""
-    return {row.run_id: f"{visible(row.model, 40)} · {visible(row.engine, 12)} · {row.run_id}" for row in runs.itertuples()}
+    return {row.run_id: f"{visible(folder(row.model), 40)} · {visible(row.engine, 12)} · {row.run_id}" for row in runs.itertuples()}
 
 
 def link(page: str, label: str, **state: str) -> None:

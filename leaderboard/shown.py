@@ -37,12 +37,18 @@ def plain(text: object, limit: int = 0) -> str:
 
 def labels(names: Sequence[str], marks: Sequence[str]) -> list[str]:
     """Short distinct labels for models: where two names look alike, or one was cut, the beginning of its mark follows."""
-    short = [visible(name, LABEL) or "(no name)" for name in names]
+    called = [folder(name) for name in names]
+    short = [visible(name, LABEL) or "(no name)" for name in called]
     times = Counter(short)
     return [
         f"{label} · {visible(mark, 8).rstrip('…')}" if times[label] > 1 or len(name) > LABEL else label
-        for label, name, mark in zip(short, names, marks, strict=True)
+        for label, name, mark in zip(short, called, marks, strict=True)
     ]
+
+
+def folder(name: str) -> str:
+    """The last part of an absolute path; every other name whole."""
+    return PurePath(name).name or name if name.startswith("/") else name
 
 
 def family(name: str) -> str:

@@ -1,6 +1,6 @@
 """The README's pictures, from real runs: `python -m tests.pictures` scores what is not scored yet, then photographs the board.
 
-The built-in model stands beside itself with weights rounded to 4 bits, on complete validation sets; the study is the published one.
+The built-in model stands beside itself with weights rounded to 4 bits, on complete validation sets; the tuned one is the toy model.
 The runs stay in the folder given as an argument (default: results/pictures, ignored by git), so a second call only takes the pictures.
 """
 
@@ -21,6 +21,13 @@ ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "pictures"
 MODEL = Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay") / "models" / "smollm2-135m-instruct"
 TASKS = "glue/rte,glue/wnli,glue/mrpc,superglue/copa,superglue/cb,superglue/wsc,mmlu/anatomy"
+TUNED = {
+    "--model": "toy",
+    "--task": "tuners.toy:MAX",
+    "--retain": "tuners.toy:ADD,tuners.toy:FIRST,tuners.toy:MOOD,tuners.toy:SECOND",
+    "--method": "full,last_k,layernorm,lora,pfeiffer,ia3,prompt_tuning",
+    "--seeds": "2",
+}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
@@ -33,15 +40,17 @@ def score(home: Path) -> None:
     if not models["smollm2-135m-4bit"].exists():
         subprocess.run([sys.executable, ROOT / "tests" / "rounding.py", MODEL, models["smollm2-135m-4bit"]], check=True)
     done = {run["model"] for run in assay(home, "store", "ls", "--json")["runs"] if run["status"] == "complete"}
-    for name, folder in models.items():
-        if not any(name == Path(model).name for model in done):
-            assay(home, "run", "--model", str(folder), "--tasks", TASKS, "--engine", "hf", "--json")
-    shutil.copytree(ROOT / "results" / "studies", home / "results" / "studies", dirs_exist_ok=True)
+    for name in models:
+        if name not in done:
+            assay(home, "run", "--model", name, "--tasks", TASKS, "--engine", "hf", "--json")
+    assay(home, "tune", *(part for option in TUNED.items() for part in option), "--json")
 
 
 def assay(home: Path, *arguments: str) -> Any:
-    line = [sys.executable, "-m", "harness.cli", *arguments, "--results", str(home / "results")]
-    return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, cwd=ROOT).stdout)
+    """A command in `home`, where the models lie beside the results."""
+    line = [sys.executable, "-m", "harness.cli", *arguments]
+    env = {**os.environ, "ASSAY_RESULTS": "results", "PYTHONPATH": str(ROOT)}
+    return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, cwd=home, env=env).stdout)
 
 
 @contextmanager

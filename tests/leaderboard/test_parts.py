@@ -134,6 +134,8 @@ def test_safe_text() -> None:
         assert "\u2060" in plain(text)
     assert plain("boolq@lm-eval") == "boolq@lm\\-eval"
     assert len(set(labels(["a", "a", "b" * 4096], ["d1", "d2", "d3"]))) == 3
+    assert labels(["/some/where/ckpt", "org/name", "/"], ["d1", "d2", "d3"]) == ["ckpt", "org/name", "/"]
+    assert labels(["/here/ckpt", "/there/ckpt"], ["d1", "d2"]) == ["ckpt · d1", "ckpt · d2"]
 
 
 def test_two_versions_of_a_task_never_share_a_column(store: Path) -> None:
