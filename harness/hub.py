@@ -91,7 +91,7 @@ def manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
         return {}
     try:
         return {row["file"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AssayError(
             f"not a manifest: {error!r}", where=str(path), do="it must be a list of objects with `file` and `sha256`"
         ) from None
