@@ -82,7 +82,7 @@ def photograph(address: str, home: Path) -> None:
                 except Exception:
                     tab.wait_for_timeout(500)
             tab.wait_for_selector("h1", timeout=90_000)
-            tab.wait_for_timeout(4000)
+            tab.wait_for_timeout(5000)
             tab.wait_for_function("document.querySelector('[data-test-script-state=running]') === null", timeout=90_000)
             tab.wait_for_timeout(2000)
             save(tab.screenshot(clip=FRAME), TARGET / f"{name}.png")
