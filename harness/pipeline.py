@@ -10,6 +10,7 @@ from harness.model import find_model
 from harness.prepare import default_split
 from harness.prompt import joint_after, render, render_chat
 from harness.provenance import Surroundings, surroundings
+from harness.store.lock import release, take
 from harness.tokens import Tokenizer, cut_pairs, open_tokenizer
 
 __all__ = [
@@ -23,8 +24,10 @@ __all__ = [
     "joint_after",
     "open_engine",
     "open_tokenizer",
+    "release",
     "render",
     "render_chat",
     "select",
     "surroundings",
+    "take",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from statistics import mean
@@ -141,6 +142,14 @@ def choose_rates(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
     return {key: max(sorted(by_rate), key=lambda lr: mean(by_rate[lr])) for key, by_rate in found.items()}
 
 
+def known_rates(study: Study, done: Sequence[Row]) -> dict[tuple[str, str], float]:
+    """The chosen rates where every trial that chooses is done; elsewhere another worker may still be at one."""
+    choosing = "rate" if study.rate_seeds else "grid"
+    counts = Counter((row["target"], row["method"]) for row in done if row["role"] == choosing)
+    needed = len(study.rates) * len(study.rate_seeds or study.seeds)
+    return {key: lr for key, lr in choose_rates(done).items() if counts[key] == needed}
+
+
 def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
     """The trials in an order of which every beginning is a usable study: target by target and method by method the rates and the first
     seed, then the controls and mitigations of that seed, then one more seed at a time.
@@ -153,8 +162,8 @@ def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
         for method in study.methods:
             one = replace(study, targets=(target,), methods=(method,))
             yield from grid(one)
-            yield from main_trials(one, only(choose_rates(done), target, method), first)
-    chosen = choose_rates(done)
+            yield from main_trials(one, only(known_rates(study, done), target, method), first)
+    chosen = known_rates(study, done)
     for seed in study.seeds:
         if seed != first:
             yield from untuned_trials(study, seed)

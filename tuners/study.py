@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ from statistics import mean
 from typing import Any
 
 from harness import Access, AssayError, ModelRef
+from harness.pipeline import release, take
 from tuners.bench import open_bench
 from tuners.design import Study, agenda, choose_rates, identity, planned, trial_key
 from tuners.rows import FILE, collect, read_rows, write_rows
@@ -18,6 +21,9 @@ from tuners.scoring import Scorer, difference
 from tuners.state import write_whole
 from tuners.train import Progress
 from tuners.trial import Bench, Row, Trial, drops_row, finite, run_trial
+
+LOOK_AGAIN = 2.0
+"""Seconds between looks at trials that other processes are at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +42,61 @@ def run_study(
     """Run what is not done yet; gives all rows, collected.
 
     Each trial is a folder with its row, written when it is done; then `trials.parquet` is written anew. A folder that holds only that
-    file, `study.json` and `base.json` (as they are published) counts its rows as done.
+    file, `study.json` and `base.json` (as they are published) counts its rows as done. Several processes may work in one folder side
+    by side: each takes the trials that no other has, and ends when all are done.
     """
     write_study(root, identity(study, model.digest))
     earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
     bench = open_bench(study, model, access, scorer, root)
-    rows: list[Row] = []
-    for number, trial in enumerate(agenda(study, rows), 1):
-        done = find_row(root, trial_key(trial), earlier)
-        if done is None:
-            happening = Happening(number, planned(study), trial)
-            report(happening)
-            done = run_and_keep(study, bench, trial, root, partial(relay, report, happening))
-            write_rows(collect([*rows, done], choose_rates([*rows, done])), root / FILE)
-        rows.append(done)
+    while True:
+        rows, taken = walk(study, bench, earlier, root, report)
+        if not taken:
+            break
+        time.sleep(LOOK_AGAIN)
     found = collect(rows, choose_rates(rows))
     write_rows(found, root / FILE)
     return found
+
+
+def walk(
+    study: Study, bench: Bench, earlier: Mapping[str, Row], root: Path, report: Callable[[Happening], None]
+) -> tuple[list[Row], list[str]]:
+    """Once through the agenda, doing every trial that no other worker has. Gives the rows, and the trials that others were at."""
+    rows: list[Row] = []
+    taken: list[str] = []
+    for number, trial in enumerate(agenda(study, rows), 1):
+        key = trial_key(trial)
+        done = find_row(root, key, earlier)
+        if done is None:
+            with claimed(root / "trials" / key) as mine:
+                done = find_row(root, key, earlier)  # another worker may have done it just now
+                if done is None and mine:
+                    happening = Happening(number, planned(study), trial)
+                    report(happening)
+                    done = run_and_keep(study, bench, trial, root, partial(relay, report, happening))
+                    late = filter(None, (find_row(root, other, earlier) for other in taken))
+                    whole = [*rows, done, *late]
+                    write_rows(collect(whole, choose_rates(whole)), root / FILE)
+        if done is None:
+            taken.append(key)
+        else:
+            rows.append(done)
+    return rows, taken
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process has the trial of this folder for itself; what a dead process had is free again."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = not take(folder / "lock")
+    except OSError as error:
+        raise AssayError(f"cannot be written: {error}", where=str(folder), do="make room, or choose another --out") from None
+    try:
+        yield mine
+    finally:
+        if mine:
+            release(folder / "lock")
 
 
 def write_study(root: Path, facts: Mapping[str, Any]) -> None:

@@ -108,7 +108,8 @@ def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progre
         return {**row, "status": "diverged", "seconds": time.monotonic() - began}
     served = save_or_say(bench, trainable, mitigation, folder)
     row |= {"saved_bytes": saved_bytes(folder / "result")}
-    row |= closeness(bench, trial, trainable, served, mitigation)
+    if trial.role != "rate":
+        row |= closeness(bench, trial, trainable, served, mitigation)
     row |= scores(bench, trial, served)
     if served[1] is None and (served[0] != folder / "result" or not bench.keep_models):
         shutil.rmtree(served[0])
@@ -220,7 +221,7 @@ def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Pa
                 nats = loss_of(logs, examples) - loss_of(base, examples)
                 found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / bench.bytes_per_token}
     if mitigation.wise_ft == 1:
-        found["parity"] = largest_difference(trainable.model, model, target[:32])
+        found["parity"] = largest_difference(trainable.model, model, target[:8])
     return found
 
 

@@ -89,6 +89,7 @@ def take(path: Path) -> str:
 
 
 def release(path: Path) -> None:
+    """Gives the lock up; nothing happens where another process has it."""
     with suppress(OSError), same_file(path, os.O_RDWR) as fd:
         if os.pread(fd, 4096, 0) == json.dumps(me()).encode():
             path.unlink()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +126,25 @@ def test_published_rows_are_all_that_another_machine_needs(base: ModelRef, tmp_p
     facts = ("gain", "drops", "options", "validation_score", "selected", "break_even", "shots")
     assert [[row.get(name) for name in facts] for row in again] == [[row.get(name) for name in facts] for row in rows]
     assert read_rows(there / "trials.parquet") == read_rows(here / "trials.parquet")
+
+
+def test_workers_side_by_side_share_the_trials_and_take_over_from_the_dead(base: ModelRef, tmp_path: Path) -> None:
+    def start(*more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.tuners.side_by_side", str(base.path), str(tmp_path / "shared"), *more]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    workers = start("3"), start(), start()
+    begun = [worker.communicate(timeout=300)[0].splitlines() for worker in workers]
+    every = [line for lines in begun for line in lines]
+    assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0]
+    alone = run_study(small(rate_seeds=(7,)), base, ACCESS, Counter(), tmp_path / "alone")
+    untrained = [row for row in alone if row["role"] in ("base", "in_context")]
+    assert len(begun[0]) == 3 and len(every) == len(alone) + 1, "only the trial of the dead worker is begun twice"
+    assert len(set(every)) == len(alone) > len(untrained) and all(begun)
+    shared = read_rows(tmp_path / "shared" / "trials.parquet")
+    assert [(row["trial"], row.get("final_loss"), row["selected"]) for row in shared] == [
+        (row["trial"], row.get("final_loss"), row["selected"]) for row in alone
+    ]
 
 
 def test_the_rate_is_chosen_without_the_test_split_and_every_beginning_is_usable(base: ModelRef, tmp_path: Path) -> None:
