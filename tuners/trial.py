@@ -80,8 +80,9 @@ class Bench:
 def open_base(path: Path) -> Module:
     """The base model in fp32, on the GPU where there is one: in bf16 weights the small steps of full tuning would round away."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
