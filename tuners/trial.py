@@ -109,8 +109,7 @@ def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progre
         return {**row, "status": "diverged", "seconds": time.monotonic() - began}
     served = save_or_say(bench, trainable, mitigation, folder)
     row |= {"saved_bytes": saved_bytes(folder / "result")}
-    if trial.role != "rate":
-        row |= closeness(bench, trial, trainable, served, mitigation)
+    row |= closeness(bench, trial, trainable, served, mitigation)
     row |= scores(bench, trial, served)
     if served[1] is None and (served[0] != folder / "result" or not bench.keep_models):
         shutil.rmtree(served[0])
@@ -210,10 +209,14 @@ def open_served(served: tuple[Path, Path | None]) -> Module:
 
 
 def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Path, Path | None], mitigation: Mitigation) -> Row:
-    """Distance of what is served from the base, and from what was trained (`parity`, where nothing was interpolated)."""
+    """Distance of what is served from the base, and from what was trained (`parity`, where nothing was interpolated).
+
+    For a trial that only chooses the rate, on the neutral text alone.
+    """
     model, target = open_served(served), bench.validation[trial.target]
     found: Row = {}
-    for name, examples in (("kl_target", target), ("kl_base", bench.probes), ("kl_text", bench.text)):
+    only_text = trial.role == "rate"
+    for name, examples in (("kl_target", target), ("kl_base", bench.probes), ("kl_text", bench.text))[2 * only_text :]:
         if examples:
             base = reference(bench, name if name != "kl_target" else f"kl_target of {trial.target}", examples)
             logs = log_probabilities(model, examples)
@@ -221,7 +224,7 @@ def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Pa
             if name == "kl_text":
                 nats = loss_of(logs, examples) - loss_of(base, examples)
                 found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / bench.bytes_per_token}
-    if mitigation.wise_ft == 1:
+    if mitigation.wise_ft == 1 and not only_text:
         found["parity"] = largest_difference(trainable.model, model, target[:8])
     return found
 
