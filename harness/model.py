@@ -38,7 +38,7 @@ class ModelRef:
     """
 
     name: str
-    """As the user wrote it."""
+    """As the user wrote it; with an adapter, base+adapter: a model of its own, which the base's name never means."""
     path: Path
     """Directory with config.json, safetensors and tokenizer files."""
     digest: str
@@ -84,7 +84,7 @@ def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = 
         check_adapter(adapter, tensors, quantized="quantization_config" in config)
         files |= {f"adapter/{file}": path for file, path in adapter_files(adapter).items()}
     return ModelRef(
-        name=name,
+        name=name if adapter is None else f"{name}+{adapter}",
         path=folder,
         digest=digest_files(files),
         revision=revision,

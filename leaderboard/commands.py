@@ -66,6 +66,8 @@ def loopback(host: str) -> bool:
 
 def free_port(host: str, port: int) -> int:
     """The first free port from `port` on. Raises AssayError for no such address or twenty taken ports."""
+    if not 0 < port < 65536:
+        raise AssayError(f"there is no port {port}", where="--port", do="name one from 1024 to 65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port, min(port + 20, 65536)):
         with socket.socket(family) as probe:

@@ -36,7 +36,7 @@ def overview(whole: Any, names: dict[str, str]) -> Table:
     rows = tuple(
         (
             row.run_id,
-            names[row.run_id] + (f" + {row.adapter}" if row.adapter else ""),
+            names[row.run_id],
             str(row.model_digest)[:12],
             amount(row.parameters),
             row.engine + ("" if row.source == "assay" else f" (imported from {row.source})"),

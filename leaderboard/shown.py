@@ -47,13 +47,15 @@ def labels(names: Sequence[str], marks: Sequence[str]) -> list[str]:
 
 
 def folder(name: str) -> str:
-    """The last part of an absolute path; every other name whole."""
-    return PurePath(name).name or name if name.startswith("/") else name
+    """The last part of an absolute path; every other name whole. Of an adapter, named after a plus, the last two parts."""
+    base, plus, adapter = name.partition("+")
+    short = PurePath(base).name or base if base.startswith("/") else base
+    return short + plus + "/".join(PurePath(adapter).parts[-2:])
 
 
 def family(name: str) -> str:
     """The family that a model's name suggests: its last part up to the first dash."""
-    last = PurePath(name.replace(":", "/")).name
+    last = PurePath(name.partition("+")[0].replace(":", "/")).name
     return visible(last.split("-")[0].lower(), 24) or "other"
 
 

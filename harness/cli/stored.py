@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ls_command(results: Results = None, as_json: Json = False) -> None:
-    """List all runs, newest first.
+    """List all runs, newest last.
 
     [dim]assay store ls[/dim]
     """

@@ -138,6 +138,7 @@ def test_an_adapter_counts_in_the_digest_and_must_fit(model: Path, tmp_path: Pat
     good = lora(tmp_path / "good")
     ref = find(model, adapter=good)
     assert ref.adapter == good and ref.digest != find(model).digest
+    assert ref.name == f"{find(model).name}+{good}", "a run of the adapter is never taken for one of its base"
     refuse(model, "does not fit", "q_proj", adapter=lora(tmp_path / "wide", width=2 * WIDTH + 1))
     refuse(model, "no module model.layers.7", adapter=lora(tmp_path / "deep", layer=7))
     refuse(model, "no such adapter", adapter=tmp_path / "nowhere")

@@ -65,6 +65,9 @@ def test_a_taken_port_leads_to_the_next() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert commands.free_port("127.0.0.1", port) > port
+    for none in (0, -1, 70_000):
+        with pytest.raises(AssayError, match=f"there is no port {none}"):
+            commands.free_port("127.0.0.1", none)
 
 
 def test_the_command_loads_without_streamlit() -> None:

@@ -18,7 +18,7 @@ from leaderboard import export, live, paired, queries, studies
 from leaderboard.assembly import Wish, assemble, frontier, with_columns
 from leaderboard.difficulty import discrimination, kinds
 from leaderboard.frames import DataFrame
-from leaderboard.shown import labels, plain, visible
+from leaderboard.shown import family, labels, plain, visible
 
 
 def side(path: Path) -> Side:
@@ -135,6 +135,8 @@ def test_safe_text() -> None:
     assert plain("boolq@lm-eval") == "boolq@lm\\-eval"
     assert len(set(labels(["a", "a", "b" * 4096], ["d1", "d2", "d3"]))) == 3
     assert labels(["/some/where/ckpt", "org/name", "/"], ["d1", "d2", "d3"]) == ["ckpt", "org/name", "/"]
+    assert labels(["/some/ckpt+tuned/lora-0/result", "org/name+lora"], ["d1", "d2"]) == ["ckpt+lora-0/result", "org/name+lora"]
+    assert family("org/smol-1b+tuned/lora-0/result") == "smol"
     assert labels(["/here/ckpt", "/there/ckpt"], ["d1", "d2"]) == ["ckpt · d1", "ckpt · d2"]
 
 
