@@ -72,7 +72,10 @@ def run_command(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=ENGINE)] = "auto",
     adapter: Annotated[
-        str, typer.Option(help="A PEFT adapter's folder, put on the model: a run of MODEL+ADAPTER. Several as with --model.", rich_help_panel=MODEL)
+        str,
+        typer.Option(
+            help="A PEFT adapter's folder, put on the model: a run of MODEL+ADAPTER. Several as with --model.", rich_help_panel=MODEL
+        ),
     ] = "",
     revision: Annotated[str, typer.Option(help="Revision of a hub model.", rich_help_panel=MODEL)] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Render through the model's chat template.", rich_help_panel=PROMPTS)] = False,
