@@ -101,11 +101,9 @@ def main_trials(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
             yield Trial(target, method, lr, seed, loss_tokens=study.loss_tokens, options=options_of(study, method))
 
 
-def followers(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
-    """What runs at the chosen rates beside the main comparison: mitigations and controls.
-
-    Random labels and adapters before training (LoRA as the identity, and what changes the model by its mere presence) are single rows;
-    what moves a frontier has every seed.
+def control_trials(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
+    """The controls, at the chosen rates. Random labels and adapters before training (LoRA as the identity, and what changes the model by
+    its mere presence) are single rows; what moves a frontier has every seed.
     """
     first = seed == study.seeds[0]
     for (target, method), lr in chosen.items():
@@ -116,8 +114,16 @@ def followers(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
             yield replace(plain, labels="random", role="random_labels")
         if study.controls and first and (method == "lora" or find_method(method).identity is False):
             yield replace(plain, loss_tokens=0, role="untrained")
-        if method in study.mitigated:
-            yield from (replace(plain, mitigation=text, role="mitigation") for text in study.mitigations)
+
+
+def mitigated_trials(study: Study, chosen: Chosen, mitigation: str) -> Iterator[Trial]:
+    """One mitigation at the chosen rates, with every seed."""
+    for seed in study.seeds:
+        for (target, method), lr in chosen.items():
+            if method in study.mitigated:
+                yield Trial(
+                    target, method, lr, seed, mitigation, "mitigation", loss_tokens=study.loss_tokens, options=options_of(study, method)
+                )
 
 
 def untuned_trials(study: Study, seed: int) -> Iterator[Trial]:
@@ -152,7 +158,7 @@ def known_rates(study: Study, done: Sequence[Row]) -> dict[tuple[str, str], floa
 
 def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
     """The trials in an order of which every beginning is a usable study: target by target and method by method the rates and the first
-    seed, then the controls and mitigations of that seed, then one more seed at a time.
+    seed, then the controls of that seed, then one more seed at a time, then one mitigation after another.
 
     `done` grows while this runs: rates are chosen from the rows that are there.
     """
@@ -168,7 +174,9 @@ def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
         if seed != first:
             yield from untuned_trials(study, seed)
             yield from main_trials(study, chosen, seed)
-        yield from followers(study, chosen, seed)
+        yield from control_trials(study, chosen, seed)
+    for mitigation in study.mitigations:
+        yield from mitigated_trials(study, chosen, mitigation)
 
 
 def only(chosen: Chosen, target: str, method: str) -> Chosen:
@@ -178,6 +186,7 @@ def only(chosen: Chosen, target: str, method: str) -> Chosen:
 def planned(study: Study) -> int:
     """How many trials there are in all."""
     pretended = {(target, method): 1.0 for target in study.targets for method in study.methods}
-    later = (main_trials(study, pretended, seed) for seed in study.seeds), (followers(study, pretended, seed) for seed in study.seeds)
-    untuned = (untuned_trials(study, seed) for seed in study.seeds)
-    return len(grid(study)) + sum(1 for each in (*later, untuned) for trials in each for _ in trials)
+    by_seed = [each(study, pretended, seed) for seed in study.seeds for each in (main_trials, control_trials)]
+    later = [*by_seed, *(mitigated_trials(study, pretended, each) for each in study.mitigations)]
+    untuned = [untuned_trials(study, seed) for seed in study.seeds]
+    return len(grid(study)) + sum(1 for trials in (*later, *untuned) for _ in trials)

@@ -18,7 +18,7 @@ from harness.tokens import open_tokenizer
 from tuners import toy
 from tuners.commands import read_budget, read_options
 from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
-from tuners.design import Study, choose_rates, followers, grid, planned
+from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned
 from tuners.presets import PRESETS, find_preset
 from tuners.rows import read_rows
 from tuners.scoring import Score, difference
@@ -233,8 +233,11 @@ def test_every_method_gets_equal_trials() -> None:
         assert len(set(counts.values())) == 1 and {trial.loss_tokens for trial in grid(study)} == {study.loss_tokens}
         assert len(study.seeds) == 3 and len(study.methods) >= 10
     chosen = {("t", "full"): 1e-3, ("t", "lora"): 1e-2}
-    roles = {trial.role for trial in followers(small(targets=("t",)), chosen, 0)}
-    assert roles == {"mitigation", "random_labels", "tenth_rate", "untrained"}
+    roles = {trial.role for trial in control_trials(small(targets=("t",)), chosen, 0)}
+    assert roles == {"random_labels", "tenth_rate", "untrained"}
+    mitigated = list(mitigated_trials(small(targets=("t",)), chosen, "wise_ft=0.5"))
+    assert [(trial.method, trial.seed) for trial in mitigated] == [("full", 0), ("lora", 0), ("full", 1), ("lora", 1)]
+    assert {(trial.role, trial.mitigation) for trial in mitigated} == {("mitigation", "wise_ft=0.5")}
     with pytest.raises(AssayError, match="did you mean toy"):
         find_preset("toi")
 
