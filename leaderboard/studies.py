@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.stats.distributions import t_quantile
 from leaderboard import frames
 
 NUMBERS = (
@@ -65,12 +66,18 @@ def plotted(whole: Any) -> Any:
     return kept.assign(mitigation=kept.mitigation.replace("", "none"), labels=kept.labels.replace("", "true"))
 
 
+def failed(whole: Any) -> Any:
+    """Rows that gave no number. What a mitigation stopped early has its result."""
+    return whole[~whole.status.isin(["done", "complete", "stopped", ""])]
+
+
 def spread(values: Any, low: Any, high: Any) -> tuple[float, float, float]:
-    """Mean over seeds with 95 % limits: the items' error, which seeds share, and the seeds' own. All NaN limits: none are known."""
+    """Mean over seeds with 95 % limits: the items' error, which seeds share, and the seeds' own (Student's t). All NaN limits: none are
+    known."""
     value, count = float(values.mean()), len(values)
     items = np.nanmean(((high - low) / (2 * Z)) ** 2) if (high - low).notna().any() else 0.0
-    seeds = float(values.var(ddof=1)) / count if count > 1 else 0.0
-    half = Z * float(np.sqrt(items + seeds))
+    seeds = float(t_quantile(0.975, count - 1)) ** 2 * float(values.var(ddof=1)) / count if count > 1 else 0.0
+    half = float(np.sqrt(Z**2 * items + seeds))
     return (value, value - half, value + half) if half > 0 else (value, np.nan, np.nan)
 
 

@@ -35,12 +35,15 @@ def choose(whole: Any) -> Any:
 
 def trouble(part: Any) -> None:
     """Trials that gave no number, and controls, are named: they are never counted as zero."""
-    bad = part[~part.status.isin(["done", "complete", ""])]
+    bad = studies.failed(part)
     if len(bad):
         counts = ", ".join(
             f"{plain(method)}: {plain(status)} ({count})" for (method, status), count in bad.groupby(["method", "status"]).size().items()
         )
         st.warning(f"{len(bad)} of {len(part)} trials gave no result: {counts}.", icon=":material/report:")
+    stopped = int((part.status == "stopped").sum())
+    if stopped:
+        st.caption(f"{stopped} of {len(part)} trials were stopped early, as their mitigation asks; their results count.")
     controls = part[(part.labels == "random") & part.gain.notna()]
     if len(controls):
         st.caption(
