@@ -204,7 +204,7 @@ def heat(rows: Sequence[Row]) -> Chart | None:
     def make(some: list[Point]) -> Chart:
         scale = alt.Scale(scheme="redblue", domain=[-most, most], reverse=True)
         base = alt.Chart(data(some)).encode(x=alt.X("task:N", title=None), y=alt.Y("method:N", title=None))
-        cells = base.mark_rect().encode(color=alt.Color("drop:Q", title="drop (points)", scale=scale))
+        cells = base.mark_rect().encode(color=alt.Color("drop:Q", title="drop (points; below 0 it rose)", scale=scale))
         return (cells + base.mark_text(fontSize=9).encode(text=alt.Text("drop:Q", format="+.1f"))).properties(width=170, height=HEIGHT)
 
     return by_target(points, make)

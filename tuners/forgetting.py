@@ -61,16 +61,6 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def gain(base: float, tuned: float) -> float:
-    """Target score after tuning minus before."""
-    return tuned - base
-
-
-def normalised_gain(base: float, tuned: float, best_full: float) -> float:
-    """Gain as a share of the best full fine-tuning's; NaN where that gained nothing."""
-    return (tuned - base) / (best_full - base) if best_full > base else math.nan
-
-
 def measurable(base: float, chance: float, error: float) -> bool:
     """Whether a retention task can show forgetting: the base is more than three standard errors above chance."""
     return base - chance > 3 * error
@@ -81,25 +71,6 @@ def retention(base: float, tuned: float, chance: float) -> float:
     if base <= chance:
         raise AssayError(f"the base ({base:.3f}) is not above chance ({chance:.3f})", do="choose a retention task that the base can do")
     return (tuned - chance) / (base - chance)
-
-
-def drops(base: Mapping[str, float], tuned: Mapping[str, float]) -> dict[str, float]:
-    """Base minus tuned by task; positive is forgetting. Raises AssayError where the tasks differ or there are none."""
-    if set(base) != set(tuned) or not base:
-        raise AssayError(f"different retention tasks: {sorted(set(base) ^ set(tuned)) or 'none'}", do="score both models on the same tasks")
-    return {task: base[task] - tuned[task] for task in base}
-
-
-def average_drop(base: Mapping[str, float], tuned: Mapping[str, float]) -> float:
-    """Mean over retention tasks of base minus tuned."""
-    return float(np.mean(list(drops(base, tuned).values())))
-
-
-def worst_drop(base: Mapping[str, float], tuned: Mapping[str, float]) -> tuple[str, float]:
-    """The retention task that lost most, and how much."""
-    found = drops(base, tuned)
-    task = max(found, key=lambda name: found[name])
-    return task, found[task]
 
 
 def significant_drops(differences: Mapping[str, Difference], level: float = 0.05) -> tuple[str, ...]:
@@ -157,12 +128,6 @@ def forgetting_measure(matrix: ArrayLike) -> float:
     return float((scores[:-1].max(axis=0) - scores[-1])[:-1].mean())
 
 
-def relative_drop(base: ArrayLike, after: ArrayLike) -> float:
-    """FG: mean relative loss of general tasks against the model before the sequence (Luo et al. 2023, arXiv 2308.08747)."""
-    before, now = np.asarray(base, dtype=np.float64), np.asarray(after, dtype=np.float64)
-    return float(((before - now) / before).mean())
-
-
 def break_even(training: float, in_context: float, tuned: float) -> float:
     """Queries after which tuning is cheaper than examples in the prompt; all in processed tokens (a backward pass counts as two).
 
@@ -180,12 +145,16 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return best[::-1]
 
 
-def drop_at_gain(points: Sequence[tuple[float, float]], wanted: float) -> float:
-    """Forgetting at a matched gain: on the frontier, straight between its points and from the base at (0, 0); NaN beyond it.
+def drop_at_gain(points: Sequence[tuple[float, float]], wanted: float) -> tuple[float, float]:
+    """Forgetting at a matched gain, (least, most), on the frontier of (gain, drop) points and the base at (0, 0); NaN beyond it.
 
-    Interpolation of weights reaches points between the base and a run, so the line from the base is a fair bound.
+    Assumed, not known: forgetting rises with gain, and ever faster. Then it is at least that of the last point at or before the gain, and
+    at most that of the straight line to the next point. A drop below zero (a score that rose) counts as none.
     """
-    line = [(0.0, 0.0), *(point for point in frontier(points) if point[0] > 0)]
+    line = [(0.0, 0.0), *(point for point in frontier([(gain, max(0.0, drop)) for gain, drop in points]) if point[0] > 0)]
     if wanted < 0 or wanted > line[-1][0]:
-        return math.nan
-    return float(np.interp(wanted, [point[0] for point in line], [point[1] for point in line]))
+        return math.nan, math.nan
+    before = [point for point in line if point[0] <= wanted][-1]
+    after = next(point for point in line if point[0] >= wanted)
+    share = (wanted - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
+    return before[1], before[1] + share * (after[1] - before[1])

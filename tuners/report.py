@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,32 @@ from harness import AssayError
 from tuners.claims import (
     MEASURES,
     Estimate,
+    Matched,
     Row,
+    against_full,
+    against_plain,
+    best_tuned,
+    cells_of,
+    choosing,
     difference,
+    edges,
     estimate,
     in_context,
     main_rows,
-    matched,
     methods_of,
     paired,
     pick,
+    rise,
     verdict,
 )
 from tuners.figures import draw, short, targets_of
 from tuners.rows import FILE, read_rows
 from tuners.state import write_whole
 
-WORDS = {"average_drop": "accuracy on retained tasks (points)", "kl_text": "KL on neutral text (nats per token)"}
+WORDS = {"average_drop": "drop on retained tasks (points)", "kl_text": "KL on neutral text (nats per token)"}
 WORDS |= {"delta_bits_per_byte": "bits per byte of neutral text"}
+LARGE = ("full", "lora")
+SAID = ("less", "more", "cannot tell", "nothing lost", "no gain to match")
 CAPTIONS = {
     "pareto.svg": "Gain against forgetting, 95% intervals over items and seeds",
     "learning-rates.svg": "Validation score and KL by learning rate",
@@ -45,7 +55,7 @@ def build(folder: Path) -> Path:
     rows = read_rows(folder / FILE)
     facts: dict[str, Any] = json.loads((folder / "study.json").read_text()) if (folder / "study.json").is_file() else {}
     figures = draw(rows, folder / "figures")
-    text = "\n".join([*heading(rows, facts), *tables(rows), *answers(rows), *controls(rows), *shown(figures)])
+    text = "\n".join([*heading(rows, facts), *tables(rows), *rises(rows), *answers(rows), *controls(rows), *shown(figures)])
     write_whole(folder / "REPORT.md", (text + "\n").encode(), "the rows stay")
     return folder / "REPORT.md"
 
@@ -71,12 +81,13 @@ def heading(rows: Sequence[Row], facts: dict[str, Any]) -> Iterator[str]:
     yield f"# What tuning gains and forgets: study `{facts.get('name', rows[0].get('study', ''))}`"
     yield ""
     methods = len({row["method"] for row in main})
-    apart = ", by runs of another seed" if facts.get("rate_seeds") else ""
+    apart = ", by runs of another seed" if pick(rows, role="rate") else ""
+    tried = [len({row["lr"] for row in choosing(rows, row["target"], row["method"])}) for row in main]
     yield (
         f"{len(trained)} training runs of {facts.get('loss_tokens', '?')} loss tokens each, {methods} methods, "
         f"targets {', '.join(map(short, targets_of(rows)))}; main comparison with seeds {', '.join(map(str, seeds)) or 'none yet'}. "
-        f"The rate of each method is the best of {len(facts.get('rates', []))} on validation rows of the target{apart}; no retained task "
-        "chose anything. Gains and drops are points of accuracy on the same items before and after. "
+        f"The rate of each method is the best of {max(tried, default='?')} on validation rows of the target{apart}; no retained task "
+        "chose anything. Gains and drops are points of accuracy on the same items before and after; a negative drop is a rise. "
         "Brackets are 95% intervals over items and seeds."
     )
     base = next((row for row in pick(rows, role="base") if row.get("retention_scores")), None)
@@ -107,9 +118,19 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         yield "|---|---|---|---|---|---|---|---|---|---|---|"
         best = in_context(rows, target)
         if best:
-            yield f"| {best[0]} examples | – | {interval(estimate(best[1], 'gain'), 100)} | 0 | 0 | 0 | 0 | 0 | – | – | – |"
+            yield f"| {examples(best[0])} | – | {interval(estimate(best[1], 'gain'), 100)} | 0 | 0 | 0 | 0 | 0 | – | – | – |"
         for name in methods_of(rows, target):
             yield table_row(name, main_rows(rows, target, name))
+    yield ""
+    yield (
+        "Peak memory is the GPU's where there was one, else the resident set of the whole process; a method that trains the model's own "
+        "weights may hold a copy of them for reference, which counts (the published `cpu-mini` did). Train times are wall times beside the "
+        "study's other workers (`cpu-mini`: two side by side)."
+    )
+
+
+def examples(count: int) -> str:
+    return f"{count} example{'s' * (count != 1)}"
 
 
 def table_row(name: str, group: Sequence[Row]) -> str:
@@ -123,6 +144,28 @@ def table_row(name: str, group: Sequence[Row]) -> str:
         f"| {cell('saved_bytes', 1e-6, '.3g')} MB | {cell('peak_memory', 1e-9, '.1f')} GB | {cell('train_seconds', 1, '.0f')} s "
         f"| {cell('break_even', 1, '.0f')} |"
     )
+
+
+def rises(rows: Sequence[Row]) -> Iterator[str]:
+    """Retained tasks that rose, beside what random labels do to them: that much is format, not knowledge."""
+    said = []
+    for target in targets_of(rows):
+        groups = {name: main_rows(rows, target, name) for name in methods_of(rows, target)}
+        blind = {name: pick(rows, target=target, method=name, role="random_labels") for name in LARGE}
+        for task in sorted({task for group in groups.values() for row in group for task in row.get("drops") or {}}):
+            found = {name: each for name, group in groups.items() if (each := rise(group, task))}
+            if rose := [name for name, each in found.items() if each.low > 0]:
+                shown = [name for name in LARGE if name in found] or rose[:1]
+                parts = [f"{name} {interval(found[name], 100)}" for name in shown]
+                parts += [f"{name} on random labels {interval(each, 100)}" for name in LARGE if (each := rise(blind[name], task))]
+                title = short(task.partition("@")[0])
+                said.append(f"{title} after {short(target)} with {len(rose)} of {len(found)} methods ({', '.join(parts)})")
+    if said:
+        yield ""
+        yield (
+            f"**Not forgetting.** Retained tasks that clearly rose: {'; '.join(said)}. A task that rises as much on random labels gained "
+            "the format of its answers, not knowledge. A rise lowers the average drop, so it can hide losses on other tasks."
+        )
 
 
 def answers(rows: Sequence[Row]) -> Iterator[str]:
@@ -149,87 +192,133 @@ def space(rows: Sequence[Row]) -> Iterator[str]:
         if not size or not gain:
             continue
         said: dict[str, list[str]] = {}
+        larger: list[str] = []
         for name in methods_of(rows, target):
             own, other = estimate(main_rows(rows, target, name), "saved_bytes"), estimate(main_rows(rows, target, name), "gain")
             if name != "full" and own and other:
                 value, low, high = difference(other, gain)
                 word = verdict(low, high, "gains more", "gains less", "gain too near to tell")
-                said.setdefault(word, []).append(f"{name} ({size.value / own.value:,.0f}x, {100 * value:+.1f} {limits(low, high, 100)})")
+                times = format(size.value / own.value, ",.0f" if size.value > 10 * own.value else ".1f")
+                said.setdefault(word, []).append(f"{name} ({times}x, {100 * value:+.1f})")
+                larger += [name] * (own.value >= size.value)
+        if not said:
+            continue
+        compared = sum(map(len, said.values()))
+        saves = "yes" if not larger else f"no for {', '.join(larger)}" + (", yes for the others" if len(larger) < compared else "")
         listed = "; ".join(f"{word}: {', '.join(names)}" for word, names in said.items())
         yield (
-            f"{short(target)}: in bytes yes, full tuning saves {size.value / 1e6:,.0f} MB for every further task. "
-            f"Times smaller, and gain against full in points: {listed}."
+            f"{short(target)}: in bytes {saves}; full tuning saves {size.value / 1e6:,.0f} MB for every further task. "
+            f"Times smaller, and points of gain over full, each told by its own 95% interval: {listed}."
         )
     peak = {name: estimate([row for row in rows if row["method"] == name and row.get("loss_tokens")], "peak_memory") for name in LARGE}
     if all(peak.values()):
         yield f"Peak memory in training: {', '.join(f'{name} {each.value / 1e9:.1f} GB' for name, each in peak.items() if each)}."
 
 
-LARGE = ("full", "lora")
-
-
 def forgetting(rows: Sequence[Row]) -> Iterator[str]:
     """Forgetting at matched gain, by three measures: a table and its count of verdicts."""
-    lines, counts = [], dict.fromkeys(("less", "more", "cannot tell", "no gain to match"), 0)
+    lines: list[str] = []
+    useless: list[str] = []
+    every: list[Matched] = []
     for target in targets_of(rows):
+        found = {measure: against_full(rows, target, measure) for measure in MEASURES}
+        every += [each for by_method in found.values() for each in by_method.values()]
         for name in methods_of(rows, target):
-            cells = []
-            for measure in MEASURES:
-                found = matched(rows, target, name, measure) if name != "full" else None
-                factor, form = (100, "+.1f") if measure == "average_drop" else (1, "+.3f")
-                if found is not None:
-                    counts[found.says] += 1
-                    number = (
-                        f"{factor * found.value:{form}} {limits(found.low, found.high, factor, form)}: " if found.gained >= 0.95 else ""
-                    )
-                    cells.append(number + found.says)
-                else:
-                    cells.append("–")
-            if any(cell != "–" for cell in cells):
+            own = [by_method[name] for by_method in found.values() if name in by_method]
+            if own and all(each.gained < 0.95 for each in own):
+                useless.append(f"{short(target)} {name}")
+            elif own:
+                cells = [matched_cell(by_method.get(name), measure) for measure, by_method in found.items()]
                 lines.append(f"| {short(target)} | {name} | {' | '.join(cells)} |")
+    if every:
+        yield f"Less forgotten than by full tuning, by comparisons: {counted(every)}."
+    if useless:
+        yield f"Without a clear gain to match: {', '.join(useless)}."
     if lines:
-        listed = ", ".join(f"{word} {count}" for word, count in counts.items() if count)
-        yield f"Forgets less than full tuning, by comparisons: {listed}. Full tuning's loss minus the method's, at the smaller gain:\n"
+        yield (
+            "Assumed: forgetting rises with gain, ever faster, so at the smaller of two gains the other method's lies between that of its "
+            "last point before and the straight line to its next; a drop below zero counts as none. Each interval of full tuning's loss "
+            "minus the method's spans both ends; a verdict holds at both, after Holm's correction over the methods of a target and measure "
+            "(the intervals are not corrected):\n"
+        )
         yield f"\n| target | method | {' | '.join(WORDS[measure] for measure in MEASURES)} |\n|---|---|---|---|---|\n" + "\n".join(lines)
 
 
+def scale(measure: str) -> tuple[float, str]:
+    """Factor and format of a column in the report."""
+    return (100, "+.1f") if measure in ("gain", "average_drop") else (1, "+.3f")
+
+
+def matched_cell(found: Matched | None, measure: str) -> str:
+    if found is None:
+        return "–"
+    return found.says if found.gained < 0.95 else f"{limits(found.low, found.high, *scale(measure))}: {found.says}"
+
+
+def counted(found: Iterable[Matched]) -> str:
+    counts = Counter(each.says for each in found)
+    return ", ".join(f"{word} {counts[word]}" for word in SAID if counts[word])
+
+
 def several(rows: Sequence[Row]) -> Iterator[str]:
-    """Each mitigation against the same run without it; mixing tasks is one of them."""
+    """Each mitigation against the same runs without it; mixing tasks is one of them."""
     used = sorted(
         {row["mitigation"] for row in rows if row.get("role") == "mitigation"}, key=lambda name: (not name.startswith("multi"), name)
     )
     for mitigation in used:
-        parts = []
-        for name in ("gain", *MEASURES):
-            found = paired(rows, mitigation, name)
-            if found:
-                factor, form = (100, "+.1f") if name in ("gain", "average_drop") else (1, "+.3f")
-                low, high = (found.low, found.high) if found.count > 1 else (float("-inf"), float("inf"))
-                word = verdict(-high, -low, "less forgotten", "more forgotten") if name != "gain" else verdict(low, high, "more", "less")
-                parts.append(f"{WORDS.get(name, name)} {interval(found, factor, form)} ({word})")
-        pairs = paired(rows, mitigation, "gain")
-        if parts and pairs:
-            yield f"`{mitigation}` minus without, {pairs.count} pairs: {'; '.join(parts)}."
+        cells = cells_of(rows, mitigation)
+        changes = {name: found for name in ("gain", *MEASURES) if (found := paired(rows, mitigation, name))}
+        if not changes:
+            continue
+        parts = [f"{WORDS.get(name, name)} {interval(found, *scale(name))}" for name, found in changes.items()]
+        pairs = sum(len(own) for own, _ in cells.values())
+        yield (
+            f"`{mitigation}`: {at_the_same_gain(against_plain(rows, mitigation))}. Minus without, gain not matched, {pairs} pairs in "
+            f"{len(cells)} cells of target and method: {'; '.join(parts)}."
+        )
+        if "multi_task" in mitigation and len(targets_of(rows)) > 1:
+            runs = {(row["method"], row["seed"], row["lr"]) for own, _ in cells.values() for row in own}
+            yield (
+                f"The mixture shares one budget among {len(targets_of(rows))} targets, so a target has about 1/{len(targets_of(rows))} of "
+                f"the tokens; with equal method, seed and rate the runs of all are one training, {len(runs)} in all."
+            )
+        if "replay" in mitigation:
+            yield "Replayed are training rows of the retained tasks themselves, on top of the budget."
+
+
+def at_the_same_gain(found: dict[tuple[str, str, str], Matched]) -> str:
+    """One verdict over all comparisons, which are corrected together, their count, and which of them have one."""
+    if not found:
+        return "cannot tell"
+    told = {word: [name for name, each in found.items() if each.says == word] for word in ("less", "more")}
+    word = {(True, False): "yes", (False, True): "no", (True, True): "mixed"}.get((bool(told["less"]), bool(told["more"])), "cannot tell")
+    listed = "".join(
+        f"; {word}: {', '.join(f'{short(target)} {method} {measure}' for target, method, measure in names)}"
+        for word, names in told.items()
+        if names
+    )
+    return f"{word}, at the gain of the same method without it ({counted(found.values())}{listed})"
 
 
 def prompting(rows: Sequence[Row]) -> Iterator[str]:
-    """The best number of examples in the prompt against the best tuned method."""
+    """The best number of examples in the prompt against the tuned method that is best on validation."""
     for target in targets_of(rows):
-        best, names = in_context(rows, target), methods_of(rows, target)
-        if best is None or not names:
+        best, name = in_context(rows, target), best_tuned(rows, target)
+        if best is None or name is None:
             continue
         shots, group = best
-        prompt, tuned = estimate(group, "gain"), estimate(main_rows(rows, target, names[0]), "gain")
+        own = main_rows(rows, target, name)
+        prompt, tuned = estimate(group, "gain"), estimate(own, "gain")
         if prompt is None or tuned is None:
             continue
         value, low, high = difference(tuned, prompt)
-        context = [estimate(part, "context_tokens") for part in (group, main_rows(rows, target, names[0]))]
-        tokens = f"{context[0].value:.0f} tokens a query against {context[1].value:.0f}" if context[0] and context[1] else ""
-        even = estimate(main_rows(rows, target, names[0]), "break_even")
-        more = f"{100 * value:+.1f} {limits(low, high, 100)}"
+        word = verdict(low, high, "yes, not enough", "no")
+        context = [estimate(part, "context_tokens") for part in (group, own)]
+        tokens = f"; {context[0].value:.0f} tokens a query against {context[1].value:.0f}" if context[0] and context[1] else ""
+        even = estimate(own, "break_even") if word != "no" else None
         yield (
-            f"{short(target)}: {verdict(low, high, 'yes, not enough', 'no')}: {names[0]} gains {more} over "
-            f"the best of the prompts ({shots} examples, {interval(prompt, 100)}); {tokens}"
+            f"{short(target)}: {word}: {name}, the best on validation, gains {100 * value:+.1f} {limits(low, high, 100)} over "
+            f"{examples(shots)} ({interval(prompt, 100)}), a number chosen on the scored items, which favours prompts{tokens}"
             + (f", so that tuning pays after {even.value:,.0f} queries." if even else ".")
         )
 
@@ -249,6 +338,10 @@ def controls(rows: Sequence[Row]) -> Iterator[str]:
         for row in pick(rows, role="random_labels", method=name):
             gain = f"{100 * row['gain']:+.1f} {limits(row['gain_low'], row['gain_high'], 100)}"
             said.append(f"{name} on random labels, {short(row['target'])}: gain {gain}")
+    ends = [
+        f"{short(target)} {', '.join(names)} ({end})" for target in targets_of(rows) for end, names in edges(rows, target).items() if names
+    ]
+    said += [f"chosen rates at the edge of those tried, so that better ones may lie beyond: {', '.join(ends)}"] if ends else []
     broken = [row for row in rows if row.get("status") in ("diverged", "refused")]
     said += [f"{row['method']} {row['status']} at rate {row['lr']:g}" for row in broken]
     parity = [float(row["parity"]) for row in rows if row.get("parity") is not None]
@@ -260,9 +353,13 @@ def controls(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def shown(figures: Sequence[str]) -> Iterator[str]:
-    yield ""
-    for name in figures:
+    """The first figure, and links to the others."""
+    for name in figures[:1]:
+        yield ""
         yield f"![{CAPTIONS[name]}](figures/{name})"
+    if figures[1:]:
+        yield ""
+        yield f"Further figures: {'; '.join(f'[{CAPTIONS[name]}](figures/{name})' for name in figures[1:])}."
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -20,14 +20,11 @@ def test_sequence_measures_by_hand() -> None:
     assert f.backward_transfer(R) == pytest.approx((-0.30 - 0.05) / 2)
     assert f.forward_transfer(R, [0.1, 0.15, 0.05]) == pytest.approx((0.05 + 0.25) / 2)
     assert f.forgetting_measure(R) == pytest.approx((0.35 + 0.05) / 2), "the best earlier score counts, not the first"
-    assert f.relative_drop([0.5, 0.8], [0.4, 0.8]) == pytest.approx(0.1)
 
 
 def test_no_forgetting_is_exactly_zero() -> None:
     same = np.tile([0.3, 0.6], (2, 1))
     assert f.backward_transfer(same) == f.forgetting_measure(same) == 0
-    scores = {"a": 0.7, "b": 0.2}
-    assert f.average_drop(scores, scores) == 0 and f.worst_drop(scores, scores)[1] == 0
     zero = f.paired_difference([1, 0, 1], [1, 0, 1])
     assert zero.value == 0 and zero.low < 0 < zero.high and zero.p_drop == 0.5
 
@@ -38,16 +35,9 @@ def test_bad_matrices_are_refused(matrix: list[list[float]]) -> None:
         f.backward_transfer(matrix)
 
 
-def test_drops_and_retention() -> None:
-    base, tuned = {"a": 0.8, "b": 0.5}, {"a": 0.6, "b": 0.55}
-    assert f.average_drop(base, tuned) == pytest.approx(0.075)
-    assert f.worst_drop(base, tuned) == ("a", pytest.approx(0.2))
+def test_retention_is_what_is_left_above_chance() -> None:
     assert f.retention(0.75, 0.5, 0.25) == pytest.approx(0.5)
     assert f.retention(0.75, 0.25, 0.25) == 0
-    assert f.gain(0.2, 0.9) == pytest.approx(0.7) and f.normalised_gain(0.2, 0.55, 0.9) == pytest.approx(0.5)
-    assert math.isnan(f.normalised_gain(0.5, 0.6, 0.5))
-    with pytest.raises(AssayError, match="different retention tasks"):
-        f.average_drop(base, {"a": 0.6})
     with pytest.raises(AssayError, match="not above chance"):
         f.retention(0.25, 0.2, 0.25)
 
@@ -82,9 +72,23 @@ def test_bits_and_break_even() -> None:
     assert f.break_even(training=1000, in_context=30, tuned=50) == math.inf
 
 
-def test_frontier_and_drop_at_matched_gain() -> None:
+def test_drop_at_a_matched_gain_is_between_the_point_before_and_the_line() -> None:
     points = [(0.1, 0.05), (0.2, 0.04), (0.4, 0.2), (0.3, 0.3)]
     assert f.frontier(points) == [(0.2, 0.04), (0.4, 0.2)]
-    assert f.drop_at_gain(points, 0.3) == pytest.approx(0.12)
-    assert f.drop_at_gain(points, 0.1) == pytest.approx(0.02)
-    assert math.isnan(f.drop_at_gain(points, 0.5))
+    assert f.drop_at_gain(points, 0.3) == (0.04, pytest.approx(0.12))
+    assert f.drop_at_gain(points, 0.1) == (0.0, pytest.approx(0.02)), "the base at the origin is a point"
+    assert f.drop_at_gain(points, 0.4) == (0.2, 0.2) and f.drop_at_gain(points, 0.0) == (0.0, 0.0)
+    assert all(math.isnan(end) for end in f.drop_at_gain(points, 0.5))
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_any_growth_that_is_straight_or_faster_lies_within(power: int) -> None:
+    points = [(gain, 5 * gain**power) for gain in (0.05, 0.3)]
+    for wanted in np.linspace(0.0, 0.3, 31):
+        least, most = f.drop_at_gain(points, float(wanted))
+        assert least - 1e-12 <= 5 * wanted**power <= most + 1e-12
+
+
+def test_scores_that_rose_are_no_forgetting() -> None:
+    assert f.drop_at_gain([(0.1, -0.08), (0.4, -0.02)], 0.2) == (0.0, 0.0)
+    assert f.drop_at_gain([(0.1, -0.08), (0.4, 0.03)], 0.3) == (0.0, pytest.approx(0.02))
