@@ -178,6 +178,10 @@ def adapter_files(adapter: Path) -> dict[str, Path]:
     return {"adapter_config.json": adapter / "adapter_config.json", "adapter_model.safetensors": weights}
 
 
+SOFT_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
+"""Kinds of adapters that are embeddings before the prompt; of P-tuning's network peft saves what it gives, the same embeddings."""
+
+
 def check_adapter(adapter: Path, base: Mapping[str, Tensor], quantized: bool = False) -> dict[str, Tensor]:
     """The tensors of an adapter, after comparing them with the base: every module exists and every shape fits.
 
@@ -196,7 +200,7 @@ def check_adapter(adapter: Path, base: Mapping[str, Tensor], quantized: bool = F
     table = embedding(base)
     for name, tensor in tensors.items():
         if name == "prompt_embeddings":
-            if config.get("peft_type") == "PROMPT_TUNING" and table is not None and tensor.shape[-1] != table.shape[1]:
+            if config.get("peft_type") in SOFT_PROMPTS and table is not None and tensor.shape[-1] != table.shape[1]:
                 raise misfit(adapter, f"soft prompt of width {tensor.shape[-1]} for a model of width {table.shape[1]}")
             continue
         module, part = split_adapter_name(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from tuners.batches import Example
 from tuners.data import check_overlap, find_tasks, read_docs, read_texts, task_examples, text_examples, without_overlap
 from tuners.design import Study
 from tuners.mix import mix
-from tuners.scoring import Score, Scorer
+from tuners.scoring import Score, Scorer, shots_name
 from tuners.state import write_whole
 from tuners.train import Recipe
 from tuners.trial import Bench
@@ -32,25 +31,51 @@ def open_bench(study: Study, model: ModelRef, access: Access, scorer: Scorer, ro
         training[name] = train
         validation[name] = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions)
     protected, probes = kept_skills(study, tasks, tokenizer, model.positions, access, scored)
+    shown = with_examples(study, tasks, scored, access)
     text, bytes_per_token = neutral_text(study, tokenizer, model.positions, access)
     return Bench(
         base=model.path, positions=model.positions, tokenizer=tokenizer, tasks=tasks, training=training, choosing=choosing,
-        validation=validation, protected=protected, probes=probes, retain=study.retain, before=base_scores(study, model, scorer, root),
+        validation=validation, protected=protected, probes=probes, retain=study.retain,
+        before=base_scores(study, model, scorer, root, shown),
         scorer=scorer, recipe=Recipe(lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision()), batch=study.batch,
         text=text, bytes_per_token=bytes_per_token, chooses=("rate",) if study.rate_seeds else ("grid",),
-        retain_limit=study.retain_limit, keep_models=study.keep_models,
+        retain_limit=study.retain_limit, retain_shots=study.retain_shots, shown=shown, keep_models=study.keep_models,
     )  # fmt: skip
 
 
-def base_scores(study: Study, model: ModelRef, scorer: Scorer, root: Path) -> dict[str, Score]:
-    """Scores of the untuned base, with their items; kept in `base.json`, so that a study that goes on compares with the same ones."""
+def base_scores(study: Study, model: ModelRef, scorer: Scorer, root: Path, shown: tuple[str, ...] = ()) -> dict[str, Score]:
+    """Scores of the untuned base, with their items; kept in `base.json`, so that a study that goes on compares with the same ones.
+
+    Those of the tasks in `shown` are there with examples in the prompt too.
+    """
     path = root / "base.json"
     if not path.is_file():
         found = scorer(model.path, None, study.targets)
         if study.retain:
             found |= scorer(model.path, None, study.retain, limit=study.retain_limit)
-        write_whole(path, json.dumps({name: asdict(score) for name, score in found.items()}).encode(), "the base is scored again")
+        if shown:
+            prompted = scorer(model.path, None, shown, shots=study.retain_shots, limit=study.retain_limit)
+            found |= {shots_name(name, study.retain_shots): score for name, score in prompted.items()}
+        write_whole(path, json.dumps({name: score.as_json() for name, score in found.items()}).encode(), "the base is scored again")
     return {name: Score(**fields) for name, fields in json.loads(path.read_text()).items()}
+
+
+def with_examples(study: Study, tasks: Mapping[str, Task], scored: Sequence[tuple[Task, Sequence[Doc]]], access: Access) -> tuple[str, ...]:
+    """Retention tasks that are scored with examples in the prompt too: those with enough rows of which none is asked.
+
+    Raises AssayError where there is no such task.
+    """
+    if not study.retain_shots:
+        return ()
+    found = []
+    for name in study.retain:
+        split = tasks[name].shots.split
+        asked = next(docs for task, docs in scored if task is tasks[name])
+        pool = read_docs(tasks[name], split, access) if split in tasks[name].rows.splits(access) else []
+        found += [name] if len(without_overlap(pool, asked)) >= study.retain_shots else []
+    if not found:
+        raise AssayError("no retention task has rows to show as examples", where="retain_shots", do="name one with a train split")
+    return tuple(found)
 
 
 def pick_precision() -> Literal["no", "bf16"]:

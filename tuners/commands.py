@@ -54,6 +54,7 @@ def tune(
     mitigation: Annotated[str, typer.Option(help="For example replay=0.25+kl=0.1; several by commas.")] = "",
     option: Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as rank=8; repeat for more.")] = None,
     shots: Annotated[str, typer.Option(help="Examples in the prompt to compare with, separated by commas.")] = "4",
+    retain_shots: Annotated[int, typer.Option(help="Score --retain once more with K examples in the prompt: was it format?")] = 0,
     limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
     batch: Annotated[int, typer.Option(help="Examples per optimizer step.")] = 8,
     out: Annotated[Path | None, typer.Option(help="Folder of the trials. \\[default: results/tuned/<task>]")] = None,
@@ -82,6 +83,7 @@ def tune(
         mixed = tuple("+".join(filter(None, (MIXED, each))) for each in ("", *mitigations)) if regime == "multi-task" else mitigations
         counts = tuple(int(count) for count in shots.split(",") if count)
         study = Study(targets=tasks, rates=factors, mitigations=mixed, mitigated=methods, shots=counts, controls=False, text=text, **common)
+        study = replace(study, retain_shots=retain_shots)
     place = surroundings()
     work(study, model, place, out or place.results / "tuned" / study.name, as_json)
 

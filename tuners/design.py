@@ -46,6 +46,8 @@ class Study:
     """Most scored items of a target; None: all."""
     retain_limit: int | None = None
     """Most scored items of a retention task; None: as many as of a target."""
+    retain_shots: int = 0
+    """Examples in the prompt with which the retention tasks are scored once more; 0: they are not."""
     probes: int = 64
     text: str = ""
     """Neutral text, for KL and bits per byte away from any task: a file, or a task that scores whole texts."""
@@ -136,16 +138,21 @@ def untuned_trials(study: Study, seed: int) -> Iterator[Trial]:
 
 
 def choose_rates(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
-    """The rate with the best mean validation score on the target over seeds; a diverged trial counts as zero, ties go to the
-    lower rate."""
-    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    """The rate with the best mean validation score on the target over seeds; a diverged trial counts as zero, or as the method's worst
+    score where that is below zero. Ties go to the lower rate."""
+    found: dict[tuple[str, str], dict[float, list[float | None]]] = {}
     kept = list(rows)
     role = "rate" if any(row["role"] == "rate" for row in kept) else "grid"
     for row in kept:
         if row["role"] == role:
             by_rate = found.setdefault((row["target"], row["method"]), {})
-            by_rate.setdefault(row["lr"], []).append(row.get("validation_score") or 0.0)
-    return {key: max(sorted(by_rate), key=lambda lr: mean(by_rate[lr])) for key, by_rate in found.items()}
+            by_rate.setdefault(row["lr"], []).append(row.get("validation_score"))
+    return {key: best_rate(by_rate) for key, by_rate in found.items()}
+
+
+def best_rate(by_rate: Mapping[float, Sequence[float | None]]) -> float:
+    worst = min([0.0, *(score for scores in by_rate.values() for score in scores if score is not None)])
+    return max(sorted(by_rate), key=lambda lr: mean(worst if score is None else score for score in by_rate[lr]))
 
 
 def known_rates(study: Study, done: Sequence[Row]) -> dict[tuple[str, str], float]:

@@ -118,11 +118,6 @@ def loss_of(logs: Tensor, examples: Sequence[Example]) -> float:
     return -float(logs.gather(1, targets[:, None]).double().mean())
 
 
-def kl_between(base: Module, tuned: Module, examples: Sequence[Example], size: int = 16) -> float:
-    """Mean over loss positions of KL(base || tuned) of two models, in nats, over the whole vocabulary."""
-    return kl_of(log_probabilities(base, examples, size), log_probabilities(tuned, examples, size))
-
-
 def largest_difference(one: Module, other: Module, examples: Sequence[Example]) -> float:
     """Largest absolute difference of two models' log-probabilities at loss positions, in nats: the parity of a served result."""
     import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -54,11 +55,6 @@ class Mitigation:
         used = [f"{f.name}={getattr(self, f.name):g}" for f in fields(self) if getattr(self, f.name) != f.default]
         return "+".join(used) or "none"
 
-    @property
-    def training(self) -> Mitigation:
-        """Without the part that comes after training: runs that share it share the trained weights."""
-        return Mitigation(**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "wise_ft"})
-
 
 def parse_mitigation(text: str) -> Mitigation:
     """`none`, or parts joined by a plus. Raises AssayError for unknown parts and for what is no number."""
@@ -74,6 +70,11 @@ def parse_mitigation(text: str) -> Mitigation:
         except ValueError:
             raise AssayError(f"{part!r} needs a number", where="mitigation", do=f"for example {name}=0.1") from None
     return Mitigation(**given)
+
+
+def in_training(text: str) -> str:
+    """A mitigation as written, without the part that comes after training: runs that share it share the trained weights."""
+    return "+".join(part for part in text.split("+") if part.strip().replace("-", "_").partition("=")[0] != "wise_ft") or "none"
 
 
 def extras_of(
@@ -156,10 +157,9 @@ def interpolate(base: Module, tuned: Module, share: float) -> Module:
 
 
 def is_plain_lora(adapter: Path) -> bool:
-    """Whether scaling an adapter's B scales the weight change: LoRA and rsLoRA, not DoRA."""
-    import json
-
-    config = json.loads((adapter / "adapter_config.json").read_text())
+    """Whether a folder holds an adapter of which scaling B scales the weight change: LoRA and rsLoRA, not DoRA."""
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
     return config.get("peft_type") == "LORA" and not config.get("use_dora")
 
 

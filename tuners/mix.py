@@ -10,14 +10,14 @@ from harness import AssayError
 from tuners.batches import Example
 
 
-def mixture(sizes: Mapping[str, int], temperature: float = 1.0, limit: int | None = None) -> dict[str, float]:
-    """Each task's share: proportional to min(size, limit) ** (1 / temperature).
+def mixture(sizes: Mapping[str, int], temperature: float = 1.0) -> dict[str, float]:
+    """Each task's share: proportional to size ** (1 / temperature).
 
     1 is proportional to size, a large temperature gives equal shares. Source: Raffel et al. 2019 (T5), section 3.5.2.
     """
     if temperature <= 0 or not sizes or min(sizes.values()) < 1:
         raise AssayError(f"no mixture of {dict(sizes)} at temperature {temperature}", do="use tasks with rows and a temperature above 0")
-    weights = {name: min(size, limit or size) ** (1 / temperature) for name, size in sizes.items()}
+    weights = {name: size ** (1 / temperature) for name, size in sizes.items()}
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
 
@@ -41,11 +41,3 @@ def mix(pools: Mapping[str, Sequence[Example]], temperature: float, count: int, 
         order = np.concatenate([draw.permutation(len(pool)) for _ in range(-(-wanted[name] // len(pool)) or 1)])
         chosen += [pool[index] for index in order[: wanted[name]]]
     return [chosen[index] for index in draw.permutation(len(chosen))]
-
-
-def sequence(pools: Mapping[str, Sequence[Example]], order: Sequence[str]) -> list[tuple[str, Sequence[Example]]]:
-    """Tasks one after another, as named. Raises AssayError for a name without examples."""
-    missing = [name for name in order if not pools.get(name)]
-    if missing:
-        raise AssayError(f"no training examples for {', '.join(missing)}", do=f"there are: {', '.join(pools)}")
-    return [(name, pools[name]) for name in order]

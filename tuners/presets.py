@@ -56,6 +56,7 @@ GPU = Study(
     rate_seeds=(3,),
     mitigations=("multi_task=1000", *MITIGATIONS),
     shots=(1, 4, 16),
+    retain_shots=4,
     batch=32,
     micro=32,
     text=CPU_MINI.text,

@@ -26,7 +26,7 @@ from tuners.scoring import Scorer
 from tuners.state import write_whole
 from tuners.study import Happening, find_row, relay, write_study
 from tuners.train import Progress, train
-from tuners.trial import Bench, Row, Trial, drops_row, finite, open_base, save_or_say
+from tuners.trial import Bench, Row, Trial, finite, kept_row, open_base, save_or_say
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def learn(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress],
         after = bench.scorer(*served, tuple(order))
         matrix.append([after[bench.tasks[task].full_name].value for task in order])
         if len(matrix) == len(order) and bench.retain:
-            kept = drops_row(bench.before, bench.scorer(*served, bench.retain, limit=bench.retain_limit))
+            kept = kept_row(bench, served)
     shutil.rmtree(folder / "merged", ignore_errors=True)
     base = [bench.before[bench.tasks[task].full_name].value for task in order]
     facts: Row = {"family": method.family, "status": "done", "loss_tokens": tokens, "trainable_parameters": trainable.count}

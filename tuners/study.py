@@ -17,10 +17,10 @@ from harness.pipeline import release, take
 from tuners.bench import open_bench
 from tuners.design import Study, agenda, choose_rates, identity, planned, trial_key
 from tuners.rows import FILE, collect, read_rows, write_rows
-from tuners.scoring import Scorer, difference
+from tuners.scoring import Scorer, difference, drops_row
 from tuners.state import write_whole
 from tuners.train import Progress
-from tuners.trial import Bench, Row, Trial, drops_row, finite, run_trial
+from tuners.trial import Bench, Row, Trial, finite, run_trial, uninterpolated
 
 LOOK_AGAIN = 2.0
 """Seconds between looks at trials that other processes are at."""
@@ -121,7 +121,8 @@ def find_row(root: Path, key: str, earlier: Mapping[str, Row]) -> Row | None:
 def run_and_keep(study: Study, bench: Bench, trial: Trial, root: Path, report: Callable[[Progress], None]) -> Row:
     folder = root / "trials" / trial_key(trial)
     facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
-    row = run_trial(bench, trial, folder, report) if trial.lr else untuned(bench, trial)
+    plain = folder.with_name(trial_key(uninterpolated(trial)))
+    row = run_trial(bench, trial, folder, report, plain) if trial.lr else untuned(bench, trial)
     whole = finite({"study": study.name, "trial": folder.name, **facts, "options": dict(trial.options), **row})
     write_whole(folder / "row.json", json.dumps(whole, indent=1).encode(), "the study goes on with this trial")
     return whole
@@ -138,12 +139,12 @@ def untuned(bench: Bench, trial: Trial) -> Row:
     length = mean(len(example.ids) for example in bench.validation[trial.target])
     prompt = mean(example.loss_from for example in bench.validation[trial.target])
     after = bench.scorer(bench.base, None, (trial.target,), shots=shots, seed=trial.seed)[task] if shots else before
-    gain = difference(before, after)
+    gain = difference(before, after, bench.metric(before))
     return {
-        "family": "in_context" if shots else "none", "lr": None, "status": "done", "target_base": before.value,
+        "family": "in_context" if shots else "none", "lr": None, "status": "done", "metric": before.metric, "target_base": before.value,
         "target_score": after.value, "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "average_drop": 0.0, "kl_base": 0.0,
         "kl_target": 0.0, "kl_text": 0.0, "delta_bits_per_byte": 0.0, "trainable_parameters": 0, "saved_bytes": 0, "shots": shots,
-        "context_tokens": prompt + shots * length, "run_id": after.run, "route": "base", "items": len(before.items),
+        "context_tokens": prompt + shots * length, "run_id": after.run, "route": "base", "items": len(before.clusters),
         **({} if shots else kept_by_the_base(bench)),
     }  # fmt: skip
 
@@ -151,5 +152,7 @@ def untuned(bench: Bench, trial: Trial) -> Row:
 def kept_by_the_base(bench: Bench) -> Row:
     """What the base scores on the retention tasks, and on which of them it is too near chance to lose anything."""
     names = [bench.tasks[name].full_name for name in bench.retain]
-    near = drops_row(bench.before, {name: bench.before[name] for name in names})["not_measurable"]
-    return {"retention_scores": {name: bench.before[name].value for name in names}, "not_measurable": near}
+    kept = {name: bench.before[name] for name in names}
+    near = drops_row(bench.before, kept, bench.metric)["not_measurable"]
+    row: Row = {"retention_scores": {name: score.value for name, score in kept.items()}, "not_measurable": near}
+    return row | {"retain_run_id": kept[names[0]].run} if names else row

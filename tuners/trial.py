@@ -12,24 +12,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import AssayError, Doc, Task
-from harness.pipeline import Tokenizer
-from tuners import bottleneck, selection
+from harness import AssayError, Doc, Metric, Task
+from harness.pipeline import Tokenizer, cut_pairs
+from tuners import selection
 from tuners.batches import Example, Step, plan_steps
 from tuners.data import task_examples
-from tuners.forgetting import average_drop_interval, bits_per_byte, measurable, retention, significant_drops
+from tuners.forgetting import bits_per_byte
 from tuners.loss import kl_of, largest_difference, log_probabilities, loss_of
 from tuners.memory import peak_memory
 from tuners.method import Method, Module, Trainable
 from tuners.methods import find_method
-from tuners.mitigation import Mitigation, extras_of, interpolate, is_plain_lora, parse_mitigation, scale_lora
+from tuners.mitigation import Mitigation, extras_of, in_training, interpolate, is_plain_lora, parse_mitigation, scale_lora
 from tuners.mix import mix
 from tuners.saved import attach, saved_bytes
-from tuners.scoring import Score, Scorer, difference
+from tuners.scoring import Heard, Score, Scorer, difference, drops_row, recovered, shots_name
 from tuners.train import Progress, Recipe, Trained, train
 
 BESIDE = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
 Row = dict[str, Any]
+Served = tuple[Path, Path | None]
+"""Model directory and adapter, as engines load a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,17 @@ class Bench:
     chooses: tuple[str, ...] = ("grid",)
     """Roles of the trials that the rate is chosen from: only they are scored on validation."""
     retain_limit: int | None = None
+    retain_shots: int = 0
+    shown: tuple[str, ...] = ()
+    """Retention tasks that are also scored with so many examples in the prompt."""
     keep_models: bool = True
     references: dict[str, Any] = field(default_factory=dict)
     """The base's log-probabilities on the probes, once computed; the only part that changes."""
+
+    def metric(self, score: Score) -> Metric[Any] | None:
+        """The metric that a score is of."""
+        metrics = (metric for task in self.tasks.values() if task.full_name == score.task for metric in task.metrics)
+        return next((metric for metric in metrics if metric.name == score.metric), None)
 
 
 def open_base(path: Path) -> Module:
@@ -89,32 +99,43 @@ def open_base(path: Path) -> Module:
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
-def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None] = lambda progress: None) -> Row:
+def run_trial(
+    bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None] = lambda progress: None, plain: Path | None = None
+) -> Row:
     """Do one trial; gives its row. A run that diverges, or a method or mitigation that this model refuses, is a row with that
-    status; faults of the disk or of scoring are raised, and the trial is done again when the study goes on."""
+    status; faults of the disk or of scoring are raised, and the trial is done again when the study goes on.
+
+    `plain`: the folder of the same trial without interpolation; what it trained is used again where it is still there.
+    """
     began = time.monotonic()
     method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
-    steps = plan_trial(bench, trial, mitigation)
-    recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
-    try:
-        trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
-        if mitigation.wise_ft < 1 and trainable.merged is None:
-            raise AssayError("cannot be interpolated: it does not fold into the weights", where=method.name, do="use another mitigation")
-        extras = extras_of(mitigation, trainable, bench.validation[trial.target], bench.protected, seed=trial.seed)
-    except AssayError as error:
-        return {"family": method.family, "status": "refused", "reason": str(error)}
-    done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
-    row = costs(method, trainable, done)
-    if done.status == "diverged":
-        return {**row, "status": "diverged", "seconds": time.monotonic() - began}
-    served = save_or_say(bench, trainable, mitigation, folder)
-    row |= {"saved_bytes": saved_bytes(folder / "result")}
-    row |= closeness(bench, trial, trainable, served, mitigation)
-    row |= scores(bench, trial, served)
+    row, trained = trained_before(plain) if mitigation.wise_ft < 1 and plain else None, None
+    if row is not None and plain is not None:
+        served = with_disk_told(folder, lambda: serve_again(bench, mitigation, plain / "result", folder / "result"))
+    else:
+        steps = plan_trial(bench, trial, mitigation)
+        recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
+        try:
+            trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
+            if mitigation.wise_ft < 1 and trainable.merged is None:
+                raise AssayError(
+                    "cannot be interpolated: it does not fold into the weights", where=method.name, do="use another mitigation"
+                )
+            extras = extras_of(mitigation, trainable, bench.validation[trial.target], bench.protected, seed=trial.seed)
+        except AssayError as error:
+            return {"family": method.family, "status": "refused", "reason": str(error)}
+        done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
+        row = costs(method, trainable, done)
+        if done.status == "diverged":
+            return {**row, "seconds": time.monotonic() - began}
+        served, trained = save_or_say(bench, trainable, mitigation, folder), trainable.model
+    row |= {"served": "own model" if served[1] is None else "adapter", "saved_bytes": saved_bytes(folder / "result")}
+    row |= closeness(bench, trial, served, trained if mitigation.wise_ft == 1 else None)
+    row |= scores(bench, trial, served, trained if mitigation.wise_ft == 1 else None)
     if served[1] is None and (served[0] != folder / "result" or not bench.keep_models):
         shutil.rmtree(served[0])
     shutil.rmtree(folder / "training", ignore_errors=True)
-    return {**row, "status": done.status, "seconds": time.monotonic() - began}
+    return {**row, "seconds": time.monotonic() - began}
 
 
 def plan_trial(bench: Bench, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:
@@ -161,38 +182,79 @@ def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
         "first_loss": done.losses[0] if done.losses else None,
         "final_loss": sum(done.losses[-5:]) / len(done.losses[-5:]) if done.losses else None,
         "virtual_tokens": getattr(getattr(trainable.model, "active_peft_config", None), "num_virtual_tokens", 0),
+        "status": done.status,
     }
 
 
-def save_or_say(bench: Bench, trainable: Trainable, mitigation: Mitigation, folder: Path) -> tuple[Path, Path | None]:
-    """`save_served`, with a disk that is full told in one clear line; safetensors has an error of its own for it."""
+COSTS = (
+    *("family", "route", "steps", "loss_tokens", "processed_tokens", "train_seconds", "tokens_per_second", "peak_memory"),
+    *("trainable_parameters", "first_loss", "final_loss", "virtual_tokens", "status"),
+)
+"""The columns of `costs`."""
+
+
+def uninterpolated(trial: Trial) -> Trial:
+    """The trial whose trained weights this one interpolates: the same mitigation in training, or the main comparison."""
+    rest = in_training(trial.mitigation)
+    return replace(trial, mitigation=rest, role="grid" if rest == "none" else trial.role)
+
+
+def trained_before(folder: Path) -> Row | None:
+    """What a finished trial took, where its folder still holds what can be interpolated as it lies there: a LoRA, or a whole model."""
+    result = folder / "result"
+    if not (folder / "row.json").is_file() or not (is_plain_lora(result) or (result / "config.json").is_file()):
+        return None
+    row = json.loads((folder / "row.json").read_text())
+    return {name: row.get(name) for name in COSTS} | {"trained_in": folder.name} if row["status"] in ("done", "stopped") else None
+
+
+def save_or_say(bench: Bench, trainable: Trainable, mitigation: Mitigation, folder: Path) -> Served:
+    """`save_served`, with a disk that is full told in one clear line."""
+    return with_disk_told(folder, lambda: save_served(bench, trainable, mitigation, folder / "result"))
+
+
+def with_disk_told(folder: Path, write: Callable[[], Served]) -> Served:
+    """What `write` gives. Raises AssayError where the disk is full; safetensors has an error of its own for it."""
     from safetensors import SafetensorError
 
     try:
-        return save_served(bench, trainable, mitigation, folder / "result")
+        return write()
     except (OSError, SafetensorError) as error:
         raise AssayError(
             f"the result cannot be written: {error}", where=str(folder), do="make room; the study goes on with this trial"
         ) from None
 
 
-def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, result: Path) -> tuple[Path, Path | None]:
-    """Save what was learned, and give the model directory and adapter by which engines load it.
+def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, result: Path) -> Served:
+    """Save what was learned, and give the model directory and adapter by which engines load it."""
+    shutil.rmtree(result, ignore_errors=True)
+    trainable.save(result)
+    return serve(bench, mitigation, result, trainable.merged)
+
+
+def serve_again(bench: Bench, mitigation: Mitigation, before: Path, result: Path) -> Served:
+    """The same from what another trial saved: a LoRA or a whole model."""
+    shutil.rmtree(result, ignore_errors=True)
+    if is_plain_lora(before):
+        shutil.copytree(before, result)
+    return serve(bench, mitigation, result, lambda: open_base(before))
+
+
+def serve(bench: Bench, mitigation: Mitigation, result: Path, folded: Callable[[], Module] | None) -> Served:
+    """By which model directory and adapter engines load a result; `folded()` is it as a whole model.
 
     Interpolation scales a LoRA; any other method that folds into the weights becomes a model of its own.
     """
-    shutil.rmtree(result, ignore_errors=True)
-    trainable.save(result)
     config = result / "adapter_config.json"
     kind = json.loads(config.read_text())["peft_type"] if config.is_file() else None
-    if mitigation.wise_ft < 1 and kind == "LORA" and is_plain_lora(result):
+    if mitigation.wise_ft < 1 and is_plain_lora(result):
         scale_lora(result, mitigation.wise_ft)
         return bench.base, result
     if mitigation.wise_ft == 1 and kind not in (None, selection.KIND):
         return bench.base, result
-    assert trainable.merged is not None, "refused before training"
+    assert folded is not None, "refused before training"
     folder = result if kind is None else result.with_name("merged")
-    merged = trainable.merged()
+    merged = folded()
     if mitigation.wise_ft < 1:
         merged = interpolate(open_base(bench.base), merged, mitigation.wise_ft)
     merged.save_pretrained(str(folder))
@@ -202,14 +264,14 @@ def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, resu
     return folder, None
 
 
-def open_served(served: tuple[Path, Path | None]) -> Module:
+def open_served(served: Served) -> Module:
     """The served model in this process, from what is on disk."""
     model, adapter = served
     return open_base(model) if adapter is None else attach(open_base(model), adapter)
 
 
-def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Path, Path | None], mitigation: Mitigation) -> Row:
-    """Distance of what is served from the base, and from what was trained (`parity`, where nothing was interpolated).
+def closeness(bench: Bench, trial: Trial, served: Served, trained: Module | None) -> Row:
+    """Distance of what is served from the base, and from what was `trained` (`parity`; None where it was interpolated).
 
     For a trial that only chooses the rate, on the neutral text alone.
     """
@@ -224,8 +286,8 @@ def closeness(bench: Bench, trial: Trial, trainable: Trainable, served: tuple[Pa
             if name == "kl_text":
                 nats = loss_of(logs, examples) - loss_of(base, examples)
                 found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / bench.bytes_per_token}
-    if mitigation.wise_ft == 1 and not only_text:
-        found["parity"] = largest_difference(trainable.model, model, target[:8])
+    if trained is not None and not only_text:
+        found["parity"] = largest_difference(trained, model, target[:8])
     return found
 
 
@@ -236,51 +298,65 @@ def reference(bench: Bench, name: str, examples: Sequence[Example]) -> Any:
     return bench.references[name]
 
 
-def scores(bench: Bench, trial: Trial, served: tuple[Path, Path | None]) -> Row:
+def scores(bench: Bench, trial: Trial, served: Served, trained: Module | None = None) -> Row:
     """Gain on the target's test split, its validation score for choosing rates, and drops on the retention tasks.
 
-    A trial that only chooses the rate never sees the test split.
+    A trial that only chooses the rate never sees the test split. What was `trained` is held against what the engine said.
     """
     target = bench.tasks[trial.target].full_name
-    row: Row = {"target_base": bench.before[target].value}
+    before = bench.before[target]
+    row: Row = {"metric": before.metric, "target_base": before.value}
     if trial.role in bench.chooses:
         split, held = bench.choosing[trial.target]
-        row["validation_score"] = bench.scorer(*served, (trial.target,), split=split, limit=held)[target].value
+        chosen = bench.scorer(*served, (trial.target,), split=split, limit=held)[target]
+        row |= {"validation_score": chosen.value, "validation_run_id": chosen.run}
     if trial.role == "rate":
         return row
-    after = bench.scorer(*served, (trial.target,))
-    gain = difference(bench.before[target], after[target])
+    after = bench.scorer(*served, (trial.target,))[target]
+    gain = difference(before, after, bench.metric(before))
     row |= {
-        "target_score": after[target].value,
+        "target_score": after.value,
         "gain": gain.value,
         "gain_low": gain.low,
         "gain_high": gain.high,
-        "items": len(after[target].items),
-        "run_id": after[target].run,
+        "items": len(after.clusters),
+        "run_id": after.run,
     }
-    kept = bench.scorer(*served, bench.retain, limit=bench.retain_limit) if bench.retain else {}
-    return row | drops_row(bench.before, kept)
+    if after.invalid is not None:
+        row |= {"invalid_output_rate": after.invalid, "invalid_output_rate_base": before.invalid}
+    if trained is not None and after.heard:
+        row["engine_parity"] = engine_parity(bench, trained, after.heard)
+    return row | kept_row(bench, served)
 
 
-def drops_row(before: Mapping[str, Score], after: Mapping[str, Score]) -> Row:
-    """Forgetting over the tasks on which the base is clearly above chance; the others are named, never counted as zero."""
-    usable = {name: score for name, score in after.items() if measurable(before[name].value, before[name].chance, before[name].error)}
-    row: Row = {"not_measurable": sorted(set(after) - set(usable))}
-    if not usable:
+def engine_parity(bench: Bench, trained: Module, heard: Sequence[Heard]) -> float | None:
+    """Largest difference in log-probability between what the engine said of a few continuations and the trained model in this process."""
+    worst = 0.0
+    for each, cut in zip(heard, cut_pairs(bench.tokenizer, [(each.prompt, (each.continuation,)) for each in heard]), strict=True):
+        tokens = cut.continuations[0]
+        if len(tokens) != len(each.logprobs):
+            return None
+        logs = log_probabilities(trained, [Example(cut.context + tokens, len(cut.context))])
+        said = zip(logs, tokens, each.logprobs, strict=True)
+        worst = max(worst, *(abs(float(position[token]) - engine) for position, token, engine in said))
+    return worst
+
+
+def kept_row(bench: Bench, served: Served) -> Row:
+    """Drops on the retention tasks, asked plainly, and with examples in the prompt: what comes back then was format, not knowledge."""
+    if not bench.retain:
+        return drops_row(bench.before, {})
+    kept = bench.scorer(*served, bench.retain, limit=bench.retain_limit)
+    row = drops_row(bench.before, kept, bench.metric)
+    row |= {"retain_run_id": next(iter(kept.values())).run}
+    invalid = {name: score.invalid for name, score in kept.items() if score.invalid is not None}
+    if invalid:
+        row |= {"retention_invalid_output_rates": invalid}
+    if not bench.shown:
         return row
-    found = {name: difference(before[name], score) for name, score in usable.items()}
-    mean, low, high = average_drop_interval(found)
-    worst = min(found, key=lambda name: found[name].value)
-    return row | {
-        "average_drop": mean,
-        "average_drop_low": low,
-        "average_drop_high": high,
-        "worst_task": worst,
-        "worst_drop": -found[worst].value,
-        "significant_drops": len(significant_drops(found)),
-        "drops": {name: -value.value for name, value in found.items()},
-        "retention": {name: retention(before[name].value, score.value, before[name].chance) for name, score in usable.items()},
-    }
+    shown = bench.scorer(*served, bench.shown, shots=bench.retain_shots, limit=bench.retain_limit)
+    before = {name: bench.before[shots_name(name, bench.retain_shots)] for name in shown}
+    return row | {"retain_shots_run_id": next(iter(shown.values())).run} | recovered(row, drops_row(before, shown, bench.metric))
 
 
 def finite(row: Row) -> Row:
@@ -291,7 +367,3 @@ def finite(row: Row) -> Row:
 def is_separable(row: Mapping[str, Any]) -> bool:
     """Whether the base stays as it was beside the adapter: detached, nothing is forgotten."""
     return row.get("route") in ("lora", "prompt", "transformers", "base") or row.get("family") in ("additive", "reparameterization")
-
-
-KINDS = (selection.KIND, bottleneck.KIND)
-"""Adapter formats of our own."""

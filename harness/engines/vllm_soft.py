@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint import read_json
+from harness.checkpoint import SOFT_PROMPTS, read_json
 from harness.errors import AssayError
 
 
 def is_soft_prompt(adapter: Path) -> bool:
-    """Whether an adapter is a plain soft prompt (prompt tuning): virtual tokens before every sequence, and nothing else."""
-    return bool(read_json(adapter / "adapter_config.json").get("peft_type") == "PROMPT_TUNING")
+    """Whether an adapter is a plain soft prompt: virtual tokens before every sequence, and nothing else."""
+    return read_json(adapter / "adapter_config.json").get("peft_type") in SOFT_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class SoftPrompt:
 
 
 def soft_prompt(adapter: Path, longest: int, dtype: Any) -> SoftPrompt:
-    """The trained rows of a peft prompt-tuning adapter. Raises AssayError where they are missing."""
+    """The trained rows of a peft prompt-tuning or P-tuning adapter. Raises AssayError where they are missing."""
     import torch
     from safetensors.torch import load_file
 

@@ -154,9 +154,12 @@ def test_saved_modules_and_soft_prompts_of_an_adapter_must_fit(model: Path, tmp_
     assert find(model, adapter=adapter)
     write_weights(weights, {"base_model.model.lm_head.weight": (ROWS + 1, WIDTH)})
     refuse(model, "does not fit", "lm_head", adapter=adapter)
-    write_json(adapter / "adapter_config.json", {"peft_type": "PROMPT_TUNING"})
-    write_weights(weights, {"prompt_embeddings": (3, WIDTH + 1)})
-    refuse(model, "soft prompt of width 9", adapter=adapter)
+    for kind in ("PROMPT_TUNING", "P_TUNING"):
+        write_json(adapter / "adapter_config.json", {"peft_type": kind})
+        write_weights(weights, {"prompt_embeddings": (3, WIDTH + 1)})
+        refuse(model, "soft prompt of width 9", adapter=adapter)
+        write_weights(weights, {"prompt_embeddings": (3, WIDTH)})
+        assert find(model, adapter=adapter)
 
 
 def test_an_unknown_name_gets_a_suggestion(model: Path) -> None:

@@ -14,7 +14,7 @@ from tuners.batches import plan_steps
 from tuners.loss import kl_to_base, mean_loss
 from tuners.method import Trainable
 from tuners.methods import find_method
-from tuners.mitigation import Mitigation, distance, extras_of, fisher, interpolate, is_plain_lora, parse_mitigation, scale_lora
+from tuners.mitigation import Mitigation, distance, extras_of, fisher, in_training, interpolate, is_plain_lora, parse_mitigation, scale_lora
 from tuners.saved import attach
 from tuners.train import Recipe, Trained, train
 
@@ -33,7 +33,8 @@ def test_names_read_back() -> None:
     mixed = parse_mitigation("replay=0.25+kl=0.1")
     assert mixed == Mitigation(replay=0.25, kl=0.1) == parse_mitigation(str(mixed))
     assert str(Mitigation()) == "none" and parse_mitigation("none") == Mitigation()
-    assert parse_mitigation("wise-ft=0.5").training == Mitigation()
+    assert in_training("wise-ft=0.5") == in_training("none") == "none"
+    assert in_training("kl=0.1+wise_ft=0.5+replay=0.25") == "kl=0.1+replay=0.25"
 
 
 @pytest.mark.parametrize(

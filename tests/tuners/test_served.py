@@ -12,6 +12,7 @@ import torch
 from harness import AssayError, ModelRef
 from harness.engines import Settings
 from harness.engines.opening import open_engine
+from harness.engines.vllm_soft import is_soft_prompt, soft_prompt
 from harness.model import find_model
 from harness.request import ScoreGroup, ScoreReply
 from tuners import toy
@@ -69,6 +70,30 @@ def test_a_saved_adapter_is_what_the_engine_scores(name: str, base: ModelRef, tm
     served = score_all(ref)
     assert max(abs(a - b) for a, b in zip(served, expected, strict=True)) < 1e-4
     assert max(abs(a - b) for a, b in zip(served, untuned, strict=True)) > 1e-4, "training must show"
+
+
+@pytest.mark.parametrize("name", ["prompt_tuning", "p_tuning"])
+def test_what_an_engine_puts_before_the_ids_is_the_saved_soft_prompt(name: str, base: ModelRef, tmp_path: Path) -> None:
+    """As the vLLM engine does it, with transformers: the rows of the file, then the ids' own embeddings."""
+    trainable = tuned(name, base)
+    trainable.save(tmp_path)
+    assert is_soft_prompt(tmp_path)
+    soft, model = soft_prompt(tmp_path, 64, torch.float32), open_base(base.path)
+    ids = list(EXAMPLES[0].ids)
+    sent = soft.prompt(ids)
+    assert soft.virtual == SMALL["tokens"] and sent["prompt_is_token_ids"] == [False] * soft.virtual + [True] * len(ids)
+    with torch.no_grad():
+        own = model.get_input_embeddings()(torch.tensor([ids]))
+        embedded = torch.cat([sent["prompt_embeds"][None, : soft.virtual], own], dim=1)
+        served = model(inputs_embeds=embedded).logits[0, soft.virtual :].log_softmax(-1)
+        expected = trainable.model.eval()(torch.tensor([ids])).logits[0, -len(ids) :].log_softmax(-1)
+    assert (served - expected).abs().max() < 1e-5
+
+
+def test_other_virtual_tokens_are_no_soft_prompt(base: ModelRef, tmp_path: Path) -> None:
+    """A prefix holds keys and values of every layer, not embeddings."""
+    tuned("prefix_tuning", base, steps=1).save(tmp_path)
+    assert not is_soft_prompt(tmp_path)
 
 
 def test_an_adapter_format_of_another_package_is_found_by_its_entry_point_alone(base: ModelRef, tmp_path: Path) -> None:

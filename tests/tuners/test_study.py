@@ -21,9 +21,9 @@ from tuners.data import check_overlap, read_docs, task_examples, text_examples, 
 from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned
 from tuners.presets import PRESETS, find_preset
 from tuners.rows import read_rows
-from tuners.scoring import Score, difference
+from tuners.scoring import Score, difference, drops_row
 from tuners.study import Happening, run_study
-from tuners.trial import drops_row, random_labels
+from tuners.trial import random_labels
 
 ACCESS = Access(None, False, True)
 
@@ -133,8 +133,12 @@ def test_workers_side_by_side_share_the_trials_and_take_over_from_the_dead(base:
         command = [sys.executable, "-m", "tests.tuners.side_by_side", str(base.path), str(tmp_path / "shared"), *more]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    workers = start("3"), start(), start()
+    dying = start("3")
+    assert dying.stdout is not None
+    head = dying.stdout.readline()  # it has begun, so its third trial is one that trains
+    workers = dying, start(), start()
     begun = [worker.communicate(timeout=300)[0].splitlines() for worker in workers]
+    begun[0].insert(0, head.strip())
     every = [line for lines in begun for line in lines]
     assert [worker.returncode for worker in workers] == [-signal.SIGKILL, 0, 0]
     alone = run_study(small(rate_seeds=(7,)), base, ACCESS, Counter(), tmp_path / "alone")
