@@ -57,6 +57,8 @@ class Harness:
     place: Surroundings
     engine: str = "hf"
     limit: int | None = None
+    chat: bool = False
+    """Whether prompts go through the model's chat template."""
 
     def __call__(
         self,
@@ -71,7 +73,7 @@ class Harness:
     ) -> dict[str, Score]:
         plan = Plan(
             model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=seed, split=split,
-            engine=self.engine,
+            engine=self.engine, chat=self.chat,
         )  # fmt: skip
         return read_scores(evaluate(plan, self.place))
 

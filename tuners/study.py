@@ -144,8 +144,14 @@ def untuned(bench: Bench, trial: Trial) -> Row:
         "target_score": after.value, "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "average_drop": 0.0, "kl_base": 0.0,
         "kl_target": 0.0, "kl_text": 0.0, "delta_bits_per_byte": 0.0, "trainable_parameters": 0, "saved_bytes": 0, "shots": shots,
         "context_tokens": prompt + shots * length, "run_id": after.run, "route": "base", "items": len(before.items),
-        **({} if shots else kept_by_the_base(bench)),
+        **({} if shots else kept_by_the_base(bench) | left_out(bench, trial.target)),
     }  # fmt: skip
+
+
+def left_out(bench: Bench, *targets: str) -> Row:
+    """The training rows that are not trained on, because they are scored or choose the rate: how many, and which."""
+    dropped = [name for target in targets for name in bench.dropped.get(target, ())]
+    return {"overlap_dropped": len(dropped), "overlap_items": dropped}
 
 
 def kept_by_the_base(bench: Bench) -> Row:

@@ -16,7 +16,7 @@ from harness import AssayError, Doc, Task
 from harness.pipeline import Tokenizer
 from tuners import bottleneck, selection
 from tuners.batches import Example, Step, plan_steps
-from tuners.data import task_examples
+from tuners.data import longest_scored, task_examples
 from tuners.forgetting import average_drop_interval, bits_per_byte, measurable, retention, significant_drops
 from tuners.loss import kl_of, largest_difference, log_probabilities, loss_of
 from tuners.memory import peak_memory
@@ -24,9 +24,10 @@ from tuners.method import Method, Module, Trainable
 from tuners.methods import find_method
 from tuners.mitigation import Mitigation, extras_of, interpolate, is_plain_lora, parse_mitigation, scale_lora
 from tuners.mix import mix
+from tuners.peft_method import rehearse
 from tuners.saved import attach, saved_bytes
 from tuners.scoring import Score, Scorer, difference
-from tuners.train import Progress, Recipe, Trained, train
+from tuners.train import Progress, Recipe, Trained, check_recipe, train
 
 BESIDE = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
 Row = dict[str, Any]
@@ -73,6 +74,13 @@ class Bench:
     """Roles of the trials that the rate is chosen from: only they are scored on validation."""
     retain_limit: int | None = None
     keep_models: bool = True
+    chat: bool = False
+    spare: Sequence[Example] = ()
+    """Text that nothing is measured on: what is replayed and protected where no retention task has training examples."""
+    scored: Mapping[str, Sequence[Doc]] = field(default_factory=dict)
+    """By full name the items that the pipeline scores."""
+    dropped: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By target the training rows that were left out, because they are scored or chosen on."""
     references: dict[str, Any] = field(default_factory=dict)
     """The base's log-probabilities on the probes, once computed; the only part that changes."""
 
@@ -94,13 +102,11 @@ def run_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progre
     status; faults of the disk or of scoring are raised, and the trial is done again when the study goes on."""
     began = time.monotonic()
     method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
-    steps = plan_trial(bench, trial, mitigation)
     recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
     try:
-        trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
-        if mitigation.wise_ft < 1 and trainable.merged is None:
-            raise AssayError("cannot be interpolated: it does not fold into the weights", where=method.name, do="use another mitigation")
-        extras = extras_of(mitigation, trainable, bench.validation[trial.target], bench.protected, seed=trial.seed)
+        steps = plan_trial(bench, trial, mitigation)
+        trainable = make_ready(bench, trial, mitigation, steps)
+        extras = extras_of(mitigation, trainable, bench.validation[trial.target], to_keep(bench, mitigation), seed=trial.seed)
     except AssayError as error:
         return {"family": method.family, "status": "refused", "reason": str(error)}
     done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
@@ -125,13 +131,57 @@ def plan_trial(bench: Bench, trial: Trial, mitigation: Mitigation) -> tuple[Step
     docs = bench.training[trial.target]
     if trial.labels == "random":
         docs = random_labels(docs, trial.seed)
-    examples = task_examples(task, docs, bench.tokenizer, bench.positions)
+    examples = task_examples(task, docs, bench.tokenizer, bench.positions, bench.chat)
     if mitigation.multi_task:
-        others = {name: task_examples(bench.tasks[name], rows, bench.tokenizer, bench.positions) for name, rows in bench.training.items()}
+        others = {
+            name: task_examples(bench.tasks[name], rows, bench.tokenizer, bench.positions, bench.chat)
+            for name, rows in bench.training.items()
+        }
         examples = mix(others | {trial.target: examples}, mitigation.multi_task, sum(map(len, others.values())), trial.seed)
     return plan_steps(
-        examples, loss_tokens=trial.loss_tokens, batch=bench.batch, seed=trial.seed, replay=bench.protected, ratio=mitigation.replay
-    )
+        examples, loss_tokens=trial.loss_tokens, batch=bench.batch, seed=trial.seed, replay=to_keep(bench, mitigation),
+        ratio=mitigation.replay,
+    )  # fmt: skip
+
+
+def to_keep(bench: Bench, mitigation: Mitigation) -> Sequence[Example]:
+    """What is replayed and protected: examples of the retention tasks, else text, which early stopping does not look at."""
+    return bench.protected or (bench.spare if mitigation.replay or mitigation.ewc else ())
+
+
+def make_ready(bench: Bench, trial: Trial, mitigation: Mitigation, steps: Sequence[Step]) -> Trainable:
+    """The base as the trial's method changes it. Raises AssayError for what method, mitigation and model cannot do together."""
+    method = find_method(trial.method)
+    trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
+    if mitigation.wise_ft < 1 and trainable.merged is None:
+        raise AssayError("cannot be interpolated: it does not fold into the weights", where=method.name, do="use another mitigation")
+    check_recipe(trainable, bench.recipe)
+    check_context(bench, virtual_tokens(trainable), steps)
+    if method.merges is None:  # a configuration of peft that nobody here has tried
+        rehearse(trainable, next(iter(bench.validation.values()))[0], merging=mitigation.wise_ft < 1)
+    return trainable
+
+
+def virtual_tokens(trainable: Trainable) -> int:
+    """How many tokens a method puts before every prompt."""
+    return int(getattr(getattr(trainable.model, "active_peft_config", None), "num_virtual_tokens", None) or 0)
+
+
+def check_context(bench: Bench, virtual: int, steps: Sequence[Step]) -> None:
+    """Raises AssayError where virtual tokens leave too little of the model's context for what is trained on, measured and scored."""
+    if not virtual:
+        return
+    if "longest" not in bench.references:
+        measured = [*bench.probes, *bench.text, *(example for examples in bench.validation.values() for example in examples)]
+        scored = (longest_scored(task, bench.scored.get(task.full_name, ()), bench.tokenizer, bench.chat) for task in bench.tasks.values())
+        bench.references["longest"] = max((*(len(example.ids) for example in measured), *scored), default=0)
+    trained = (len(example.ids) for step in steps for example in (*step.target, *step.replay))
+    longest = max((bench.references["longest"], *trained))
+    if longest + virtual > bench.positions:
+        raise AssayError(
+            f"{virtual} virtual tokens and items of up to {longest} are more than the model's context of {bench.positions}",
+            do="use fewer tokens or tasks with shorter prompts",
+        )
 
 
 def random_labels(docs: Sequence[Doc], seed: int) -> list[Doc]:
@@ -160,7 +210,7 @@ def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
         "trainable_parameters": trainable.count,
         "first_loss": done.losses[0] if done.losses else None,
         "final_loss": sum(done.losses[-5:]) / len(done.losses[-5:]) if done.losses else None,
-        "virtual_tokens": getattr(getattr(trainable.model, "active_peft_config", None), "num_virtual_tokens", 0),
+        "virtual_tokens": virtual_tokens(trainable),
     }
 
 
