@@ -137,7 +137,7 @@ def names(text: str) -> tuple[str, ...]:
 
 def file_name(text: str) -> str:
     """As a part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text.replace(",", "+"))[:80]
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text.replace(",", "+"))[:60]
 
 
 def read_numbers(text: str, where: str, whole: bool = False) -> tuple[float, ...]:

@@ -89,8 +89,11 @@ def check_plan(plan: Any, tasks: tuple[str, ...]) -> None:
 
 def check_methods(methods: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
     """Raises AssayError for methods that are not there or train nothing, and for options that they do not have."""
+    seen: dict[str, str] = {}
     for name in methods:
         method = find_method(name)
+        if seen.setdefault(method.name, name) != name:
+            raise AssayError(f"{seen[method.name]} and {name} are one method", where="study", do="name it once")
         if method.family == "in_context":
             raise AssayError(
                 "trains nothing", where=name, do="name a method that trains; examples in the prompt are rows of every study (--shots)"

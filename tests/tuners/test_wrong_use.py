@@ -161,6 +161,8 @@ def test_a_study_that_means_nothing_is_refused(changes: dict[str, Any], says: st
         ({"method": "in_context", "lr": "1"}, "in_context: trains nothing"),
         ({"method": "in_context"}, "in_context: trains nothing"),
         ({"method": "lorra"}, "did you mean lora"),
+        ({"method": "lora,lora"}, "method lora is named 2 times"),
+        ({"method": "last-k,last_k"}, "last-k and last_k are one method"),
         ({"seeds": 0}, "no seed"),
         ({"budget": "tokens=0"}, "cannot read the budget"),
         ({"option": ["rank=abc"]}, "lora: rank='abc' is not a whole number"),
