@@ -65,7 +65,9 @@ def plan_steps(
     if loss_tokens < 1 or batch < 1:
         raise AssayError(f"a budget of {loss_tokens} loss tokens in batches of {batch} trains nothing", do="use at least 1 of each")
     if ratio and not replay:
-        raise AssayError("replay was asked for, but there is nothing to replay", do="name a text or a task to replay")
+        raise AssayError(
+            "replay was asked for, but there is nothing to replay", do="retain a task with a train split, or name a longer text"
+        )
     again = endless(replay, batch, seed + 1) if replay else iter(())
     steps: list[Step] = []
     left, seen, replayed = loss_tokens, 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,18 @@ from typing import Any, Literal
 from harness import Access, AssayError, Doc, ModelRef, Task
 from harness.pipeline import default_split, open_tokenizer
 from tuners.batches import Example
-from tuners.data import check_overlap, find_tasks, read_docs, read_texts, task_examples, text_examples, without_overlap
-from tuners.design import Study
+from tuners.data import (
+    check_overlap,
+    find_tasks,
+    name_of,
+    read_docs,
+    read_texts,
+    split_overlap,
+    task_examples,
+    text_examples,
+    without_overlap,
+)
+from tuners.design import Study, check_methods
 from tuners.mix import mix
 from tuners.scoring import Score, Scorer, shots_name
 from tuners.state import write_whole
@@ -21,25 +32,36 @@ from tuners.trial import Bench
 
 def open_bench(study: Study, model: ModelRef, access: Access, scorer: Scorer, root: Path) -> Bench:
     """Read all data and score the base, once. Raises AssayError for missing splits and for training rows that are scored."""
+    check_methods(study.methods, study.options)
     tasks = {name: one(find_tasks([name], access), name) for name in (*study.targets, *study.retain)}
+    check_distinct(tasks)
     tokenizer = open_tokenizer(model.path)
     scored = [(task, read_docs(task, scored_split(task, access), access)) for task in tasks.values()]
-    training, validation, choosing = {}, {}, {}
+    training, validation, choosing, dropped = {}, {}, {}, {}
     for name in study.targets:
-        train, held, choosing[name] = split_target(study, tasks[name], access)
-        check_overlap(tasks[name], train, scored)
-        training[name] = train
-        validation[name] = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions)
+        training[name], held, choosing[name], dropped[name] = split_target(study, tasks[name], access)
+        check_overlap(tasks[name], training[name], scored)
+        validation[name] = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions, study.chat)
     protected, probes = kept_skills(study, tasks, tokenizer, model.positions, access, scored)
     shown = with_examples(study, tasks, scored, access)
-    text, bytes_per_token = neutral_text(study, tokenizer, model.positions, access)
+    texts = read_neutral(study, access)
+    text, bytes_per_token, read = neutral_text(study, texts, tokenizer, model.positions)
+    known = {*texts[:read], *(doc.answer for _, docs in scored for doc in docs)}
+    fresh = [] if protected else [each for each in texts[read:] if each not in known][: study.examples]
+    limits = {tasks[name].full_name: study.limit for name in study.targets}
+    limits |= {tasks[name].full_name: study.retain_limit or study.limit for name in study.retain}
+    recipe = Recipe(
+        lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision(), gradient_checkpointing=study.gradient_checkpointing
+    )
     return Bench(
         base=model.path, positions=model.positions, tokenizer=tokenizer, tasks=tasks, training=training, choosing=choosing,
         validation=validation, protected=protected, probes=probes, retain=study.retain,
         before=base_scores(study, model, scorer, root, shown),
-        scorer=scorer, recipe=Recipe(lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision()), batch=study.batch,
-        text=text, bytes_per_token=bytes_per_token, chooses=("rate",) if study.rate_seeds else ("grid",),
-        retain_limit=study.retain_limit, retain_shots=study.retain_shots, shown=shown, keep_models=study.keep_models,
+        scorer=scorer, recipe=recipe, batch=study.batch, chat=study.chat, text=text, bytes_per_token=bytes_per_token,
+        spare=text_examples(fresh, tokenizer, model.positions)[: study.examples], dropped=dropped,
+        scored={task.full_name: docs[: limits[task.full_name]] for task, docs in scored},
+        chooses=("rate",) if study.rate_seeds else ("grid",), retain_limit=study.retain_limit,
+        retain_shots=study.retain_shots, shown=shown, keep_models=study.keep_models,
     )  # fmt: skip
 
 
@@ -90,8 +112,8 @@ def scored_split(task: Task, access: Access) -> str:
     return task.split or default_split(task, access)
 
 
-def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], list[Doc], tuple[str, int]]:
-    """Training docs, the docs on which the rate is chosen, and where the pipeline finds those.
+def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], list[Doc], tuple[str, int], tuple[str, ...]]:
+    """Training docs, the docs on which the rate is chosen, where the pipeline finds those, and what was left out, by name.
 
     They are the validation split where that is not the scored one, else the first rows of the training split, which are then
     not trained on. Training rows that are scored by the task are left out too: repeats across splits are common.
@@ -100,8 +122,8 @@ def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], l
     tested = scored_split(task, access)
     apart = tested != "validation" and "validation" in task.rows.splits(access)
     held = read_docs(task, "validation", access)[: study.held] if apart else train[: study.held]
-    kept = without_overlap(train if apart else train[study.held :], [*held, *read_docs(task, tested, access)])
-    return kept[: study.examples], held, ("validation" if apart else "train", len(held))
+    kept, repeated = split_overlap(train if apart else train[study.held :], [*held, *read_docs(task, tested, access)])
+    return kept[: study.examples], held, ("validation" if apart else "train", len(held)), tuple(map(name_of, repeated))
 
 
 def one(tasks: Sequence[Task], name: str) -> Task:
@@ -110,12 +132,20 @@ def one(tasks: Sequence[Task], name: str) -> Task:
     return tasks[0]
 
 
+def check_distinct(tasks: Mapping[str, Task]) -> None:
+    """Raises AssayError where two names stand for one task: it would be learned and kept, or counted twice."""
+    for name, count in Counter(task.full_name for task in tasks.values()).items():
+        if count > 1:
+            both = " and ".join(each for each, task in tasks.items() if task.full_name == name)
+            raise AssayError(f"{both} are one task", where="study", do="name every task once, as a target or for retention")
+
+
 def kept_skills(
-    study: Study, tasks: Mapping[str, Task], tokenizer: Any, positions: int, access: Access, scored: Sequence[tuple[Task, Any]]
+    study: Study, tasks: Mapping[str, Task], tokenizer: Any, positions: int, access: Access, scored: Sequence[tuple[Task, Sequence[Doc]]]
 ) -> tuple[list[Example], list[Example]]:
     """Training examples of the retention tasks, to replay or protect in equal shares, and other ones to measure KL on.
 
-    Items that are scored are left out, unless a task has no others (all hundred sums of two digits).
+    Items that any task scores are left out, but a task's own where it has no others (all hundred sums of two digits).
     """
     pools: dict[str, list[Example]] = {}
     probes: list[Example] = []
@@ -123,27 +153,35 @@ def kept_skills(
         task = tasks[name]
         if "train" not in task.rows.splits(access):
             continue
-        asked = next(docs for other, docs in scored if other is task)
-        docs = without_overlap(read_docs(task, "train", access), asked) or read_docs(task, "train", access)
+        others = without_overlap(read_docs(task, "train", access), [doc for other, docs in scored if other is not task for doc in docs])
+        docs = without_overlap(others, next(docs for other, docs in scored if other is task)) or others
+        if not docs:
+            continue
         each = study.probes // max(1, len(study.retain))
-        examples = task_examples(task, docs[: study.examples + each], tokenizer, positions)
+        examples = task_examples(task, docs[: study.examples + each], tokenizer, positions, study.chat)
         probes += examples[:each]
         pools[name] = examples[each:] or examples
     equal = mix(pools, 1e9, study.examples, 0) if pools else []
     return equal, probes
 
 
-def neutral_text(study: Study, tokenizer: Any, positions: int, access: Access) -> tuple[list[Example], float]:
-    """Windows of the study's text up to its limit of tokens, and how many bytes a token with loss stands for."""
+def read_neutral(study: Study, access: Access) -> list[str]:
+    """The study's texts: of a file, else of a task's scored split."""
     if not study.text:
-        return [], 0.0
+        return []
     if Path(study.text).is_file() or Path(study.text).suffix == ".txt":
-        texts = read_texts(Path(study.text))
-    else:
-        task = one(find_tasks([study.text], access), study.text)
-        texts = [doc.answer for doc in read_docs(task, scored_split(task, access), access)]
+        return read_texts(Path(study.text))
+    task = one(find_tasks([study.text], access), study.text)
+    return [doc.answer for doc in read_docs(task, scored_split(task, access), access)]
+
+
+def neutral_text(study: Study, texts: Sequence[str], tokenizer: Any, positions: int) -> tuple[list[Example], float, int]:
+    """Windows of the study's texts up to its limit of tokens, how many bytes a token with loss stands for, and how many texts that
+    took: the others are never measured on, and may be replayed."""
+    if not study.text:
+        return [], 0.0, 0
     chosen: list[Example] = []
-    size = left = 0
+    size = left = read = 0
     for text in texts:
         examples = text_examples([text], tokenizer, positions)
         left += sum(example.loss_tokens for example in examples)
@@ -151,4 +189,7 @@ def neutral_text(study: Study, tokenizer: Any, positions: int, access: Access) -
             break
         chosen += examples
         size += len(text.encode())
-    return chosen, size / sum(example.loss_tokens for example in chosen)
+        read += 1
+    if not chosen:
+        raise AssayError("holds no text", where=study.text, do="name a file or a task with texts of several words")
+    return chosen, size / sum(example.loss_tokens for example in chosen), read

@@ -89,6 +89,12 @@ def attach(model: Module, shape: Shape) -> dict[str, Module]:
         for place in shape.places:
             name, sublayer = find_child(layer, ATTENTION if place == "attention" else MLP, model.config.model_type)
             weight = next(sublayer.parameters())
+            if shape.parallel and getattr(sublayer, "in_features", width) != width:
+                raise AssayError(
+                    f"the MLP of {model.config.model_type} models is no module of its own that an adapter could stand beside",
+                    where=NAME,
+                    do="use pfeiffer or houlsby",
+                )
             adapter = build(width, max(1, width // shape.reduction), shape).to(weight.device)
             sublayer.add_module(NAME, adapter)
             sublayer.register_forward_hook(parallel_hook if shape.parallel else sequential_hook)

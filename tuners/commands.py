@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +21,7 @@ from rich.table import Table
 
 from harness import AssayError, ModelRef
 from harness.pipeline import Surroundings, find_model, surroundings
-from tuners.design import Study
+from tuners.design import Study, check_methods, identity
 from tuners.methods import find_method
 from tuners.presets import MODELS, find_preset
 from tuners.report import build
@@ -52,27 +55,34 @@ def tune(
     text: Annotated[str, typer.Option(help="Neutral text for KL and bits per byte: a file, or a task that scores whole texts.")] = "",
     budget: Annotated[str, typer.Option(help="tokens=N: loss tokens, exactly; equal for every trial.")] = "tokens=2000",
     mitigation: Annotated[str, typer.Option(help="For example replay=0.25+kl=0.1; several by commas.")] = "",
-    option: Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as rank=8; repeat for more.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the method, as rank=8; repeat for more. Of several methods, those take it that have it."),
+    ] = None,
     shots: Annotated[str, typer.Option(help="Examples in the prompt to compare with, separated by commas.")] = "4",
     retain_shots: Annotated[int, typer.Option(help="Score --retain once more with K examples in the prompt: was it format?")] = 0,
     limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
     batch: Annotated[int, typer.Option(help="Examples per optimizer step.")] = 8,
-    out: Annotated[Path | None, typer.Option(help="Folder of the trials. \\[default: results/tuned/<task>]")] = None,
+    micro: Annotated[int, typer.Option(help="Examples that go through the model at once; fewer need less memory.")] = 8,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice instead of keeping them: less memory, more time.")
+    ] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Train and score through the model's chat template.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the trials. \\[default: results/tuned/, by model, task, methods and settings]")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune MODEL to a task and measure what is gained and what is forgotten. A broken run goes on where it stood."""
-    methods, tasks = tuple(method.split(",")), tuple(task.split(","))
-    rates = tuple(float(value) for value in lr.split(",")) if lr else (0.0,)
-    if lr and len(methods) > 1:
-        raise AssayError("one list of rates for several methods would be unfair", where="--lr", do="name one method, or leave out --lr")
+    check_installed()
+    methods, tasks, mitigations = names(method), names(task), names(mitigation)
+    factors = read_rates(lr, methods)
     if regime not in REGIMES:
         raise AssayError(f"no regime {regime!r}", where="--regime", do=f"use {', '.join(REGIMES)}")
-    factors = tuple(rate / find_method(methods[0]).lr for rate in rates) if lr else (1.0,)
-    mitigations = tuple(mitigation.split(",")) if mitigation else ()
     common: dict[str, Any] = {
-        "name": f"tune-{task.replace('/', '-').replace(':', '-').replace(',', '+')}", "retain": tuple(retain.split(",")) if retain else (),
-        "methods": methods, "loss_tokens": read_budget(budget), "seeds": tuple(range(seeds)), "batch": batch, "limit": limit,
-        "options": {name: read_options(option or []) for name in methods} if option else {},
+        "name": f"tune-{file_name(task)}-{file_name(Path(model).name)}", "retain": names(retain), "methods": methods,
+        "loss_tokens": read_budget(budget), "seeds": tuple(range(seeds)), "batch": batch, "micro": micro, "limit": limit,
+        "options": share_options(read_options(option or []), methods), "chat": chat, "gradient_checkpointing": gradient_checkpointing,
     }  # fmt: skip
     study: Study | Sequence
     if regime == "sequential":
@@ -81,11 +91,13 @@ def tune(
         study = Sequence(tasks=tasks, rate=factors[0], mitigations=("none", *mitigations), **common)
     else:
         mixed = tuple("+".join(filter(None, (MIXED, each))) for each in ("", *mitigations)) if regime == "multi-task" else mitigations
-        counts = tuple(int(count) for count in shots.split(",") if count)
+        counts = tuple(map(int, read_numbers(shots, "--shots", whole=True)))
         study = Study(targets=tasks, rates=factors, mitigations=mixed, mitigated=methods, shots=counts, controls=False, text=text, **common)
         study = replace(study, retain_shots=retain_shots)
     place = surroundings()
-    work(study, model, place, out or place.results / "tuned" / study.name, as_json)
+    rows = work(study, model, place, out, as_json)
+    if {row["status"] for row in rows if row.get("lr")} == {"refused"}:
+        raise typer.Exit(AssayError.exit_code)  # the reasons were told
 
 
 def study(
@@ -104,20 +116,60 @@ def study(
         return
     if not preset:
         raise AssayError("no preset named", do="name toy, cpu-mini or gpu, or a folder with --report")
+    check_installed()
     chosen: Any = find_preset(preset)
     if methods:
-        chosen = replace(chosen, methods=tuple(methods.split(",")))
+        chosen = replace(chosen, methods=names(methods))
     if seeds is not None:
         chosen = replace(chosen, seeds=tuple(range(seeds)))
     place = surroundings()
     work(chosen, model or MODELS[preset], place, out or place.results / "studies" / preset, as_json)
 
 
+def check_installed() -> None:
+    """Raises AssayError without the libraries that training needs."""
+    if missing := [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]:
+        raise AssayError(f"{missing[0]} is not installed", do="pip install 'assay[tune]'")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def file_name(text: str) -> str:
+    """As a part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text.replace(",", "+"))[:60]
+
+
+def read_numbers(text: str, where: str, whole: bool = False) -> tuple[float, ...]:
+    """Numbers between commas, not negative."""
+    try:
+        found = tuple((int if whole else float)(part) for part in names(text))
+    except ValueError:
+        found = (-1,)
+    if not all(0 <= value < math.inf for value in found):
+        kind = "whole numbers" if whole else "numbers"
+        raise AssayError(f"cannot read {text!r}", where=where, do=f"give {kind} of at least 0, separated by commas")
+    return found
+
+
+def read_rates(text: str, methods: tuple[str, ...]) -> tuple[float, ...]:
+    """Learning rates as factors of the method's own centre."""
+    rates = read_numbers(text, "--lr")
+    if rates and len(methods) > 1:
+        raise AssayError("one list of rates for several methods would be unfair", where="--lr", do="name one method, or leave out --lr")
+    if 0.0 in rates:
+        raise AssayError("a rate of 0 trains nothing", where="--lr", do="use rates above 0")
+    centre = find_method(methods[0]).lr if rates and methods else 1.0
+    return tuple(rate / (centre or 1.0) for rate in rates) or (1.0,)
+
+
 def read_budget(text: str) -> int:
-    name, _, value = text.partition("=")
-    if name != "tokens" or not value.rstrip("k").isdigit():
-        raise AssayError(f"cannot read the budget {text!r}", do="write it as tokens=2000 or tokens=20k")
-    return int(value.rstrip("k")) * (1000 if value.endswith("k") else 1)
+    found = re.fullmatch(r"tokens=([0-9]+)(k?)", text)
+    if found is None or not int(found[1]):
+        raise AssayError(f"cannot read the budget {text!r}", do="write it as tokens=2000 or tokens=20k, at least 1")
+    return int(found[1]) * (1000 if found[2] else 1)
 
 
 def read_options(pairs: Iterable[str]) -> dict[str, Any]:
@@ -134,18 +186,35 @@ def read_options(pairs: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def share_options(options: dict[str, Any], methods: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """To each method the options that it has. Raises AssayError for an option that none of them has."""
+    known = {name: find_method(name) for name in methods}
+    for option in options:
+        if not any(option in each.options() or each.is_free for each in known.values()):
+            there = "; ".join(f"{name} has {', '.join(each.options()) or 'none'}" for name, each in known.items())
+            raise AssayError(f"unknown option {option}", where="--set", do=there)
+    shared = {name: {o: v for o, v in options.items() if o in each.options() or each.is_free} for name, each in known.items()}
+    return {name: found for name, found in shared.items() if found}
+
+
 def open_model(name: str, place: Surroundings) -> ModelRef:
     path = str(make_toy(place.cache / "models" / "toy")) if name == "toy" else name
     return find_model(path, cache=place.cache, offline=place.offline)
 
 
-def work(study: Study | Sequence, model: str, place: Surroundings, root: Path, as_json: bool) -> None:
+def default_folder(study: Study | Sequence, ref: ModelRef, place: Surroundings) -> Path:
+    """A folder of its own for every model, task, choice of methods and settings; the same command finds it again."""
+    settings = hashlib.sha256(json.dumps(identity(study, ref.digest), sort_keys=True).encode()).hexdigest()[:8]
+    return place.results / "tuned" / f"{study.name}-{file_name(','.join(study.methods))}-{settings}"
+
+
+def work(study: Study | Sequence, model: str, place: Surroundings, root: Path | None, as_json: bool) -> list[Row]:
     """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
-    if missing := [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]:
-        raise AssayError(f"{missing[0]} is not installed", do="pip install 'assay[tune]'")
+    check_methods(study.methods, study.options)
     ref = open_model(model, place)
+    root = root or default_folder(study, ref, place)
     with watching() as report:
-        scorer = Harness(place, limit=study.limit)
+        scorer = Harness(place, limit=study.limit, chat=study.chat)
         if isinstance(study, Sequence):
             rows = run_sequence(study, ref, place.access(), scorer, root, report)
         else:
@@ -154,6 +223,29 @@ def work(study: Study | Sequence, model: str, place: Surroundings, root: Path, a
         sys.stdout.write(json.dumps({"study": study.name, "model": {"name": ref.name, "digest": ref.digest}, "rows": rows}) + "\n")
     else:
         show(rows, IN_TURN if isinstance(study, Sequence) else SHOWN)
+    for line in (*left_out(rows), *refusals(rows), f"kept in {root}"):
+        sys.stderr.write(line + "\n")
+    return rows
+
+
+def left_out(rows: Iterable[Row]) -> list[str]:
+    """A line for every target of which training rows were left out because they are scored, or choose the rate."""
+    found = {row["target"]: row for row in rows if row.get("overlap_dropped")}
+    return [
+        f"{target}: {row['overlap_dropped']} training rows left out, which are scored or choose the rate: "
+        + ", ".join(map(repr, row["overlap_items"][:5])) + (", ..." if row["overlap_dropped"] > 5 else "")
+        for target, row in found.items()
+    ]  # fmt: skip
+
+
+def refusals(rows: Iterable[Row]) -> list[str]:
+    """Why trials were refused, each reason once."""
+    found = (
+        f"refused: {row['method']}{'' if row['mitigation'] == 'none' else ' with ' + row['mitigation']}: {row.get('reason', '')}"
+        for row in rows
+        if row["status"] == "refused"
+    )
+    return list(dict.fromkeys(found))
 
 
 @contextmanager

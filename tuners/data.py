@@ -29,24 +29,41 @@ def read_docs(task: Task, split: str, access: Access) -> list[Doc]:
     return labelled
 
 
-def check_overlap(task: Task, training: Sequence[Doc], scored: Sequence[tuple[Task, Sequence[Doc]]], show: int = 5) -> None:
+def check_overlap(task: Task, training: Sequence[Doc], scored: Sequence[tuple[Task, Sequence[Doc]]], show: int = 10) -> None:
     """Raises AssayError listing items that are trained on and scored too, by their prompt's text."""
-    seen = {" ".join(doc.prompt.split()) for doc in training if doc.prompt.strip()}
+    seen = set(map(asked, training))
     for other, docs in scored:
-        shared = [doc for doc in docs if " ".join(doc.prompt.split()) in seen]
+        shared = [doc for doc in docs if asked(doc) in seen]
         if shared:
-            listed = "; ".join(repr(doc.id or doc.prompt[:60]) for doc in shared[:show])
+            more = f"; and {len(shared) - show} more" if len(shared) > show else ""
             raise AssayError(
-                f"{len(shared)} of {len(docs)} scored items of {other.full_name} are among the training rows: {listed}",
+                f"{len(shared)} of {len(docs)} scored items of {other.full_name} are among the training rows: "
+                + "; ".join(repr(name_of(doc)) for doc in shared[:show])
+                + more,
                 where=task.full_name,
-                do="drop them from the training rows (--drop-overlap), or score another split",
+                do="take them out of the training rows, or leave out one of the two tasks",
             )
 
 
 def without_overlap(training: Sequence[Doc], scored: Sequence[Doc]) -> list[Doc]:
     """Training docs whose prompt is none of the scored ones."""
-    asked = {" ".join(doc.prompt.split()) for doc in scored}
-    return [doc for doc in training if " ".join(doc.prompt.split()) not in asked]
+    return split_overlap(training, scored)[0]
+
+
+def split_overlap(training: Sequence[Doc], scored: Sequence[Doc]) -> tuple[list[Doc], list[Doc]]:
+    """Training docs whose prompt is none of the scored ones, and the others."""
+    held = set(map(asked, scored))
+    return [doc for doc in training if asked(doc) not in held], [doc for doc in training if asked(doc) in held]
+
+
+def asked(doc: Doc) -> str:
+    """What two docs share that ask the same: the prompt, or the whole text where there is none."""
+    return " ".join((doc.prompt if doc.prompt.strip() else doc.answer).split())
+
+
+def name_of(doc: Doc) -> str:
+    """How a doc is listed: by its id, else by how it begins."""
+    return doc.id or asked(doc)[:60]
 
 
 def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positions: int, chat: bool = False) -> list[Example]:
@@ -78,6 +95,18 @@ def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positio
     return examples
 
 
+def longest_scored(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, chat: bool = False) -> int:
+    """Most tokens of a scored item without exemplars, each with its longest answer: what has to fit beside virtual tokens."""
+    if chat:
+        said = [render_chat(task, doc) for doc in docs]
+        pairs = [(text, answers) for text, (_, answers) in zip(tokenizer.chats([each for each, _ in said]), said, strict=True)]
+    else:
+        pairs = [(each.prompt, each.continuations) for each in (render(task, doc) for doc in docs)]
+    more = task.ask.max_tokens if isinstance(task.ask, Generate) else 0
+    cuts = cut_pairs(tokenizer, pairs, special=chat)
+    return max((len(cut.context) + more + max(map(len, cut.continuations), default=0) for cut in cuts), default=0)
+
+
 def end_of_text(tokenizer: Tokenizer) -> tuple[int, ...]:
     end = tokenizer.inner.eos_token_id
     if end is None:
@@ -99,4 +128,7 @@ def read_texts(path: Path) -> list[str]:
     """Texts of a UTF-8 file, apart at empty lines."""
     if not path.is_file():
         raise AssayError("no such text file", where=str(path), do="check the path")
-    return [text for text in path.read_text(encoding="utf-8").split("\n\n") if text.strip()]
+    try:
+        return [text for text in path.read_text(encoding="utf-8").split("\n\n") if text.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise AssayError(f"cannot be read as text: {error}", where=str(path), do="name a UTF-8 file") from None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from statistics import mean
 from typing import Any
 
+from harness import AssayError
 from tuners.methods import find_method
+from tuners.mitigation import parse_mitigation
 from tuners.trial import Row, Trial
 
 
@@ -56,6 +59,56 @@ class Study:
     keep_models: bool = True
     """Whether whole tuned models stay on disk once they are scored; adapters always do."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    chat: bool = False
+    """Whether everything goes through the model's chat template: training, choosing and scoring alike."""
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        check_plan(self, self.targets)
+        check_numbers(self, "rates", self.rates, least=math.nextafter(0, 1))
+        check_numbers(self, "shots", (0, *self.shots))
+        check_numbers(self, "held", (self.held,), least=1)
+        check_numbers(self, "text_tokens", (self.text_tokens,), least=1)
+
+
+def check_plan(plan: Any, tasks: tuple[str, ...]) -> None:
+    """Raises AssayError for what a study or sequence cannot mean. Neither a method nor a model is opened for it."""
+    for kind, names in (("task", (*tasks, *plan.retain)), ("method", plan.methods), ("mitigation", plan.mitigations), ("seed", plan.seeds)):
+        for name, count in Counter(names).items():
+            if count > 1:
+                both = name in tasks and name in plan.retain
+                what = f"task {name} is learned and to be kept" if kind == "task" and both else f"{kind} {name} is named {count} times"
+                raise AssayError(what, where=plan.name, do="name it once")
+    for kind, names in (("task", tasks), ("method", plan.methods), ("seed", plan.seeds)):
+        if not names:
+            raise AssayError(f"no {kind} named", where=plan.name, do="give at least one")
+    for text in plan.mitigations:
+        parse_mitigation(text)
+    check_numbers(plan, "seeds", plan.seeds)
+    for name in ("loss_tokens", "batch", "micro", "examples", "limit", "retain_limit"):
+        check_numbers(plan, name, [value for value in (getattr(plan, name),) if value is not None], least=1)
+
+
+def check_methods(methods: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises AssayError for methods that are not there or train nothing, and for options that they do not have."""
+    seen: dict[str, str] = {}
+    for name in methods:
+        method = find_method(name)
+        if seen.setdefault(method.name, name) != name:
+            raise AssayError(f"{seen[method.name]} and {name} are one method", where="study", do="name it once")
+        if method.family == "in_context":
+            raise AssayError(
+                "trains nothing", where=name, do="name a method that trains; examples in the prompt are rows of every study (--shots)"
+            )
+        method.check_options(options.get(name, {}))
+
+
+def check_numbers(plan: Any, name: str, values: Iterable[float], least: float = 0) -> None:
+    """Raises AssayError for a number that is none, or below the least that means something."""
+    for value in values:
+        if not (math.isfinite(value) and value >= least):
+            bound = "above 0" if 0 < least < 1 else f"of at least {least:g}"
+            raise AssayError(f"{name} cannot be {value:g}", where=plan.name, do=f"use numbers {bound}")
 
 
 def identity(study: Any, model: str) -> dict[str, Any]:

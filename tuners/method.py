@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -90,21 +91,57 @@ class Method:
         parameters = list(inspect.signature(self.prepare).parameters.values())[1:]
         return {p.name: p.default for p in parameters if p.name not in ("seed", "steps") and p.kind is not p.VAR_KEYWORD}
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes options of any name, and judges them itself."""
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.prepare).parameters.values())
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raises AssayError for unknown options, and for values of another kind than the default's."""
+        unknown = sorted(options.keys() - self.options().keys())
+        if unknown and not self.is_free:
+            known = ", ".join(self.options()) or "none"
+            raise AssayError(f"unknown option {', '.join(unknown)}", where=self.name, do=f"its options are: {known}")
+        signature = inspect.signature(self.prepare).parameters
+        for name in options.keys() & signature.keys():
+            broken = signature[name].annotation in (float, "float")
+            wanted = kind_of(0.0 if broken else signature[name].default)
+            if not fits(options[name], wanted):
+                raise AssayError(f"{name}={options[name]!r:.60} is not {wanted}", where=self.name, do=f"give {name} {wanted}")
+
     def begin(self, model: Module, *, seed: int = 0, steps: int = 1, options: Mapping[str, Any] | None = None) -> Trainable:
-        """Make `model` ready in place; equal seeds give equal starts. Raises AssayError for unknown options."""
+        """Make `model` ready in place; equal seeds give equal starts. Raises AssayError for options that it does not have."""
         import torch
 
         given = dict(options or {})
+        self.check_options(given)
         signature = inspect.signature(self.prepare).parameters
-        free = any(p.kind is p.VAR_KEYWORD for p in signature.values())
-        unknown = sorted(given.keys() - self.options().keys())
-        if unknown and not free:
-            known = ", ".join(self.options()) or "none"
-            raise AssayError(f"unknown option {', '.join(unknown)}", where=self.name, do=f"its options are: {known}")
         given |= {name: value for name, value in (("seed", seed), ("steps", steps)) if name in signature}
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return self.prepare(model, **given)
+
+
+def kind_of(default: object) -> str:
+    """What an option with that default holds, in words; empty where anything may be."""
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, int):
+        return "a whole number"
+    if isinstance(default, float):
+        return "a number"
+    return "a name, or several by commas" if isinstance(default, str | tuple) else ""
+
+
+def fits(value: object, kind: str) -> bool:
+    """Whether a value is of the kind that `kind_of` names."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind == "true or false":
+        return isinstance(value, bool)
+    if kind in ("a whole number", "a number"):
+        return number and (kind == "a number" or isinstance(value, int))
+    names = value.split(",") if isinstance(value, str) else value
+    return not kind or (isinstance(names, list | tuple) and all(isinstance(name, str) and name.strip() for name in names))
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness import AssayError
+from tuners.batches import Example
+from tuners.loss import mean_loss
 from tuners.method import Module, Trainable
+
+REFUSALS = (ArithmeticError, AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What peft raises where it cannot do what a configuration asks for."""
 
 
 @contextmanager
@@ -32,17 +39,37 @@ def wrap(model: Module, config: Any) -> Trainable:
     import peft
 
     say_sparse_unchecked()
-    try:
-        with quiet():
-            wrapped = peft.get_peft_model(model, config)
-    except (ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise AssayError(f"peft refuses: {one_line(error)}", where=type(config).__name__, do="choose other target modules") from None
+    check_config(model, config)
+    with refusing(type(config).__name__, "choose other target modules"), quiet():
+        wrapped = peft.get_peft_model(model, config)
     return Trainable(
         wrapped,
         save=lambda directory: save_adapter(wrapped, directory),
         reference=wrapped.disable_adapter,
         merged=None if config.is_prompt_learning or config.is_adaption_prompt else lambda: merge_copy(wrapped),
     )
+
+
+@contextmanager
+def refusing(where: str, do: str) -> Iterator[None]:
+    """What peft cannot do becomes one clear line; memory that ran out stays what it is."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        raise AssayError(f"peft refuses: {one_line(error)}", where=where, do=do) from None
+
+
+def rehearse(trainable: Trainable, example: Example, merging: bool) -> None:
+    """Raises AssayError where a configuration that nobody has tried here cannot run this model, or cannot be merged though it has to be."""
+    with refusing("the first forward pass", "choose another configuration of peft"):
+        mean_loss(trainable.model, [example])
+    if merging and trainable.merged is not None:
+        with refusing("merging", "use another mitigation than wise_ft"):
+            trainable.merged()
 
 
 def say_sparse_unchecked() -> None:
@@ -53,7 +80,7 @@ def say_sparse_unchecked() -> None:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300].rstrip(".")
 
 
 def save_adapter(wrapped: Module, directory: Path) -> None:
@@ -69,24 +96,67 @@ def merge_copy(wrapped: Module) -> Module:
         return copy.deepcopy(wrapped).merge_and_unload()
 
 
-def check_rank(model: Module, rank: int, targets: str | tuple[str, ...]) -> None:
+Targets = str | Sequence[str]
+RANKED = {"LORA": "r", "ADALORA": "init_r", "HIRA": "r"}
+"""Kinds of adapter whose rank cannot be above the dimension to any use, and the field that holds it."""
+
+
+def check_config(model: Module, config: Any) -> None:
+    """Raises AssayError for target modules that are not there, and for a rank above the dimension of a target."""
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
+
+    targets = getattr(config, "target_modules", None)
+    if targets and not isinstance(targets, str):
+        check_targets(model, sorted(targets), type(config).__name__)
+    rank = getattr(config, RANKED.get(getattr(config.peft_type, "value", ""), ""), None)
+    if isinstance(rank, int):
+        check_rank(model, rank, targets or USUAL.get(model.config.model_type, ()))
+
+
+def check_targets(model: Module, targets: Sequence[str], where: str) -> None:
+    """Raises AssayError with the near names for a target that no module has: peft leaves it out in silence if another one is there."""
+    names = [name for name, _ in model.named_modules()]
+    for target in targets:
+        if not any(is_target(name, [target]) for name in names):
+            own = sorted({name.rsplit(".", 1)[-1] for name in names} - {""})
+            near = difflib.get_close_matches(target, own, n=3) or [name for name in own if not name.isdigit()][:12]
+            raise AssayError(f"target module {target!r} not found in the base model", where=where, do=f"there is {', '.join(near)}")
+
+
+def is_target(name: str, targets: Targets) -> bool:
+    """Whether peft takes a module of that name: a string is a pattern for the whole of it, a list holds its last parts."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def check_rank(model: Module, rank: int, targets: Targets) -> None:
     """Refuse a rank above the smaller dimension of a target: the excess could learn nothing."""
     import torch
 
-    head = model.get_output_embeddings()
-    for name, module in model.named_modules():
-        if not isinstance(module, torch.nn.Linear) or module is head:
-            continue
-        if targets == "all-linear" or name.rsplit(".", 1)[-1] in targets:
-            most = min(module.in_features, module.out_features)
-            if rank > most:
-                raise AssayError(f"rank {rank} is above the dimension {most} of {name}", do=f"use a rank of at most {most}")
     if rank < 1:
         raise AssayError(f"rank {rank} trains nothing", do="use a rank of at least 1")
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.ndim != 2:
+            continue
+        linear = (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and module is not head
+        if linear if targets == "all-linear" else is_target(name, targets):
+            most = min(weight.shape)
+            if rank > most:
+                raise AssayError(f"rank {rank} is above the dimension {most} of {name}", do=f"use a rank of at most {most}")
 
 
-def target_modules(targets: str | tuple[str, ...]) -> str | list[str]:
+def check_count(where: str, **counts: int) -> None:
+    """Raises AssayError for a number of parts that is below one."""
+    for name, value in counts.items():
+        if value < 1:
+            raise AssayError(f"{name}={value} trains nothing", where=where, do=f"use {name} of at least 1")
+
+
+def target_modules(targets: Targets) -> str | list[str]:
     """As peft wants them: "all-linear" or a list of module names."""
     if targets == "all-linear":
         return "all-linear"
-    return targets.split(",") if isinstance(targets, str) else list(targets)
+    return [name.strip() for name in (targets.split(",") if isinstance(targets, str) else targets)]

@@ -97,6 +97,8 @@ class Harness:
     place: Surroundings
     engine: str = "hf"
     limit: int | None = None
+    chat: bool = False
+    """Whether prompts go through the model's chat template."""
 
     def __call__(
         self,
@@ -111,7 +113,7 @@ class Harness:
     ) -> dict[str, Score]:
         plan = Plan(
             model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=seed, split=split,
-            engine=self.engine, dtype="float32",
+            engine=self.engine, dtype="float32", chat=self.chat,
         )  # fmt: skip
         return read_scores(evaluate(plan, self.place), find_tasks(list(tasks), self.place.access()))
 

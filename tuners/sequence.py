@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import time
@@ -16,17 +17,18 @@ from harness import Access, AssayError, ModelRef
 from tuners.batches import Example, Step, plan_steps
 from tuners.bench import open_bench
 from tuners.data import task_examples
-from tuners.design import Study, identity, trial_key
+from tuners.design import Study, check_numbers, check_plan, identity, trial_key
 from tuners.forgetting import average_accuracy, backward_transfer, forgetting_measure, forward_transfer, learning_accuracy
 from tuners.methods import find_method
 from tuners.mitigation import extras_of, parse_mitigation
 from tuners.mix import mix
 from tuners.rows import FILE, read_rows, write_rows
+from tuners.run_trial import kept_row, save_or_say
 from tuners.scoring import Scorer
 from tuners.state import write_whole
-from tuners.study import Happening, find_row, relay, write_study
+from tuners.study import LOOK_AGAIN, Happening, claimed, find_row, left_out, relay, write_study
 from tuners.train import Progress, train
-from tuners.trial import Bench, Row, Trial, finite, kept_row, open_base, save_or_say
+from tuners.trial import Bench, Row, Trial, finite, make_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,17 @@ class Sequence:
     limit: int | None = None
     retain_limit: int | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    chat: bool = False
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if len(self.tasks) < 2:
             raise AssayError("a sequence needs at least two tasks", where=self.name, do="name more, separated by commas")
+        check_plan(self, self.tasks)
+        check_numbers(self, "rate", (self.rate,), least=math.nextafter(0, 1))
+        check_numbers(self, "orders", (self.orders,), least=1)
+        if any(parse_mitigation(text).multi_task for text in self.mitigations):
+            raise AssayError("multi_task mixes tasks that a sequence learns in turn", where=self.name, do="use replay, or another regime")
 
 
 def orders(plan: Sequence) -> tuple[tuple[str, ...], ...]:
@@ -87,33 +96,63 @@ def run_sequence(
     root: Path,
     report: Callable[[Happening], None] = lambda happening: None,
 ) -> list[Row]:
-    """Run what is not done yet; gives a row per order, method, mitigation and seed, kept as those of a study are."""
+    """Run what is not done yet; gives a row per order, method, mitigation and seed, kept as those of a study are.
+
+    Several processes may work in one folder side by side, as for a study.
+    """
     write_study(root, identity(plan, model.digest))
     earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
     bench = open_bench(as_study(plan), model, access, scorer, root)
-    every = list(trials(plan))
-    rows: list[Row] = []
-    for number, trial in enumerate(every, 1):
-        folder = root / "trials" / trial_key(trial)
-        row = find_row(root, folder.name, earlier)
-        if row is None:
-            happening = Happening(number, len(every), trial)
-            report(happening)
-            facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
-            done = learn(bench, trial, folder, partial(relay, report, happening))
-            row = finite({"study": plan.name, "trial": folder.name, **facts, "options": dict(trial.options), "task": trial.target, **done})
-            write_whole(folder / "row.json", json.dumps(row, indent=1).encode(), "the sequence is learned again")
-            write_rows([*rows, row], root / FILE)
-        rows.append(row)
+    while True:
+        rows, taken = walk(plan, bench, earlier, root, report)
+        if not taken:
+            break
+        time.sleep(LOOK_AGAIN)
     write_rows(rows, root / FILE)
     return rows
+
+
+def walk(
+    plan: Sequence, bench: Bench, earlier: Mapping[str, Row], root: Path, report: Callable[[Happening], None]
+) -> tuple[list[Row], list[str]]:
+    """Once through the trials, doing every one that no other worker has. Gives the rows, and the trials that others were at."""
+    rows: list[Row] = []
+    taken: list[str] = []
+    every = list(trials(plan))
+    for number, trial in enumerate(every, 1):
+        key = trial_key(trial)
+        row = find_row(root, key, earlier)
+        if row is None:
+            with claimed(root / "trials" / key) as mine:
+                row = find_row(root, key, earlier)  # another worker may have done it just now
+                if row is None and mine:
+                    happening = Happening(number, len(every), trial)
+                    report(happening)
+                    row = learn_and_keep(plan, bench, trial, root, partial(relay, report, happening))
+                    late = filter(None, (find_row(root, other, earlier) for other in taken))
+                    write_rows([*rows, row, *late], root / FILE)
+        if row is None:
+            taken.append(key)
+        else:
+            rows.append(row)
+    return rows, taken
+
+
+def learn_and_keep(plan: Sequence, bench: Bench, trial: Trial, root: Path, report: Callable[[Progress], None]) -> Row:
+    folder = root / "trials" / trial_key(trial)
+    facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
+    done = learn(bench, trial, folder, report)
+    row = finite({"study": plan.name, "trial": folder.name, **facts, "options": dict(trial.options), "task": trial.target, **done})
+    write_whole(folder / "row.json", json.dumps(row, indent=1).encode(), "the sequence is learned again")
+    return row
 
 
 def as_study(plan: Sequence) -> Study:
     """The data of a sequence as a study reads them: every task is a target, and no rate is chosen."""
     return Study(
         plan.name, plan.tasks, plan.retain, plan.methods, plan.loss_tokens, batch=plan.batch, micro=plan.micro, examples=plan.examples,
-        held=1, limit=plan.limit, retain_limit=plan.retain_limit,
+        held=1, limit=plan.limit, retain_limit=plan.retain_limit, options=plan.options, chat=plan.chat,
+        gradient_checkpointing=plan.gradient_checkpointing,
     )  # fmt: skip
 
 
@@ -121,12 +160,11 @@ def learn(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress],
     """Train on each task of the order in turn, and score all of them after each."""
     began, order = time.monotonic(), trial.target.split(" > ")
     method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
-    stages = plan_stages(bench, trial, order, mitigation.replay)
     try:
         if method.name == "adalora":
             raise AssayError("plans its ranks for one run, not for several", where=method.name, do="use lora")
-        total = sum(len(steps) for steps, _ in stages)
-        trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=total, options=dict(trial.options))
+        stages = plan_stages(bench, trial, order, mitigation.replay)
+        trainable = make_ready(bench, trial, mitigation, [step for steps, _ in stages for step in steps])
     except AssayError as error:
         return {"family": method.family, "status": "refused", "reason": str(error)}
     recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed, checkpoint_every=0)
@@ -134,7 +172,9 @@ def learn(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress],
     kept: Row = {}
     tokens = 0
     for name, (steps, before) in zip(order, stages, strict=True):
-        extras = extras_of(mitigation, trainable, bench.validation[name], before or bench.protected, seed=trial.seed)
+        protected = before or bench.protected
+        held = mitigation if protected else replace(mitigation, ewc=0.0)  # the first task has nothing before it
+        extras = extras_of(held, trainable, bench.validation[name], protected, seed=trial.seed)
         done = train(trainable, steps, recipe, extras, report=report)
         tokens += done.loss_tokens
         if done.status == "diverged":
@@ -147,12 +187,12 @@ def learn(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress],
     shutil.rmtree(folder / "merged", ignore_errors=True)
     base = [bench.before[bench.tasks[task].full_name].value for task in order]
     facts: Row = {"family": method.family, "status": "done", "loss_tokens": tokens, "trainable_parameters": trainable.count}
-    return facts | measures(matrix, base) | kept | {"seconds": time.monotonic() - began}
+    return facts | measures(matrix, base) | kept | left_out(bench, *order) | {"seconds": time.monotonic() - began}
 
 
 def plan_stages(bench: Bench, trial: Trial, order: list[str], ratio: float) -> list[tuple[tuple[Step, ...], list[Example]]]:
     """For each task its steps, and examples of the tasks before it, which are replayed at that ratio."""
-    pools = {name: task_examples(bench.tasks[name], bench.training[name], bench.tokenizer, bench.positions) for name in order}
+    pools = {name: task_examples(bench.tasks[name], bench.training[name], bench.tokenizer, bench.positions, bench.chat) for name in order}
     stages = []
     for number, name in enumerate(order):
         earlier = {task: pools[task] for task in order[:number]}

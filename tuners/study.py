@@ -17,10 +17,11 @@ from harness.pipeline import release, take
 from tuners.bench import open_bench
 from tuners.design import Study, agenda, choose_rates, identity, planned, trial_key
 from tuners.rows import FILE, collect, read_rows, write_rows
+from tuners.run_trial import run_trial, uninterpolated
 from tuners.scoring import Scorer, difference, drops_row
 from tuners.state import write_whole
 from tuners.train import Progress
-from tuners.trial import Bench, Row, Trial, finite, run_trial, uninterpolated
+from tuners.trial import Bench, Row, Trial, finite
 
 LOOK_AGAIN = 2.0
 """Seconds between looks at trials that other processes are at."""
@@ -145,8 +146,14 @@ def untuned(bench: Bench, trial: Trial) -> Row:
         "target_score": after.value, "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "average_drop": 0.0, "kl_base": 0.0,
         "kl_target": 0.0, "kl_text": 0.0, "delta_bits_per_byte": 0.0, "trainable_parameters": 0, "saved_bytes": 0, "shots": shots,
         "context_tokens": prompt + shots * length, "run_id": after.run, "route": "base", "items": len(before.clusters),
-        **({} if shots else kept_by_the_base(bench)),
+        **({} if shots else kept_by_the_base(bench) | left_out(bench, trial.target)),
     }  # fmt: skip
+
+
+def left_out(bench: Bench, *targets: str) -> Row:
+    """The training rows that are not trained on, because they are scored or choose the rate: how many, and which."""
+    dropped = [name for target in targets for name in bench.dropped.get(target, ())]
+    return {"overlap_dropped": len(dropped), "overlap_items": dropped}
 
 
 def kept_by_the_base(bench: Bench) -> Row:

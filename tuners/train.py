@@ -165,9 +165,8 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
     import torch
     from accelerate import Accelerator
 
+    check_recipe(trainable, recipe)
     if recipe.gradient_checkpointing:
-        if "PREFIX_TUNING" in str(getattr(trainable.model, "peft_type", "")):
-            raise AssayError("prefix tuning keeps a cache, which gradient checkpointing drops", do="train without gradient checkpointing")
         trainable.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     head = trainable.model.get_output_embeddings()
     torch.manual_seed(recipe.seed)
@@ -182,6 +181,14 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.lr, betas=recipe.betas, fused=True)
     return Loop(accelerator, model, head, values, optimizer, trainable, recipe, extras)
+
+
+def check_recipe(trainable: Trainable, recipe: Recipe) -> None:
+    """Raises AssayError where this model cannot be trained so."""
+    if recipe.gradient_checkpointing and "PREFIX_TUNING" in str(getattr(trainable.model, "peft_type", "")):
+        raise AssayError("prefix tuning keeps a cache, which gradient checkpointing drops", do="train without gradient checkpointing")
+    if recipe.gradient_checkpointing and not getattr(trainable.model, "supports_gradient_checkpointing", True):
+        raise AssayError("this architecture has no gradient checkpointing", do="train without gradient checkpointing")
 
 
 def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, float]:
@@ -237,8 +244,10 @@ def forward(loop: Loop, examples: Sequence[Example], is_target: bool) -> tuple[T
     batch = pad(examples, loop.accelerator.device)
     base = None
     if is_target and loop.extras.kl:
+        loop.model.eval()  # the base answers without dropout
         with torch.no_grad(), loop.trainable.reference():
             base = answer_logits(loop.model, loop.head, batch)
+        loop.model.train()
     logits = answer_logits(loop.model, loop.head, batch)
     extra = loop.extras.kl * summed_kl(base, logits) if base is not None else 0.0
     return summed_loss(logits, batch.targets), extra

@@ -15,8 +15,9 @@ from tuners.batches import plan_steps
 from tuners.loss import kl_to_base, mean_loss
 from tuners.method import Method, Trainable
 from tuners.methods import find_method, method_names
+from tuners.peft_method import rehearse
 from tuners.saved import attach, saved_bytes
-from tuners.train import Recipe, train
+from tuners.train import Extras, Recipe, train
 
 SMALL = {"rank": 4, "first_rank": 6, "layers": 1, "tokens": 5}
 RATES = {"full": 3e-3, "last_k": 3e-3, "lora": 1e-2, "rslora": 1e-2, "dora": 1e-2, "pissa": 1e-2, "adalora": 5e-2, "shira": 1e-2}
@@ -118,20 +119,40 @@ def test_pissa_is_saved_as_plain_lora(tmp_path: Path) -> None:
     assert (logits(attach(copy.deepcopy(base), tmp_path), IDS) - logits(base, IDS)).abs().max() < 1e-5
 
 
-def test_bottleneck_computes_what_the_paper_says() -> None:
-    _, base, trainable = begin("pfeiffer")
-    adapter = trainable.model.model.layers[1].mlp.bottleneck
+def shaken(sublayer: Any) -> Any:
+    """The adapter of a sub-layer, with random weights."""
     with torch.no_grad():
-        for value in adapter.parameters():
-            value.normal_()
+        for value in sublayer.bottleneck.parameters():
+            value.normal_(std=0.3)
+    return sublayer.bottleneck
+
+
+def bottleneck(adapter: Any, hidden: torch.Tensor, act: Any) -> torch.Tensor:
+    return act(hidden @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias
+
+
+@pytest.mark.parametrize("name", ["pfeiffer", "houlsby", "parallel"])
+def test_bottleneck_computes_what_the_paper_says(name: str) -> None:
+    """The last layer by hand, from the input that the untouched model gives it: h + MLP(norm(h)) with the adapters in their places."""
+    _, base, trainable = begin(name)
+    tuned, plain = trainable.model.model.layers[1], base.model.layers[1]
     seen: dict[str, torch.Tensor] = {}
-    base.model.layers[1].mlp.register_forward_hook(lambda module, inputs, output: seen.update(out=output))
-    base.model.layers[1].register_forward_hook(lambda module, inputs, output: seen.update(layer=output))
+    plain.register_forward_pre_hook(lambda module, inputs: seen.update(hidden=inputs[0]))
+    plain.self_attn.register_forward_hook(lambda module, inputs, output: seen.update(attention=output[0]))
     with torch.no_grad():
         base(IDS)
-        out = seen["out"]
-        change = torch.relu(out @ adapter.down.weight.T + adapter.down.bias) @ adapter.up.weight.T + adapter.up.bias
-        expected = base.lm_head(base.model.norm(seen["layer"] + change))
+        attention = seen["attention"]
+        if name == "houlsby":
+            attention = attention + bottleneck(shaken(tuned.self_attn), attention, torch.nn.functional.silu)
+        hidden = seen["hidden"] + attention
+        inside = plain.post_attention_layernorm(hidden)
+        out, adapter = plain.mlp(inside), shaken(tuned.mlp)
+        if name == "parallel":
+            out = out + 4 * bottleneck(adapter, inside, torch.relu)
+        else:
+            out = out + bottleneck(adapter, out, torch.relu if name == "pfeiffer" else torch.nn.functional.silu)
+        expected = base.lm_head(base.model.norm(hidden + out))
+    assert (expected - logits(base, IDS)).abs().max() > 0.1
     assert (logits(trainable.model, IDS) - expected).abs().max() < 1e-4
 
 
@@ -147,12 +168,94 @@ def test_bottleneck_computes_what_the_paper_says() -> None:
         ("houlsby", {"reduction": 64}, "cannot be reduced 64 times"),
         ("in_context", {}, "trains nothing"),
         ("peft:LoraConfig", {"rank": 4}, "peft refuses"),
+        ("lora", {"rank": "abc"}, "rank='abc' is not a whole number"),
+        ("lora", {"alpha": "much"}, "alpha='much' is not a number"),
+        ("lora", {"rank": True}, "rank=True is not a whole number"),
+        ("lora", {"targets": 5}, "targets=5 is not a name"),
+        ("last_k", {"layers": 1.5}, "layers=1.5 is not a whole number"),
+        ("houlsby", {"reduction": "x"}, "reduction='x' is not a whole number"),
+        ("lora", {"rank": 4, "targets": "q_proj,nowhere_proj"}, "'nowhere_proj' not found in the base model. there is"),
+        ("lora", {"rank": 4, "targets": "q_prj,v_proj"}, "there is q_proj"),
+        ("lora", {"rank": 17, "targets": "v_proj"}, "above the dimension 16"),
+        ("adalora", {"rank": 12}, "not below first_rank 12"),
+        ("vera", {"rank": 0}, "rank=0 trains nothing"),
+        ("prompt_tuning", {"tokens": 0}, "tokens=0 trains nothing"),
+        ("prefix_tuning", {"tokens": -1}, "tokens=-1 trains nothing"),
+        ("p_tuning", {"hidden": 0}, "hidden=0 trains nothing"),
+        ("peft:LoraConfig", {"r": 9999}, "rank 9999 is above the dimension 32"),
+        ("peft:LoraConfig", {"r": 4, "target_modules": ["q_proj", "k_prj"]}, "'k_prj' not found in the base model. there is k_proj"),
+        ("ia3", {"targets": "k_prj"}, "'k_prj' not found"),
     ],
 )
 def test_bad_input_is_one_clear_line(name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(AssayError) as caught:
         find_method(name).begin(tiny_llama(), options=options)
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def other(kind: str, **more: Any) -> Any:
+    """A tiny model of another architecture: GPT-2's layers are Conv1D, OPT's MLP is no module of its own."""
+    import transformers
+
+    made: dict[str, Any] = {
+        "gpt2": lambda: transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, **more),
+        "opt": lambda: transformers.OPTConfig(
+            vocab_size=64, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4
+        ),
+    }
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(made[kind]()).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "options", "says"),
+    [
+        ("gpt2", "lora", {"rank": 33}, "rank 33 is above the dimension 32"),
+        ("gpt2", "lora", {"rank": 33, "targets": "c_attn"}, "rank 33 is above the dimension 32"),
+        ("opt", "parallel", {}, "the MLP of opt models is no module of its own"),
+    ],
+)
+def test_other_architectures_are_refused_as_clearly(kind: str, name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(AssayError, match=says):
+        find_method(name).begin(other(kind), options=options)
+
+
+def test_targets_are_whole_names() -> None:
+    """q is a part of q_proj and no module: a name between commas is a name, and its letters are none."""
+    trainable = find_method("ia3").begin(tiny_llama(), options={"targets": "k_proj, v_proj"})
+    assert {name.split(".")[-3] for name in trainable.trained} == {"k_proj", "v_proj"}
+    with pytest.raises(AssayError, match="'q' not found"):
+        find_method("lora").begin(tiny_llama(), options={"rank": 4, "targets": "q"})
+
+
+def test_what_peft_cannot_run_or_merge_is_told_before_training() -> None:
+    poly = find_method("peft:PolyConfig").begin(tiny_llama(), options={"r": 4})
+    with pytest.raises(AssayError, match="first forward pass: peft refuses: task_ids"):
+        rehearse(poly, tiny_examples()[0], merging=False)
+    beft = find_method("peft:BeftConfig").begin(tiny_llama())
+    rehearse(beft, tiny_examples()[0], merging=False)
+    with pytest.raises(AssayError, match="merging: peft refuses: Base layer has no bias"):
+        rehearse(beft, tiny_examples()[0], merging=True)
+
+
+def test_the_base_answers_without_dropout_where_the_tuned_model_trains_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = other("gpt2", resid_pdrop=0.5, embd_pdrop=0.5), []
+    clean = mean_loss(model, tiny_examples())
+
+    def kept(base: torch.Tensor, tuned: torch.Tensor) -> torch.Tensor:
+        seen.append((base, tuned.detach()))
+        return tuned.sum() * 0
+
+    monkeypatch.setattr("tuners.train.summed_kl", kept)
+    examples = tiny_examples()
+    (step, *_) = plan_steps(examples, loss_tokens=sum(example.loss_tokens for example in examples), batch=16, seed=0)
+    trainable = find_method("lora").begin(model, options={"rank": 4})
+    train(trainable, [step], Recipe(lr=1e-9, micro=16), Extras(kl=1.0))
+    ((base, tuned),) = seen
+    targets = torch.tensor([token for example in step.target for token in example.ids[example.loss_from :]])
+    losses = [float(torch.nn.functional.cross_entropy(each, targets)) for each in (base, tuned)]
+    assert abs(losses[0] - clean) < 1e-5 and abs(losses[1] - clean) > 1e-3
+    assert trainable.model.training
 
 
 @pytest.mark.parametrize(

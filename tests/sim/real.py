@@ -33,8 +33,9 @@ def harm(base: Path, folder: Path) -> Path:
     from tuners.batches import plan_steps
     from tuners.data import find_tasks, read_docs, task_examples
     from tuners.methods import find_method
+    from tuners.run_trial import BESIDE
     from tuners.train import Recipe, train
-    from tuners.trial import BESIDE, open_base
+    from tuners.trial import open_base
 
     access = surroundings().access()
     (task,) = find_tasks(["superglue/copa"], access)

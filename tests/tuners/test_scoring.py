@@ -26,9 +26,10 @@ from tuners import forgetting, toy
 from tuners.bench import base_scores, with_examples
 from tuners.data import read_docs
 from tuners.design import Study, choose_rates
+from tuners.run_trial import engine_parity
 from tuners.scoring import Harness, Heard, Score, difference, drops_row, invalid_share, recovered, score_of
 from tuners.study import run_study
-from tuners.trial import Row, engine_parity, open_base
+from tuners.trial import Row, open_base
 
 IDS = tuple(str(number) for number in range(60))
 DRAW = np.random.default_rng(0)

@@ -16,6 +16,7 @@ from tuners.presets import SEQUENCES, find_preset
 from tuners.rows import read_rows
 from tuners.scoring import Score
 from tuners.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
+from tuners.study import Happening
 
 ACCESS = Access(None, False, True)
 PLAN = Sequence(
@@ -108,6 +109,56 @@ def test_orders_differ_and_every_method_gets_all() -> None:
 def test_what_cannot_be_continued_is_refused_by_name(base: ModelRef, tmp_path: Path) -> None:
     (row,) = run_sequence(replace(PLAN, methods=("adalora",), orders=1, mitigations=("none",)), base, ACCESS, Forgetful(), tmp_path)
     assert row["status"] == "refused" and "plans its ranks for one run" in row["reason"]
+
+
+def test_what_cannot_be_held_is_a_row_and_the_first_task_has_nothing_to_protect(base: ModelRef, tmp_path: Path) -> None:
+    plan = replace(PLAN, retain=(), methods=("lora", "prompt_tuning"), orders=1, mitigations=("ewc=1", "wise_ft=0.5"))
+    rows = run_sequence(plan, base, ACCESS, Forgetful(), tmp_path)
+    status = {(row["method"], row["mitigation"]): (row["status"], row.get("reason", "")) for row in rows}
+    assert status["lora", "ewc=1"] == status["lora", "wise_ft=0.5"] == status["prompt_tuning", "ewc=1"] == ("done", "")
+    assert status["prompt_tuning", "wise_ft=0.5"][0] == "refused" and "interpolated" in status["prompt_tuning", "wise_ft=0.5"][1]
+    assert {row["overlap_dropped"] for row in rows if row["status"] == "done"} == {0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"mitigations": ("multi_task=1",)}, "learns in turn"),
+        ({"retain": PLAN.tasks[:1]}, "is learned and to be kept"),
+        ({"tasks": PLAN.tasks[:1] * 2}, "named 2 times"),
+        ({"rate": 0.0}, "rate cannot be 0"),
+        ({"seeds": ()}, "no seed"),
+    ],
+)
+def test_a_sequence_that_means_nothing_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(AssayError, match=says):
+        replace(PLAN, **changes)
+
+
+def test_workers_side_by_side_share_a_sequence(base: ModelRef, tmp_path: Path) -> None:
+    """While one is at its first trial, another comes and does all that are left; the first then takes over its rows."""
+    plan = replace(PLAN, methods=("lora",), orders=1, seeds=(0, 1))
+    begun: list[tuple[str, int]] = []
+
+    class Waiting(Exception):
+        pass
+
+    def second(now: Happening) -> None:
+        if now.progress is None:
+            begun.append(("second", now.number))
+            if now.number == 4:
+                raise Waiting
+
+    def first(now: Happening) -> None:
+        if now.progress is None:
+            begun.append(("first", now.number))
+            if now.number == 1:
+                with pytest.raises(Waiting):
+                    run_sequence(plan, base, ACCESS, Forgetful(), tmp_path, second)
+
+    rows = run_sequence(plan, base, ACCESS, Forgetful(), tmp_path, first)
+    assert begun == [("first", 1), ("second", 2), ("second", 3), ("second", 4), ("first", 4)]
+    assert [row["status"] for row in rows] == ["done"] * 4 and len(read_rows(tmp_path / "trials.parquet")) == 4
 
 
 def test_nothing_forgotten_is_zero() -> None:

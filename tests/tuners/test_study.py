@@ -16,7 +16,7 @@ import pytest
 from harness import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, Perplexity, Task, accuracy, exact_match, inline
 from harness.tokens import open_tokenizer
 from tuners import toy
-from tuners.commands import read_budget, read_options
+from tuners.commands import read_budget, read_options, share_options
 from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
 from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned
 from tuners.presets import PRESETS, find_preset
@@ -235,7 +235,7 @@ def test_every_method_gets_equal_trials() -> None:
     for study in PRESETS.values():
         counts = {name: sum(trial.method == name for trial in grid(study)) for name in study.methods}
         assert len(set(counts.values())) == 1 and {trial.loss_tokens for trial in grid(study)} == {study.loss_tokens}
-        assert len(study.seeds) == 3 and len(study.methods) >= 10
+        assert len(study.seeds) == 3 and len(study.methods) >= 9
     chosen = {("t", "full"): 1e-3, ("t", "lora"): 1e-2}
     roles = {trial.role for trial in control_trials(small(targets=("t",)), chosen, 0)}
     assert roles == {"random_labels", "tenth_rate", "untrained"}
@@ -321,9 +321,10 @@ def test_toy_rows_are_right_deterministic_and_apart(skill: str) -> None:
 
 
 def test_command_line_values() -> None:
+    assert share_options({"rank": 2, "layers": 1}, ("lora", "full", "last_k")) == {"lora": {"rank": 2}, "last_k": {"layers": 1}}
     assert read_budget("tokens=20k") == 20_000 and read_budget("tokens=300") == 300
     assert read_options(["rank=8", "targets=q_proj"]) == {"rank": 8, "targets": "q_proj"}
-    for bad in ("20k", "tokens=many"):
+    for bad in ("20k", "tokens=many", "tokens=0", "tokens=k", "tokens=2kk"):
         with pytest.raises(AssayError, match="write it as"):
             read_budget(bad)
     assert json.dumps(read_options(["reduction=4"]))

@@ -53,7 +53,7 @@ def peft_method(config: str) -> Method:
             chosen = kind(task_type="CAUSAL_LM", **options)
         except (TypeError, ValueError) as error:
             raise AssayError(
-                f"peft refuses: {error}", where=f"peft:{config}", do="mend the options; `assay tune --help` lists them"
+                f"peft refuses: {error}", where=f"peft:{config}", do="name fields of that class, as its page lists them"
             ) from None
         return wrap(model, chosen)
 

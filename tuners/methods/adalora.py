@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from harness import AssayError
 from tuners.method import Method, Trainable
 from tuners.peft_method import check_rank, target_modules, wrap
 
@@ -12,7 +13,11 @@ def prepare(
     """Starts at `first_rank`, ends at a mean of `rank`: unpruned for a tenth of the steps, fixed for the last three tenths."""
     from peft import AdaLoraConfig
 
-    check_rank(model, first_rank, targets)
+    if not 1 <= rank < first_rank:
+        raise AssayError(
+            f"rank {rank} is not below first_rank {first_rank}", where="adalora", do=f"use 1 to {first_rank - 1}, or raise both"
+        )
+    check_rank(model, first_rank, target_modules(targets))
     steps = max(steps, 2)
     config = AdaLoraConfig(
         task_type="CAUSAL_LM",

@@ -9,7 +9,7 @@ from tuners.peft_method import check_rank, target_modules, wrap
 def prepare(model: Any, rank: int = 16, alpha: float = 32, targets: str | tuple[str, ...] = "all-linear") -> Trainable:
     from peft import LoraConfig
 
-    check_rank(model, rank, targets)
+    check_rank(model, rank, target_modules(targets))
     return wrap(model, LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=target_modules(targets), use_dora=True))
 
 

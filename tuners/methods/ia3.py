@@ -3,14 +3,18 @@
 from typing import Any
 
 from tuners.method import Method, Trainable
-from tuners.peft_method import wrap
+from tuners.peft_method import target_modules, wrap
 
 
-def prepare(model: Any, targets: tuple[str, ...] = (), feedforward: tuple[str, ...] = ()) -> Trainable:
-    """Empty targets: peft's own table by model type. `feedforward` names those targets whose input is rescaled."""
+def prepare(model: Any, targets: str | tuple[str, ...] = (), feedforward: str | tuple[str, ...] = ()) -> Trainable:
+    """Empty: peft's own tables by model type. `feedforward` names those targets whose input is rescaled."""
     from peft import IA3Config
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as USUAL
 
-    config = IA3Config(task_type="CAUSAL_LM", target_modules=list(targets) or None, feedforward_modules=list(feedforward) or None)
+    named = target_modules(targets) or None
+    usual = [name for name in USUAL.get(model.config.model_type, ()) if name in named] if named else None
+    scaled = target_modules(feedforward) or usual
+    config = IA3Config(task_type="CAUSAL_LM", target_modules=named, feedforward_modules=scaled)
     return wrap(model, config)
 
 

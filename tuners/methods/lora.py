@@ -11,7 +11,7 @@ def prepare(
 ) -> Trainable:
     from peft import LoraConfig
 
-    check_rank(model, rank, targets)
+    check_rank(model, rank, target_modules(targets))
     config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=target_modules(targets), lora_dropout=dropout)
     return wrap(model, config)
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 from tuners.method import Method, Trainable
-from tuners.peft_method import wrap
+from tuners.peft_method import check_count, wrap
 
 
 def prepare(model: Any, tokens: int = 20, hidden: int = 128) -> Trainable:
     """What is saved is the network's output, the embeddings; the network is thrown away."""
     from peft import PromptEncoderConfig
 
+    check_count("p_tuning", tokens=tokens, hidden=hidden)
     return wrap(model, PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens, encoder_hidden_size=hidden))
 
 

@@ -15,7 +15,7 @@ def prepare(model: Any, rank: int = 16, targets: str | tuple[str, ...] = "all-li
     """
     from peft import LoraConfig
 
-    check_rank(model, rank, targets)
+    check_rank(model, rank, target_modules(targets))
     config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=rank, target_modules=target_modules(targets), init_lora_weights="pissa")
     wrapped = wrap(model, config).model
     trained = {name: value for name, value in wrapped.named_parameters() if value.requires_grad}

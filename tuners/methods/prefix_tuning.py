@@ -3,12 +3,13 @@
 from typing import Any
 
 from tuners.method import Method, Trainable
-from tuners.peft_method import wrap
+from tuners.peft_method import check_count, wrap
 
 
 def prepare(model: Any, tokens: int = 20) -> Trainable:
     from peft import PrefixTuningConfig
 
+    check_count("prefix_tuning", tokens=tokens)
     return wrap(model, PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens))
 
 

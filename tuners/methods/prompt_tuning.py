@@ -3,13 +3,14 @@
 from typing import Any
 
 from tuners.method import Method, Trainable
-from tuners.peft_method import wrap
+from tuners.peft_method import check_count, wrap
 
 
 def prepare(model: Any, tokens: int = 20) -> Trainable:
     """Starts from the embeddings of random words of the vocabulary, which the paper found better than noise."""
     from peft import PromptTuningConfig
 
+    check_count("prompt_tuning", tokens=tokens)
     return wrap(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=tokens, prompt_tuning_init="SAMPLE_VOCAB"))
 
 

@@ -10,7 +10,7 @@ def prepare(model: Any, rank: int = 16, alpha: float = 8, targets: str | tuple[s
     """The default alpha gives the same scale, 2, as LoRA's default at rank 16."""
     from peft import LoraConfig
 
-    check_rank(model, rank, targets)
+    check_rank(model, rank, target_modules(targets))
     config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=alpha, target_modules=target_modules(targets), use_rslora=True)
     return wrap(model, config)
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 from tuners.method import Method, Trainable
-from tuners.peft_method import target_modules, wrap
+from tuners.peft_method import check_count, target_modules, wrap
 
 
 def prepare(model: Any, rank: int = 256, targets: str | tuple[str, ...] = ("q_proj", "v_proj"), *, seed: int = 0) -> Trainable:
     """The projections are random and shared, so a rank above the dimension is meant. They are saved, though a seed regenerates them."""
     from peft import VeraConfig
 
+    check_count("vera", rank=rank)
     return wrap(model, VeraConfig(task_type="CAUSAL_LM", r=rank, target_modules=target_modules(targets), projection_prng_key=seed))
 
 
