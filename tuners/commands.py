@@ -24,7 +24,7 @@ from tuners.presets import MODELS, find_preset
 from tuners.report import build
 from tuners.scoring import Harness
 from tuners.sequence import Sequence, run_sequence
-from tuners.study import Happening, run_study
+from tuners.study import Happening, refuse_launcher, run_study
 from tuners.toy import make_toy
 from tuners.trial import Row
 
@@ -139,6 +139,7 @@ def open_model(name: str, place: Surroundings) -> ModelRef:
 
 def work(study: Study | Sequence, model: str, place: Surroundings, root: Path, as_json: bool) -> None:
     """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
+    refuse_launcher()
     if missing := [name for name in ("torch", "transformers", "accelerate", "peft") if find_spec(name) is None]:
         raise AssayError(f"{missing[0]} is not installed", do="pip install 'assay[tune]'")
     ref = open_model(model, place)
