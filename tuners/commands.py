@@ -27,7 +27,7 @@ from tuners.presets import MODELS, find_preset
 from tuners.report import build
 from tuners.scoring import Harness
 from tuners.sequence import Sequence, run_sequence
-from tuners.study import Happening, run_study
+from tuners.study import Happening, refuse_launcher, run_study
 from tuners.toy import make_toy
 from tuners.trial import Row
 
@@ -210,6 +210,7 @@ def default_folder(study: Study | Sequence, ref: ModelRef, place: Surroundings) 
 
 def work(study: Study | Sequence, model: str, place: Surroundings, root: Path | None, as_json: bool) -> list[Row]:
     """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
+    refuse_launcher()
     check_methods(study.methods, study.options)
     ref = open_model(model, place)
     root = root or default_folder(study, ref, place)

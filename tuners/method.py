@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import AssayError
+from tuners.sharding import like
 
 Family = Literal["in_context", "full", "selective", "reparameterization", "additive"]
 Route = Literal["base", "model", "lora", "merged", "prompt", "transformers"]
@@ -23,8 +24,8 @@ Module = Any  # torch.nn.Module; torch is not imported here
 Tensor = Any
 
 
-def nothing(step: int) -> None:
-    """After a step, most methods have nothing left to do."""
+def nothing(*step: int) -> None:
+    """Most methods have nothing to keep before training, and nothing left to do after a step."""
 
 
 @dataclass(slots=True)
@@ -32,7 +33,8 @@ class Trainable:
     """A model made ready by a method: `model` is what runs; only the parameters that require a gradient are trained.
 
     `save(directory)` writes what the method learned; `merged()` gives a copy of the base's architecture with the same logits
-    (None: cannot be folded in). `reference()` is a context in which `model` computes the base's logits. `penalty()` is the
+    (None: cannot be folded in). `reference()` is a context in which `model` computes the base's logits; `remember()`, called
+    before the first step, keeps what that takes, and only there a copy of the trained parameters is made. `penalty()` is the
     method's own loss term, `after_step(step)` its work after step 1, 2, ...; `state` and `restore` hold what a resumed run
     needs beside parameters and optimizer.
 
@@ -43,6 +45,7 @@ class Trainable:
     save: Callable[[Path], None]
     reference: Callable[[], AbstractContextManager[Any]]
     merged: Callable[[], Module] | None = None
+    remember: Callable[[], None] = nothing
     penalty: Callable[[], Tensor] | None = None
     after_step: Callable[[int], None] = nothing
     state: Callable[[], dict[str, Tensor]] = dict
@@ -156,20 +159,40 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()[:24]
 
 
-def swapped(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Callable[[], AbstractContextManager[None]]:
-    """A context in which parameters hold other values, given back exactly afterwards."""
+def swapped(model: Module, values: Mapping[str, Tensor]) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which the parameters of these names hold other values, given back exactly afterwards."""
     import torch
 
     @contextmanager
     def swap() -> Iterator[None]:
         with torch.no_grad():
-            kept = {name: value.detach().clone() for name, value in tensors.items()}
-            for name, value in tensors.items():
-                value.copy_(values[name])
+            live = {name: value for name, value in model.named_parameters() if name in values}
+            kept = {name: value.detach().clone() for name, value in live.items()}
+            for name, value in live.items():
+                value.copy_(like(value, values[name]))
             try:
                 yield
             finally:
-                for name, value in tensors.items():
+                for name, value in live.items():
                     value.copy_(kept[name])
 
     return swap
+
+
+def from_start(model: Module) -> tuple[Callable[[], None], Callable[[], AbstractContextManager[None]]]:
+    """`remember` and `reference` of a method that moves parameters of the base itself.
+
+    `reference` raises AssayError where nothing was remembered.
+    """
+    start: dict[str, Tensor] = {}
+
+    def remember() -> None:
+        if not start:
+            start.update({name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad})
+
+    def reference() -> AbstractContextManager[None]:
+        if not start:
+            raise AssayError("the weights before training were not kept", do="call remember() before the first step")
+        return swapped(model, start)()
+
+    return remember, reference

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import AssayError
-from tuners.method import Module, Trainable, swapped
+from tuners.method import Module, Trainable, from_start
 
 KIND = "SELECTED"
 
@@ -21,7 +21,7 @@ def select(model: Module, train: Callable[[str], bool]) -> Trainable:
     for name, value in model.named_parameters():
         value.requires_grad_(train(name))
     chosen = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    start = {name: value.detach().clone() for name, value in chosen.items()}
+    remember, reference = from_start(model)
 
     def save(directory: Path) -> None:
         from safetensors.torch import save_file
@@ -31,7 +31,7 @@ def select(model: Module, train: Callable[[str], bool]) -> Trainable:
         save_file({name: value.detach().cpu().contiguous() for name, value in chosen.items()}, directory / "adapter_model.safetensors")
         (directory / "adapter_config.json").write_text(json.dumps(config, indent=2))
 
-    return Trainable(model, save, swapped(chosen, start), merged=lambda: copy.deepcopy(model))
+    return Trainable(model, save, reference, merged=lambda: copy.deepcopy(model), remember=remember)
 
 
 def attach_selected(model: Module, directory: Path) -> Module:

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import AssayError
 from tuners.method import Tensor, Trainable
+from tuners.sharding import like, whole
 
 FILE = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -30,7 +31,10 @@ class Position:
 
 
 def write_checkpoint(directory: Path, position: Position, trainable: Trainable, optimizer: Any, writes: bool = True) -> None:
-    """Replace the checkpoint in one move; only one process of several `writes`. Raises AssayError where the disk is full."""
+    """Replace the checkpoint in one move; only one process of several `writes`, but all gather what is cut over them.
+
+    Raises AssayError where the disk is full.
+    """
     import torch
     from safetensors.torch import save
 
@@ -39,12 +43,14 @@ def write_checkpoint(directory: Path, position: Position, trainable: Trainable, 
         tensors["rng/cuda"] = torch.cuda.get_rng_state()
     tensors |= {f"method/{name}": value for name, value in trainable.state().items()}
     for name, value in trainable.trained.items():
-        tensors[f"parameter/{name}"] = value
-        tensors |= {f"{part}/{name}": moment for part, moment in optimizer.state.get(value, {}).items() if part in MOMENTS}
+        moments = {f"{part}/{name}": moment for part, moment in optimizer.state.get(value, {}).items() if part in MOMENTS}
+        for key, held in {f"parameter/{name}": value, **moments}.items():
+            found = whole(held.detach())
+            tensors |= {key: found.cpu()} if writes else {}
     if not writes:
         return
-    whole = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"position": json.dumps(asdict(position))})
-    write_whole(directory / FILE, whole, "the run goes on from its last checkpoint")
+    content = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"position": json.dumps(asdict(position))})
+    write_whole(directory / FILE, content, "the run goes on from its last checkpoint")
 
 
 def write_whole(path: Path, content: bytes, meanwhile: str) -> None:
@@ -90,10 +96,12 @@ def put_back(tensors: Mapping[str, Tensor], trainable: Trainable, optimizer: Any
         raise AssayError("the checkpoint holds other parameters than this method trains", do="remove it to start again")
     with torch.no_grad():
         for name, value in trained.items():
-            value.copy_(tensors[f"parameter/{name}"])
+            value.copy_(like(value, tensors[f"parameter/{name}"]))
             moments = {part: tensors[f"{part}/{name}"] for part in MOMENTS if f"{part}/{name}" in tensors}
             if moments:
-                optimizer.state[value] = {part: moment.to(value.device) for part, moment in moments.items()}
+                optimizer.state[value] = {
+                    part: moment.to(value.device) if part == "step" else like(value, moment) for part, moment in moments.items()
+                }
     trainable.restore({name.removeprefix("method/"): value for name, value in tensors.items() if name.startswith("method/")})
     torch.set_rng_state(tensors["rng/cpu"])
     if "rng/cuda" in tensors and torch.cuda.is_available():

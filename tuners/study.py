@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,8 +101,20 @@ def claimed(folder: Path) -> Iterator[bool]:
             release(folder / "lock")
 
 
+def refuse_launcher() -> None:
+    """Raises AssayError in one of several processes that a launcher started as one: they would wait for each other's trials."""
+    started = os.environ.get("WORLD_SIZE", "1")
+    if started not in ("", "1"):
+        raise AssayError(
+            f"a study runs in plain processes, not as one of {started} (WORLD_SIZE)",
+            do="start the same `assay study` several times side by side; to train one model over several processes, "
+            "call tuners.train.train from Python under the launcher",
+        )
+
+
 def write_study(root: Path, facts: Mapping[str, Any]) -> None:
     """Pin what the folder is a study of. Raises AssayError where it holds another."""
+    refuse_launcher()
     path, text = root / "study.json", json.dumps(facts, indent=1, sort_keys=True)
     if path.is_file() and json.loads(path.read_text()) != json.loads(text):
         held = json.loads(path.read_text())

@@ -17,6 +17,8 @@ from tuners.batches import Example, Step, digest_steps, pad
 from tuners.loss import answer_logits, in_batches, summed_kl, summed_loss
 from tuners.memory import forget_peak, peak_memory
 from tuners.method import Module, Tensor, Trainable
+from tuners.selection import blocks
+from tuners.sharding import check_together, shard, wants_shards, whole
 from tuners.state import Position, read_checkpoint, write_checkpoint
 
 Status = Literal["done", "diverged", "stopped"]
@@ -97,6 +99,8 @@ class Loop:
     trainable: Trainable
     recipe: Recipe
     extras: Extras
+    join: Callable[[], None] | None = None
+    """Makes a model that is cut over the processes whole again."""
 
 
 def train(
@@ -109,10 +113,14 @@ def train(
 ) -> Trained:
     """Train in place. With a `directory`, checkpoints are written there and a broken run goes on where it stood, to the same
     result bit for bit on a CPU. A run that diverges ends with that status; its parameters are not to be used.
+
+    Under `accelerate launch` every process calls this with the same arguments and ends with the same whole parameters; the first
+    writes the checkpoints, which all must be able to read. The model is copied (DDP), or with FSDP version 2 cut over them.
     """
     loop = open_loop(trainable, recipe, extras)
     plan = digest_plan(steps, recipe, trainable)
     position = read_checkpoint(directory, plan, trainable, loop.optimizer) if directory else Position(0, plan)
+    check_position(loop, position)
     sizes = [sum(len(example.ids) for example in (*step.target, *step.replay)) for step in steps]
     ceiling = 2 * math.log(trainable.model.config.get_text_config().vocab_size)
     first, before, began = position.step, position.seconds, time.monotonic()
@@ -126,14 +134,14 @@ def train(
         report(Progress(position.step, len(steps), loss, lr, 1 / pace, pace * sum(sizes[position.step :])))
         if not math.isfinite(loss + norm) or position.high >= PATIENCE:
             status = "diverged"
-        elif extras.stop is not None and extras.stop(position.step):
+        elif extras.stop is not None and agreed(loop, extras.stop(position.step)):
             status = "stopped"
         elif directory and recipe.checkpoint_every and position.step % recipe.checkpoint_every == 0:
             write_checkpoint(directory, position, trainable, loop.optimizer, loop.accelerator.is_main_process)
-    loss_tokens = sum(example.loss_tokens for step in steps[: position.step] for example in step.target)
-    return Trained(
-        status, position.step, position.losses, position.rates, loss_tokens, sum(sizes[: position.step]), position.seconds, peak_memory()
-    )
+    loss_tokens, peak = sum(example.loss_tokens for step in steps[: position.step] for example in step.target), peak_memory()
+    if loop.join is not None:
+        loop.join()
+    return Trained(status, position.step, position.losses, position.rates, loss_tokens, sum(sizes[: position.step]), position.seconds, peak)
 
 
 def advance(position: Position, loss: float, lr: float, seconds: float, ceiling: float) -> Position:
@@ -161,7 +169,7 @@ def digest_plan(steps: Sequence[Step], recipe: Recipe, trainable: Trainable) -> 
 
 
 def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
-    """The model on its device, sharded where `accelerate launch` says so, with its optimizer."""
+    """The model on its device, copied or cut over the processes where `accelerate launch` says so, with its optimizer."""
     import torch
     from accelerate import Accelerator
 
@@ -171,7 +179,18 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
     head = trainable.model.get_output_embeddings()
     torch.manual_seed(recipe.seed)
     accelerator = Accelerator(mixed_precision=recipe.precision)
-    model = accelerator.prepare_model(trainable.model)
+    check_together(accelerator.num_processes)
+    cut = wants_shards()
+    if cut and (extras.penalty is not None or trainable.penalty is not None):
+        raise AssayError(
+            "l2_sp, ewc and adalora need every parameter whole, and FSDP cuts them",
+            do="train without --use_fsdp (one process, or several with a copy of the model each)",
+        )
+    # Without evaluation_mode accelerate would wrap a model that is cut, and only if it also had its optimizer.
+    model = accelerator.prepare_model(trainable.model, device_placement=cut or None, evaluation_mode=cut)
+    join = shard(model, [layer for _, layer in blocks(model)], accelerator.device) if cut else None
+    if extras.kl or extras.stop is not None:
+        trainable.remember()
     model.train()
     values = list(trainable.trained.values())
     # As Trainer does: gains and biases do not decay; fused is the fastest on CPU and GPU alike.
@@ -180,7 +199,25 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
         {"params": [value for value in values if value.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=recipe.lr, betas=recipe.betas, fused=True)
-    return Loop(accelerator, model, head, values, optimizer, trainable, recipe, extras)
+    return Loop(accelerator, model, head, values, optimizer, trainable, recipe, extras, join)
+
+
+def check_position(loop: Loop, position: Position) -> None:
+    """Raises AssayError where processes would go on from different steps: they would wait for each other for ever."""
+    import torch
+
+    here = torch.tensor([position.step], device=loop.accelerator.device)
+    if loop.accelerator.num_processes > 1 and len(set(loop.accelerator.gather(here).tolist())) > 1:
+        raise AssayError("not every process reads the same checkpoint", do="use a folder that all of them see")
+
+
+def agreed(loop: Loop, flag: bool) -> bool:
+    """Whether any process says so: all of them must end at the same step."""
+    import torch
+
+    if loop.accelerator.num_processes == 1:
+        return flag
+    return bool(loop.accelerator.reduce(torch.tensor(float(flag), device=loop.accelerator.device), reduction="sum"))
 
 
 def check_recipe(trainable: Trainable, recipe: Recipe) -> None:
@@ -204,16 +241,16 @@ def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, fl
     total = torch.zeros((), device=loop.accelerator.device)
     for index, (examples, weight, is_target) in enumerate(passes):
         last = index == len(passes) - 1
-        with nullcontext() if last else loop.accelerator.no_sync(loop.model):
+        with nullcontext() if last or loop.join else loop.accelerator.no_sync(loop.model):
             loss, extra = forward(loop, examples, is_target)
-            whole = weight * (loss + extra)
+            full = weight * (loss + extra)
             if last:
-                whole = whole + own_terms(loop)
-            loop.accelerator.backward(whole)
+                full = full + own_terms(loop)
+            loop.accelerator.backward(full)
         if is_target:
             total += weight * loss.detach()
     mean = float(loop.accelerator.reduce(total, reduction="mean"))
-    norm = float(torch.nn.utils.clip_grad_norm_(loop.values, loop.recipe.clip or math.inf))
+    norm = float(whole(loop.accelerator.clip_grad_norm_(loop.values, loop.recipe.clip or math.inf)))
     if math.isfinite(mean + norm):
         loop.optimizer.step()
         loop.trainable.after_step(number)
@@ -224,7 +261,8 @@ def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, fl
 def share(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float, bool]]:
     """This process's forward passes: examples, the weight of their summed loss, and whether they are the target's.
 
-    Gradients are averaged over processes, hence the factor. A process without examples takes part with weight 0.
+    Gradients are averaged over processes, hence the factor. All make the same number of passes, since with FSDP each pass is a
+    collective: one with fewer examples fills up with passes of weight 0.
     """
     world, rank = loop.accelerator.num_processes, loop.accelerator.process_index
     passes: list[tuple[Sequence[Example], float, bool]] = []
@@ -232,8 +270,9 @@ def share(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float, bool]]
         if not examples:
             continue
         weight = scale * world / sum(example.loss_tokens for example in examples)
-        mine = examples[rank::world]
-        passes += [(group, weight, is_target) for group in in_batches(mine, loop.recipe.micro)] or [(examples[:1], 0.0, is_target)]
+        mine = [(group, weight, is_target) for group in in_batches(examples[rank::world], loop.recipe.micro)]
+        most = math.ceil(len(examples[::world]) / loop.recipe.micro)
+        passes += [*mine, *[(examples[:1], 0.0, is_target)] * (most - len(mine))]
     return passes
 
 

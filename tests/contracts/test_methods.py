@@ -66,6 +66,7 @@ def test_method_keeps_its_contract(name: str, tmp_path: Path) -> None:
 
     before, frozen = mean_loss(trainable.model, tiny_examples()), trainable.frozen_digest()
     held = {key: value.detach().clone() for key, value in trainable.trained.items()}
+    trainable.remember()
     done = train(trainable, steps, Recipe(lr=RATES[name]))
     assert done.status == "done" and done.loss_tokens == 240
     assert mean_loss(trainable.model, tiny_examples()) < before - 0.01

@@ -25,6 +25,7 @@ def trained(text: str, method: str = "full", lr: float = 3e-3) -> tuple[Trainabl
     mitigation = parse_mitigation(text)
     trainable = find_method(method).begin(tiny_llama(), options={"rank": 4} if method == "lora" else {})
     steps = plan_steps(TARGET, loss_tokens=200, batch=8, seed=0, replay=PROTECTED, ratio=mitigation.replay)
+    trainable.remember()
     extras = extras_of(mitigation, trainable, TARGET, PROTECTED, every=1)
     return trainable, train(trainable, steps, Recipe(lr=lr * mitigation.lower_lr), extras)
 

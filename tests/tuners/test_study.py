@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from harness import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, Perplexity, Task, accuracy, exact_match, inline
+from harness.pipeline import surroundings
 from harness.tokens import open_tokenizer
 from tuners import toy
-from tuners.commands import read_budget, read_options, share_options
+from tuners.commands import read_budget, read_options, share_options, work
 from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
 from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned
 from tuners.presets import PRESETS, find_preset
@@ -149,6 +150,16 @@ def test_workers_side_by_side_share_the_trials_and_take_over_from_the_dead(base:
     assert [(row["trial"], row.get("final_loss"), row["selected"]) for row in shared] == [
         (row["trial"], row.get("final_loss"), row["selected"]) for row in alone
     ]
+
+
+def test_one_of_several_processes_of_a_launcher_is_refused(base: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wait for each other's trials for ever."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(AssayError, match="not as one of 2"):
+        run_study(small(), base, ACCESS, Counter(), tmp_path / "study")
+    with pytest.raises(AssayError, match="not as one of 2"):
+        work(small(), "toy", surroundings(), tmp_path / "study", as_json=True)
+    assert not (tmp_path / "study").exists()
 
 
 def test_the_rate_is_chosen_without_the_test_split_and_every_beginning_is_usable(base: ModelRef, tmp_path: Path) -> None:

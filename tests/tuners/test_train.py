@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import errno
+import gc
+import json
 import math
 import os
 import signal
@@ -11,19 +13,22 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from harness import AssayError
 from tests.tuners.interrupted import run
 from tests.tuners.tiny import tiny_examples, tiny_llama
-from tests.tuners.together import together
+from tests.tuners.together import STEPS, together
 from tuners.batches import Example, Step, pad, plan_steps
 from tuners.loss import answer_logits, kl_to_base, mean_loss
 from tuners.methods import find_method
-from tuners.train import Progress, Recipe, train
+from tuners.sharding import check_together, wants_shards
+from tuners.train import Extras, Progress, Recipe, share, train
 
 
 def trainer_run(model: Any, steps: Sequence[Step], recipe: Recipe, folder: Path) -> list[float]:
@@ -102,15 +107,89 @@ def test_resume_after_sigkill_is_bit_equal(tmp_path: Path) -> None:
             assert torch.equal(value, resumed.trained[key]), f"{name}: {key}"
 
 
-def test_two_processes_take_the_same_steps_as_one() -> None:
-    """Each takes its part of every batch; the last step has fewer examples than there are processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "tests.tuners.together"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    both = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
-    alone = together()
-    world, *losses = map(float, both.split())
-    assert world == 2
-    assert losses == pytest.approx(list(alone), abs=1e-5)
+def launch(runs: Sequence[str], folder: Path, **environment: str) -> list[dict[str, dict[str, Any]]]:
+    """What two processes make of these runs: of each process the facts by run."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "tests.tuners.together", *runs, str(folder)]
+    surroundings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [{run: json.loads((folder / rank / f"{run}.json").read_text()) for run in runs} for rank in ("0", "1")]
+
+
+@pytest.mark.parametrize(("cuts", "environment"), [(False, {}), (True, {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"})])
+def test_two_processes_take_the_same_steps_as_one(cuts: bool, environment: dict[str, str], tmp_path: Path) -> None:
+    """With DDP and with FSDP: losses, the base's KL, and what is saved. The last step has fewer examples than processes."""
+    assert any(len(step.target) < 2 for step in STEPS)
+    runs = ("full+kl=1", "full+twice", "lora", "lora+again", "full+l2_sp=1")
+    first, second = launch(runs, tmp_path, **environment)
+    assert first == second
+    for name in ("full+kl=1", "full+twice", "lora", *(() if cuts else ("full+l2_sp=1",))):
+        both, alone = first[name], together(name, tmp_path / "alone")
+        assert (both["world"], both["cut"], both["status"]) == (2, cuts, "done")
+        assert both["losses"] == pytest.approx(list(alone["losses"]), abs=1e-5) and both.get("kl") == pytest.approx(
+            alone.get("kl"), abs=1e-5
+        )
+        (expected,) = (tmp_path / "alone" / "saved" / name).glob("*.safetensors")
+        saved = load_file(tmp_path / "0" / "saved" / name / expected.name)
+        for key, value in load_file(expected).items():
+            assert torch.allclose(saved[key], value, rtol=0, atol=5e-5), f"{name}: {key}"
+    assert first["lora+again"]["digest"] == first["lora"]["digest"], "going on from the checkpoint changed the result"
+    assert not cuts or "without --use_fsdp" in first["full+l2_sp=1"]["refused"]
+
+
+def test_every_process_makes_as_many_passes() -> None:
+    """Also where its share of the examples is smaller; together they weigh each example once."""
+    step = Step(tuple(tiny_examples(5)), tuple(tiny_examples(2, seed=1)))
+    shares = []
+    for rank in range(3):
+        accelerator = SimpleNamespace(num_processes=3, process_index=rank)
+        shares.append(share(SimpleNamespace(accelerator=accelerator, recipe=Recipe(lr=1.0, micro=1), extras=Extras()), step))
+    assert [[target for _, _, target in passes] for passes in shares] == [[True, True, False]] * 3
+    seen = [example for passes in shares for examples, weight, _ in passes if weight for example in examples]
+    assert sorted(example.ids for example in seen) == sorted(example.ids for example in (*step.target, *step.replay))
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, "one of 2 processes that do not see each other"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "only FSDP version 2"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "not offloaded"),
+    ],
+)
+def test_what_cannot_be_trained_together_is_refused(environment: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(AssayError, match=says):
+        check_together(1)
+        wants_shards()
+
+
+@pytest.mark.parametrize(("method", "options"), [("full", {}), ("last_k", {"layers": 1})])
+def test_the_start_is_copied_only_for_a_mitigation_that_compares_with_it(method: str, options: dict[str, Any]) -> None:
+    steps = plan_steps(tiny_examples(), loss_tokens=20, batch=8, seed=0)
+
+    def copies(extras: Extras) -> float:
+        """How many tensors there are of a trained parameter's shape for each such parameter, after a step."""
+        before, counts = alike(shape), []
+        trainable = find_method(method).begin(tiny_llama(layers=1), options=options)
+        train(trainable, steps, Recipe(lr=1e-3), extras, report=lambda progress: counts.append(alike(shape) - before))
+        return counts[0] / sum(value.shape == shape for value in trainable.trained.values())
+
+    trained = find_method(method).begin(tiny_llama(layers=1), options=options)
+    shape = next(value.shape for name, value in trained.trained.items() if "q_proj" in name)
+    assert copies(Extras()) == 3, "the values and AdamW's two moments"
+    assert copies(Extras(kl=1.0)) == copies(Extras(stop=lambda step: False)) == 4
+    train(trained, steps, Recipe(lr=1e-3))
+    with pytest.raises(AssayError, match="before training were not kept"):
+        kl_to_base(trained, tiny_examples())
+
+
+def alike(shape: torch.Size) -> int:
+    gc.collect()
+    held = {value.data_ptr() for value in gc.get_objects() if issubclass(type(value), torch.Tensor) and value.shape == shape}
+    return len(held)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:

@@ -1,25 +1,85 @@
-"""A short training run for one or several processes: `python -m torch.distributed.run ... -m tests.tuners.together`."""
+"""Short training runs for one or several processes: `python -m torch.distributed.run ... -m tests.tuners.together RUN... FOLDER`."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.tensor import DTensor
+
+from harness import AssayError
 from tests.tuners.tiny import tiny_examples, tiny_llama
 from tuners.batches import plan_steps
+from tuners.loss import kl_to_base
+from tuners.method import Trainable, digest_tensors
 from tuners.methods import find_method
+from tuners.mitigation import extras_of, parse_mitigation
 from tuners.train import Recipe, train
 
+OPTIONS: dict[str, dict[str, Any]] = {"adalora": {"rank": 2, "first_rank": 4}, "lora": {"rank": 4}, "pissa": {"rank": 4}}
+STEPS = plan_steps(tiny_examples(40), loss_tokens=55, batch=4, seed=0, replay=tiny_examples(8, seed=2), ratio=0.5)
 
-def together() -> tuple[float, ...]:
-    """Losses by step, and the sum of the trained values at the end."""
-    steps = plan_steps(tiny_examples(40), loss_tokens=55, batch=4, seed=0)
-    trainable = find_method("lora").begin(tiny_llama(), options={"rank": 4})
-    done = train(trainable, steps, Recipe(lr=1e-2, micro=1))
-    return (*done.losses, sum(value.detach().double().sum().item() for value in trainable.trained.values()))
+
+class Broken(Exception):
+    """Ends a run on its way."""
+
+
+def together(run: str, folder: Path) -> dict[str, Any]:
+    """What `METHOD` or `METHOD+MITIGATION` gives: losses by step, and the weights as they are saved, or why it is refused.
+
+    In place of a mitigation, `again`: the run breaks after step 5 and goes on from its checkpoint; `twice`: two runs, one after the other.
+    """
+    name, _, text = run.partition("+")
+    recipe = Recipe(lr=3e-3 if name == "full" else 1e-2, micro=1, clip=0.5, checkpoint_every=2 if text == "again" else 0)
+    mitigation = parse_mitigation("" if text in ("again", "twice") else text)
+
+    cut: list[bool] = []
+
+    def begin() -> Trainable:
+        return find_method(name).begin(tiny_llama(), steps=len(STEPS), options=OPTIONS.get(name, {}))
+
+    def attempt(trainable: Trainable, report: Callable[[Any], None] = lambda progress: None) -> Any:
+        extras = extras_of(mitigation, trainable, tiny_examples(8, seed=1), tiny_examples(4, seed=3), every=2)
+        return train(trainable, STEPS, recipe, extras, folder / "training" / run, report)
+
+    def breaks(progress: Any) -> None:
+        if progress.step == 5:
+            raise Broken
+
+    try:
+        if text == "again":
+            with suppress(Broken):
+                attempt(begin(), breaks)
+        trainable = begin()
+        if text == "twice":
+            attempt(trainable)
+        done = attempt(trainable, lambda progress: cut.append(isinstance(next(trainable.model.parameters()), DTensor)))
+    except AssayError as error:
+        return {"refused": str(error)}
+    trainable.save(folder / "saved" / run)
+    facts = {
+        "status": done.status,
+        "cut": all(cut),
+        "losses": done.losses,
+        "digest": digest_tensors(dict(trainable.model.named_parameters())),
+    }
+    return facts | ({"kl": kl_to_base(trainable, tiny_examples(8, seed=1))} if mitigation.kl else {})
 
 
 if __name__ == "__main__":
-    from accelerate import PartialState
+    import torch
 
-    found, state = together(), PartialState()
-    if state.is_main_process:
-        print(state.num_processes, *found)
-    state.destroy_process_group()
+    *runs, target = sys.argv[1:]
+    rank = os.environ["RANK"]
+    for one in runs:
+        # Every process saves in a folder of its own, so that all can be compared.
+        found = together(one, Path(target) / ("0" if one.endswith("again") else rank))
+        path = Path(target) / rank / f"{one}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(found | {"world": torch.distributed.get_world_size()}))
+    torch.distributed.destroy_process_group()

@@ -4,19 +4,18 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from tuners.method import Method, Trainable, swapped
+from tuners.method import Method, Trainable, from_start
 
 
 def prepare(model: Any) -> Trainable:
     for value in model.parameters():
         value.requires_grad_(True)
-    every = dict(model.named_parameters())
-    start = {name: value.detach().clone() for name, value in every.items()}
+    remember, reference = from_start(model)
 
     def save(directory: Path) -> None:
         model.save_pretrained(directory)
 
-    return Trainable(model, save, swapped(every, start), merged=lambda: copy.deepcopy(model))
+    return Trainable(model, save, reference, merged=lambda: copy.deepcopy(model), remember=remember)
 
 
 METHOD = Method("full", family="full", prepare=prepare, lr=3e-5, route="model", about="every parameter moves")

@@ -23,7 +23,7 @@ def prepare(model: Any, rank: int = 16, targets: str | tuple[str, ...] = "all-li
     return Trainable(
         wrapped,
         save=lambda directory: save_difference(wrapped, start, directory),
-        reference=swapped(trained, start),
+        reference=swapped(wrapped, start),
         merged=lambda: merge_copy(wrapped),
     )
 
