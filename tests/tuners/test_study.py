@@ -246,7 +246,7 @@ def test_every_method_gets_equal_trials() -> None:
     for study in PRESETS.values():
         counts = {name: sum(trial.method == name for trial in grid(study)) for name in study.methods}
         assert len(set(counts.values())) == 1 and {trial.loss_tokens for trial in grid(study)} == {study.loss_tokens}
-        assert len(study.seeds) == 3 and len(study.methods) >= 9
+        assert len(study.seeds) == 3 and len(study.methods) >= 10
     chosen = {("t", "full"): 1e-3, ("t", "lora"): 1e-2}
     roles = {trial.role for trial in control_trials(small(targets=("t",)), chosen, 0)}
     assert roles == {"random_labels", "tenth_rate", "untrained"}
