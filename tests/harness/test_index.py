@@ -86,7 +86,7 @@ def test_only_the_latest_whole_release_run_is_ranked(tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT run_id FROM leaderboard") == [(old.name,)]
     new = complete_run(tmp_path, make_manifest("renamed", model={"name": "renamed", "digest": "digest of a"}))
     complete_run(tmp_path, make_manifest("a", purpose="smoke"))
-    complete_run(tmp_path, make_manifest("a", evidence="limited"), evidence=None)
+    complete_run(tmp_path, make_manifest("a", evidence="limited"))
     complete_run(tmp_path, make_manifest("a"), evidence="partial")
     complete_run(tmp_path, make_manifest("a"), purpose="smoke")
     complete_run(tmp_path, make_manifest("a"), main=False)
