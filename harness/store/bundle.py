@@ -35,7 +35,7 @@ SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summar
 
 
 FIELDS = {
-    "run": re.compile(r"[0-9A-Za-z.-]{1,64}"),
+    "run": re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,63}"),
     "created_at": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"),
     "items_sha256": re.compile(r"[0-9a-f]{64}"),
 }

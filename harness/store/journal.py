@@ -23,7 +23,7 @@ from harness.store.files import interrupted, sync_folder, to_json, write_all
 
 FORMAT = 1
 SYNC_SECONDS = 0.5
-LINE_BYTES = 1 << 28
+LINE_BYTES = 1 << 26
 """The most that a line may have."""
 Key = tuple[str, str]
 

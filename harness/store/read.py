@@ -31,7 +31,7 @@ from harness.store.files import JSON_BYTES
 from harness.store.journal import Key, final, read_records
 from harness.store.lock import owner
 from harness.store.shapes import SummaryShape, fit
-from harness.store.tables import StatTable, from_parquet, items_of, records_of, stat_tables, stats_table
+from harness.store.tables import StatTable, fitting, from_parquet, items_of, records_of, stat_tables, stats_table
 
 RunStatus = Literal["running", "complete", "damaged"]
 
@@ -67,7 +67,12 @@ class Run:
 
     def table(self, name: str) -> Any:
         """One of the run's Parquet files as an Arrow table, checked."""
-        return from_parquet(self.read(name), str(self.path / name))
+        where = self.path / name
+        table = fitting(from_parquet(self.read(name), str(where)), name, str(where))
+        if name in (ITEMS, SAMPLES) and table.num_rows != self.manifest["items"]:
+            what = f"planned {self.manifest['items']} items, but {name} holds {table.num_rows}"
+            raise AssayError(what, where=str(self.path), do="restore the run from a copy")
+        return table
 
     def items(self) -> tuple[Item, ...]:
         """Every planned item, in order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,6 +87,24 @@ class TaskShape(Shape):
     evidence: Text
     purpose: Text
     fingerprint: Text
+    labelled: bool
+    boundary_moved: Count
+    shots_dropped: Count
+    variants: dict[Text, Count] = {}
+
+
+class LeftOutShape(Shape):
+    """A member of a family without data."""
+
+    task: Text
+    reason: Text
+
+
+class UnformedShape(Shape):
+    """A total that lacks some of its tasks."""
+
+    total: Text
+    lacks: list[Text]
 
 
 class ManifestShape(Shape):
@@ -100,6 +119,8 @@ class ManifestShape(Shape):
     evidence: Text
     seed: Whole = 0
     chat: bool = False
+    left_out: list[LeftOutShape] = []
+    unformed: list[UnformedShape] = []
     versions: dict[Text, Any] = {}
     machine: dict[Text, Any] = {}
 
@@ -151,7 +172,8 @@ def first_of(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return f"{error!r:.120}"
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:200]
+    told = re.sub(r" or instance of \w+", "", first["msg"].replace("Input should be", "must be"))
+    return f"{'.'.join(map(str, first['loc']))}: {told}"[:200]
 
 
 def weakest(words: Iterable[str], best: str) -> str:

@@ -72,7 +72,7 @@ def make_facts(name: str = TASK, **changes: Any) -> dict[str, Any]:
     """What a manifest says of a task."""
     facts = {"name": name, "version": 1, "split": "test", "data": "d1", "shots": 0, "shots_order": "", "ask": "Choose()"}
     more = {"metrics": ["accuracy", "pair"], "evidence": "complete", "purpose": "release", "labelled": True, "fingerprint": "f1"}
-    return facts | more | changes
+    return facts | more | {"boundary_moved": 0, "shots_dropped": 0} | changes
 
 
 def make_summary(records: Sequence[Record], **changes: Any) -> dict[str, Any]:

@@ -98,6 +98,9 @@ def manifest_of(made: Made) -> dict[str, Any]:
                 "evidence": made.evidence,
                 "purpose": made.purpose,
                 "fingerprint": f"{made.fingerprint}-{task}"[:24],
+                "labelled": True,
+                "boundary_moved": 0,
+                "shots_dropped": 0,
             }
             for task, count in made.tasks.items()
         ],
