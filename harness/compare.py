@@ -24,6 +24,7 @@ from harness.stats.interval import Part, total_weights
 from harness.store import Run, StatTable
 from harness.store.bundle import SUMMARY
 from harness.store.read import sound
+from harness.store.shapes import evidence_of
 from harness.store.tables import texts
 from harness.task import Term, Total
 
@@ -134,7 +135,7 @@ def side_of(run: Run, access: Access) -> Side:
         model=model["name"],
         digest=model["digest"],
         purpose=manifest["purpose"],
-        evidence=run.summary().get("evidence") or manifest["evidence"],
+        evidence=evidence_of(manifest, run.summary()),
         tasks=facts,
         tables=tables,
         metrics=metrics,

@@ -26,6 +26,7 @@ from harness.plan import Plan
 from harness.policy import Policy
 from harness.prepare import PreparedItem, PreparedTask
 from harness.provenance import Surroundings
+from harness.remeasure import altered
 from harness.run import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, same_run, settings_of
 from harness.stats.difference import unit_of
 from harness.stats.influence import is_mean
@@ -121,6 +122,9 @@ def gate_early(
     begun = unfinished(place.results, manifest)
     if begun is None:
         bundle = create_bundle(place.results, manifest, [each.item for task in prepared.tasks for each in task.items])
+    elif altered(prepared.tasks, begun):
+        what = "stored answers do not give their statistics"
+        raise AssayError(what, where=str(begun.path), do="move this folder away and give the same command again")
     else:  # what has been scored since it began changes nothing for it
         bundle, course = (
             begun.path,

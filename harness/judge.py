@@ -59,8 +59,7 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
             return Chosen(sums, tokens, pick_choice(ask, doc, sums, tokens, priors), priors)
         case Regress() as ask:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
-            weights = np.exp(np.array(sums) - max(sums))
-            return Estimate(float(weights @ np.array(ask.values) / weights.sum()), sums)
+            return Estimate(expected_value(ask, sums), sums)
         case Perplexity():
             total = math.fsum(value for reply in replies for value in reply.logprobs[0])
             return Surprise(total, sum(len(reply.logprobs[0]) for reply in replies), len(doc.references[0].encode()))
@@ -68,6 +67,12 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
             texts = tuple(reply.text for reply in replies)
             first = replies[0]
             return Said(first.text, first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
+
+
+def expected_value(ask: Regress, sums: Sequence[float]) -> float:
+    """The mean of the graded answers under the softmax of their log-likelihoods."""
+    weights = np.exp(np.array(sums) - max(sums))
+    return float(weights @ np.array(ask.values) / weights.sum())
 
 
 def pick_choice(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[int], priors: Sequence[float]) -> int:

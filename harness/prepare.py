@@ -108,7 +108,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "labelled": all(doc.labelled for doc in asked.docs),
         "boundary_moved": sum(item.item.doc.get("moved", 0) > 0 for item in items),
         "shots_dropped": sum(item.item.doc.get("dropped", 0) > 0 for item in items),
-        "fingerprint": fingerprint(task, asked.split, items),
+        "fingerprint": fingerprint(task, asked.split, [each.item for each in items]),
     }
     return PreparedTask(task, part_of(items, *plan.part()), asked.count, asked.evidence, facts)
 
@@ -319,12 +319,11 @@ def logical_tokens(request: Request) -> int:
     return sum(len(request.context) + len(continuation) for continuation in request.continuations)
 
 
-def fingerprint(task: Task, split: str, items: Sequence[PreparedItem]) -> str:
+def fingerprint(task: Task, split: str, items: Sequence[Item]) -> str:
     """Hash of what is asked and how it is scored, over rendered text: equal for models with different tokenizers."""
     state = hashlib.sha256()
     head = [task.full_name, task.version, split, repr(task.ask), [[m.name, m.signature] for m in task.metrics]]
     state.update(json.dumps(head).encode())
-    for prepared in items:
-        item = prepared.item
+    for item in items:
         state.update(json.dumps([item.id, item.prompt, item.choices, item.gold, item.group]).encode())
     return state.hexdigest()[:24]

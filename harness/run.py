@@ -25,6 +25,7 @@ from harness.plan import Plan
 from harness.prepare import PreparedItem, PreparedTask, prepare_task
 from harness.provenance import Surroundings, clock, machine, versions
 from harness.record import Record
+from harness.remeasure import altered
 from harness.score import score_run, scored_of
 from harness.source import Access
 from harness.store import Writer, create_bundle, index, open_writer, read_run, stats_of
@@ -230,7 +231,10 @@ def work(prepared: Prepared, bundle: Path, watch: Watch, opener: OpenEngine) -> 
     """Ask what is not done yet, then score and close the bundle."""
     command, started = resume_command(bundle), clock()
     with open_writer(bundle) as writer:
-        done = writer.done()
+        wrong = altered(prepared.tasks, read_run(bundle)) if writer.done() else frozenset()
+        if wrong:
+            watch.stage(f"{len(wrong)} stored answers do not give their statistics: asked again")
+        done = writer.done() - wrong
         pending = [[each for each in task.items if (each.item.task, each.item.id) not in done] for task in prepared.tasks]
         facts: dict[str, Any] = {}
         noise: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.store import RunInfo, read_run
 from harness.store.bundle import ITEMS, JOURNAL, SAMPLES
+from harness.store.journal import count_lines
 from leaderboard import frames
 
 GATES = "gates.jsonl"
@@ -18,12 +19,7 @@ def progress(run: RunInfo) -> int:
     """Items with a record so far: whole lines of the journal after its header; all of a complete run."""
     if run.status == "complete":
         return run.items
-    try:
-        with (run.path / JOURNAL).open("rb") as file:
-            lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-    except OSError:
-        return 0
-    return min(max(0, lines - 1), run.items)
+    return max(0, count_lines(run.path / JOURNAL, 1 + run.items) - 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from harness.cli.running import Json, Results, place_of, print_run
 from harness.errors import Invalid
 from harness.exchange.recomputing import recompute, verify
 from harness.merging import merge
+from harness.remeasure import docs_here
 from harness.store import RunInfo, check, find_run, index, list_runs, read_run
 
 
@@ -88,7 +89,9 @@ def check_command(results: Results = None, as_json: Json = False) -> None:
     [dim]assay store check[/dim]
     """
     place = place_of(results)
-    problems = check(place.results, lambda run: recompute(run, place.access(allow_partial=True)))
+    access = place.access(allow_partial=True)
+    docs = docs_here(access)
+    problems = check(place.results, lambda run: recompute(run, access, docs))
     if as_json:
         print_json({"problems": [{"where": str(problem.where), "what": problem.what} for problem in problems]})
     for problem in problems:

@@ -19,19 +19,23 @@ from typing import Any
 
 from harness.errors import AssayError
 from harness.record import Item
+from harness.regular import read_regular
 from harness.store.files import FULL, read_json, sync_folder, to_json, write_file
+from harness.store.shapes import ManifestShape, fit
 from harness.store.tables import items_table, to_parquet
 
 SCHEMA = 1
 MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"
 ITEM_BYTES = 300
 """What an item takes in the journal, at least."""
+FILE_BYTES = 1 << 34
+"""The most that a file of a run may have."""
 STALE_SECONDS = 3600.0
 SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summary.json", "DONE"
 
 
 FIELDS = {
-    "run": re.compile(r"[0-9A-Za-z.-]{1,64}"),
+    "run": re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,63}"),
     "created_at": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"),
     "items_sha256": re.compile(r"[0-9a-f]{64}"),
 }
@@ -44,7 +48,9 @@ def runs_folder(root: Path) -> Path:
 
 def item_set(items: Sequence[Item]) -> str:
     """Hash of what is asked and what is right, independent of order, rendering and tokenizer; equal sets can be compared item by item."""
-    lines = sorted(json.dumps([i.task, i.id, i.group, i.cluster, i.choices, i.gold, dict(i.doc)], sort_keys=True) for i in items)
+    docs = [json.loads(json.dumps(dict(item.doc))) for item in items]  # as they are read back, keys that are numbers included
+    parts = ([i.task, i.id, i.group, i.cluster, i.choices, i.gold, doc] for i, doc in zip(items, docs, strict=True))
+    lines = sorted(json.dumps(part, sort_keys=True) for part in parts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -57,6 +63,8 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
     """
     if not items:
         raise AssayError("a run needs at least one item", do="check the task's split and --limit")
+    if runs_folder(root).is_symlink() and not runs_folder(root).exists():
+        raise AssayError("is a link that leads nowhere", where=str(runs_folder(root)), do="remove it, or name another folder")
     refuse_code(runs_folder(root) / "new", manifest, str(root))
     ((task, item), times), *_ = Counter((item.task, item.id) for item in items).most_common(1)
     if times > 1:
@@ -138,26 +146,35 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     """A run's manifest. Raises AssayError if the folder is no run, or was written by a newer assay."""
     if not (bundle / MANIFEST).is_file():
         raise AssayError("is not a run's folder (no manifest.json)", where=str(bundle), do="name a run id or the folder of a run")
-    manifest = read_json(bundle / MANIFEST)
+    manifest = read_json(bundle / MANIFEST, follow=False)
     schema = manifest.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
         raise AssayError(f"was written with schema {schema!r}, this assay knows {SCHEMA}", where=str(bundle), do="upgrade assay")
     for name, fits in FIELDS.items():
         value = manifest.get(name)
-        if not isinstance(value, str) or not fits.fullmatch(value):
+        if not isinstance(value, str) or not fits.fullmatch(value) or (name == "created_at" and not is_moment(value)):
             raise AssayError(f"{name} is {value!r:.60}", where=str(bundle / MANIFEST), do="restore the run from a copy")
     if type(manifest.get("items")) is not int:
         raise AssayError(
             f"items is {manifest.get('items')!r:.60}, not a number", where=str(bundle / MANIFEST), do="restore the run from a copy"
         )
     refuse_code(bundle, manifest, str(bundle))
+    fit(ManifestShape, manifest, bundle / MANIFEST)
     return manifest
+
+
+def is_moment(text: str) -> bool:
+    """Whether a time in the right form is one: there is no thirteenth month."""
+    try:
+        return bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def read_done(bundle: Path) -> dict[str, str] | None:
     """SHA-256 by file name of a complete run; None while it is not complete."""
     try:
-        files = read_json(bundle / DONE)["files"] if (bundle / DONE).exists() else None
+        files = read_json(bundle / DONE, follow=False)["files"] if os.path.lexists(bundle / DONE) else None
         if files is None:
             return None
         if set(files) == {MANIFEST, ITEMS, SAMPLES, STATS, SUMMARY} and all(isinstance(value, str) for value in files.values()):
@@ -170,7 +187,7 @@ def read_done(bundle: Path) -> dict[str, str] | None:
 def read_checked(path: Path, digest: str) -> bytes:
     """A file's bytes. Raises AssayError if they do not have this SHA-256."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, FILE_BYTES)
     except OSError as error:
         raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="restore the run from a copy") from None
     if hashlib.sha256(data).hexdigest() != digest:

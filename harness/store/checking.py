@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 from harness.errors import AssayError
 from harness.store.bundle import DONE, JOURNAL, LOCK
+from harness.store.consistency import inconsistencies
 from harness.store.indexing import bundle_hash, store_bundles
 from harness.store.queries import INDEX, query
-from harness.store.read import Run, read_run
+from harness.store.read import Run, own_name, read_run, sound
 
 TOLERANCE = 1e-9
+FIRST = ("value", "low", "high", "n")
+"""The fields of a result that are told of first."""
 Recompute = Callable[[Run], Sequence[Mapping[str, Any]]]
 
 
@@ -40,9 +44,7 @@ def check(root: Path, recompute: Recompute | None = None) -> tuple[Problem, ...]
     marks: dict[str, str] = {}
     for path in store_bundles(root):
         try:
-            run = read_run(path)
-            if run.id in marks:
-                problems.append(Problem(str(path), f"has the id {run.id} of another run"))
+            run = own_name(read_run(path))
             marks[run.id] = bundle_hash(run)
             problems += check_run(run, recompute)
         except (AssayError, OSError) as error:
@@ -58,40 +60,35 @@ def problem_of(error: Exception, path: Path) -> Problem:
 
 def check_run(run: Run, recompute: Recompute | None) -> list[Problem]:
     """The problems of one run. Raises AssayError where a file is damaged."""
-    problems = []
-    items = [(item.task, item.id) for item in run.items()]
-    if len(items) != run.manifest.get("items"):
-        problems.append(Problem(str(run.path), f"planned {run.manifest.get('items')} items, but items.parquet holds {len(items)}"))
-    records = run.records()
-    if strangers := {(record.task, record.item) for record in records} - set(items):
-        problems.append(Problem(str(run.path), f"{len(strangers)} results are of items that were not planned"))
+    problems = [Problem(str(run.path), what, "restore the run from a copy") for what in inconsistencies(run)]
     if run.status != "complete":
         return problems
-    if [(record.task, record.item) for record in records] != items:
-        problems.append(Problem(str(run.path), f"{len(items)} items were planned, but {len(records)} have results"))
     for name in run.files:
         run.read(name)
     known = {*run.files, DONE, LOCK, JOURNAL}
     for path in run.path.iterdir():
         if path.name not in known and not path.name.startswith("."):
             problems.append(Problem(str(path), "is no part of the run", "move it away"))
-    if recompute is not None:
-        problems += compare(run, recompute(run))
+    if recompute is not None and not problems:
+        with sound(run.path):
+            problems += compare(run, recompute(run))
     return problems
 
 
 def compare(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Where stored results differ from those computed again."""
-    stored = {(row["task"], row["metric"]): row for row in run.summary().get("results", ())}
+    """Where stored results differ from those computed again, in any field."""
+    listed = run.summary()["results"]
+    stored = {(row["task"], row["metric"]): row for row in listed}
     again = {(row["task"], row["metric"]): row for row in results}
-    problems = []
+    twice = [key for key, times in Counter((row["task"], row["metric"]) for row in listed).items() if times > 1]
+    problems = [Problem(str(run.path), f"{metric} of {task} is stored twice", "trust the items") for task, metric in twice]
     for task, metric in sorted(stored.keys() | again.keys()):
         old, new = stored.get((task, metric)), again.get((task, metric))
         if old is None or new is None:
             what = "is stored, but its items do not give it" if new is None else "is not stored, but its items give it"
             problems.append(Problem(str(run.path), f"{metric} of {task} {what}"))
             continue
-        for name in ("value", "low", "high", "n"):
+        for name in sorted(old.keys() | new.keys(), key=lambda each: (FIRST.index(each) if each in FIRST else len(FIRST), each)):
             if not same(old.get(name), new.get(name)):
                 what = f"{name} of {metric} on {task} is stored as {old.get(name)}, its items give {new.get(name)}"
                 problems.append(Problem(str(run.path), what, "trust the items: results were changed or the metric was"))
@@ -99,8 +96,13 @@ def compare(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Problem]:
 
 
 def same(old: Any, new: Any) -> bool:
+    """Equal as JSON: numbers up to their last digits, lists one by one; true is no 1."""
+    if isinstance(old, bool) or isinstance(new, bool):
+        return old is new
     if isinstance(old, int | float) and isinstance(new, int | float):
         return abs(old - new) <= TOLERANCE * max(1.0, abs(old))
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(same, old, new))
     return bool(old == new)
 
 

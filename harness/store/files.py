@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AssayError, Incomplete
+from harness.regular import read_regular
 
+JSON_BYTES = 1 << 30
+"""The most that a JSON file may have."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -77,10 +80,10 @@ def to_json(value: Any, where: str, indent: int | None = None) -> bytes:
     return text.encode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file. Raises AssayError where it is missing, unreadable or anything else."""
+def read_json(path: Path, follow: bool = True) -> dict[str, Any]:
+    """One JSON object from a file, or a link to one unless told not to `follow`. Raises AssayError where it is anything else."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_regular(path, JSON_BYTES, follow))
     except FileNotFoundError:
         raise AssayError("there is no such file", where=str(path), do="is this a run's folder?") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -19,12 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AssayError, Incomplete
-from harness.store.bundle import DONE, SAMPLES, STATS, runs_folder
-from harness.store.files import nonfinite, sync_folder
+from harness.regular import read_regular
+from harness.store.bundle import DONE, MANIFEST, SAMPLES, STATS, runs_folder
+from harness.store.consistency import inconsistencies
+from harness.store.files import JSON_BYTES, nonfinite, sync_folder
 from harness.store.lock import held
 from harness.store.queries import INDEX, SCHEMA, open_sandbox, query, schema_version
-from harness.store.read import Run, read_run
+from harness.store.read import Run, own_name, read_run
 from harness.store.read import field as text_of
+from harness.store.shapes import evidence_of, weakest
 from harness.store.trials import are_newer, load_trials
 
 WAIT_SECONDS = 120.0
@@ -86,7 +89,7 @@ def read_runs(found: Sequence[Path], asked: Sequence[Path]) -> tuple[list[Run], 
     trouble: dict[str, str] = {}
     for path in found:
         try:
-            run = read_run(path)
+            run = own_name(read_run(path))
             runs.setdefault(run.id, run)
         except (AssayError, OSError) as error:
             trouble[path.name] = str(error)
@@ -95,7 +98,7 @@ def read_runs(found: Sequence[Path], asked: Sequence[Path]) -> tuple[list[Run], 
 
 def bundle_hash(run: Run) -> str:
     """Changes when the index must: hash of DONE, which holds the hash of every file; of the manifest while running."""
-    return hashlib.sha256((run.path / (DONE if run.status == "complete" else "manifest.json")).read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(run.path / (DONE if run.status == "complete" else MANIFEST), JSON_BYTES)).hexdigest()
 
 
 def known_bundles(root: Path) -> dict[str, str] | None:
@@ -224,8 +227,9 @@ def verified(run: Run, verify: Verify) -> bool:
     """Whether its items give the run's results; False where that cannot be told here. Raises AssayError where they do not."""
     if run.status != "complete":
         return True
+    differing = next(iter(inconsistencies(run)), "")
     try:
-        differing = verify(run)
+        differing = differing or verify(run)
     except AssayError:
         return False
     if differing:
@@ -248,12 +252,12 @@ def insert_run(connection: Any, run: Run, root: Path, sound: bool) -> None:
         model_digest=text_of(facts, "model", "digest"),
         engine=text_of(facts, "engine", "name"),
         purpose=text_of(facts, "purpose"),
-        evidence=text_of(summary, "evidence") or text_of(facts, "evidence"),
+        evidence=evidence_of(facts, summary),
         status=run.status,
         created_at=utc(datetime.fromisoformat(facts["created_at"])),
         items=int(facts["items"]),
         item_set=text_of(facts, "item_set"),
-        manifest=(run.path / "manifest.json").read_text(),
+        manifest=run.read(MANIFEST).decode(),
         summary=run.read("summary.json").decode() if summary else None,
     )
     if run.status != "complete":
@@ -279,8 +283,11 @@ def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
     if type(result["value"]) not in (int, float):
         what = f"{result.get('metric')} of {result.get('task')} is {result['value']!r:.40}, not a number"
         raise AssayError(what, where=str(run.path), do="see: assay store check")
-    names = ("task", "metric", "value", "low", "high", "n", "shots", "signature", "evidence", "purpose")
+    names = ("task", "metric", "value", "low", "high", "n", "shots", "signature")
     values = {name: result.get(name) for name in names}
+    facts = next((task for task in run.manifest["tasks"] if task["name"] == result["task"]), result)  # of a total its members decide
+    values["evidence"] = weakest((facts["evidence"], result["evidence"]), "complete")
+    values["purpose"] = weakest((facts["purpose"], result["purpose"]), "release")
     insert(connection, "score", run_id=run.id, **values, main=bool(result.get("main")), result=json.dumps(result))
 
 

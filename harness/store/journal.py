@@ -18,10 +18,13 @@ from typing import Any, get_args
 
 from harness.errors import AssayError
 from harness.record import Record, Status
+from harness.regular import open_regular
 from harness.store.files import interrupted, sync_folder, to_json, write_all
 
 FORMAT = 1
 SYNC_SECONDS = 0.5
+LINE_BYTES = 1 << 26
+"""The most that a line may have."""
 Key = tuple[str, str]
 
 
@@ -102,8 +105,10 @@ def decode_record(value: Mapping[str, Any]) -> Record:
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers from 1 and their objects, without a torn tail. Raises AssayError naming the file and the corrupt line."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+    with open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), 1):
+            if len(line) == LINE_BYTES:
+                raise AssayError(f"a line of more than {LINE_BYTES:,} bytes", where=f"{path}:{number}", do="restore the run from a copy")
             whole = line.endswith(b"\n")
             # A torn line is a prefix. One that is whole but for its last byte is a newline that rotted.
             value = decode(line[:-1])
@@ -141,7 +146,7 @@ def sound_size(path: Path) -> int:
     """Bytes up to and with the last newline."""
     if not path.exists():
         return 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         end = file.seek(0, os.SEEK_END)
         while end:
             start = max(0, end - 65536)
@@ -151,6 +156,19 @@ def sound_size(path: Path) -> int:
                 return start + at + 1
             end = start
     return 0
+
+
+def count_lines(path: Path, most: int) -> int:
+    """Whole lines of a journal, up to `most`; none of what is not there or no journal."""
+    found, since = 0, 0
+    try:
+        with open_regular(path) as file:
+            while found < most and since < LINE_BYTES and (chunk := file.read(1 << 20)):
+                lines = chunk.count(b"\n")
+                found, since = found + lines, 0 if lines else since + len(chunk)
+    except (OSError, AssayError):
+        return 0
+    return min(found, most)
 
 
 def final(records: Iterable[Record]) -> dict[Key, Record]:

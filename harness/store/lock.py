@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import AssayError, Incomplete
+from harness.regular import read_regular
 
 
 def started(pid: int) -> str:
@@ -37,8 +38,8 @@ def me() -> dict[str, str | int]:
 
 def owner(path: Path) -> str:
     """The living owner of a lock as text, empty if there is none. A lock from another host counts as living."""
-    with suppress(OSError):
-        return living(path.read_bytes())
+    with suppress(OSError, AssayError):
+        return living(read_regular(path, 1 << 16))
     return ""
 
 

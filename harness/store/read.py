@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from harness.errors import AssayError, Incomplete
 from harness.record import Item, Record
+from harness.regular import read_regular
 from harness.store.bundle import (
     ITEMS,
     JOURNAL,
@@ -26,9 +27,11 @@ from harness.store.bundle import (
     read_manifest,
     runs_folder,
 )
+from harness.store.files import JSON_BYTES
 from harness.store.journal import Key, final, read_records
 from harness.store.lock import owner
-from harness.store.tables import StatTable, from_parquet, items_of, records_of, stat_tables, stats_table
+from harness.store.shapes import SummaryShape, fit
+from harness.store.tables import StatTable, fitting, from_parquet, items_of, records_of, stat_tables, stats_table
 
 RunStatus = Literal["running", "complete", "damaged"]
 
@@ -64,7 +67,12 @@ class Run:
 
     def table(self, name: str) -> Any:
         """One of the run's Parquet files as an Arrow table, checked."""
-        return from_parquet(self.read(name), str(self.path / name))
+        where = self.path / name
+        table = fitting(from_parquet(self.read(name), str(where)), name, str(where))
+        if name in (ITEMS, SAMPLES) and table.num_rows != self.manifest["items"]:
+            what = f"planned {self.manifest['items']} items, but {name} holds {table.num_rows}"
+            raise AssayError(what, where=str(self.path), do="restore the run from a copy")
+        return table
 
     def items(self) -> tuple[Item, ...]:
         """Every planned item, in order."""
@@ -97,7 +105,8 @@ class Run:
             value = json.loads(self.read(SUMMARY), parse_constant=float.fromhex)  # refuses NaN
             if not isinstance(value, dict):
                 raise ValueError("must hold one JSON object")
-            return value
+        fit(SummaryShape, value, self.path / SUMMARY)
+        return value
 
 
 def read_run(bundle: Path) -> Run:
@@ -108,8 +117,15 @@ def read_run(bundle: Path) -> Run:
     if done is not None:
         read_checked(bundle / MANIFEST, done[MANIFEST])
         return Run(bundle, manifest, "complete", done)
-    digest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_regular(bundle / MANIFEST, JSON_BYTES)).hexdigest()
     return Run(bundle, manifest, "running", {MANIFEST: digest, ITEMS: manifest["items_sha256"]})
+
+
+def own_name(run: Run) -> Run:
+    """The run, from a store's own folder. Raises AssayError where its id is another's: a copy must not stand for the run that it names."""
+    if run.id != run.path.name:
+        raise AssayError(f"says that it is the run {run.id}", where=str(run.path), do="give the folder its own name back, or move it away")
+    return run
 
 
 def stats_of(bundle: Path) -> Mapping[Key, StatTable]:
@@ -146,7 +162,7 @@ def field(value: Any, *names: str) -> str:
 
 def info(bundle: Path) -> RunInfo:
     try:
-        run = read_run(bundle)
+        run = own_name(read_run(bundle))
     except (AssayError, OSError) as error:
         return RunInfo(bundle.name, bundle, "damaged", "", "", "", "", "", "", (), 0, trouble=str(error))
     facts = run.manifest

@@ -19,6 +19,19 @@ from harness.store.journal import Key
 ITEM_FIELDS = ("task", "id", "group", "cluster", "prompt", "choices", "gold", "doc", "shots", "key")
 LISTS = ("choices", "shots")
 COUNTS = ("logical", "computed", "cached")
+TEXT, TEXTS, WHOLE, REAL, REALS = "text", "texts", "whole", "real", "reals"
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "items.parquet": {name: TEXTS if name in LISTS else TEXT for name in ITEM_FIELDS},
+    "samples.parquet": {
+        **dict.fromkeys(("task", "item_id", "group", "cluster", "prompt", "output", "gold", "status", "error", "record"), TEXT),
+        **dict.fromkeys(COUNTS, WHOLE),
+        **dict.fromkeys(("correct", "seconds"), REAL),
+    },
+    "item_stats.parquet": {**dict.fromkeys(("task", "metric", "item_id", "item_group", "item_cluster"), TEXT), "stats": REALS},
+}
+"""What the columns of a run's tables hold."""
+MAY_LACK = ("correct",)
+"""Columns of which a value may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,44 @@ def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) 
     return table if columns is None else table.select(list(columns))
 
 
+def fitting(table: Any, name: str, where: str) -> Any:
+    """The table, as one of a run's. Raises AssayError naming a column that is missing, of another kind, or lacks a value."""
+    import pyarrow
+
+    kinds = {
+        TEXT: pyarrow.string(),
+        TEXTS: pyarrow.list_(pyarrow.string()),
+        WHOLE: pyarrow.int64(),
+        REAL: pyarrow.float64(),
+        REALS: pyarrow.list_(pyarrow.float64()),
+    }
+    try:
+        table.validate(full=True)  # texts are UTF-8
+    except pyarrow.ArrowException as error:
+        raise AssayError(f"is damaged: {str(error).splitlines()[0]:.80}", where=where, do="restore the run from a copy") from None
+    for column, kind in COLUMNS[name].items():
+        if table.column_names.count(column) != 1:
+            raise AssayError(f"has no column {column!r} of its own", where=where, do="restore the run from a copy")
+        found = table[column].type
+        found = found.value_type if pyarrow.types.is_dictionary(found) else found
+        if found != kinds[kind]:
+            raise AssayError(f"the column {column!r} holds {found}, not {kinds[kind]}", where=where, do="restore the run from a copy")
+        if column not in MAY_LACK and lacks(table[column]):
+            raise AssayError(f"the column {column!r} lacks a value", where=where, do="restore the run from a copy")
+    return table
+
+
+def lacks(column: Any) -> bool:
+    """Whether a value, or one inside a list, is missing."""
+    import pyarrow
+
+    if column.null_count:
+        return True
+    if pyarrow.types.is_dictionary(column.type):
+        return any(chunk.dictionary.null_count for chunk in column.chunks)
+    return pyarrow.types.is_list(column.type) and any(chunk.flatten().null_count for chunk in column.chunks)
+
+
 def items_table(items: Sequence[Item]) -> Any:
     """All planned items. Raises AssayError naming the item that cannot be written."""
     import pyarrow
@@ -68,10 +119,18 @@ def items_of(table: Any) -> tuple[Item, ...]:
     rows = table.select(list(ITEM_FIELDS)).to_pydict()
     if any(not isinstance(text, str) for name in ITEM_FIELDS if name not in LISTS for text in rows[name]):
         raise TypeError("an item lacks a text")
-    rows["doc"] = [json.loads(doc) for doc in rows["doc"]]
+    rows["doc"] = [json_object(doc) for doc in rows["doc"]]
     for name in LISTS:
         rows[name] = [tuple(texts) for texts in rows[name]]
     return tuple(Item(*values) for values in zip(*(rows[name] for name in ITEM_FIELDS), strict=True))
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Raises ValueError for NaN and for anything but one JSON object."""
+    value = json.loads(text, parse_constant=float.fromhex)
+    if not isinstance(value, dict):
+        raise ValueError("must hold one JSON object")
+    return value
 
 
 def printable(text: str) -> str:
@@ -179,6 +238,6 @@ def records_of(samples: Any, stats: Mapping[Key, StatTable]) -> tuple[Record, ..
     names = ("task", "item_id", "status", "record", "correct", "error", *COUNTS, "seconds")
     columns = samples.select(list(names)).to_pydict()
     return tuple(
-        Record(task, item, status, json.loads(output), by_item.get((task, item), {}), *rest)
+        Record(task, item, status, json_object(output), by_item.get((task, item), {}), *rest)
         for task, item, status, output, *rest in zip(*(columns[name] for name in names), strict=True)
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AssayError
+from harness.regular import read_regular
+from harness.store.bundle import FILE_BYTES
 from harness.store.tables import from_parquet
 
 TEXTS = ("study", "run_id", "method", "family", "task", "role", "target", "mitigation", "status")
@@ -27,7 +29,7 @@ def read_trials(path: Path) -> Any:
     import pyarrow
     import pyarrow.compute
 
-    table = from_parquet(path.read_bytes(), str(path))
+    table = from_parquet(read_regular(path, FILE_BYTES), str(path))
     kinds = [*((name, pyarrow.string()) for name in TEXTS), *((name, pyarrow.int64()) for name in WHOLE)]
     kinds += [(name, pyarrow.float64()) for name in REALS]
     columns = {}

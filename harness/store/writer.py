@@ -10,8 +10,9 @@ from typing import Any
 
 from harness.errors import AssayError, Incomplete
 from harness.record import Record
+from harness.regular import read_regular
 from harness.store.bundle import DONE, ITEMS, JOURNAL, LOCK, MANIFEST, SAMPLES, SCHEMA, STATS, SUMMARY, read_manifest
-from harness.store.files import interrupted, to_json, write_file
+from harness.store.files import JSON_BYTES, interrupted, to_json, write_file
 from harness.store.journal import Journal, Key, encode_record, final, finite, read_records
 from harness.store.lock import held
 from harness.store.read import Run, read_run
@@ -40,7 +41,7 @@ class Writer:
     def __init__(self, bundle: Path) -> None:
         self._run: Run = read_run(bundle)
         self._planned = frozenset((item.task, item.id) for item in self._run.items())
-        manifest = hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
+        manifest = hashlib.sha256(read_regular(bundle / MANIFEST, JSON_BYTES)).hexdigest()
         self._tie = (bundle / JOURNAL, self._run.id, manifest)
         self._failed: dict[Key, bool] = {}
         self._widths: dict[Key, int] = {}

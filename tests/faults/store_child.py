@@ -60,19 +60,27 @@ def make_manifest(name: str = "tiny", **changes: Any) -> dict[str, Any]:
     facts = {
         "model": {"name": name, "path": "/models/tiny", "digest": f"digest of {name}", "parameters": 1},
         "engine": {"name": "scripted"},
-        "tasks": [{"name": TASK, "version": 1, "fingerprint": "f1"}],
+        "tasks": [make_facts(**{name: changes[name] for name in ("purpose", "evidence") if name in changes})],
         "purpose": "release",
         "evidence": "complete",
-        "plan": {"seed": 0},
+        "plan": {"model": name, "tasks": [TASK], "seed": 0, "dtype": "auto"},
     }
     return facts | changes
+
+
+def make_facts(name: str = TASK, **changes: Any) -> dict[str, Any]:
+    """What a manifest says of a task."""
+    facts = {"name": name, "version": 1, "split": "test", "data": "d1", "shots": 0, "shots_order": "", "ask": "Choose()"}
+    more = {"metrics": ["accuracy", "pair"], "evidence": "complete", "purpose": "release", "labelled": True, "fingerprint": "f1"}
+    return facts | more | {"boundary_moved": 0, "shots_dropped": 0} | changes
 
 
 def make_summary(records: Sequence[Record], **changes: Any) -> dict[str, Any]:
     """Results as a run computes them, from the records alone."""
     value = sum(record.correct or 0.0 for record in records) / len(records)
     row = {"task": TASK, "metric": "accuracy", "value": value, "low": 0.0, "high": 1.0, "n": len(records), "shots": 0, "signature": "s"}
-    return {"results": [row | {"main": True, "evidence": "complete"} | changes], "tokens": {}, "seconds": {}}
+    more = {"main": True, "better": "higher", "evidence": "complete", "purpose": "release"}
+    return {"results": [row | more | changes], "engine": {}, "tokens": {}, "seconds": {}}
 
 
 def complete_run(root: Path, manifest: Mapping[str, Any] | None = None, count: int = 6, **changes: Any) -> Path:

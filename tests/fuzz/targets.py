@@ -7,37 +7,48 @@ import hashlib
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
-from fakes import make_model
-from faults.store_child import make_items, make_manifest, make_record, make_summary
+from fakes import make_model, place, write_task
 from fuzzing import Fuzzer
 from hypothesis import strategies as st
 from material import damaged, json_files, mutants, to_bytes
 
-from harness import Plan
+from harness import Plan, evaluate
 from harness.catalog import from_python, select
 from harness.chat import render_chats
+from harness.checking import check_run
 from harness.checkpoint import read_header
+from harness.compare import Side, compare, side_of
 from harness.engines.scripted import constant, hashed
+from harness.errors import AssayError
+from harness.exchange.every_eval_ever import export_every_eval_ever
+from harness.exchange.hugging_face import export_hf_yaml, export_model_index
 from harness.exchange.lm_eval import import_lm_eval
-from harness.exchange.recomputing import recompute
+from harness.exchange.lm_eval_export import export_lm_eval
+from harness.exchange.recomputing import recompute, verify
 from harness.judge import judge
+from harness.merging import merge
 from harness.model import inspect
 from harness.policy import read_policy
 from harness.prepare import prepare_task
 from harness.provenance import Surroundings
+from harness.report import markdown, notes
 from harness.request import GenRequest
 from harness.score import score_run, scored_of
 from harness.source import Access
-from harness.store import check, create_bundle, find_run, index, list_runs, open_writer, read_run
+from harness.store import Run, check, find_run, index, list_runs, open_writer, query, read_run
 from harness.store.files import to_json
+from harness.store.journal import FORMAT, encode, encode_record
 from harness.store.tables import items_table, samples_table, stat_tables, stats_table, to_parquet
+from harness.store.trials import read_trials
 from harness.task import Task
 from harness.tokens import Tokenizer, open_tokenizer
 from tasks import bigbench
@@ -260,38 +271,84 @@ def read_task_file(folder: Path, data: bytes) -> None:
 
 @functools.cache
 def whole_run() -> dict[str, bytes]:
-    """A complete run's files, and the journal that it came from."""
-    root = Path(tempfile.mkdtemp())
-    bundle = create_bundle(root, make_manifest(), make_items(4))
-    with open_writer(bundle) as writer:
-        writer.append([make_record(item) for item in make_items(4)])
-        journal = (bundle / "journal.jsonl").read_bytes()
-        writer.finish(make_summary(writer.records()))
+    """A complete run's files, of a task that is here, and the journal that it came from."""
+    home = Path(tempfile.mkdtemp())
+    bundle = evaluate(Plan(str(model_folder()), (str(write_task(home, 4)),), engine="scripted"), place(home))
+    run = read_run(bundle)
+    head = encode({"journal": FORMAT, "run": run.id, "manifest": run.files["manifest.json"]}, "journal")
+    journal = b"".join([head, *map(encode_record, run.records())])
     return {**{path.name: path.read_bytes() for path in bundle.iterdir()}, "journal.jsonl": journal}
 
 
+@functools.cache
+def good_side() -> Side:
+    """The run as one side of a comparison."""
+    bundle = Path(tempfile.mkdtemp()) / "good"
+    lay(bundle, whole_run())
+    return side_of(read_run(bundle), Access())
+
+
+def lay(bundle: Path, files: Mapping[str, bytes]) -> None:
+    bundle.mkdir(parents=True)
+    for name, data in files.items():
+        (bundle / name).write_bytes(data)
+
+
 def read_store(root: Path) -> None:
-    """Everything that reads a store, on what a stranger put there."""
-    listed = list_runs(root)
-    for run in listed:
-        find_run(root, run.id or "x")
-    index(root)
-    check(root)
-    for path in sorted((root / "runs").iterdir()):
-        run_ = read_run(path)
-        run_.items()
-        run_.records()
-        run_.stats()
-        if run_.status == "complete":
-            run_.summary()
+    """Everything that reads a store, on what a stranger put there: one clear error does not hide what comes after it."""
+    access = Access()
+    every(
+        *(partial(find_run, root, run.id or "x") for run in list_runs(root)),
+        lambda: index(root, verify=verify(access)),
+        lambda: check(root, lambda run: recompute(run, access)),
+        lambda: query(root, "SELECT * FROM leaderboard"),
+        *(step for path in sorted((root / "runs").iterdir()) for step in reads_of(path, root / "out")),
+    )
+
+
+def reads_of(path: Path, out: Path) -> list[Callable[[], object]]:
+    """Everything that reads one run."""
+    exports = (export_lm_eval, export_every_eval_ever, export_model_index)
+    return [
+        lambda: read_run(path).items(),
+        lambda: read_run(path).records(),
+        lambda: read_run(path).stats(),
+        lambda: read_run(path).summary(),
+        lambda: notes(read_run(path).manifest, read_run(path).summary()["results"]),
+        lambda: markdown(read_run(path).summary()["results"]),
+        lambda: compare(good_side(), side_of(read_run(path), Access())),
+        lambda: check_run(read_run(path), Access()),
+        *(partial(export_of, write, path, out / str(number)) for number, write in enumerate(exports)),
+        lambda: cite(path, out / "cited"),
+        lambda: merge([path], Surroundings(out / "merged", out, None, True)),
+    ]
+
+
+def cite(path: Path, folder: Path) -> None:
+    """This run is of no data set of the hub, which is said; what else is wrong comes out of the other exports too."""
+    with suppress(AssayError):
+        export_hf_yaml(read_run(path), folder)
+
+
+def export_of(write: Callable[[Run, Path], object], path: Path, folder: Path) -> None:
+    write(read_run(path), folder)
+
+
+def every(*steps: Callable[[], object]) -> None:
+    """Takes all steps, and raises the first clear error of any."""
+    first: AssayError | None = None
+    for step in steps:
+        try:
+            step()
+        except AssayError as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def read_journal(folder: Path, data: bytes) -> None:
     bundle = folder / "runs" / "20260101-000000-aaaa"
-    bundle.mkdir(parents=True)
-    for name in ("manifest.json", "items.parquet"):
-        (bundle / name).write_bytes(whole_run()[name])
-    (bundle / "journal.jsonl").write_bytes(data)
+    lay(bundle, {**{name: whole_run()[name] for name in ("manifest.json", "items.parquet")}, "journal.jsonl": data})
     run = read_run(bundle)
     run.records()
     run.stats()
@@ -361,11 +418,31 @@ def bundles(draw: st.DrawFn) -> dict[str, bytes]:
 
 
 def read_bundle(folder: Path, files: dict[str, bytes]) -> None:
-    bundle = folder / "runs" / "20260101-000000-aaaa"
-    bundle.mkdir(parents=True)
-    for name, data in files.items():
-        (bundle / name).write_bytes(data)
+    lay(folder / "runs" / json.loads(whole_run()["manifest.json"])["run"], files)
     read_store(folder)
+
+
+# Trials of tuning studies
+
+
+@functools.cache
+def study() -> bytes:
+    rows = [
+        {"study": "s", "run_id": f"r{n}", "method": "lora", "task": "t", "seed": n, "lr": 1e-3, "gain": 0.1 * n, "seconds": 1.0}
+        for n in range(3)
+    ]
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def read_study(folder: Path, data: bytes) -> None:
+    path = folder / "studies" / "s" / "trials.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    index(folder)
+    query(folder, "SELECT * FROM tuning")
+    read_trials(path)
 
 
 # Policies
@@ -623,6 +700,7 @@ FUZZERS = {
     "task_file": Fuzzer(damaged(task_files()), read_task_file),
     "journal": Fuzzer(damaged(journals()), read_journal),
     "bundle": Fuzzer(bundles(), read_bundle),
+    "trials": Fuzzer(damaged(st.deferred(lambda: tables(study()))), read_study),
     "policy": Fuzzer(damaged(mutants(POLICY).map(policy_bytes)), read_policies),
     "safetensors": Fuzzer(damaged(mutants(HEADER).map(header_bytes)), read_safetensors),
     "model": Fuzzer(models(), read_model),

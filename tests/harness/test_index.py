@@ -86,7 +86,7 @@ def test_only_the_latest_whole_release_run_is_ranked(tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT run_id FROM leaderboard") == [(old.name,)]
     new = complete_run(tmp_path, make_manifest("renamed", model={"name": "renamed", "digest": "digest of a"}))
     complete_run(tmp_path, make_manifest("a", purpose="smoke"))
-    complete_run(tmp_path, make_manifest("a", evidence="limited"), evidence=None)
+    complete_run(tmp_path, make_manifest("a", evidence="limited"))
     complete_run(tmp_path, make_manifest("a"), evidence="partial")
     complete_run(tmp_path, make_manifest("a"), purpose="smoke")
     complete_run(tmp_path, make_manifest("a"), main=False)
@@ -258,7 +258,7 @@ def test_check_finds_every_kind_of_trouble(tmp_path: Path) -> None:
     assert f"{other.name}: is not in the index" in found()
     index(tmp_path)
     forge(other, "samples.parquet", (bundle / "samples.parquet").read_bytes())
-    assert "results are of items that were not planned" in found()
+    assert "planned 4 items, but samples.parquet holds 6" in found()
     (other / "item_stats.parquet").write_bytes(b"rot")
     assert f"{other / 'item_stats.parquet'}: was changed or is damaged" in found()
     shutil.rmtree(bundle)

@@ -85,7 +85,23 @@ def manifest_of(made: Made) -> dict[str, Any]:
         },
         "engine": {"name": "scripted"},
         "tasks": [
-            {"name": task, "version": 1, "fingerprint": f"{made.fingerprint}-{task}"[:24], "shots": 0, "split": "test", "items": count}
+            {
+                "name": task,
+                "version": 1,
+                "split": "test",
+                "data": "d",
+                "shots": 0,
+                "shots_order": "",
+                "ask": "Choose()",
+                "metrics": ["accuracy"],
+                "items": count,
+                "evidence": made.evidence,
+                "purpose": made.purpose,
+                "fingerprint": f"{made.fingerprint}-{task}"[:24],
+                "labelled": True,
+                "boundary_moved": 0,
+                "shots_dropped": 0,
+            }
             for task, count in made.tasks.items()
         ],
         "purpose": made.purpose,
@@ -114,7 +130,7 @@ def make_run(root: Path, made: Made, finish: bool = True, part: float = 1.0) -> 
             records = writer.records()
             tokens = {"logical": 40 * len(items), "computed": 22 * len(items), "cached": 0}
             seconds = {"engine": 0.01 * len(items) * made.parameters / 1e9, "last_attempt": 1.0}
-            writer.finish({"results": results_of(made, records), "evidence": made.evidence, "tokens": tokens, "seconds": seconds})
+            writer.finish({"results": results_of(made, records), "engine": {}, "tokens": tokens, "seconds": seconds})
     return bundle
 
 
