@@ -219,7 +219,11 @@ def from_colon(head: str, rest: str, gate: Gate) -> Family:
         if module_name.rpartition(".")[2] == head:
             maker = getattr(load_module(module_name), "from_path", None)
             if maker is not None:
-                return Family(f"{head}:{rest}", tuple(maker(Path(rest))))
+                try:
+                    return Family(f"{head}:{rest}", tuple(maker(Path(rest))))
+                except (OSError, ValueError) as error:
+                    reason = (isinstance(error, OSError) and error.strerror) or error
+                    raise AssayError(f"cannot be read: {reason}", where=f"{head}:{rest:.120}", do="check the path") from None
     top = find_spec(head.split(".")[0])  # a module's own place is only known once the packages that it lies in are imported
     if top is None:
         raise AssayError(f"no module {head!r}", where=f"{head}:{rest}", do="name an installed module, or a .py file by its path")

@@ -23,12 +23,12 @@ PLAIN_SECONDS = 10.0
 
 
 def err() -> Console:
-    return cleaned(Console(stderr=True, highlight=False))
+    return cleaned(Console(stderr=True, highlight=False, emoji=False))
 
 
 def out() -> Console:
     """Tables never wrap into ruin when piped: a pipe is as wide as the data."""
-    return cleaned(Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+    return cleaned(Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160))
 
 
 def cleaned(console: Console) -> Console:

@@ -165,7 +165,11 @@ def test_no_form_of_a_name_runs_code(task: str, clone: Clone, monkeypatch: pytes
     assert "Zen" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", [7, None, ["evil.py"], "x\0.py", "x\0.jsonl", "a" * 5000, "a" * 5000 + ".py", ":", ":x", "evil:", ".x:y"])
+LONG = "a" * 5000
+NO_NAMES = (7, None, ["evil.py"], "x\0.py", "x\0.jsonl", LONG, LONG + ".py", ":", ":x", "evil:", ".x:y", f"bigbench:{LONG}", "bigbench:x\0")
+
+
+@pytest.mark.parametrize("task", NO_NAMES, ids=lambda task: repr(task)[:20])
 def test_a_name_that_is_none_concerns_its_run_only(task: object, clone: Clone) -> None:
     name(clone.begun, "evil.py")
     name(clone.whole, task)
