@@ -70,7 +70,7 @@ def audit(run: Run, place: Surroundings, watch: Watch, share: float = SHARE, see
     stored, items = {(each.task, each.item): each for each in run.records()}, {(each.task, each.id): each for each in run.items()}
     run.summary()  # refuses a run that is not complete
     plan = replace(Plan.from_json(run.manifest["plan"]), engine="hf", dtype="float32", batch=1)
-    prepared = prepare(plan, place, watch)
+    prepared = prepare(plan, place, watch, stored=True)
     if prepared.model.digest != run.manifest["model"]["digest"]:
         raise NotComparable("the model's files are not those of this run", where=run.id, do="an audit needs the same weights")
     parts, skipped = sampled(prepared.tasks, share, seed)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from harness.builtin import MODELS, builtin_folder
+from harness.catalog import find_spec
 from harness.checkpoint import read_json
 from harness.engines.vllm_process import adapter_options
 from harness.errors import AssayError
 from harness.model import ModelRef, find_model, text_config
+from harness.plugins import Plugin, plugins
 from harness.provenance import Surroundings, surroundings
 
 CUDA_BUILDS = ("torchvision", "torchaudio", "torchcodec")
@@ -74,7 +75,7 @@ def look() -> Machine:
 
 def source_of(package: str, file: str) -> str:
     """Text of a file of an installed package, found without importing it; empty where there is none."""
-    spec = importlib.util.find_spec(package)
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
         return ""
     path = Path(spec.origin).parent / file
@@ -116,7 +117,7 @@ def satisfies(version: str, wanted: str) -> bool:
 
 
 def examine(machine: Machine | None = None, place: Surroundings | None = None) -> tuple[Finding, ...]:
-    """Everything that is known to break runs: versions, bad combinations, folders, data, the built-in model."""
+    """Everything that is known to break runs: versions, bad combinations, folders, data, the built-in model, plugins."""
     machine, place = machine or look(), place or surroundings()
     return (
         *check_versions(machine),
@@ -125,6 +126,7 @@ def examine(machine: Machine | None = None, place: Surroundings | None = None) -
         *check_folders(place),
         *check_data(place.data),
         *check_builtin(machine, place),
+        *check_plugins(tuple(plugins())),
     )
 
 
@@ -276,6 +278,20 @@ def check_builtin(machine: Machine, place: Surroundings) -> Iterator[Finding]:
             yield Finding("warn", f"{name} is not fetched yet and needs {' and '.join(needed)}", "pip install 'assay[demo]'")
         else:
             yield Finding("ok", f"{name} is not fetched yet: assay demo brings it (93 MB)")
+
+
+def check_plugins(found: Sequence[Plugin]) -> Iterator[Finding]:
+    """What each distribution brings, and what of it does not load."""
+    for owner in dict.fromkeys((each.distribution, each.version) for each in found):
+        mine = [each for each in found if (each.distribution, each.version) == owner]
+        kinds = dict.fromkeys(each.group for each in mine if not each.fault)
+        told = [f"{group} {', '.join(each.name for each in mine if each.group == group and not each.fault)}" for group in kinds]
+        if told:
+            yield Finding("ok", f"plugins of {' '.join(owner)}: {'; '.join(told)}")
+        for each in mine:
+            if each.fault:
+                what = f"plugin {each.group} {each.name} = {each.target} of {' '.join(owner)} does not load: {each.fault}"
+                yield Finding("warn", " ".join(what.split()), f"mend it, or: {sys.executable} -m pip uninstall {each.distribution}")
 
 
 def pick_engine(model: ModelRef, asked: str, machine: Machine | None = None) -> tuple[str, str]:

@@ -109,7 +109,7 @@ def gate_early(
     base = side_of(baseline, place.access(allow_partial=True))
     policy = policy.spelled(base.tasks)
     check_policy(policy, base)
-    prepared = prepare(plan, place, watch)
+    prepared = prepare(plan, place, watch, stored=True)
     comparable(base, prepared)
     mains = [
         (task.task.full_name, task.task.metrics[0].name)

@@ -40,7 +40,7 @@ class Surroundings:
     offline: bool
 
     def access(self, allow_partial: bool = False) -> Access:
-        return Access(self.data, allow_partial, self.offline)
+        return Access(self.data, allow_partial, self.offline, self.cache)
 
 
 def surroundings(environment: Mapping[str, str] | None = None) -> Surroundings:

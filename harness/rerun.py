@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.catalog import select_stored
 from harness.engines.opening import open_engine
 from harness.errors import AssayError
 from harness.noise import differences, said
@@ -36,9 +37,10 @@ def rerun(
 ) -> Reproduction:
     """Run the same plan again (on another `engine` if named) and compare.
 
-    Raises AssayError where the model's weights are no longer those of the run.
+    Raises AssayError where the model's weights are no longer those of the run, or a task is code that nobody named here.
     """
     run = read_run(bundle)
+    select_stored(run.manifest, place.access(allow_partial=True))  # what a manifest names, no person named
     plan = Plan.from_json(run.manifest["plan"])
     plan = replace(plan, engine=engine or run.manifest["engine"]["name"], repeat_check=False, repeat_engine="")
     again = evaluate(plan, place, watch, opener)

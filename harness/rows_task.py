@@ -15,13 +15,14 @@ from harness.doc import Doc, Row
 from harness.errors import AssayError
 from harness.metrics.choice import accuracy
 from harness.metrics.text import exact_match
+from harness.paths import is_file
 from harness.source import Files, read_file
 from harness.task import Choose, Generate, Task
 
 
 def rows_task(path: Path) -> Task:
     """The task that a data file describes, named after the file. Raises AssayError where columns are missing."""
-    if not path.is_file():
+    if not is_file(path):
         raise AssayError("no such task file", where=str(path), do="check the path")
     rows = read_file(path)
     if not rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.asking import answer
-from harness.catalog import Selection, select
+from harness.catalog import Selection, select, select_stored
 from harness.doctor import look, pick_engine, vllm_misfit
 from harness.engines import Engine, Settings
 from harness.engines.opening import check_name, open_engine
@@ -75,14 +75,17 @@ class Prepared:
 OpenEngine = Callable[[str, ModelRef, Settings], Engine]
 
 
-def prepare(plan: Plan, place: Surroundings, watch: Watch) -> Prepared:
-    """Find the model and the tasks, render and encode every item. Raises AssayError before anything is written."""
+def prepare(plan: Plan, place: Surroundings, watch: Watch, stored: bool = False) -> Prepared:
+    """Find the model and the tasks, render and encode every item. Raises AssayError before anything is written.
+
+    `stored`: the plan is a manifest's, and so brings no code along that no person named.
+    """
     for name in (plan.engine, plan.repeat_engine):
         if name not in ("", "auto"):
             check_name(name)
     wait_quietly()  # before anything loads torch
     access = place.access(plan.allow_partial)
-    selection = select(plan.tasks, access)
+    selection = select_stored({"plan": plan.as_json()}, access) if stored else select(plan.tasks, access)
     watch.stage(f"model {plan.model}")
     model = find_model(
         plan.model,
@@ -151,7 +154,7 @@ def evaluate_prepared(prepared: Prepared, place: Surroundings, watch: Watch, ope
 def resume(bundle: Path, place: Surroundings, watch: Watch | None = None, opener: OpenEngine = open_engine) -> Path:
     """Finish an interrupted run: only items without a final record are asked.
 
-    Raises AssayError where the model, the data or the tasks are no longer those of the run.
+    Raises AssayError where the model, the data or the tasks are no longer those of the run, or are code that nobody named here.
     """
     watch = watch or Unwatched()
     run = read_run(bundle)
@@ -159,7 +162,7 @@ def resume(bundle: Path, place: Surroundings, watch: Watch | None = None, opener
         index(place.results, verify=verify(place.access(allow_partial=True)))
         return bundle
     plan = Plan.from_json(run.manifest["plan"])
-    prepared = prepare(replace(plan, engine=run.manifest["engine"]["name"]), place, watch)
+    prepared = prepare(replace(plan, engine=run.manifest["engine"]["name"]), place, watch, stored=True)
     same_run(run.manifest, manifest_of(prepared), bundle)
     with resumable(bundle):
         work(prepared, bundle, watch, opener)

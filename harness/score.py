@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.catalog import select
+from harness.catalog import select_stored
 from harness.metric import Codes, Metric, mean
 from harness.output import Chosen
 from harness.prepare import PreparedTask
@@ -175,7 +175,7 @@ def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[st
 
 def rescore(run: Run, access: Access) -> list[dict[str, Any]]:
     """The results that a stored run's statistics give now, without the model. Raises AssayError where a task is unknown."""
-    selection = select(tuple(run.manifest["plan"]["tasks"]), access)
+    selection = select_stored(run.manifest, access)
     items: dict[str, list[Item]] = defaultdict(list)
     for item in run.items():
         items[item.task].append(item)

@@ -20,11 +20,12 @@ from harness.parquet import read_rows as read_parquet_rows
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How data may be reached. `data`: the folder of $ASSAY_DATA, which mirrors the hub."""
+    """How data may be reached. `data`: the folder of $ASSAY_DATA, which mirrors the hub. `cache`: where assay keeps what it remembers."""
 
     data: Path | None = None
     allow_partial: bool = False
     offline: bool = False
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

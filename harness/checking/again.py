@@ -30,7 +30,7 @@ def ask_again(run: Run, count: int, place: Surroundings, watch: Watch, opener: O
     """
     plan = Plan.from_json(run.manifest["plan"])
     plan = replace(plan, engine=run.manifest["engine"]["name"], batch=BATCH)
-    prepared = prepare(plan, place, watch)
+    prepared = prepare(plan, place, watch, stored=True)
     if prepared.model.digest != run.manifest["model"]["digest"]:
         raise AssayError("the model's files are not those of the run", where=run.id, do="--rerun needs the same weights")
     parts = sampled(prepared.tasks, count, f"{plan.seed}:{run.id}")

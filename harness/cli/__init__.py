@@ -6,7 +6,6 @@ Commands of other packages (tune, study, board) come through the entry-point gro
 from __future__ import annotations
 
 import ast
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from harness import __version__
+from harness.catalog import find_spec
 from harness.cli import repeating, running, stored, tasking
 from harness.cli.console import err, print_json
 from harness.errors import AssayError, redact
@@ -89,12 +89,17 @@ def arrange() -> None:
 
 
 def load(point: metadata.EntryPoint) -> Any:
-    """A command's function. Raises AssayError where it needs an extra that is not installed."""
+    """A command's function. Raises AssayError where it needs an extra that is not installed, or is a plugin that does not load."""
+    owner = point.dist.name if point.dist is not None else "its package"
+    where = f"assay {point.name.replace('.', ' ')}"
     try:
         return point.load()
     except ModuleNotFoundError as error:
-        what = f"needs {error.name}, which is not installed"
-        raise AssayError(what, where=f"assay {point.name.replace('.', ' ')}", do='pip install "assay[board,tune]"') from None
+        do = 'pip install "assay[board,tune]"' if owner == "assay" else f"mend or uninstall {owner}"
+        raise AssayError(f"needs {error.name}, which is not installed", where=where, do=do) from None
+    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
+        what = f"this plugin cannot be loaded: {type(error).__name__}: {error}"
+        raise AssayError(what, where=where, do=f"mend or uninstall {owner}") from error
 
 
 def within(group: str) -> typer.Typer:
@@ -115,15 +120,23 @@ def add(name: str, command: Callable[..., Any] | typer.Typer) -> None:
 
 def summary(point: metadata.EntryPoint) -> str:
     """The first line of a command's docstring, or a group's help, read without importing its module."""
-    spec = importlib.util.find_spec(point.module)
-    if spec is None or spec.origin is None:
+    spec = find_spec(point.module)
+    if spec is None:
+        return f"does not load: there is no module {point.module}"
+    try:
+        return documented(ast.parse(Path(spec.origin or "").read_text(encoding="utf-8")), point.attr) or f"from {point.module}"
+    except (OSError, ValueError, SyntaxError, RecursionError):  # no source, or none that can be read
         return f"from {point.module}"
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == point.attr:
+
+
+def documented(module: ast.Module, name: str) -> str:
+    """What a module's source says of a function or a group of commands; empty where it says nothing."""
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
             return (ast.get_docstring(node) or "").split("\n")[0]
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == point.attr:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == name:
             return next((str(ast.literal_eval(each.value)) for each in node.value.keywords if each.arg == "help"), "")
-    return f"from {point.module}"
+    return ""
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
+from harness.errors import AssayError
 from harness.provenance import clock
 from harness.run import Unwatched, Watch
 
@@ -22,12 +23,12 @@ PLAIN_SECONDS = 10.0
 
 
 def err() -> Console:
-    return cleaned(Console(stderr=True, highlight=False))
+    return cleaned(Console(stderr=True, highlight=False, emoji=False))
 
 
 def out() -> Console:
     """Tables never wrap into ruin when piped: a pipe is as wide as the data."""
-    return cleaned(Console(highlight=False, width=None if sys.stdout.isatty() else 160))
+    return cleaned(Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160))
 
 
 def cleaned(console: Console) -> Console:
@@ -71,6 +72,12 @@ def plain(text: str) -> str:
     return "".join(
         sign if sign.isprintable() or sign in "\n\t" else " " if unicodedata.category(sign) == "Zs" else "\ufffd" for sign in text
     )
+
+
+def tell_broken(plugins: Sequence[AssayError]) -> None:
+    """A note on stderr for each plugin that is left out because it does not load."""
+    for error in plugins:
+        err().print("left out: " + " ".join(str(error).split()), style="yellow", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

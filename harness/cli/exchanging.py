@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from harness.catalog import load_module, module_names
-from harness.cli.console import out, print_json
+from harness.catalog import load_module, sound_modules
+from harness.cli.console import out, print_json, tell_broken
 from harness.cli.running import Json, Results, place_of
 from harness.errors import AssayError
 from harness.exchange.every_eval_ever import export_every_eval_ever
 from harness.exchange.hugging_face import export_hf_yaml, export_model_index
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.lm_eval_export import export_lm_eval
+from harness.paths import is_there
 from harness.report import results_table
 from harness.store import Run, find_run, read_run
 
@@ -29,8 +30,10 @@ FORMATS: Mapping[str, Callable[[Run, Path], list[Path]]] = {
 
 
 def formats() -> dict[str, Callable[[Run, Path], list[Path]]]:
-    """Ours, and those that task modules bring in EXPORTS: the submission files of their leaderboards."""
-    brought = [getattr(load_module(name), "EXPORTS", {}) for name in module_names()]
+    """Ours, and those that task modules bring in EXPORTS: their leaderboards' submission files. Broken plugins are told and left out."""
+    modules, broken = sound_modules()
+    tell_broken(broken)
+    brought = [getattr(load_module(name), "EXPORTS", {}) for name in modules]
     return {**FORMATS, **{name: writer for exports in brought for name, writer in exports.items()}}
 
 
@@ -48,7 +51,7 @@ def import_command(
 
     [dim]assay store import lm_eval_out/[/dim]
     """
-    if not path.exists():
+    if not is_there(path):
         raise AssayError("no such file or folder", where=str(path), do="check the path")
     found = import_lm_eval(path, place_of(results))
     runs = [(read_run(bundle), new) for bundle, new in found]
@@ -78,7 +81,7 @@ def export_command(
 
     [dim]assay store export 20261123-2015 --format lm-eval --to out/[/dim]
     """
-    known = formats()
+    known = FORMATS if form in FORMATS else formats()
     if form not in known:
         raise AssayError(f"there is no format {form!r}", where="--format", do=f"known are {', '.join(known)}")
     written = known[form](read_run(find_run(place_of(results).results, run)), to)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +17,7 @@ from harness.cli.running import Json, Results, place_of
 from harness.early import gate_early, plan_like
 from harness.errors import AssayError
 from harness.gating import Gate, baselines, find_baseline, gate_stored, set_baseline
+from harness.paths import is_there
 from harness.policy import Policy, read_policy
 from harness.provenance import Surroundings
 from harness.reports.pipelines import early_github, early_junit, github, junit
@@ -55,6 +58,7 @@ def gate_command(
         do = "assay gate RUN --baseline BASE, or assay gate --early-stop --model MODEL --baseline BASE"
         raise AssayError("a gate needs a baseline, and either a stored run or a model to evaluate", do=do)
     files = Files(markdown, junit_xml, annotate, annotate and not as_json)
+    files.check()
     if early_stop:
         decide_early(model, baseline, chosen, place, as_json, files)
     found = gate_stored(place.results, candidate, baseline, chosen, place.access(allow_partial=True))
@@ -76,16 +80,34 @@ class Files:
     summary: bool
     annotate: bool
 
+    def check(self) -> None:
+        """Raises AssayError for a folder, before the gate is run and remembered."""
+        for option, path in (("--markdown", self.markdown), ("--junit", self.junit)):
+            if path is not None and is_there(path) and path.is_dir():
+                raise AssayError(f"{path} is a folder", where=option, do="name a file in it")
+
     def write(self, report: str, junit: str, commands: str) -> None:
-        for path, text in ((self.markdown, report), (self.junit, junit)):
+        for option, path, text in (("--markdown", self.markdown, report), ("--junit", self.junit, junit)):
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                with written(option, path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(text, encoding="utf-8")
         if self.summary and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
-            with Path(summary).open("a", encoding="utf-8") as file:
+            with written("GITHUB_STEP_SUMMARY", Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
                 file.write(report)
         if self.annotate:
             sys.stdout.write(commands)  # raw: these are commands, and escaped as such
+
+
+@contextmanager
+def written(option: str, path: Path) -> Iterator[None]:
+    """Whatever keeps a report from being written is one clear error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        what = f"{path} cannot be written: {reason}"
+        raise AssayError(what, where=option, do="name a file in a folder that can be written; the gate itself is remembered") from None
 
 
 def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool, files: Files) -> None:

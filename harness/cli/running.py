@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def run_command(
         dtype=dtype,
         device=device,
         batch=batch,
-        budget=None if budget is None else int(budget * 2**30),
+        budget=None if budget is None else budget_bytes(budget),
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
         repeat_check=repeat_check,
@@ -144,6 +145,13 @@ def run_command(
 def named(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def budget_bytes(gib: float) -> int:
+    """GiB as bytes. Raises AssayError for what is no amount of memory."""
+    if not (gib > 0 and math.isfinite(gib * 2**30)):
+        raise AssayError(f"--budget {gib} is no amount of memory", do="give GiB above 0, such as 4")
+    return int(gib * 2**30)
 
 
 def shot_counts(text: str) -> list[int | None]:

@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.catalog import families, known_names, load_module, module_names, select
-from harness.cli.console import out, print_json
+from harness.catalog import families, known_names, load_module, select, sound_modules
+from harness.cli.console import out, print_json, tell_broken
 from harness.cli.running import Json
 from harness.plan import Plan
 from harness.prepare import ask_task
@@ -40,15 +40,17 @@ def tasks_command(
 
 
 def all_families(as_json: bool) -> None:
-    listed = list(families())
-    lazy = {module: getattr(load_module(module), "NAMES", ()) for module in module_names()}
+    modules, broken = sound_modules()
+    tell_broken(broken)
+    listed = list(families(modules))
+    lazy = {module: getattr(load_module(module), "NAMES", ()) for module in modules}
     if as_json:
         print_json(
             {
                 "families": [
                     {"name": family.name, "about": family.about, "tasks": [task.full_name for task in family.tasks]} for _, family in listed
                 ],
-                "names": list(known_names()),
+                "names": list(known_names(modules)),
             }
         )
         return

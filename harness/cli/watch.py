@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.catalog import anchored
+from harness.catalog import anchored, select_stored
 from harness.cli.console import err, out, print_json, watching
 from harness.cli.running import Json, Results, place_of, run_json
 from harness.early import plan_like
@@ -73,7 +73,10 @@ def watched_plan(folder: Path, tasks: str, gate: str, limit: int | None, engine:
     """The plan of every checkpoint: the baseline's, or the tasks that are named. Raises AssayError where neither is."""
     names = tuple(anchored(name.strip()) for name in tasks.split(",") if name.strip())
     if gate:
-        base = plan_like(read_run(find_baseline(place.results, gate)), str(folder))
+        run = read_run(find_baseline(place.results, gate))
+        if not names:
+            select_stored(run.manifest, place.access(allow_partial=True))  # what a manifest names, no person named
+        base = plan_like(run, str(folder))
         chosen = base.engine if engine == "auto" else engine
         return replace(base, engine=chosen, tasks=names or base.tasks, limit=base.limit if limit is None else limit)
     if not names:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import Selection, select
+from harness.catalog import Selection, select_stored
 from harness.doc import Doc
 from harness.errors import AssayError
 from harness.exchange.aggregations import Scorer, metric_of
@@ -41,9 +41,9 @@ def is_imported(manifest: Mapping[str, Any]) -> bool:
 
 
 def selection_of(run: Run, access: Access) -> Selection:
-    """The tasks and totals of a run. Raises AssayError where a task is not installed any more."""
+    """The tasks and totals of a run. Raises AssayError where a task is not installed any more, or is code that nobody named here."""
     if not is_imported(run.manifest):
-        return select(tuple(run.manifest["plan"]["tasks"]), access)
+        return select_stored(run.manifest, access)
     told = run.manifest["imported"]
     tasks = tuple(task_of(each) for each in told["tasks"] if each["scorers"])
     totals = tuple(

@@ -135,7 +135,11 @@ def refuse_code(bundle: Path, manifest: Mapping[str, Any], where: str) -> None:
     for name in names if isinstance(names, list | tuple) else ():
         if not isinstance(name, str) or not name.endswith(".py"):
             continue
-        path, home = Path(name).resolve(), bundle.resolve()
+        try:
+            path, home = Path(name).resolve(), bundle.resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            what = f"the task file {name!r:.80} is no path: {error}"
+            raise AssayError(what, where=where, do="restore the run from a copy") from None
         store = {home.parent, home.parent.parent} - {Path.cwd()} if home.parent.name == "runs" else set()
         if any(path.is_relative_to(place) for place in (home, *store)):
             what = f"the task file {name!r} lies among the results: its code is not run"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import AssayError, Incomplete
+from harness.paths import is_file
 from harness.record import Item, Record
 from harness.regular import read_regular
 from harness.store.bundle import (
@@ -195,7 +196,7 @@ def find_run(root: Path, text: str) -> Path:
 
     Raises AssayError with "did you mean" where none or several fit.
     """
-    if text and (Path(text) / MANIFEST).is_file():
+    if text and is_file(Path(text) / MANIFEST):
         return Path(text)
     runs = list_runs(root)
     exact = [run for run in runs if run.id == text]
@@ -213,4 +214,4 @@ def find_run(root: Path, text: str) -> Path:
         raise AssayError(f"{text!r} fits {len(prefixed)} runs ({ids}{', ...' if len(prefixed) > 4 else ''})", do="give more of the id")
     close = difflib.get_close_matches(text, {name for run in runs for name in (run.id, run.model) if name}, 3, 0.5)
     known = f"did you mean {' or '.join(close)}?" if close else "assay store ls lists the runs"
-    raise AssayError(f"there is no run or model {text!r}", where=str(root), do=known)
+    raise AssayError(f"there is no run or model {text!r:.120}", where=str(root), do=known)

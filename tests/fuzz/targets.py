@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from material import damaged, json_files, mutants, to_bytes
 
 from harness import Plan, evaluate
-from harness.catalog import from_python, select
+from harness.catalog import select
 from harness.chat import render_chats
 from harness.checking import check_run
 from harness.checkpoint import read_header
@@ -263,7 +263,7 @@ def task_files(draw: st.DrawFn) -> bytes:
 def read_task_file(folder: Path, data: bytes) -> None:
     path = folder / "task.py"
     path.write_bytes(data)
-    score(from_python(path).tasks)
+    score(select([str(path)], Access()).tasks)
 
 
 # Runs

@@ -117,11 +117,19 @@ TASKS = (Task('t', inline(test=[{}]), lambda row: Doc('q'), Choose(), (exact_mat
         ("rnu", r"No such command 'rnu'.*`assay --help`"),
         ("resume 2099", r"(2099|no run)"),
         ("show glue/rt", r"did you mean glue/rte"),
+        ("run --model model --tasks sums.py --budget nan", r"--budget nan is no amount of memory"),
+        ("run --model model --tasks sums.py --budget inf", r"--budget inf is no amount of memory"),
+        ("gate new --baseline old --junit empty", r"--junit: empty is a folder"),
+        ("run --model model --tasks LONG", r"unknown task 'aaa"),
+        ("run --model model --tasks LONG.csv", r"no such task file"),
+        ("check LONG", r"unknown task 'aaa"),
+        ("compare LONG new", r"there is no run or model 'aaa"),
+        ("store import LONG", r"no such file or folder"),
     ],
 )
 def test_a_mistake_is_one_clear_line(home: Path, arguments: str, line: str) -> None:
     spoil(home)
-    found = assay(*arguments.split(), home=home, code=2)
+    found = assay(*arguments.replace("LONG", "a" * 4000).split(), home=home, code=2)
     errors = [text for text in found.stderr.splitlines() if text.startswith("assay: ")]
     assert len(errors) == 1 and re.search(line, errors[0]), found.stderr
     assert found.stdout == ""

@@ -9,6 +9,7 @@ import pytest
 from fakes import make_model, place, write_task
 
 from harness import AssayError, Plan, evaluate, read_run
+from harness.catalog import select
 from harness.engines import Engine, Settings
 from harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, oracle
 from harness.errors import Incomplete, Invalid
@@ -112,7 +113,10 @@ def test_other_weights_never_continue_a_run(model: Path, tmp_path: Path) -> None
 def test_other_data_never_continue_a_run(model: Path, tmp_path: Path) -> None:
     with pytest.raises(Incomplete):
         evaluate(plan_of(model, tmp_path), place(tmp_path), opener=opening(faulty(hashed(3), Fault("raise", at=9))))
-    write_task(tmp_path, 39)
+    changed = write_task(tmp_path, 39)
+    with pytest.raises(AssayError, match="has changed since"):
+        resume(find_run(tmp_path / "results", "20"), place(tmp_path), opener=opening(hashed(3)))
+    select([str(changed)], place(tmp_path).access())  # named again
     with pytest.raises(AssayError, match="start a new run"):
         resume(find_run(tmp_path / "results", "20"), place(tmp_path), opener=opening(hashed(3)))
 
