@@ -32,6 +32,15 @@ def render_chats(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
     return texts
 
 
+def encodable(text: str) -> bool:
+    """Whether the text is Unicode: a lone surrogate is none, and no tokenizer takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int) -> list[str]:
     request = json.dumps({"template": template, "tokens": dict(tokens), "chats": list(chats), "seconds": seconds}, default=str)
     command = [sys.executable, "-I", str(CHILD)]
@@ -42,9 +51,12 @@ def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
         output, code = b"", -9
     replies = [json.loads(line) for line in output.splitlines() if line.endswith(b"}")]
     texts = [str(reply["text"]) for reply in replies if "text" in reply]
-    if len(texts) == len(chats):
+    broken = next((number for number, text in enumerate(texts) if not encodable(text)), None)
+    if len(texts) == len(chats) and broken is None:
         return texts
     reason = next((str(reply["error"]) for reply in replies if "error" in reply), "")
+    if broken is not None:
+        texts, reason = texts[:broken], "it gives half of a surrogate pair, which is no text"
     if not reason:
         reason = f"it takes more than {seconds} s of time" if code < 0 else "it ended its process"
     what = f"the chat template cannot render message {len(texts) + 1}: {reason}"

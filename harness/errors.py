@@ -13,16 +13,24 @@ from __future__ import annotations
 
 import re
 
+NAMED = (
+    r"(?:api|access|secret|private|signing)[_-]?key|(?:access|auth|refresh|id|hf|bot|security)[_-]?token|client[_-]?secret|passw(?:or)?d"
+)
 SECRETS = re.compile(
-    r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{12,}|\bgh[oprsu]_[A-Za-z0-9]{16,}|\bAKIA[A-Z0-9]{12,}"
-    r"|(?<=bearer )[^\s'\"]+|(?<=://)[^/\s@]+(?=@)|(?<=[?&;]token=)[^&\s'\"]+",
+    r"\b(?:hf|api_org)_[A-Za-z0-9]{30,}|\bsk-[A-Za-z0-9_-]{12,}|\b[srp]k_(?:live|test)_[A-Za-z0-9]{10,}"
+    r"|\bgh[oprsu]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[a-z]-[A-Za-z0-9-]{10,}"
+    r"|\bA[KS]IA[A-Z0-9]{12,}|\bAIza[\w-]{30,}|\bnvapi-[\w-]{16,}"
+    r"|\beyJ[\w-]{5,2000}\.eyJ[\w-]{2,4000}(?:\.[\w-]*)?"  # JSON web tokens
+    r"|(?P<before>\bbearer\s+|authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token|digest|negotiate|apikey)\s+)?)[^\s'\"]+"
+    rf"|(?P<name>(?:[?&;](?:[\w-]*(?:token|key|secret|signature|credential)|sig)|(?:{NAMED})['\"]?)\s?[:=]\s?['\"]?)[^\s'\"&,;)}}\]]+"
+    r"|(?<=://)(?:[^\s/?#]{1,400}|[^\s/@:\[]{1,100}:(?!\d*[/?#])[^\s@]{1,200})(?=@)",  # in an address, up to the last @ before its path
     re.IGNORECASE,
 )
 
 
 def redact(text: str) -> str:
     """The text without what looks like a token, a key, or a password in an address: libraries put them into their messages."""
-    return SECRETS.sub("***", text)
+    return SECRETS.sub(lambda found: f"{found['before'] or found['name'] or ''}***", text)
 
 
 class AssayError(Exception):
@@ -31,8 +39,8 @@ class AssayError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, *, where: str = "", do: str = "") -> None:
-        self.what, self.where, self.do = redact(str(what)), redact(str(where)), do
-        super().__init__(": ".join(part for part in (self.where, self.what) if part) + (f". {do}" if do else ""))
+        self.what, self.where, self.do = redact(str(what)), redact(str(where)), redact(str(do))
+        super().__init__(": ".join(part for part in (self.where, self.what) if part) + (f". {self.do}" if do else ""))
 
 
 class Missing(AssayError):

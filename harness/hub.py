@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub: from a local folder that mirrors it, else from the hub and its cache.
 
 The mirror is `$ASSAY_DATA/<org>__<name>/<config>/<split>.parquet`, where one config `all` may hold every config in a column.
-`$ASSAY_DATA/MANIFEST.json` (rows of file, rows, complete, sha256) is checked where it exists.
+`$ASSAY_DATA/MANIFEST.json` (entries of file, rows, complete, sha256) is checked where it exists.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.doc import Row
-from harness.errors import AssayError, Missing
+from harness.errors import AssayError, Missing, redact
 from harness.source import Access, Rows, digest_rows, read_parquet
 
 
@@ -99,7 +99,7 @@ def manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
 
 @functools.lru_cache(maxsize=16)
 def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
-    """One split of the mirror, its hash checked against the manifest."""
+    """One split of the mirror, its hash and its number of rows checked against the manifest."""
     if not path.is_file() or ".." in path.parts:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
         raise Missing(f"no split {path.stem!r} (there is: {known})", where=str(path.parent), do="choose another split")
@@ -114,6 +114,9 @@ def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
             do="--allow-partial uses it and marks the scores as partial",
         )
     rows = read_parquet(path)
+    if entry.get("rows") not in (None, len(rows)):
+        what = f"holds {len(rows)} rows, MANIFEST.json says {entry['rows']!r:.40}"
+        raise AssayError(what, where=str(path), do="fetch the file again, or mend the manifest")
     return Rows(tuple(rows), str(path.relative_to(root)), digest_rows(rows), complete)
 
 
@@ -150,7 +153,7 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
     except Exception as error:  # the library raises a dozen kinds: connection, 404, script, config
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Missing(
-            f"cannot be read from the hub ({reason:.160})",
+            f"cannot be read from the hub ({redact(reason):.160})",
             where=f"{repo}/{config}",
             do="set ASSAY_DATA to a folder that mirrors the hub, or go online",
         ) from None

@@ -15,7 +15,7 @@ from harness.doctor import look, pick_engine, vllm_misfit
 from harness.engines import Engine, Settings
 from harness.engines.opening import check_name, open_engine
 from harness.engines.threads import wait_quietly
-from harness.errors import AssayError, Incomplete, Invalid, Missing
+from harness.errors import AssayError, Incomplete, Invalid, Missing, redact
 from harness.exchange.recomputing import verify
 from harness.interruption import resumable, resume_command
 from harness.judge import Reply, judge
@@ -286,7 +286,7 @@ def ask_all(
                 answer(items, engine, recorder.add, memory, shared)
             finally:  # what came before a failure is finished and kept
                 recorder.flush()
-        facts = {**engine.describe(), "notes": list(engine.stats.notes), "open_seconds": round(opened, 3)}
+        facts = {**engine.describe(), "notes": [redact(note) for note in engine.stats.notes], "open_seconds": round(opened, 3)}
         if not plan.repeat_check or failures(writer):  # a run with failures is not whole, and is repeated when it is resumed
             return facts, {}
         return facts, {"batches": repeat(prepared.tasks, writer.records(), engine, watch, plan.seed)}

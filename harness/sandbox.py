@@ -1,17 +1,21 @@
 """Runs a model's program where it can do no harm, or refuses to run it at all.
 
 Nothing is run before the self-test has shown, on this machine, that programs can compute, and that network, writing, forking, other
-processes, endless loops and memory are stopped.
+processes and what they hold, floods, endless loops and memory are stopped, and that no verdict can be forged.
+
+The test runs in a process of its own, which asks the program's process for what it needs (sandbox_child.py), so the program can give
+wrong answers, but not say what becomes of them. It can see what it is asked, and read files that everybody may read. Without a test there
+is only the program's own word that it ended.
 """
 
 from __future__ import annotations
 
 import functools
-import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import AssayError
@@ -20,29 +24,32 @@ __all__ = ["passes", "require_sandbox", "self_test"]
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
 SECONDS, MEMORY = 10, 1 << 30
+PASSED = b"passed\n"
 
 
-def passes(program: str, seconds: int = SECONDS, memory: int = MEMORY) -> bool:
-    """Whether a program ends without an exception within its limits; it cannot pretend by leaving early."""
-    token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "program.py"
-        path.write_text(program, encoding="utf-8", errors="replace")
-        command = [sys.executable, "-I", "-S", str(CHILD), str(path), str(seconds), str(memory)]
-        try:
-            done = subprocess.run(
+def passes(program: str, test: str = "", *, subject: str = "", seconds: int = SECONDS, memory: int = MEMORY) -> bool:
+    """Whether a program, and then its test, end without an exception within their limits; leaving early is no end.
+
+    The test has the names of the program but no others of its process: Python's own names are its own, except `subject`.
+    """
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        for name, text in (("program.py", program), ("test.py", test)):
+            (folder / name).write_text(text, encoding="utf-8", errors="replace")
+        verdict = folder / "verdict"
+        command = [sys.executable, "-I", "-S", str(CHILD), "program.py", "test.py", subject, str(seconds), str(memory)]
+        with verdict.open("wb") as out, suppress(subprocess.TimeoutExpired):
+            subprocess.run(
                 command,
-                input=token.encode() + b"\n",
-                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
                 stderr=subprocess.DEVNULL,
                 cwd=folder,
                 env={},
                 timeout=2 * seconds,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
-            return False
-    return done.returncode == 0 and done.stdout.strip() == token.encode()
+        return verdict.read_bytes() == PASSED
 
 
 HARMLESS = "import math, re, collections, itertools, heapq\nassert sorted([3, 1, 2]) == [1, 2, 3] and math.sqrt(9) == 3\n"
@@ -58,9 +65,29 @@ ATTACKS: Mapping[str, str] = {
     "a thread": "import _thread\n_thread.start_new_thread(print, ())\n",
     "signals to others": "import os\nos.kill(os.getppid(), 0)\n",
     "leaving early": "import os\nos._exit(0)\n",
+    "a verdict forged by frames": (
+        "import os, sys\nframe, held = sys._getframe(), []\n"
+        "while frame:\n    held += [*frame.f_locals.values(), *frame.f_globals.values()]\n    frame = frame.f_back\n"
+        "words = [each.encode() if isinstance(each, str) else each for each in held if isinstance(each, (str, bytes))]\n"
+        "for out in range(64):\n    for word in [*words, b'{\"value\": null}\\n', b'passed\\n']:\n"
+        "        try:\n            os.write(out, word)\n        except OSError:\n            pass\n"
+        "os._exit(0)\n"
+    ),
+    "a flood": (
+        "import os\nfor out in range(64):\n    try:\n        for _ in range(2000):\n            os.write(out, bytes(1 << 20))\n"
+        "    except OSError:\n        pass\n"
+    ),
+    "the environment of others": (
+        "import os\nfound = b''\nfor name in filter(str.isdigit, os.listdir('/proc')):\n    try:\n"
+        "        found += open(f'/proc/{name}/environ', 'rb').read()\n    except OSError:\n        pass\nassert found\n"
+    ),
     "an endless loop": "while True:\n    pass\n",
     "too much memory": "x = bytearray(4 << 30)\n",
 }
+
+
+TESTS: Mapping[str, str] = {"a verdict forged by frames": "assert 1 == 2\n"}
+"""The others need none: that they end without an exception is a leak."""
 
 
 @functools.cache
@@ -68,7 +95,7 @@ def self_test() -> tuple[str, ...]:
     """What the sandbox does not stop on this machine; empty where it holds."""
     if not passes(HARMLESS):
         return ("nothing runs in it",)
-    return tuple(name for name, program in ATTACKS.items() if passes(program, seconds=1))
+    return tuple(name for name, program in ATTACKS.items() if passes(program, TESTS.get(name, ""), seconds=1))
 
 
 def require_sandbox() -> None:

@@ -16,6 +16,8 @@ from harness.errors import AssayError
 from leaderboard.theme import environment
 
 APP = Path(__file__).parent / "app.py"
+ITEMS = "ASSAY_BOARD_ITEMS"
+"""Tells the server whether it shows what items say."""
 
 
 def board(
@@ -23,7 +25,10 @@ def board(
     results: Annotated[Path | None, typer.Option(help="The store of runs. \\[default: $ASSAY_RESULTS or results]")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     expose: Annotated[
-        bool, typer.Option("--expose", help="Allow an address that other machines reach: anyone there can read all runs.")
+        bool, typer.Option("--expose", help="Allow an address that other machines reach: anyone there can read all scores.")
+    ] = False,
+    show_items: Annotated[
+        bool, typer.Option("--show-items", help="With --expose, also show what items say: prompts, gold and answers.")
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the board in a browser.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object before serving.")] = False,
@@ -52,7 +57,7 @@ def board(
         flush=True,
     )
     line = command(host, chosen, not open_browser)
-    os.execve(line[0], line, variables(root))  # not a child: a signal that ends the board ends its server
+    os.execve(line[0], line, variables(root, hidden=expose and not show_items))  # not a child: a signal that ends the board ends its server
 
 
 def loopback(host: str) -> bool:
@@ -114,8 +119,12 @@ def command(host: str, port: int, headless: bool) -> list[str]:
     return [sys.executable, "-m", "streamlit", "run", str(APP), *flags]
 
 
-def variables(root: Path) -> dict[str, str]:
-    """The surroundings of the server: its store, its theme, and our package in reach; nothing of a reader's own Streamlit settings."""
+def variables(root: Path, hidden: bool = False) -> dict[str, str]:
+    """The surroundings of the server: its store, its theme, and our package in reach; nothing of a reader's own Streamlit settings.
+
+    `hidden`: it does not show what items say.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
     path = os.pathsep.join(filter(None, [str(APP.parent.parent), kept.get("PYTHONPATH", "")]))
-    return {**kept, **environment(), "ASSAY_RESULTS": str(root), "PYTHONPATH": path}
+    own = {"ASSAY_RESULTS": str(root), ITEMS: "hidden" if hidden else "shown", "PYTHONPATH": path}
+    return {**kept, **environment(), **own}

@@ -31,6 +31,11 @@ def guarded(value: Any) -> Any:
     return f"'{text}" if isinstance(text, str) and text.lstrip(" ").startswith(FORMULA) else text
 
 
+def harmless(text: str) -> str:
+    """The same for a table on a page, which a browser saves as CSV without us: a word joiner stands in front, which nobody sees."""
+    return f"\u2060{text}" if text.lstrip(" ").startswith(FORMULA) else text
+
+
 def rows(table: Any) -> list[list[Any]]:
     return [
         [None if value is None or value != value else value for value in row]

@@ -62,7 +62,11 @@ def tokens(folder: Path, text: str) -> list[tuple[int, str]] | None:
 
         tokenizer = Tokenizer.from_file(str(path))
         found = tokenizer.encode(text, add_special_tokens=False)
-    except Exception:  # the library raises plain Exception for a broken file, ImportError where it is absent
+    except (
+        BaseException
+    ) as error:  # plain Exception for a broken file, ImportError without the library; its Rust part panics outside of both
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
         return None
     return [(number, text[start:end]) for number, (start, end) in zip(found.ids, found.offsets, strict=True)]
 

@@ -6,7 +6,7 @@ A key that a link carries is used by one page alone: Streamlit drops a bound val
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ import streamlit as st
 
 from harness.errors import AssayError
 from harness.store import RunInfo, list_runs
-from leaderboard import assembly, queries
-from leaderboard.export import FORMATS
+from leaderboard import assembly, frames, queries
+from leaderboard.commands import ITEMS
+from leaderboard.export import FORMATS, harmless
 from leaderboard.shown import folder, plain, visible
 
 CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
+CONTENT = ("prompt", "output", "gold")
 VIEWS = Path(__file__).parent / "views"
 
 
@@ -63,8 +65,22 @@ READ = st.cache_data(**CACHE)(read_now)
 
 
 def read(name: str, *arguments: Any) -> Any:
-    """A query of `leaderboard.queries` by name; asked once per state of the index."""
-    return READ(str(root()), queries.stamp(root()), name, arguments)
+    """A query of `leaderboard.queries` by name; asked once per state of the index. Without the content of items where that is hidden."""
+    found = READ(str(root()), queries.stamp(root()), name, arguments)
+    return found if items_shown() else veiled(found)
+
+
+def items_shown() -> bool:
+    """Whether this board shows what items say: one that other machines reach does not, unless it is told to."""
+    return os.environ.get(ITEMS) != "hidden"
+
+
+def veiled(found: Any) -> Any:
+    """Prompts, answers and gold replaced."""
+    if type(found) is tuple:
+        return tuple(map(veiled, found))
+    columns = [name for name in CONTENT if name in getattr(found, "columns", ())]
+    return found.assign(**dict.fromkeys(columns, "(hidden)")) if columns else found
 
 
 def cells_now(folder: str, stamp: str) -> Any:
@@ -112,6 +128,21 @@ def run_labels(runs: Any) -> dict[str, str]:
 def link(page: str, label: str, **state: str) -> None:
     """A link to a page in a state. The label is ours or escaped."""
     st.page_link(str(VIEWS / f"{page}.py"), label=label, query_params={name: value for name, value in state.items() if value})
+
+
+def table(data: Any, column_order: Sequence[str] = (), column_config: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    """A table of Streamlit's, in which no text is a formula of a spreadsheet: it has a download of its own."""
+    shown = frames.DataFrame(data)
+    for name in shown.columns:
+        calm = [harmless(value) if isinstance(value, str) else value for value in shown[name]]
+        if any(isinstance(old, str) and old != new for old, new in zip(shown[name], calm, strict=True)):
+            shown = shown.assign(**{name: calm})
+    return st.dataframe(
+        shown.rename(columns=harmless),
+        column_order=[harmless(name) for name in column_order] or None,
+        column_config={harmless(name): value for name, value in (column_config or {}).items()},
+        **options,
+    )
 
 
 def downloads(table: Any, name: str) -> None:

@@ -23,7 +23,7 @@ import harness
 from harness.engines import Engine, EngineStats, Limits, Settings
 from harness.engines.vllm_engine import open_engine as open_vllm_here
 from harness.engines.wire import COUNTS, Message, line, pack_model, pack_request, read_error, read_reply
-from harness.errors import AssayError, Incomplete
+from harness.errors import AssayError, Incomplete, redact
 from harness.model import ModelRef
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 
@@ -32,10 +32,10 @@ HALVED_FROM = 256
 
 
 class Died(Exception):
-    """The process is gone or was killed for standing still. `memory`: it ran out of memory."""
+    """The process is gone or was killed for standing still. `memory`: it ran out of memory. The reason is stored: it holds no secret."""
 
     def __init__(self, reason: str, memory: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(redact(reason))
         self.memory = memory
 
 
@@ -115,10 +115,9 @@ class Process:
             how = f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         else:
             how = f"exit code {code}"
-        self.errors.seek(max(0, self.errors.seek(0, os.SEEK_END) - 4096))
-        words = self.errors.read().decode(errors="replace").strip().splitlines()
+        words = last_line(self.errors)
         self.kill()
-        return Died(f"the engine's process ended: {how}" + (f"; it said: {words[-1][:300]}" if words else ""))
+        return Died(f"the engine's process ended: {how}" + (f"; it said: {words}" if words else ""))
 
     def kill(self) -> None:
         """The process and all that it started."""
@@ -129,6 +128,15 @@ class Process:
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
         self.errors.close()
+
+
+def last_line(errors: IO[bytes]) -> str:
+    """The last line that was written, without secrets: they are looked for before anything is cut, for half a token looks like none."""
+    start = max(0, errors.seek(0, os.SEEK_END) - (1 << 16))
+    errors.seek(start)
+    said = errors.read().decode(errors="replace")
+    lines = (said.partition(" ")[2] if start else said).strip().splitlines()
+    return redact(lines[-1])[:300] if lines else ""
 
 
 def heard(said: bytes) -> Message:

@@ -19,7 +19,7 @@ from harness.engines import Engine, Settings
 from harness.engines.hf_forward import out_of_memory
 from harness.engines.opening import open_engine
 from harness.engines.wire import Message, counts, line, pack_error, pack_reply, read_generation, read_group, read_model
-from harness.errors import AssayError, Incomplete
+from harness.errors import AssayError, Incomplete, redact
 
 BEAT = 0.5
 Tell = Callable[[Message], None]
@@ -59,7 +59,7 @@ def last_words(error: BaseException, tell: Tell) -> None:
     text = str(error).strip().splitlines()
     reason = text[0] if isinstance(error, AssayError) else f"{type(error).__name__}: {text[-1] if text else ''}"
     try:
-        tell({"is": "died", "reason": reason[:400], "memory": any(map(out_of_memory, filter(None, (error, error.__cause__))))})
+        tell({"is": "died", "reason": redact(reason)[:400], "memory": any(map(out_of_memory, filter(None, (error, error.__cause__))))})
     finally:
         os._exit(1)
 

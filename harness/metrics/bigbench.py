@@ -20,6 +20,7 @@ import numpy as np
 from harness.doc import Doc
 from harness.errors import AssayError
 from harness.metric import Affine, Array, Codes, Combine, Metric, Pooled, Stats
+from harness.metrics.pattern import reach
 from harness.metrics.text import bleu, rouge
 from harness.output import Chosen, Said
 
@@ -146,7 +147,10 @@ def choice_metrics(names: tuple[str, ...], classes: tuple[str, ...] = ()) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """How an answer is cut out of generated text: up to and with the stop string, then the first match of the regex, else ""."""
+    """How an answer is cut out of generated text: up to and with the stop string, then the first match of the regex, else "".
+
+    A regex is looked for in the first thousands of characters (`pattern.reach`), so that no search takes forever.
+    """
 
     stop: str = ""
     regex: str = ""
@@ -157,7 +161,7 @@ class Extract:
             if at > 0:  # at 0 the reference leaves the text whole
                 text = text[: at + len(self.stop)]
         if self.regex:
-            found = re.findall(self.regex, text)
+            found = re.findall(self.regex, text[: reach(self.regex)])
             if found and isinstance(found[0], tuple):
                 raise AssayError(f"output_regex {self.regex!r} has several groups", do="make all but one non-capturing: (?:...)")
             text = found[0] if found else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 
 from harness.doc import Doc
@@ -20,15 +21,31 @@ def estimate(samples: int, right: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
+def given(prompt: str) -> tuple[str, str]:
+    """What the prompt itself defines before the function that is to be completed, and that function's name; no more than it parses to."""
+    try:
+        *before, last = ast.parse(prompt).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "", ""
+    if not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return "", ""
+    return "".join(f"{ast.unparse(each)}\n" for each in before), last.name
+
+
 def pass_at(k: int) -> Metric[Said]:
-    """pass@k of programs made of the prompt, the generated text and `Doc.meta["test"]`, which must raise nothing."""
+    """pass@k of programs made of the prompt, the generated text and `Doc.meta["test"]`, which must raise nothing.
+
+    The test is run where the program cannot reach it, with what the prompt defines before its last function.
+    """
 
     def measure(doc: Doc, output: Said) -> Stats:
         require_sandbox()
         if "test" not in doc.meta:
             raise AssayError("no test to run", where=doc.id, do='give Doc(meta={"test": ...})')
         texts = output.samples or (output.text,)
-        right = sum(passes(f"{doc.prompt}{text}\n{doc.meta['test']}\n") for text in texts)
+        helpers, subject = given(doc.prompt)
+        test = f"{helpers}{doc.meta['test']}\n"
+        right = sum(passes(f"{doc.prompt}{text}\n", test, subject=subject) for text in texts)
         return (estimate(len(texts), right, k),)
 
     return Metric(f"pass@{k}", measure, reads=Said, signature="unbiased|seccomp")

@@ -132,7 +132,7 @@ def page() -> None:
     flags(found)
     order = [name for name in found.table.columns if name not in HIDDEN]
     order = ["#", "Model", *(name for name in order if name not in ("#", "Model"))]
-    st.dataframe(
+    shell.table(
         found.table,
         column_order=order,
         column_config=settings(found),

@@ -61,7 +61,7 @@ def setup(rows: list[paired.Compared], settings: list[tuple[str, str, str]]) -> 
         st.error("\n\n".join(f"{plain(each.pair.task, 80)}: {plain(each.why, 200)}" for each in stopped[:8]), icon=":material/block:")
     if settings:
         st.warning("The setup differs too; its effect is part of every difference below.", icon=":material/tune:")
-        st.dataframe(
+        shell.table(
             [{"Setting": name, "First": visible(one, 80), "Second": visible(two, 80)} for name, one, two in settings],
             hide_index=True,
             alt="Settings",
@@ -150,7 +150,7 @@ def page() -> None:
     config["Smallest loss seen"] = st.column_config.NumberColumn(
         format="%.2f", help="The true loss that this test finds with probability 0.80."
     )
-    st.dataframe(shown, hide_index=True, column_config=config, placeholder="–", alt="Paired differences")
+    shell.table(shown, hide_index=True, column_config=config, placeholder="–", alt="Paired differences")
     shell.downloads(table, "compare")
     flips(rows, runs, (str(first), str(second)))
 

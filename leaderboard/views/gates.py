@@ -55,7 +55,7 @@ def page() -> None:
     order = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
     config: dict[str, object] = {name: st.column_config.NumberColumn(format="%+.2f") for name in ("delta", "low", "high")}
     config["at"] = st.column_config.TextColumn("at (UTC)")
-    st.dataframe(table, column_order=order, column_config=config, hide_index=True, alt="Gates, newest first")
+    shell.table(table, column_order=order, column_config=config, hide_index=True, alt="Gates, newest first")
     shell.downloads(table[order], "gates")
     names = {f"{row.at} {row.candidate}": number for number, row in enumerate(cut.itertuples())}
     choice = st.selectbox("Gate", list(names), key="gate", bind="query-params")

@@ -26,7 +26,7 @@ def coverage() -> None:
         st.altair_chart(charts.heat(grid, "scored", middle=False), width="stretch")
     lacking = [{"Model": m, "Missing": sum((m, c) not in there for c in columns)} for m in models]
     if lacking := [row for row in lacking if row["Missing"]]:
-        st.dataframe(sorted(lacking, key=lambda row: -row["Missing"]), hide_index=True, alt="Models with missing cells")
+        shell.table(sorted(lacking, key=lambda row: -row["Missing"]), hide_index=True, alt="Models with missing cells")
 
 
 def section(title: str, found: Any, fine: str, about: str) -> None:
@@ -40,7 +40,7 @@ def section(title: str, found: Any, fine: str, about: str) -> None:
     for name in shown.columns:
         if shown[name].dtype == object or str(shown[name].dtype).startswith("str"):
             shown[name] = [visible(each, 160) for each in shown[name]]
-    st.dataframe(shown, hide_index=True, alt=title)
+    shell.table(shown, hide_index=True, alt=title)
 
 
 def page() -> None:

@@ -25,7 +25,9 @@ def choose() -> Wanted:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         model = st.selectbox("Model or run", list(names), index=None, key="who", bind="query-params", placeholder="any", width=300)
         task = st.selectbox("Task", tasks, index=None, key="task", bind="query-params", placeholder="any", width=260)
-        text = st.text_input("Text", key="text", bind="query-params", placeholder="in prompt, answer or id", width=260)
+        text = ""
+        if shell.items_shown():  # a search would tell what is hidden
+            text = st.text_input("Text", key="text", bind="query-params", placeholder="in prompt, answer or id", width=260)
     outcome = st.pills("Outcome", OUTCOMES, key="outcome", bind="query-params")
     return Wanted(names.get(str(model), ()), task or "", outcome or "", text.strip())
 
@@ -47,7 +49,7 @@ def listing(wanted: Wanted) -> None:
         Task=[visible(text, 60) for text in rows.task],
     )
     order = ["Outcome", "Item", "Model", "Task", "Output", "Gold", "Prompt"]
-    event = st.dataframe(
+    event = shell.table(
         shown, column_order=order, hide_index=True, on_select="rerun", selection_mode="single-row", key="rows", height=320, alt="Answers"
     )
     if pages > 1:
@@ -87,7 +89,7 @@ def detail(task: str, item: str) -> None:
         Engine=answers.engine,
         Run=answers.run_id,
     )
-    st.dataframe(
+    shell.table(
         table, column_order=["Outcome", "Model", "Answer", "Engine", "Run"], hide_index=True, alt="Every model's answer to this item"
     )
     run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
@@ -101,7 +103,8 @@ def detail(task: str, item: str) -> None:
         st.code(visible(row.output, 20000, lines=True) or "(nothing)", language=None, wrap_lines=True)
         if row.error:
             st.code(visible(row.error, 2000, lines=True), language=None, wrap_lines=True)
-    bundle_facts(row, task, item)
+    if shell.items_shown():
+        bundle_facts(row, task, item)
 
 
 def from_bundle(bundle: str, task: str, item: str) -> live.Sent | None:
@@ -149,11 +152,13 @@ def choices(found: live.Sent) -> None:
             "Tokens": [*output.get("tokens", []), *[None] * count][:count],
         }
     )
-    st.dataframe(table, hide_index=True, alt="Choices with their log-probabilities")
+    shell.table(table, hide_index=True, alt="Choices with their log-probabilities")
 
 
 def page() -> None:
     shell.head("Items", "Exactly what was sent and what came back, item by item, with every model's answer to the same question.")
+    if not shell.items_shown():
+        st.caption("Prompts, gold and answers are hidden on a board that other machines reach. `--show-items` shows them.")
     if (jump := st.session_state.pop("wanted_item", None)) is not None:
         st.session_state.of, st.session_state.item = jump
     wanted = choose()

@@ -77,7 +77,7 @@ def page() -> None:
         st.warning("Not shown to be better than guessing: " + ", ".join(guesses), icon=":material/casino:")
     names_of = {"label": "Task", "metric": "Metric", "n": "Items", "shots": "Shots", "run": "Run"}
     order = ["Task", "Metric", "Score", "95 %", "Items", "Shots", "Run"]
-    st.dataframe(found.rename(columns=names_of), column_order=order, hide_index=True, alt="Scores of the model")
+    shell.table(found.rename(columns=names_of), column_order=order, hide_index=True, alt="Scores of the model")
     shell.downloads(found[["label", "metric", "score", "low", "high", "chance", "n", "shots", "run"]], "model")
     with st.container(horizontal=True):
         shell.link("items", "Items it got wrong", who=str(model), outcome="wrong")
@@ -87,7 +87,7 @@ def page() -> None:
     own = runs[runs.model_digest == part.model_digest.iloc[0]]
     st.subheader(f"Runs ({len(own)})")
     states = own.assign(model=[visible(each, 60) for each in own.model])
-    st.dataframe(
+    shell.table(
         states,
         column_order=["run_id", "status", "engine", "purpose", "evidence", "items", "errors", "tokens", "seconds", "created_at"],
         hide_index=True,
@@ -101,7 +101,7 @@ def page() -> None:
             {"Task": visible(row.task, 80), "Items": row.items, "Unparsed": row.unparsed, "Truncated": row.truncated, "Errors": row.errors}
             for row in bad
         ]
-        st.dataframe(shown, hide_index=True, alt="Unparsed, truncated and failed answers")
+        shell.table(shown, hide_index=True, alt="Unparsed, truncated and failed answers")
 
 
 shell.guarded(page)

@@ -58,7 +58,7 @@ def table() -> None:
         ]
     )
     st.subheader(f"All runs ({len(found)})")
-    st.dataframe(rows, hide_index=True, alt="All runs of the store")
+    shell.table(rows, hide_index=True, alt="All runs of the store")
     shell.downloads(rows, "runs")
 
 
@@ -74,7 +74,7 @@ def one() -> None:
     if len(scores):
         shown = scores.assign(task=[visible(text, 80) for text in scores.task])
         order = ["task", "metric", "main", "value", "low", "high", "n", "shots", "evidence", "purpose", "fingerprint"]
-        st.dataframe(shown, column_order=order, hide_index=True, alt="Scores of the run")
+        shell.table(shown, column_order=order, hide_index=True, alt="Scores of the run")
         shell.link("items", "Its items", who=labels.get(str(run), ""))
     else:
         st.caption("No scores yet.")
@@ -90,7 +90,7 @@ def drift() -> None:
         st.caption("No model was scored twice on the same items. Running it again shows how far a score is reproducible.")
         return
     shown = found.assign(model=[visible(text, 80) for text in found.model], difference=found.highest - found.lowest)
-    st.dataframe(shown, hide_index=True, alt="Scores of repeated runs")
+    shell.table(shown, hide_index=True, alt="Scores of repeated runs")
 
 
 def page() -> None:

@@ -82,7 +82,7 @@ def worth(part: Any, items: Any, task: str) -> None:
     if not len(doubtful):
         st.caption("None.")
         return
-    st.dataframe(
+    shell.table(
         doubtful.head(500),
         column_order=["kind", "item", "difficulty", "discrimination"],
         hide_index=True,

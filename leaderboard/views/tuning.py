@@ -121,7 +121,7 @@ def costs(found: Any) -> None:
     number = st.column_config.NumberColumn
     config = {name: number(format="%+.1f") for name in order if name.startswith(("gain", "kept"))} | {"seconds": number(format="%.0f")}
     config["runs"] = number("seeds")
-    st.dataframe(table, column_order=order, column_config=config, hide_index=True, alt="Gain, forgetting and cost of each method")
+    shell.table(table, column_order=order, column_config=config, hide_index=True, alt="Gain, forgetting and cost of each method")
     shell.downloads(table[order], "tuning")
 
 

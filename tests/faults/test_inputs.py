@@ -6,11 +6,18 @@ Run: pytest tests/faults/test_inputs.py
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
+import math
 import os
 import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from fakes import make_model, place, write_task
@@ -23,8 +30,8 @@ from harness.model import ModelRef, find_model
 from harness.provenance import Surroundings
 from harness.run import resume
 from harness.store import check, find_run, list_runs, query
-from harness.store import connect as connect_index
 
+ROOT = Path(__file__).parents[2]
 TASK = """from harness import Choose, Doc, Task, accuracy, hub
 
 
@@ -105,6 +112,17 @@ def test_rows_that_are_missing_need_leave_and_are_never_ranked(mirror: Mirror) -
     assert query(mirror.folder / "results", "SELECT * FROM leaderboard") == []
 
 
+def test_a_file_with_other_rows_than_the_manifest_says_is_refused(mirror: Mirror) -> None:
+    """Also where the manifest has no hash of it."""
+    mirror.write([{"question": "Is 1 even?", "label": 1}, {"question": "Is 2 even?", "label": 0}])
+    entry = {"file": "org__asked/default/test.parquet", "rows": 30, "complete": True}
+    (mirror.folder / "data" / "MANIFEST.json").write_text(json.dumps([entry]))
+    for plan in (mirror.plan(), mirror.plan(allow_partial=True)):
+        with pytest.raises(AssayError, match=r"test\.parquet: holds 2 rows, MANIFEST\.json says 30\. fetch the file again"):
+            evaluate(plan, mirror.place(), opener=opening())  # type: ignore[arg-type]
+    assert not (mirror.folder / "results").exists()
+
+
 def test_one_row_that_changed_upstream_stops_a_resume_and_tells_two_runs_apart(mirror: Mirror) -> None:
     plan = mirror.plan()
     with pytest.raises(Incomplete):
@@ -130,6 +148,58 @@ def test_a_hub_that_is_not_there_is_one_line_and_writes_nothing(mirror: Mirror, 
     with pytest.raises(AssayError, match="not in the hub's cache, and the network is off"):
         evaluate(Plan(model="nobody/nothing", tasks=(str(mirror.task),)), mirror.place())
     assert not (mirror.folder / "results").exists()
+
+
+class Away(http.server.BaseHTTPRequestHandler):
+    """A hub that answers everything with 504."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(504)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_POST = do_GET
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def away() -> Iterator[http.server.ThreadingHTTPServer]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Away)
+    server.asked = []  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_that_answers_504_stops_no_run_of_what_is_in_its_cache(tmp_path: Path, away: http.server.ThreadingHTTPServer) -> None:
+    cached, commit = tmp_path / "hf" / "hub" / "models--acme--tiny", "0123456789" * 4
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    make_model(cached / "snapshots" / commit)
+    write_task(tmp_path, 4)
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": f"http://127.0.0.1:{away.server_port}", "HF_HUB_OFFLINE": "0"}
+    env = {name: value for name, value in env.items() if not name.lower().endswith("_proxy") and name not in ("HF_HUB_CACHE", "HF_TOKEN")}
+    env |= {"ASSAY_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join((str(ROOT), env.get("PYTHONPATH", "")))}
+
+    def run(model: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "harness.cli", "run", "--model", model, "--tasks", "sums.py", "--engine", "scripted"]
+        return subprocess.run(
+            [*line, "--results", model.partition("/")[2]], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300
+        )
+
+    done = run("acme/tiny")
+    assert done.returncode == 0, done.stderr
+    asked = len(away.asked)  # type: ignore[attr-defined]
+    assert 0 < asked <= 8, "it was asked, and not again and again"
+    (manifest,) = (tmp_path / "tiny").rglob("manifest.json")
+    assert json.loads(manifest.read_text())["model"]["revision"] == commit
+    gone = run("acme/gone")
+    assert gone.returncode == 2 and "not in the hub's cache, and the hub cannot be reached" in gone.stderr
+    assert "Traceback" not in gone.stderr and not (tmp_path / "gone").exists()
+    assert len(away.asked) - asked <= 8  # type: ignore[attr-defined]
 
 
 def refuse(*args: object, **names: object) -> None:
@@ -190,15 +260,23 @@ def test_one_nan_weight_makes_errors_of_its_items_and_reaches_no_score_and_no_ra
     assert check(results) == ()
 
 
+SCORES = {"score": ("value", "low", "high"), "sample": ("correct",), "trial": ("gain", "gain_low", "gain_high")}
+
+
 def test_nan_breaks_a_rule_of_every_score_column(tmp_path: Path) -> None:
     evaluate(
         Plan(str(make_model(tmp_path / "model")), (str(write_task(tmp_path)),), engine="scripted"),
         place(tmp_path),
         opener=opening(),  # type: ignore[arg-type]
     )
-    connection = connect_index(tmp_path / "results")
+    connection = duckdb.connect(str(tmp_path / "results" / "assay.duckdb"))
     try:
-        rules = " ".join(row[0] for row in connection.execute("SELECT sql FROM duckdb_tables()").fetchall())
+        connection.execute("INSERT INTO trial (study, gain, gain_low, gain_high) VALUES ('s', 0.1, 0.0, 0.2)")
+        for table, columns in SCORES.items():
+            for column in columns:
+                assert connection.execute(f"SELECT count(*) FROM {table} WHERE {column} IS NOT NULL").fetchone() != (0,), (table, column)
+                for number in (math.nan, math.inf, -math.inf):
+                    with pytest.raises(duckdb.ConstraintException):
+                        connection.execute(f"UPDATE {table} SET {column} = ?", [number])
     finally:
         connection.close()
-    assert rules.count("isfinite") >= 6

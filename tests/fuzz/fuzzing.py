@@ -22,8 +22,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+import harness
 from harness.errors import AssayError
 
+ROOT = str(Path(harness.__file__).parents[1])
 ROUND = 200
 LONGEST = 30
 """Seconds of processor time that one input may take."""
@@ -53,7 +55,7 @@ class Report:
 
 def place_of(error: BaseException) -> str:
     """Kind of error, and the innermost line of ours."""
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "/main/" in frame.filename or "assay" in frame.filename]
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(ROOT)]
     ours = [frame for frame in ours if "/tests/" not in frame.filename] or ours
     return f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else type(error).__name__
 

@@ -605,8 +605,7 @@ CHATS = [[{"role": "user", "content": "hi"}], [{"role": "user", "content": "a\n{
 
 
 def read_template(folder: Path, text: str) -> None:
-    for shown in render_chats(text, {"bos_token": "<s>"}, CHATS, "model", seconds=1):
-        shown.encode("utf-8", "surrogatepass")
+    LETTERS.encode(render_chats(text, {"bos_token": "<s>"}, CHATS, "model", seconds=1))
 
 
 # lm-eval's results

@@ -49,6 +49,13 @@ def test_other_machines_need_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "--server.address=0.0.0.0" in line
 
 
+def test_items_are_hidden_from_other_machines_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(commands.ITEMS, "hidden")  # no word of the reader's own surroundings
+    assert served(monkeypatch, tmp_path)[1][commands.ITEMS] == "shown"
+    assert served(monkeypatch, tmp_path, expose=True)[1][commands.ITEMS] == "hidden"
+    assert served(monkeypatch, tmp_path, expose=True, show_items=True)[1][commands.ITEMS] == "shown"
+
+
 def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssayError, match="assay demo"):
         commands.board(results=tmp_path / "none")

@@ -99,3 +99,19 @@ def test_a_half_written_run_shows_as_running(tmp_path: Path, monkeypatch: pytest
     assert "assay resume" in words  # nobody writes it any more
     (run,) = list_runs(tmp_path)
     assert live.progress(run) == 20
+
+
+def test_a_tokenizer_that_panics_shows_no_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As pyo3's, outside of Exception."""
+
+    def panic(path: str) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    (tmp_path / "tokenizer.json").write_text("{}")
+    assert live.tokens(tmp_path, "text") is None
+    monkeypatch.setattr("tokenizers.Tokenizer.from_file", panic)
+    assert live.tokens(tmp_path, "text") is None
+    monkeypatch.setattr("tokenizers.Tokenizer.from_file", lambda path: sys.exit(1))
+    with pytest.raises(SystemExit):
+        live.tokens(tmp_path, "text")

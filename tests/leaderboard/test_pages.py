@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_store import Made, make_run
@@ -11,6 +12,9 @@ from made_store import Made, make_run
 pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
+
+from leaderboard import shell
+from leaderboard.commands import ITEMS
 
 APP = Path(__file__).parents[2] / "leaderboard" / "app.py"
 PAGES = ("board", "compare", "model", "task", "items", "tuning", "gates", "runs", "health")
@@ -98,6 +102,39 @@ def test_an_item_shows_what_was_sent_and_every_answer(store: Path, monkeypatch: 
     listed = opened(store, "items", monkeypatch, task="numbers/add@own", outcome="wrong", text="question 4")
     rows = listed.dataframe[0].value
     assert len(rows) and set(rows.Outcome) == {"wrong"} and all("Question 4" in text for text in rows.Prompt)
+
+
+def test_an_exposed_board_hides_what_items_say(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def everything(app: AppTest) -> str:
+        return texts(app) + json.dumps([frame.value.astype(str).to_dict() for frame in app.dataframe])
+
+    item = {"of": "letters/first@own", "item": "i0003", "deep": "true", "text": "question 4"}
+    flip = {"first": "acme/Otter-7B", "second": "beta/Wren-300M", "task": "letters/last@own", "side": "lost"}
+    for page, state in (("items", item), ("compare", flip)):
+        assert "which word comes" in everything(opened(store, page, monkeypatch, **state))
+    monkeypatch.setenv(ITEMS, "hidden")
+    for page, state in (("items", item), ("compare", flip)):
+        app = opened(store, page, monkeypatch, **state)
+        shown = everything(app)
+        assert "(hidden)" in shown and "Question" not in shown and "word comes" not in shown
+        assert "Text" not in [each.label for each in app.text_input]  # a search would tell
+    assert "of 7 runs are right" in texts(opened(store, "items", monkeypatch, **item))
+
+
+def test_no_cell_of_a_table_is_a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(shell.st, "dataframe", lambda table, **options: shown.append((table, options)))
+    rows = {"Answer": ["=1+1", " @SUM(A1)", "plain", None], "Score": [-1.0, 2.0, 3.0, 4.0], "+x": ["-2", "3", "4", "5"]}
+    shell.table(rows, column_order=["Answer", "+x"], column_config={"+x": "wide"}, alt="x")
+    table, options = shown[0]
+    assert table.Answer.tolist()[:3] == ["\u2060=1+1", "\u2060 @SUM(A1)", "plain"] and table.Score.tolist() == [-1.0, 2.0, 3.0, 4.0]
+    assert options == {"column_order": ["Answer", "\u2060+x"], "column_config": {"\u2060+x": "wide"}, "alt": "x"}
+    for line in table.to_csv(index=False).splitlines():
+        assert not line.startswith(("=", "+", "-", "@")) and ",+" not in line
+
+
+def test_every_table_goes_through_the_one_that_is_safe() -> None:
+    assert not [path.name for path in (APP.parent / "views").glob("*.py") if "st.dataframe(" in path.read_text()]
 
 
 def test_tuning_says_what_diverged_and_shows_every_method(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

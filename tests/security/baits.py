@@ -268,8 +268,8 @@ def sheet(folder: Path, **fields: Any) -> Path:
     return path
 
 
-def slow_pattern(folder: Path, wire: Path) -> Call:
-    return lambda: bigbench.from_path(sheet(folder, output_regex="(a+)+$"))
+def slow_pattern(pattern: str) -> Bait:
+    return lambda folder, wire: lambda: bigbench.from_path(sheet(folder, output_regex=pattern))
 
 
 def bigbench_code(folder: Path, wire: Path) -> Call:

@@ -72,6 +72,7 @@ TEMPLATES = (
     Canary("template: recursion", template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), "recursion"),
     Canary("template: a long text", template("{{ 'a' * 1000000 }}"), "at most"),
     Canary("template: refuses", template("{{ raise_exception('no system role') }}"), "no system role"),
+    Canary("template: half a surrogate pair", template("{{ '\\ud800' }}{{ messages[0].content }}"), "surrogate pair"),
     Canary("template: broken", template("{% if %}"), "TemplateSyntaxError"),
 )
 DATA = (
@@ -92,7 +93,10 @@ DATA = (
     Canary("a dataset script in the mirror", baits.dataset_script, "cannot be read from the hub|no split"),
     Canary("a dataset script in a folder", baits.local_dataset_script, "cannot be read from the hub"),
     Canary("a data set outside of the mirror", baits.mirror_outside, "cannot be read from the hub"),
-    Canary("an output_regex without end", baits.slow_pattern, "can take forever"),
+    Canary("an output_regex without end", baits.slow_pattern("(a+)+$"), "can take forever"),
+    Canary("an output_regex of many choices", baits.slow_pattern("(?:a|a?)" * 28 + "b$"), "can take forever"),
+    Canary("an output_regex of many options", baits.slow_pattern("a?" * 60 + "a" * 60), "can take forever"),
+    Canary("an output_regex with a comment before its repeat", baits.slow_pattern("(?x)(a+)#x\n+b"), "can take forever"),
     Canary("a BIG-bench task with code", baits.bigbench_code, "no such file|task.json"),
     *(
         Canary(f"the task {name}", bigbench_outside(name), "unknown task|no such")

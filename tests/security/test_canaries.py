@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baits import Canary, Trip, pickled
+from baits import Canary, Trip, changed, code, pickled
 from corpus import CORPUS
+from fakes import make_model
 
+from harness.engines import Settings
+from harness.engines.opening import open_engine
 from harness.errors import AssayError
+from harness.model import ModelRef
+from tuners.trial import open_base
 
 
 @pytest.mark.parametrize("canary", CORPUS, ids=lambda canary: canary.name)
@@ -33,6 +39,43 @@ def test_no_canary_fires(canary: Canary, tmp_path: Path, monkeypatch: pytest.Mon
     else:
         call()
     assert not wire.exists(), "the canary fired"
+
+
+def opened_by_hf(folder: Path) -> None:
+    open_engine("hf", ModelRef("m", folder, "digest"), Settings(device="cpu"))
+
+
+OPENERS: dict[str, Callable[[Path], object]] = {"engine hf": opened_by_hf, "tuners": open_base}
+MAPS = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+
+
+@pytest.mark.parametrize("kind", ["llama", "evil"])
+@pytest.mark.parametrize("opener", OPENERS)
+def test_code_of_a_model_that_nothing_checked_does_not_run(opener: str, kind: str, tmp_path: Path) -> None:
+    """Straight to the libraries, past our own check: they must be told not to run code."""
+    home, wire = make_model(tmp_path / "model"), tmp_path / "wire"
+    (home / "evil.py").write_text(code(wire))
+    changed(home / "config.json", auto_map=MAPS, model_type=kind, architectures=["Model"])
+    if kind == "llama":  # transformers knows it itself
+        OPENERS[opener](home)
+    else:
+        with pytest.raises((AssayError, ValueError), match=r"evil|custom code|remote code"):
+            OPENERS[opener](home)
+    assert not wire.exists(), "the canary fired"
+
+
+def test_code_of_a_model_would_run_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bait of the test above can fire."""
+    import transformers
+
+    home, wire = make_model(tmp_path / "model"), tmp_path / "wire"
+    (home / "evil.py").write_text(code(wire))
+    changed(home / "config.json", auto_map=MAPS, model_type="evil", architectures=["Model"])
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    with pytest.raises(AttributeError, match="Config"):
+        transformers.AutoModelForCausalLM.from_pretrained(home, local_files_only=True, trust_remote_code=True)
+    assert wire.exists()
 
 
 def test_the_corpus_is_large_and_its_names_differ() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from fakes import make_model, write_task
 
 from harness import chat
+from harness.engines.child import last_line
 from harness.errors import AssayError, redact
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,8 +35,15 @@ TASKS = (Task("leaky", inline(test=[{}]), doc, Choose(), (accuracy,)),)
 """
 
 
+LAST_WORDS = """import os, sys
+if "harness.engines.serve" in sys.orig_argv:
+    sys.stderr.write("GET https://user:pw123456@hub failed, " + "x" * FILLER + " token " + os.environ["HF_TOKEN"] + "\\n")
+"""
+
+
 def assay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **SECRETS, "ASSAY_RESULTS": str(folder / "results"), "ASSAY_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    env["PYTHONPATH"] = os.pathsep.join((str(folder / "path"), str(ROOT), env.get("PYTHONPATH", "")))
     return subprocess.run([sys.executable, "-m", "harness.cli", *arguments], capture_output=True, text=True, cwd=folder, env=env)
 
 
@@ -56,6 +66,28 @@ def test_a_run_stores_no_secret(tmp_path: Path) -> None:
     assert_clean(tmp_path / "results", done.stdout, done.stderr, broken.stdout, broken.stderr)
 
 
+@pytest.mark.parametrize("filler", [0, 240])  # the second is cut in the middle of a secret
+def test_what_an_engines_process_said_last_holds_no_secret(tmp_path: Path, filler: int) -> None:
+    make_model(tmp_path / "model")
+    write_task(tmp_path, 4)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(LAST_WORDS.replace("FILLER", str(filler)))
+    engine = ("--model", "model", "--tasks", "sums.py", "--engine")
+    died = assay(tmp_path, "run", *engine, "child:scripted:hashed,fault=die,at=2", "--json")
+    assert died.returncode == 0, died.stderr
+    (summary,) = (tmp_path / "results").rglob("summary.json")
+    (note,) = json.loads(summary.read_text())["engine"]["notes"]
+    assert "engine restarted" in note and "https://***@hub" in note
+    assert_clean(tmp_path / "results", died.stdout, died.stderr)
+    assert b"hf_Zq7" not in summary.read_bytes()
+
+
+def test_a_last_line_without_end_loses_its_torn_beginning() -> None:
+    said = last_line(io.BytesIO(f"token {TOKEN}{'y' * 65_500} refused".encode()))
+    assert said == "refused"
+    assert last_line(io.BytesIO(b"one\ntwo\n")) == "two" and last_line(io.BytesIO()) == ""
+
+
 def test_a_secret_in_an_exception_is_hidden(tmp_path: Path) -> None:
     make_model(tmp_path / "model")
     (tmp_path / "leaky.py").write_text(LEAKY)
@@ -76,14 +108,32 @@ def test_a_secret_in_an_exception_is_hidden(tmp_path: Path) -> None:
         ("key sk-proj-abcdefghijklmnop.", "key ***."),
         ("ghp_abcdefghijklmnopqrst", "***"),
         ("GET /x?token=abc&y=1", "GET /x?token=***&y=1"),
+        ("https://h/x?api_key=abc&y=1", "https://h/x?api_key=***&y=1"),
+        ("https://h/x?access_token=abc", "https://h/x?access_token=***"),
+        ("https://h/x?a=1&X-Amz-Signature=ab12&X-Amz-Security-Token=cd", "https://h/x?a=1&X-Amz-Signature=***&X-Amz-Security-Token=***"),
+        ("{'api_key': 'abc', 'n': 1}", "{'api_key': '***', 'n': 1}"),
+        ("HF_TOKEN=hf_short", "HF_TOKEN=***"),
+        ("https://u:p@ss@host/x", "https://***@host/x"),
+        ("postgres://u:p/w@host/x", "postgres://***@host/x"),
+        ("https://host:8080/path@v1", "https://host:8080/path@v1"),
+        ("Authorization: Bearer  abc.def", "Authorization: Bearer  ***"),
+        ("{'Authorization': 'Basic dXNlcjpwYXNz'}", "{'Authorization': 'Basic ***'}"),
+        ("github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz", "***"),
+        ("glpat-abcdefghijklmnopqrst", "***"),
+        ("xoxb-123456789012-abcdefghijkl", "***"),
+        ("AIzaSyA1234567890abcdefghijklmnopqrstuvw", "***"),
+        ("sk_live_abcdefghijklmnop", "***"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc_-9 refused", "*** refused"),
+        ("max_tokens=5, pad_token='<pad>'", "max_tokens=5, pad_token='<pad>'"),
         ("mail@host and https://host/path@v1", "mail@host and https://host/path@v1"),
         ("hf_models/disk-task-12345678901234", "hf_models/disk-task-12345678901234"),
     ],
 )
 def test_what_counts_as_a_secret(text: str, shown: str) -> None:
     assert redact(text) == shown
-    error = AssayError(text, where=text)
-    assert error.what == error.where == shown and str(error) == f"{shown}: {shown}"
+    error = AssayError(text, where=text, do=text)
+    assert error.what == error.where == error.do == shown and str(error) == f"{shown}: {shown}. {shown}"
+    assert redact(shown) == shown
 
 
 def test_the_template_process_has_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
