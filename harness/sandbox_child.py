@@ -290,8 +290,10 @@ def judge(path: str, subject: str, source: IO[bytes], sink: IO[bytes]) -> None:
 
     heard(())  # the program has run
     tree = ast.parse(Path(path).read_bytes())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - (set(dir(builtins)) - {subject})
-    run(path, ask("names", sorted(names)))
+    python = {name for name in dir(builtins) if name != subject} | {"__builtins__"}
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - python
+    found = ask("names", sorted(names))
+    run(path, {name: found[name] for name in names & set(found)})  # and no other that it may say
 
 
 def read_error(kind: str, words: Sequence[str]) -> BaseException:

@@ -95,6 +95,19 @@ def test_a_wrong_program_cannot_write_its_verdict(program: str) -> None:
 
 
 @needs_it
+def test_a_program_names_nothing_that_it_was_not_asked_for() -> None:
+    said = (
+        '{"value": null}',
+        '{"value": ["dict", [["tuple", ["abs", ["held", 0]]], ["tuple", ["add", ["held", 1]]]]]}',
+        *['{"value": 0}'] * 9,
+    )
+    lines = "".join(f"{line}\n" for line in said).encode()
+    forged = f"import os\nfor out in range(64):\n    try:\n        os.write(out, {lines!r})\n    except OSError:\n        pass\n"
+    assert sandbox.passes(forged, "assert add(1, 2) == 0")  # it reaches the test's process
+    assert not sandbox.passes(forged, "assert abs(add(1, 2) - 3) < 0.1")
+
+
+@needs_it
 def test_a_function_with_the_name_of_one_of_pythons_is_the_programs() -> None:
     doc = Doc("def sum(x):\n    'The sum.'\n", references=("x",), meta={"test": "assert sum([1, 2]) == 3"})
     assert pass_at(1).measure(doc, Said("    return x[0] + x[1]\n")) == (1.0,)
