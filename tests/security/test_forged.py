@@ -23,6 +23,7 @@ from harness.compare import side_of
 from harness.engines.scripted import Fault, Scripted, faulty, hashed
 from harness.errors import AssayError, Incomplete
 from harness.exchange.recomputing import recompute, verify
+from harness.merging import merge
 from harness.run import resume
 from harness.score import rescore
 from harness.source import Access
@@ -339,3 +340,96 @@ def test_a_folder_of_runs_that_is_a_link_to_itself_is_refused(home: Path, tmp_pa
     plan = Plan(str(home / "model"), (str(home / "sums.py"),), engine="scripted")
     with pytest.raises(AssayError, match="a link that leads nowhere"):
         evaluate(plan, place(tmp_path))
+
+
+KINDS = '''"""One task of every kind of answer."""
+from harness import Choose, Doc, Generate, Metric, Perplexity, Regress, Said, Shots, Task, accuracy, exact_match, inline
+from harness.metrics.bigbench import choice_metrics
+from harness.metrics.likelihood import bits_per_byte, perplexity
+from harness.metrics.regression import pearson, spearman
+from harness.metrics.text import bleu
+
+ROWS = [{"n": n, "w": "abcdefgh"[n] * 3} for n in range(8)]
+PAST = [{"n": 10 + n, "w": "xyz"[n]} for n in range(3)]
+
+
+def pick(row):
+    return Doc(f"{row['n']} + 1 =", choices=(str(row["n"] + 1), "some" + "x" * row["n"]), gold=row["n"] % 2, cluster=f"c{row['n'] // 2}",
+               meta={"pair": (row["n"], 1), 7: "seven", 10: "ten"}, inputs=(str(row["n"]),))
+
+
+def graded(row):
+    return Doc(f"{row['n']} + 1 =", choices=("a", "b"), targets=(0.25, 0.5))
+
+
+def say(row):
+    return Doc(f"Say {row['w']}:", references=(row["w"], row["w"].upper()))
+
+
+def rate(row):
+    return Doc(f"Rate {row['w']}:", value=float(row["n"]))
+
+
+def searching(doc, output):
+    return (float(len(output.text) > 0 and doc.prompt.startswith("Say")),)
+
+
+def paired(doc, output):
+    return (float(doc.meta["pair"] == (doc.meta["pair"][0], 1)),)
+
+
+DATA = inline(test=ROWS, train=PAST)
+TASKS = (
+    *(Task(f"pick-{how}", DATA, pick, Choose(how), (accuracy,), shots=Shots(2, "train")) for how in ("sum", "chars", "bytes", "tokens")),
+    Task("calibrated", DATA, pick, Choose(calibrate="Answer:"), (accuracy, Metric("paired", paired))),
+    Task("graded", DATA, graded, Choose(), tuple(choice_metrics(('multiple_choice_grade',)).values())),
+    Task("say", DATA, say, Generate(8), (exact_match, bleu(), Metric("found", searching))),
+    Task("often", DATA, say, Generate(8, temperature=0.7, samples=3), (exact_match,)),
+    Task("read", DATA, say, Perplexity(), (bits_per_byte, perplexity)),
+    Task("rate", DATA, rate, Regress(("1", "2", "3"), (1.0, 2.0, 3.0)), (pearson, spearman)),
+)
+'''
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kinds")
+    make_model(folder / "model")
+    (folder / "kinds.py").write_text(KINDS)
+    return folder
+
+
+def kinds_plan(folder: Path, **changes: Any) -> Plan:
+    return Plan(**{"model": str(folder / "model"), "tasks": (str(folder / "kinds.py"),), "engine": "scripted", **changes})
+
+
+@pytest.mark.parametrize("changes", [{}, {"limit": 5, "seed": 3}, {"drop_shots": True, "shots": 1}])
+def test_every_kind_of_honest_run_is_believed_from_a_copy(kinds: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    bundle = evaluate(kinds_plan(kinds, **changes), place(tmp_path))
+    copied = tmp_path / "copied"
+    shutil.copytree(bundle, copied / "runs" / bundle.name)
+    assert index(copied, verify=verify(Access())).trouble == {}
+    assert query(copied, "SELECT count(*) FROM score WHERE evidence = 'unverified'") == [(0,)]
+    assert not check(copied, lambda run: recompute(run, Access()))
+
+
+def test_parts_and_the_run_that_they_make_are_believed(kinds: Path, tmp_path: Path) -> None:
+    parts = [evaluate(kinds_plan(kinds, shard=shard), place(tmp_path)) for shard in ("1/2", "2/2")]
+    merge(parts, place(tmp_path))
+    (tmp_path / "results" / "assay.duckdb").unlink()
+    assert index(tmp_path / "results", verify=verify(Access())).trouble == {}
+    assert not check(tmp_path / "results", lambda run: recompute(run, Access()))
+
+
+def test_a_metric_that_reads_the_question_needs_the_data(kinds: Path, tmp_path: Path) -> None:
+    """Other rows than those of the run are here now: what reads a Doc's own prompt can be neither confirmed nor refuted."""
+    task = tmp_path / "kinds.py"
+    task.write_text(KINDS)
+    bundle = evaluate(kinds_plan(kinds, tasks=(str(task),)), place(tmp_path))
+    copied = tmp_path / "copied"
+    shutil.copytree(bundle, copied / "runs" / bundle.name)
+    task.write_text(KINDS.replace("range(8)", "range(7)"))
+    assert index(copied, verify=verify(Access())).trouble == {}
+    assert query(copied, "SELECT DISTINCT evidence FROM score") == [("unverified",)]
+    assert query(copied, "SELECT * FROM leaderboard") == []
+    assert [problem.what for problem in check(copied, lambda run: recompute(run, Access())) if "its answer gives" in problem.what]
