@@ -24,14 +24,18 @@ from harness import Plan
 from harness.catalog import from_python, select
 from harness.chat import render_chats
 from harness.checkpoint import read_header
+from harness.compare import Comparison, compare
 from harness.engines.scripted import constant, hashed
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.recomputing import recompute
+from harness.gate import gate
+from harness.gating import Gate, entry_of, gates, remember
 from harness.judge import judge
 from harness.model import inspect
 from harness.policy import read_policy
 from harness.prepare import prepare_task
 from harness.provenance import Surroundings
+from harness.reports.values import gate_json
 from harness.request import GenRequest
 from harness.score import score_run, scored_of
 from harness.source import Access
@@ -41,6 +45,7 @@ from harness.store.tables import items_table, samples_table, stat_tables, stats_
 from harness.task import Task
 from harness.tokens import Tokenizer, open_tokenizer
 from tasks import bigbench
+from tests.sim.sides import flipped, right, side
 
 PLAN = Plan(model="m", tasks=("t",))
 
@@ -397,12 +402,21 @@ def policy_bytes(value: Any) -> bytes:
     return "\n".join(f"{json.dumps(str(key))} = {toml(inner)}" for key, inner in rows).encode(errors="surrogatepass")
 
 
+@functools.cache
+def compared() -> Comparison:
+    scores = right(400)
+    return compare(side({"a": scores, "b": scores}), side({"a": flipped(scores, 9, 4), "b": flipped(scores, 20)}, "v2"))
+
+
 def read_policies(folder: Path, data: bytes) -> None:
+    """A policy that is read decides, and its decision can be stored and printed as JSON."""
     path = folder / "gate.toml"
     path.write_bytes(data)
     policy = read_policy(path)
-    policy.named()
-    policy.margin_of("a", 50.0)
+    decision = gate(compared(), policy, tried=policy.tried or 1)
+    json.dumps(gate_json(decision, compared(), decision.exit_code(policy)), allow_nan=False)
+    remember(folder, entry_of(Gate(compared(), decision, policy)))
+    gates(folder)
 
 
 # Models
