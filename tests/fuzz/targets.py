@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +26,11 @@ from harness import Plan
 from harness.catalog import from_python, select
 from harness.chat import render_chats
 from harness.checkpoint import read_header
+from harness.cli.exchanging import FORMATS
+from harness.cli.running import print_run
 from harness.compare import Comparison, compare
 from harness.engines.scripted import constant, hashed
+from harness.errors import AssayError
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.recomputing import recompute
 from harness.gate import gate
@@ -584,7 +589,7 @@ CHOICE = {
     "filter": "none",
     "metrics": ["acc"],
 }
-SAMPLES = [{"doc_id": 0, **CHOICE, "acc": 1.0}, {"doc_id": 1, **CHOICE, "acc": 0.0}]
+SAMPLES = [{"doc_id": 0, **CHOICE, "acc": 1.0}, {"doc_id": 1, **CHOICE, "target": "1", "acc": 0.0}]
 SPOKEN = [
     {
         "doc_id": 0,
@@ -616,8 +621,19 @@ def read_lm_eval(folder: Path, files: tuple[bytes, bytes, bytes]) -> None:
     for name, data in zip(("results_2026.json", "samples_arc_2026.jsonl", "samples_gen_2026.jsonl"), files, strict=True):
         (home / name).write_bytes(data)
     place = Surroundings(folder / "results", folder / "cache", None, True)
-    for bundle, _ in import_lm_eval(home, place):
-        recompute(read_run(bundle), place.access())
+    try:
+        for bundle, _ in import_lm_eval(home, place):
+            run = read_run(bundle)
+            recompute(run, place.access())
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+                print_run(run, place, as_json=False)
+                print_run(run, place, as_json=True)
+            for number, export in enumerate(FORMATS.values()):
+                with contextlib.suppress(AssayError):
+                    export(run, folder / str(number))
+    except AssayError:
+        assert not list(place.results.glob("runs/*")), "a refused import leaves nothing behind"
+        raise
 
 
 def warm(name: str) -> None:
