@@ -21,6 +21,7 @@ from harness.errors import AssayError
 from harness.model import ModelRef, find_model, text_config
 from harness.plugins import Plugin, plugins
 from harness.provenance import Surroundings, surroundings
+from harness.regular import read_regular
 
 CUDA_BUILDS = ("torchvision", "torchaudio", "torchcodec")
 """Packages whose CUDA builds break the import of transformers beside a CPU torch."""
@@ -250,15 +251,17 @@ def check_data(data: Path | None) -> Iterator[Finding]:
         )
         return
     try:
-        rows = json.loads(manifest.read_text(encoding="utf-8"))
+        rows = json.loads(read_regular(manifest, 1 << 28, follow=True).decode())
         missing = [row["file"] for row in rows if not (data / row["file"]).is_file()]
         partial = sum(not row["complete"] for row in rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (AssayError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         yield Finding("broken", f"{manifest} cannot be read: {type(error).__name__}: {error}", "fetch the data folder again")
         return
     if missing:
         yield Finding(
-            "warn", f"{len(missing)} of {len(rows)} files of {manifest} are not there, first {missing[0]}", "fetch the data folder again"
+            "warn",
+            f"{len(missing)} of {len(rows)} files of {manifest} are not there, first {missing[0]!r:.120}",
+            "fetch the data folder again",
         )
     else:
         yield Finding("ok", f"{data}: {len(rows)} files" + (f", {partial} of them not whole" if partial else ""))

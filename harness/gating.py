@@ -15,11 +15,14 @@ from harness.compare import Comparison, Key, Side, compare, side_of
 from harness.errors import AssayError
 from harness.gate import Decision, gate
 from harness.policy import Policy
+from harness.regular import read_regular
 from harness.source import Access
 from harness.stats.difference import unit_of
 from harness.store import find_run, list_runs, read_run
 
 GATES, BASELINES = "gates.jsonl", "baselines.json"
+MOST = 1 << 28
+"""Bytes that either file may have: some 200,000 gates."""
 TORN = b" torn"
 
 
@@ -72,19 +75,47 @@ def pair_key(candidate: str, base: Side, tasks: Iterable[str]) -> str:
 def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
     """Every remembered gate (of one pair), oldest first. A line torn by a kill is left out."""
     path = Path(root) / GATES
-    if not path.exists():
-        return ()
     found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    for number, line in enumerate(contents(path).split(b"\n")[:-1], 1):
         if line.endswith(TORN):
             continue
         try:
-            entry = json.loads(line)
-        except ValueError:
-            raise AssayError("is not JSON", where=f"{path}, line {number}", do="restore the file from a copy") from None
-        if not key or entry.get("key") == key:
+            entry = parsed(line)
+            whole = is_entry(entry)
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole:
+            raise AssayError("is no remembered gate", where=f"{path}, line {number}", do="restore the file from a copy")
+        if not key or entry["key"] == key:
             found.append(entry)
     return tuple(found)
+
+
+def contents(path: Path) -> bytes:
+    """A file of the store, empty where there is none. Raises AssayError where it cannot be read."""
+    try:
+        return read_regular(path, MOST)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do="make it readable") from None
+
+
+def parsed(data: bytes) -> Any:
+    """JSON whose texts can be written again. Raises ValueError or RecursionError."""
+    value = json.loads(data.decode())
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def is_entry(value: Any) -> bool:
+    """Whether this has what readers need of a remembered gate."""
+    if not isinstance(value, dict) or type(value.get("attempt")) is not int:
+        return False
+    sides = [value.get("candidate"), value.get("baseline")]
+    texts = [value.get(name) for name in ("key", "at", "verdict")]
+    texts += [side.get(name) for side in sides if isinstance(side, dict) for name in ("run", "model", "digest")]
+    return len(texts) == 9 and all(isinstance(each, str) for each in texts)
 
 
 def entry_of(found: Gate) -> dict[str, Any]:
@@ -183,9 +214,9 @@ def read_baselines(root: Path) -> dict[str, dict[str, str]]:
     """Named baselines: run and time of naming by name."""
     path = Path(root) / BASELINES
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = parsed(contents(path) or b"{}")
         return {str(name): {"run": str(entry["run"]), "at": str(entry["at"])} for name, entry in found.items()}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise AssayError("does not hold named baselines", where=str(path), do="restore the file from a copy") from None
 
 

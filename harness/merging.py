@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,10 +39,14 @@ def merge(parts: Sequence[Path], place: Surroundings) -> Path:
         "parts": [run.id for run in runs],
     }
     bundle = create_bundle(place.results, manifest, items)
-    with open_writer(bundle) as writer:
-        writer.append(records)
-        writer.finish(summary_of(read_run(bundle), runs, records, place))
-    index(place.results, [bundle])
+    try:
+        with open_writer(bundle) as writer:
+            writer.append(records)
+            writer.finish(summary_of(read_run(bundle), runs, records, place))
+        index(place.results, [bundle])
+    except BaseException:
+        shutil.rmtree(bundle)  # the parts are still there
+        raise
     return bundle
 
 
@@ -49,6 +54,9 @@ def check_parts(runs: Sequence[Run]) -> None:
     """Every part once, all finished, all of one plan."""
     if not runs:
         raise AssayError("no part to merge", do="name the part runs")
+    for run in runs:
+        if not run.manifest["plan"]["shard"]:
+            raise AssayError("is a whole run and no part", where=run.id, do="name runs that were made with --shard i/n")
     first = runs[0]
     places = [Plan.from_json(run.manifest["plan"]).part() for run in runs]
     count = places[0][1]

@@ -5,11 +5,18 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import AssayError
+from harness.regular import read_regular
+
+MOST = 1 << 20
+"""Bytes that a gate.toml may have."""
+TINY = 1e-6
+Margin = Annotated[float, Field(ge=TINY, lt=100, allow_inf_nan=False, strict=True)]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
 
 
 class Policy(BaseModel):
@@ -23,23 +30,23 @@ class Policy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    margin: float = Field(default=1.0, gt=0, lt=100)
-    task_margin: float = Field(default=3.0, gt=0, lt=100)
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    margin: Margin = 1.0
+    task_margin: Margin = 3.0
+    alpha: Annotated[float, Field(ge=TINY, lt=0.5, allow_inf_nan=False, strict=True)] = 0.05
     tasks: tuple[str, ...] = ()
     critical: tuple[str, ...] = ()
     advisory: tuple[str, ...] = ()
-    margins: dict[str, float] = {}
-    relative: dict[str, float] = {}
-    weights: dict[str, float] = {}
+    margins: dict[str, Margin] = {}
+    relative: dict[str, Margin] = {}
+    weights: dict[str, Weight] = {}
     on_inconclusive: Literal["fail", "pass"] = "fail"
-    tried: int | None = Field(default=None, ge=1)
+    tried: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
     """How many runs the baseline is the best of; found in the store where it is not given."""
 
     def margin_of(self, task: str, baseline: float) -> float:
         """The margin of a task in points, capped by its relative guard (`baseline` is its score in points)."""
         margin = self.margins.get(task, self.task_margin)
-        return min(margin, self.relative[task] * abs(baseline)) if task in self.relative else margin
+        return min(margin, round(self.relative[task] * abs(baseline), 9)) if task in self.relative else margin
 
     def named(self) -> set[str]:
         """Every task that the policy speaks of."""
@@ -65,7 +72,7 @@ class Policy(BaseModel):
 def read_policy(path: Path) -> Policy:
     """A gate.toml. Raises AssayError naming the field that is wrong."""
     try:
-        return Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Policy.model_validate(tomllib.loads(read_regular(path, MOST, follow=True).decode()))
     except OSError as error:
         raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="check the path") from None
     except ValidationError as error:

@@ -75,7 +75,7 @@ def gates(root: Path) -> Any:
     """Every remembered gate, newest first; torn lines and lines of another shape are left out."""
     rows = []
     try:
-        lines = (root / GATES).read_bytes().split(b"\n")[:-1]
+        lines = (root / GATES).read_bytes().split(b"\n")[:-1] if (root / GATES).is_file() else []
     except OSError:
         lines = []
     for line in lines:
@@ -87,18 +87,16 @@ def gates(root: Path) -> Any:
                     "verdict": str(entry["verdict"]),
                     "candidate": str(entry["candidate"]["model"]),
                     "baseline": str(entry["baseline"]["model"]),
-                    "delta": entry["delta"],
-                    "low": entry["low"],
-                    "high": entry["high"],
+                    **{name: None if entry[name] is None else float(entry[name]) for name in ("delta", "low", "high")},
                     "lost": ", ".join(map(str, entry["lost"])),
                     "attempt": int(entry["attempt"]),
                     "tried": int(entry["tried"]),
-                    "margin": entry["policy"].get("margin"),
+                    "margin": float(entry["policy"]["margin"]),
                     "candidate_run": str(entry["candidate"]["run"]),
                     "baseline_run": str(entry["baseline"]["run"]),
                 }
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
             continue
     names = (
         "at",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from harness.source import Rows
 
 Kind = Literal["choose", "generate", "likelihood"]
+MOST = 1 << 30
+"""Bytes that a task.json may have; the largest of BIG-bench has a hundredth of it."""
 SCHEMA = "write the file by BIG-bench's JSON schema"
 SEED = 42
 LONGEST_ANSWER = 64
@@ -100,6 +103,10 @@ class Examples:
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST:  # a device or a pipe may have no end
+            what = f"is no plain file of at most {MOST:,} bytes"
+            raise AssayError(what, where=str(path), do="name a task.json of BIG-bench, or its folder")
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AssayError("no such file", where=str(path), do="name a task.json of BIG-bench, or its folder") from None

@@ -19,6 +19,7 @@ from harness.exchange.lm_eval_export import export_lm_eval
 from harness.paths import is_there
 from harness.report import results_table
 from harness.store import Run, find_run, read_run
+from harness.store.read import sound
 
 FORMATS: Mapping[str, Callable[[Run, Path], list[Path]]] = {
     "lm-eval": export_lm_eval,
@@ -84,7 +85,9 @@ def export_command(
     known = FORMATS if form in FORMATS else formats()
     if form not in known:
         raise AssayError(f"there is no format {form!r}", where="--format", do=f"known are {', '.join(known)}")
-    written = known[form](read_run(find_run(place_of(results).results, run)), to)
+    found = read_run(find_run(place_of(results).results, run))
+    with sound(found.path):
+        written = known[form](found, to)
     if as_json:
         print_json({"format": form, "files": [str(path) for path in written]})
         return

@@ -241,7 +241,9 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
         return
     summary, manifest, console = run.summary(), run.manifest, out()
     model = manifest["model"]
-    console.print(f"[bold]{escape(model['name'])}[/]  {model['parameters'] / 1e6:,.0f}M parameters  digest {model['digest'][:12]}")
+    size = model["parameters"]  # unknown, or anything, where a run was imported
+    known = f"{size / 1e6:,.0f}M parameters" if isinstance(size, int | float) else "size not known"
+    console.print(f"[bold]{escape(model['name'])}[/]  {known}  digest {model['digest'][:12]}")
     console.print(f"engine {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim", markup=False)
     console.print(results_table(summary["results"]))
     console.print()
@@ -249,13 +251,13 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
         console.print(note, style="yellow", markup=False)
     for kind, noise in summary.get("noise", {}).items():
         console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=not console.is_terminal)
-    tokens = summary["tokens"]
-    shared = tokens["logical"] / max(tokens["computed"], 1)
-    console.print(
-        f"{tokens['computed']:,} tokens computed of {tokens['logical']:,} logical ({shared:.1f}x shared), "
-        f"{summary['seconds']['engine']:.0f} s",
-        style="dim",
-    )
+    if tokens := summary["tokens"]:  # none where a run was imported
+        shared = tokens["logical"] / max(tokens["computed"], 1)
+        console.print(
+            f"{tokens['computed']:,} tokens computed of {tokens['logical']:,} logical ({shared:.1f}x shared), "
+            f"{summary['seconds']['engine']:.0f} s",
+            style="dim",
+        )
     console.print(f"run {manifest['run']} in {run.path}, index {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True, markup=False)
 
 

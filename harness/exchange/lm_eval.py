@@ -1,7 +1,8 @@
-"""lm-eval's results and samples become a run of ours: every score is computed again from its items, none is believed.
+"""lm-eval's results and samples become a run of ours: every score is computed again from its items, which must agree with themselves.
 
 Source of the format: lm_eval 0.4.13, loggers/evaluation_tracker.py: results_<date>.json and, with --log_samples,
-samples_<task>_<date>.jsonl beside it. A score without samples is kept as what others say (evidence "aggregate") and never ranked.
+samples_<task>_<date>.jsonl beside it. A score without samples is kept as what others say (evidence "aggregate") and never ranked, and
+samples of a run that does not say how many items there are count as a part ("partial").
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 
 from harness.errors import AssayError, Invalid
 from harness.exchange.aggregations import DEFAULTS, Scorer, metric_of, scorer_of, statistics
-from harness.exchange.lm_eval_items import ALONE, Sampled, item_of, record_of
+from harness.exchange.agreement import check_values
+from harness.exchange.lm_eval_items import ALONE, Sampled, item_of, read_file, read_samples, record_of
 from harness.exchange.selection import selection_of
 from harness.plan import Plan
 from harness.provenance import Surroundings
@@ -27,7 +29,6 @@ from harness.record import Item, Record
 from harness.score import Scored, score_run
 from harness.source import Access
 from harness.store import Run, create_bundle, index, list_runs, open_writer, read_run, stats_of
-from harness.store.files import read_json
 
 TOLERANCE = 1e-9
 FACTS = ("alias", "name", "samples", "sample_len", "sample_count", " ", "")
@@ -63,9 +64,10 @@ def import_lm_eval(path: Path, place: Surroundings) -> tuple[tuple[Path, bool], 
     known = known_imports(place.results)
     found = []
     for file in files:
-        mark = hashlib.sha256(file.read_bytes()).hexdigest()
+        data = read_file(file)
+        mark = hashlib.sha256(data).hexdigest()
         with readable(file):
-            found.append((known[mark], False) if mark in known else (import_file(file, mark, place), True))
+            found.append((known[mark], False) if mark in known else (import_file(file, data, mark, place), True))
     return tuple(found)
 
 
@@ -88,15 +90,16 @@ def known_imports(root: Path) -> dict[str, Path]:
     return found
 
 
-def import_file(file: Path, mark: str, place: Surroundings) -> Path:
-    document = read_json(file)
-    if not isinstance(document.get("results"), dict) or not isinstance(document.get("config"), dict):
+def import_file(file: Path, data: bytes, mark: str, place: Surroundings) -> Path:
+    document = json.loads(data)
+    if not all(isinstance(part, dict) for part in (document, document.get("results"), document.get("config"))):
         raise AssayError("is not a results file of lm-eval (no results, no config)", where=str(file), do="name its results_*.json")
     groups = document.get("group_subtasks") or {}
     names = [name for name in document["results"] if not (groups.get(name) or name in (document.get("groups") or {}))]
     tasks = [read_task(name, document, file) for name in names]
     items, records = contents(tasks)
     manifest = manifest_of(document, tasks, file, mark)
+    json.dumps([manifest, document], ensure_ascii=False).encode()  # what is no Unicode is refused before anything is written
     place.results.mkdir(parents=True, exist_ok=True)
     bundle = create_bundle(place.results, manifest, items, created=moment(document))
     try:
@@ -108,17 +111,20 @@ def import_file(file: Path, mark: str, place: Surroundings) -> Path:
             writer.finish(
                 {"results": results, "engine": {}, "tokens": {}, "seconds": {"engine": seconds}, "statuses": {"scored": len(items)}}
             )
+        index(place.results, [bundle])
     except BaseException:
         shutil.rmtree(bundle)  # a refused file leaves nothing behind
         raise
-    index(place.results, [bundle])
     return bundle
 
 
 def moment(document: Mapping[str, Any]) -> datetime | None:
     """When the run was made, where the file says."""
     date = document.get("date")
-    return datetime.fromtimestamp(date, UTC) if isinstance(date, int | float) and math.isfinite(date) else None
+    try:
+        return datetime.fromtimestamp(date, UTC) if isinstance(date, int | float) and math.isfinite(date) else None
+    except (OSError, ValueError, OverflowError):
+        raise ValueError(f"date {date!r} is none") from None
 
 
 def read_task(name: str, document: Mapping[str, Any], file: Path) -> Told:
@@ -144,32 +150,13 @@ def stated_of(results: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def read_samples(path: Path, task: str) -> tuple[Sampled, ...]:
-    """All rows of a samples file; none where there is no file. Raises AssayError for a line that is no sample."""
-    if not path.is_file():
-        return ()
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):  # U+2028 ends no line
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-            found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), number, row))
-        except (ValueError, KeyError, TypeError) as error:
-            what = f"not a sample of lm-eval: {error!r:.80}"
-            raise AssayError(what, where=f"{path}:{number}", do="import the files as lm-eval wrote them") from None
-    if len({(sample.doc_id, sample.filter) for sample in found}) < len(found):
-        raise AssayError(f"an item of {task} stands twice", where=str(path), do="import the files of one run")
-    return tuple(found)
-
-
 def find_scorer(
     metric: str, stated: float, task: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled]
 ) -> Scorer | None:
     """The scorer that gives the stated score from the samples; None where the samples cannot give it."""
     base, _, chosen = metric.partition(",")
     rows = [sample for sample in samples if sample.filter == (chosen or "none")]
-    if not rows or any(base not in sample.row for sample in rows):
+    if not rows or any(base not in sample.row for sample in rows) or not check_values(base, rows, config, f"samples of {task}"):
         return None
     listed = {entry.get("metric"): entry for entry in config.get("metric_list") or () if isinstance(entry, Mapping)}
     named = listed.get(base, {}).get("aggregation", DEFAULTS.get(base))
@@ -191,8 +178,12 @@ def facts_of(
     name: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled], scorers: Sequence[Scorer], docs: int
 ) -> dict[str, Any]:
     """The task's entry in the manifest, in the form of a run of our own."""
-    original = ((document.get("n-samples") or {}).get(name) or {}).get("original")
-    limited = (document["config"].get("limit") or 0) > 0 or (isinstance(original, int) and docs < original)
+    counts = (document.get("n-samples") or {}).get(name) or {}
+    original, effective = (counts.get(word) if type(counts.get(word)) is int else None for word in ("original", "effective"))
+    limited = (document["config"].get("limit") or 0) > 0 or (original is not None and docs < original)
+    evidence = "aggregate" if not samples else "limited" if limited else "complete"
+    if evidence == "complete" and None in (original, effective):
+        evidence = "partial"  # nothing says that these are all items
     version = (document.get("versions") or {}).get(name)
     shots = (document.get("n-shot") or {}).get(name)
     data = sorted(json.dumps([sample.doc_id, sample.row.get("doc"), sample.row.get("target")], sort_keys=True) for sample in samples)
@@ -216,7 +207,7 @@ def facts_of(
         "ask": f"{ask_of(samples)} {json.dumps(config.get('generation_kwargs') or {}, sort_keys=True)}",
         "metrics": metrics,
         "items": docs,
-        "evidence": "aggregate" if not samples else "limited" if limited else "complete",
+        "evidence": evidence,
         "purpose": "release",
         "labelled": True,
         "boundary_moved": 0,
@@ -283,14 +274,14 @@ def manifest_of(document: Mapping[str, Any], tasks: Sequence[Told], file: Path, 
             "digest": f"imported-{digest[:40]}",
             "revision": str(config.get("model_revision") or ""),
             "adapter": str(arguments.get("peft", "")) if isinstance(arguments, Mapping) else "",
-            "parameters": config.get("model_num_parameters"),
-            "positions": document.get("max_length"),
+            "parameters": count_of(config.get("model_num_parameters")),
+            "positions": count_of(document.get("max_length")),
             "tokenizer": "",
         },
         "engine": {"name": engine, "reason": "imported"},
         "tasks": [task.facts for task in tasks],
         "purpose": "release",
-        "evidence": next((word for word in ("aggregate", "limited") if word in evidence), "complete"),
+        "evidence": next((word for word in ("aggregate", "partial", "limited") if word in evidence), "complete"),
         "shard": "",
         "seed": int(config.get("random_seed") or 0),
         "chat": document.get("chat_template") is not None,
@@ -309,6 +300,10 @@ def manifest_of(document: Mapping[str, Any], tasks: Sequence[Told], file: Path, 
             "document": json.dumps(document),
         },
     }
+
+
+def count_of(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 def totals_of(document: Mapping[str, Any], tasks: Sequence[Told]) -> list[dict[str, Any]]:

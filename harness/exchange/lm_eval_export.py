@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.exchange.lm_eval import full_name, stated_of
-from harness.exchange.outgoing import answered, lines, moment, parts_of, results_of, slug, write
+from harness.exchange.outgoing import answered, lines, moment, parts_of, results_of, slug, slugs, write
 from harness.exchange.selection import is_imported
 from harness.record import Item, Record
 from harness.store import Run
@@ -29,7 +29,7 @@ def export_lm_eval(run: Run, folder: Path) -> list[Path]:
     place = folder / slug("__".join(parts_of(run.manifest["model"]["name"])))
     date = moment(run).strftime("%Y-%m-%dT%H-%M-%S.%f")
     written = [write(place / f"results_{date}.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")]
-    return written + [write(place / f"samples_{task}_{date}.jsonl", lines(found)) for task, found in rows.items()]
+    return written + [write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", lines(found)) for task, found in rows.items()]
 
 
 Document = dict[str, Any]
@@ -62,16 +62,17 @@ def imported(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, 
 def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
     """A run of ours in their words; what they have no word for stands under "assay"."""
     manifest, tables = run.manifest, run.stats()
+    names = slugs([result["task"] for result in results] + [task["name"] for task in manifest["tasks"]])
     scores: dict[str, dict[str, Any]] = {}
     higher: dict[str, dict[str, bool]] = {}
     for result in results:
-        name, metric = slug(result["task"]), result["metric"]
+        name, metric = names[result["task"]], result["metric"]
         told = scores.setdefault(name, {"name": name, "alias": result["task"], "sample_len": result["n"]})
         table = tables.get((result["task"], metric))
         told[f"{metric},none"] = result["value"]
         told[f"{metric}_stderr,none"] = "N/A" if table is None else standard_error(result["value"], table.stats)
         higher.setdefault(name, {})[metric] = result["better"] == "higher"
-    facts = {slug(task["name"]): task for task in manifest["tasks"]}
+    facts = {names[task["name"]]: task for task in manifest["tasks"]}
     model, plan = manifest["model"], manifest["plan"]
     document = {
         "results": scores,
@@ -99,11 +100,13 @@ def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Sampl
     }
     rows: Samples = {}
     means = {
-        (result["task"], result["metric"]) for result in results if scores[slug(result["task"])][f"{result['metric']}_stderr,none"] != "N/A"
+        (result["task"], result["metric"])
+        for result in results
+        if scores[names[result["task"]]][f"{result['metric']}_stderr,none"] != "N/A"
     }
     for number, (item, record) in enumerate(answered(run)):
         metrics = {name: stats[0] for name, stats in record.stats.items() if (item.task, name) in means}
-        rows.setdefault(slug(item.task), []).append(sample(number, item, record, metrics))
+        rows.setdefault(names[item.task], []).append(sample(number, item, record, metrics))
     return document, rows
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from harness.errors import AssayError
 from harness.exchange.aggregations import PAIR, Scorer
 from harness.metric import Stats
 from harness.record import Item, Record, Status
+from harness.regular import read_regular
 
 ALONE = "aggregate"
 """The item of a run of which only aggregates were imported."""
@@ -16,6 +20,9 @@ ASKED = ("doc", "target", "doc_hash", "target_hash")
 """Fields of a sample that are the item's; all others are the model's."""
 INVALID = "[invalid]"
 """What lm-eval's filters give where no answer could be read."""
+MOST = 1 << 32
+"""Bytes that one of lm-eval's files may have."""
+DO = "import the files as lm-eval wrote them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,33 @@ class Sampled:
             return ()
         same = len({str(each.get("arg_0")) for each in self.arguments}) == 1
         return tuple(str(each["arg_1"]) if same else f"{each.get('arg_0')}{each['arg_1']}" for each in self.arguments)
+
+
+def read_file(path: Path, optional: bool = False) -> bytes:
+    """One of lm-eval's files; nothing where an optional one is not there. Raises AssayError where it cannot be read."""
+    try:
+        return read_regular(path, MOST, follow=True)
+    except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return b""
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=f"{path!s:.200}", do=DO) from None
+
+
+def read_samples(path: Path, task: str) -> tuple[Sampled, ...]:
+    """All rows of a samples file; none where there is no file. Raises AssayError for a line that is no sample."""
+    found = []
+    for number, line in enumerate(read_file(path, optional=True).decode().split("\n"), 1):  # U+2028 ends no line
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()  # escapes may hold what is no Unicode
+            found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), number, row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AssayError(f"not a sample of lm-eval: {error!r:.80}", where=f"{path}:{number}", do=DO) from None
+    if len({(sample.doc_id, sample.filter) for sample in found}) < len(found):
+        raise AssayError(f"an item of {task} stands twice", where=str(path), do="import the files of one run")
+    return tuple(found)
 
 
 def gold_of(sample: Sampled) -> int | None:

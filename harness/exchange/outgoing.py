@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,6 +74,15 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.@-]+", "_", text).strip("._") or "unnamed"
 
 
+def slugs(names: Iterable[str]) -> dict[str, str]:
+    """A safe name for each, no two the same: those that would be equal carry a piece of their own name's SHA-256."""
+    plain = {name: slug(name) for name in names}
+    times = Counter(plain.values())
+    return {
+        name: short if times[short] == 1 else f"{short}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" for name, short in plain.items()
+    }
+
+
 def parts_of(model: str) -> tuple[str, str]:
     """Developer and name of a model as folders; a path's developer is unknown."""
     last = [part for part in re.split(r"[/\\:]+", model) if part not in ("", ".", "..")][-2:]
@@ -92,10 +103,17 @@ def summary_line(result: Mapping[str, Any]) -> str:
 def write(path: Path, text: str) -> Path:
     """A whole file or none. Raises AssayError where it cannot be written."""
     try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        what = "holds text that is no Unicode (a lone surrogate)"
+        raise AssayError(what, where=f"{str(path)!a:.200}", do="mend the names of the run's model and tasks, or score it again") from None
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text.encode())
+        write_file(path, data)
     except OSError as error:
-        raise AssayError(f"cannot be written: {error.strerror or error}", where=str(path), do="name another folder with --to") from None
+        raise AssayError(
+            f"cannot be written: {error.strerror or error}", where=f"{path!s:.300}", do="name another folder with --to"
+        ) from None
     return path
 
 

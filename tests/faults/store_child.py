@@ -28,6 +28,10 @@ from harness.store import check, create_bundle, index, open_writer, query, read_
 
 TASK = "capitals@own"
 BATCH = 4
+PAUSE = 0.002
+"""Seconds that a batch takes where kills are meant to meet it."""
+SHORTEST, LONGEST = 0.002, 2.0
+"""Seconds from the first sign of work to a kill: a part of a batch, or a whole run with its indexing."""
 
 
 def make_items(count: int = 40, task: str = TASK) -> list[Item]:
@@ -93,7 +97,7 @@ def complete_run(root: Path, manifest: Mapping[str, Any] | None = None, count: i
 
 
 def work(bundle: Path, log: int, pause: float = 0.0) -> None:
-    """Asks what is not done, in small batches, and closes the run; notes in `log` what was asked and what was acknowledged."""
+    """Asks what is not done, in small batches, and closes the run; notes in `log` what was asked, what was acknowledged, and the end."""
     with open_writer(bundle) as writer:
         done = writer.done()
         pending = [item for item in read_run(bundle).items() if (item.task, item.id) not in done]
@@ -103,7 +107,14 @@ def work(bundle: Path, log: int, pause: float = 0.0) -> None:
             time.sleep(pause)
             writer.append([make_record(item) for item in batch])
             note(log, "kept", batch)
+        REAL_WRITE(log, b"closing run\n")
         writer.finish(make_summary(writer.records()))
+
+
+def work_and_index(root: Path, bundle: Path, log: int) -> None:
+    work(bundle, log, PAUSE)
+    REAL_WRITE(log, b"indexing run\n")
+    index(root)
 
 
 def note(log: int, what: str, items: Sequence[Item]) -> None:
@@ -157,24 +168,24 @@ def close_run(bundle: Path, log_path: Path) -> Counter[str]:
 
 
 def kills(count: int, seed: int) -> dict[str, int]:
-    """SIGKILLs at seeded random times in a run and in indexing; a run that got done is followed by a new one."""
+    """SIGKILLs at seeded random moments of a run or of its indexing, each after the process at work noted something new; a run that got
+    done is followed by a new one."""
     chance = random.Random(seed)
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         root, log_path, bundle = Path(folder), Path(folder) / "log", None
-        for _ in range(count):
+        while total["killed"] < count and not total["failed"]:
             if bundle is None:
                 bundle = create_bundle(root, make_manifest(), make_items())
                 log_path.unlink(missing_ok=True)
                 log_path.touch()
             with log_path.open("ab") as log:
                 run, number = bundle, log.fileno()
-                pid = fork(lambda run=run, number=number: (work(run, number, 0.002), index(root)))
-            time.sleep(chance.random() * 0.15)
-            os.kill(pid, signal.SIGKILL)
-            _, status = os.waitpid(pid, 0)
-            total["killed"] += os.WIFSIGNALED(status)
-            total["failed"] += os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0
+                status = kill_at_work(lambda run=run, number=number: work_and_index(root, run, number), log_path, chance)
+            if os.WIFSIGNALED(status):
+                total.update(["killed", f"killed_{log_path.read_text().split()[-2]}"])  # by what it noted last
+            else:
+                total["failed"] += status != 0
             if (bundle / "DONE").exists():
                 total.update(close_run(bundle, log_path))
                 bundle = None
@@ -183,6 +194,20 @@ def kills(count: int, seed: int) -> dict[str, int]:
         total.update(_in_child(lambda: judge_index(root)))
         total["excess"] = max(0, total["asked_again"] - BATCH * total["killed"])
     return dict(total)
+
+
+def kill_at_work(action: Callable[[], object], log: Path, chance: random.Random) -> int:
+    """Kills a child at a random moment after its log grew; gives its exit status, as it may have ended before. Moments are spread evenly
+    over the orders of magnitude, for a batch is a hundred times shorter than indexing."""
+    before, pid = log.stat().st_size, fork(action)
+    while log.stat().st_size == before:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(PAUSE / 2)
+    time.sleep(SHORTEST * (LONGEST / SHORTEST) ** chance.random())
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
 
 
 def judge_index(root: Path) -> dict[str, int]:

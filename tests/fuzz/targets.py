@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +28,9 @@ from harness.catalog import select
 from harness.chat import render_chats
 from harness.checking import check_run
 from harness.checkpoint import read_header
-from harness.compare import Side, compare, side_of
+from harness.cli.exchanging import FORMATS
+from harness.cli.running import print_run
+from harness.compare import Comparison, Side, compare, side_of
 from harness.engines.scripted import constant, hashed
 from harness.errors import AssayError
 from harness.exchange.every_eval_ever import export_every_eval_ever
@@ -34,6 +38,8 @@ from harness.exchange.hugging_face import export_hf_yaml, export_model_index
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.lm_eval_export import export_lm_eval
 from harness.exchange.recomputing import recompute, verify
+from harness.gate import gate
+from harness.gating import Gate, entry_of, gates, remember
 from harness.judge import judge
 from harness.merging import merge
 from harness.model import inspect
@@ -41,6 +47,7 @@ from harness.policy import read_policy
 from harness.prepare import prepare_task
 from harness.provenance import Surroundings
 from harness.report import markdown, notes
+from harness.reports.values import gate_json
 from harness.request import GenRequest
 from harness.score import score_run, scored_of
 from harness.source import Access
@@ -52,6 +59,7 @@ from harness.store.trials import read_trials
 from harness.task import Task
 from harness.tokens import Tokenizer, open_tokenizer
 from tasks import bigbench
+from tests.sim.sides import flipped, right, side
 
 PLAN = Plan(model="m", tasks=("t",))
 
@@ -474,12 +482,21 @@ def policy_bytes(value: Any) -> bytes:
     return "\n".join(f"{json.dumps(str(key))} = {toml(inner)}" for key, inner in rows).encode(errors="surrogatepass")
 
 
+@functools.cache
+def compared() -> Comparison:
+    scores = right(400)
+    return compare(side({"a": scores, "b": scores}), side({"a": flipped(scores, 9, 4), "b": flipped(scores, 20)}, "v2"))
+
+
 def read_policies(folder: Path, data: bytes) -> None:
+    """A policy that is read decides, and its decision can be stored and printed as JSON."""
     path = folder / "gate.toml"
     path.write_bytes(data)
     policy = read_policy(path)
-    policy.named()
-    policy.margin_of("a", 50.0)
+    decision = gate(compared(), policy, tried=policy.tried or 1)
+    json.dumps(gate_json(decision, compared(), decision.exit_code(policy)), allow_nan=False)
+    remember(folder, entry_of(Gate(compared(), decision, policy)))
+    gates(folder)
 
 
 # Models
@@ -646,7 +663,7 @@ CHOICE = {
     "filter": "none",
     "metrics": ["acc"],
 }
-SAMPLES = [{"doc_id": 0, **CHOICE, "acc": 1.0}, {"doc_id": 1, **CHOICE, "acc": 0.0}]
+SAMPLES = [{"doc_id": 0, **CHOICE, "acc": 1.0}, {"doc_id": 1, **CHOICE, "target": "1", "acc": 0.0}]
 SPOKEN = [
     {
         "doc_id": 0,
@@ -678,8 +695,19 @@ def read_lm_eval(folder: Path, files: tuple[bytes, bytes, bytes]) -> None:
     for name, data in zip(("results_2026.json", "samples_arc_2026.jsonl", "samples_gen_2026.jsonl"), files, strict=True):
         (home / name).write_bytes(data)
     place = Surroundings(folder / "results", folder / "cache", None, True)
-    for bundle, _ in import_lm_eval(home, place):
-        recompute(read_run(bundle), place.access())
+    try:
+        for bundle, _ in import_lm_eval(home, place):
+            run = read_run(bundle)
+            recompute(run, place.access())
+            with Path(os.devnull).open("w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+                print_run(run, place, as_json=False)
+                print_run(run, place, as_json=True)
+            for number, export in enumerate(FORMATS.values()):
+                with contextlib.suppress(AssayError):
+                    export(run, folder / str(number))
+    except AssayError:
+        assert not list(place.results.glob("runs/*")), "a refused import leaves nothing behind"
+        raise
 
 
 def warm(name: str) -> None:

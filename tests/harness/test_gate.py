@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from harness.compare import Side, compare
 from harness.errors import AssayError, NotComparable
 from harness.gate import Decision, expected_maximum, gate
-from harness.gating import Gate, entry_of, gates, pair_key, remember
+from harness.gating import Gate, baselines, entry_of, gates, pair_key, remember
 from harness.metric import Metric
 from harness.policy import Policy, read_policy
 from harness.reports.pipelines import github, junit
@@ -249,6 +250,69 @@ def test_a_policy_file_says_which_field_is_wrong(tmp_path: Path) -> None:
             read_policy(path)
     with pytest.raises(AssayError):
         read_policy(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("field", ["margin", "task_margin", "margins", "relative", "weights", "alpha", "tried"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1.0", "1e308", "1e-320", "true", "'1'", "9" * 26])
+def test_numbers_that_mean_nothing_are_refused_in_every_field_of_a_policy(field: str, value: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.toml"
+    path.write_text(f"[{field}]\na = {value}\n" if field in ("margins", "relative", "weights") else f"{field} = {value}\n")
+    if (field, value) == ("weights", "1e-320"):
+        assert against(0, 0, **read_policy(path).model_dump()).verdict == "pass"  # the only weight, however small
+        return
+    with pytest.raises(AssayError, match=field):
+        read_policy(path)
+
+
+def test_whole_numbers_are_margins_too(tmp_path: Path) -> None:
+    path = tmp_path / "gate.toml"
+    path.write_text("margin = 1\ntried = 2\n[margins]\na = 2\n[weights]\na = 0\n")
+    assert read_policy(path) == Policy(margin=1.0, tried=2, margins={"a": 2.0}, weights={"a": 0.0})
+
+
+def test_a_policy_is_a_plain_file_of_limited_size(tmp_path: Path) -> None:
+    (tmp_path / "link.toml").symlink_to(tmp_path / "gate.toml")
+    (tmp_path / "gate.toml").write_text("margin = 0.5\n")
+    assert read_policy(tmp_path / "link.toml").margin == 0.5
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path in (Path("/dev/zero"), tmp_path / "pipe.toml", tmp_path):
+        with pytest.raises(AssayError, match="no plain file"):
+            read_policy(path)
+    (tmp_path / "gate.toml").write_text("#" * (1 << 20) + "\n")
+    with pytest.raises(AssayError, match="bytes"):
+        read_policy(tmp_path / "gate.toml")
+
+
+GATES = ("7", "{}", "[]", "[" * 100_000, '{"key": "k", "candidate": 7}', '{"key": 1, "at": 2}', "\udcff", '{"key": "\\ud800"}')
+
+
+@pytest.mark.parametrize("line", GATES, ids=range(len(GATES)))
+def test_a_remembered_gate_of_another_shape_is_one_clear_error(line: str, tmp_path: Path) -> None:
+    comparison = compare(side({"a": BASE}), side({"a": BASE}, "v2"))
+    remember(tmp_path, entry_of(Gate(comparison, gate(comparison, Policy()), Policy())))
+    assert len(gates(tmp_path)) == 1
+    with (tmp_path / "gates.jsonl").open("ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(AssayError, match=r"gates\.jsonl, line 2: is no remembered gate"):
+        gates(tmp_path)
+
+
+BASELINES = ("7", "[" * 100_000, '{"v1": 7}', '{"\\ud800": {"run": "a", "at": "b"}}', "\udcff")
+
+
+@pytest.mark.parametrize("text", BASELINES, ids=range(len(BASELINES)))
+def test_named_baselines_of_another_shape_are_one_clear_error(text: str, tmp_path: Path) -> None:
+    assert baselines(tmp_path) == {}
+    (tmp_path / "baselines.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(AssayError, match="does not hold named baselines"):
+        baselines(tmp_path)
+
+
+def test_what_a_store_remembers_is_read_from_plain_files_only(tmp_path: Path) -> None:
+    for name, read in (("gates.jsonl", gates), ("baselines.json", baselines)):
+        (tmp_path / name).symlink_to("/dev/zero")
+        with pytest.raises(AssayError, match="link"):
+            read(tmp_path)
 
 
 def test_reports_are_well_formed_and_finite() -> None:

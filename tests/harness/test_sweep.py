@@ -146,5 +146,21 @@ def test_parts_merge_into_the_run_of_a_single_process(tmp_path: Path) -> None:
     assert merged.items() == whole.items()
     assert [(r.item, r.output) for r in merged.records()] == [(r.item, r.output) for r in whole.records()]
     assert read_run(parts[0]).summary()["results"] == []
+    for runs in ([whole.path], [*parts, whole.path]):
+        with pytest.raises(AssayError, match="is a whole run and no part"):
+            merge(runs, here)
     with pytest.raises(AssayError, match="no part"):
         replace(plan, shard="4/3")
+
+
+def test_a_merge_that_fails_leaves_no_run_behind(tmp_path: Path) -> None:
+    make_model(tmp_path / "step-1")
+    plan, here = plan_of(tmp_path), place(tmp_path)
+    parts = [evaluate(replace(plan, shard=f"{n}/2"), here, opener=counting([])) for n in (1, 2)]  # type: ignore[arg-type]
+    before = sorted((here.results / "runs").iterdir())
+    moved = Path(plan.tasks[0]).rename(tmp_path / "elsewhere")
+    with pytest.raises(AssayError):
+        merge(parts, here)
+    assert sorted((here.results / "runs").iterdir()) == before
+    moved.rename(plan.tasks[0])
+    assert read_run(merge(parts, here)).status == "complete"

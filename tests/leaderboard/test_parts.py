@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,23 @@ def side(path: Path) -> Side:
     model = run.manifest["model"]
     tasks = {task["name"]: task for task in run.manifest["tasks"]}
     return Side(run.id, model["name"], model["digest"], "release", "complete", tasks, tables, dict.fromkeys(tables, accuracy))
+
+
+def test_gates_of_another_shape_are_left_out(store: Path, tmp_path: Path) -> None:
+    whole = (store / "gates.jsonl").read_bytes().split(b"\n")[0]
+    odd = [
+        b"7",
+        b"{}",
+        b"[" * 100_000,
+        whole.replace(b'"delta": ', b'"delta": ' + b"9" * 400 + b', "was": '),
+        whole.replace(b'"attempt": 1', b'"attempt": 1e999'),
+    ]
+    assert whole not in odd
+    (tmp_path / "gates.jsonl").write_bytes(b"".join(line + b"\n" for line in [*odd, whole]))
+    assert len(live.gates(tmp_path)) == 1
+    (tmp_path / "gates.jsonl").unlink()
+    os.mkfifo(tmp_path / "gates.jsonl")
+    assert len(live.gates(tmp_path)) == 0
 
 
 def test_compare_gives_the_numbers_of_the_gate(store: Path) -> None:

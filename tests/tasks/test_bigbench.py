@@ -166,6 +166,8 @@ def test_draws_are_other_items_with_one_of_their_answers() -> None:
 def test_faulty_files_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AssayError, match="no such file"):
         bigbench.from_path(tmp_path / "task.json")
+    with pytest.raises(AssayError, match="no plain file"):
+        bigbench.from_path(Path("/dev/zero"))
     file = tmp_path / "task.json"
     base = MADE["made_00"]
     for change, words in [

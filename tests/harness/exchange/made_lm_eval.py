@@ -35,20 +35,24 @@ def row(number: int, doc: Row, target: str, arguments: Sequence[tuple[Any, ...]]
     }
 
 
-def choices(task: str, count: int, skill: float, seed: int, measure: Callable[[int, int], Row], options: int = 4) -> list[Row]:
-    """Questions with options; the right one has the highest log-likelihood with probability `skill`."""
+def choices(task: str, count: int, skill: float, seed: int, measure: Callable[[int, int, int], Row], options: int = 4) -> list[Row]:
+    """Questions with options; the right one has the highest log-likelihood with probability `skill`. `measure` gets it, the pick, and the
+    pick by log-likelihood per character."""
     rng, found = random.Random(f"{task} {seed}"), []
     for number in range(count):
         gold = number % options
         pick = gold if rng.random() < skill else (gold + 1) % options
         country, capital = CAPITALS[number % len(CAPITALS)]
         prompt = f"Question {number} of {task}: where does one find {capital}?\u2028Answer:"  # a separator that ends no JSON line
-        texts = [f" place {place} of {country}" for place in range(options)]
+        texts = [f" place {place} of {country}{', far away' * 4 * (number % 3 == place)}" for place in range(options)]
         sums = [-1.0 - rng.random() if place == pick else -4.0 - rng.random() for place in range(options)]
+        means = [total / (len(text) - 1) for total, text in zip(sums, texts, strict=True)]  # without the space before a choice
         resps = [[[repr(total), str(place == pick)]] for place, total in enumerate(sums)]
         arguments = [(prompt, text) for text in texts]
         doc = {"question": prompt, "country": country, "number": number}
-        found.append(row(number, doc, str(gold), arguments, resps, [each[0] for each in resps], **measure(gold, pick)))
+        found.append(
+            row(number, doc, str(gold), arguments, resps, [each[0] for each in resps], **measure(gold, pick, means.index(max(means))))
+        )
     return found
 
 
@@ -108,17 +112,20 @@ def mcc(pairs: Sequence[Sequence[int]]) -> float:
 
 
 def samples_of(skill: float, seed: int) -> dict[str, list[Row]]:
-    def both(gold: int, pick: int) -> Row:
-        return {"acc": float(gold == pick), "acc_norm": float(gold == pick or gold == 2)}
+    def alone(gold: int, pick: int, norm: int) -> Row:
+        return {"acc": float(gold == pick)}
 
-    def pairs(gold: int, pick: int) -> Row:
+    def both(gold: int, pick: int, norm: int) -> Row:
+        return {"acc": float(gold == pick), "acc_norm": float(gold == norm)}
+
+    def pairs(gold: int, pick: int, norm: int) -> Row:
         return {"acc": float(gold == pick), "f1": [gold, pick], "mcc": [gold, pick]}
 
     return {
         "places": choices("places", 24, skill, seed, both),
         "twins": choices("twins", 30, skill, seed, pairs, options=2),
-        "atlas_north": choices("atlas_north", 8, skill, seed, lambda gold, pick: {"acc": float(gold == pick)}),
-        "atlas_south": choices("atlas_south", 20, skill, seed, lambda gold, pick: {"acc": float(gold == pick)}),
+        "atlas_north": choices("atlas_north", 8, skill, seed, alone),
+        "atlas_south": choices("atlas_south", 20, skill, seed, alone),
         "sums": generated(12, skill, seed),
         "texts": read_aloud(6, seed),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,22 @@ from harness.exchange.every_eval_ever import export_every_eval_ever
 from harness.exchange.hugging_face import export_hf_yaml, export_model_index
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.lm_eval_export import export_lm_eval
+from harness.exchange.outgoing import slugs
 from harness.plan import Plan
 from harness.provenance import Surroundings
 from harness.run import evaluate
 from harness.store import Run, read_run
 
+TWINS = """from harness import Choose, Doc, Task, accuracy, inline
+
+def doc(row):
+    return Doc(str(row["n"]), choices=("x", "y"), gold=row["gold"])
+
+def task(name, count, gold):
+    return Task(name, inline(test=[{"n": name + str(n), "gold": gold} for n in range(count)]), doc, Choose(), (accuracy,))
+
+TASKS = (task("a/b", 6, 0), task("a_b", 4, 1), task("plain", 3, 0))
+"""
 SCHEMAS = Path(__file__).parent / "every_eval_ever_0_3_0"
 
 
@@ -95,6 +107,38 @@ def test_our_own_runs_are_read_by_the_import_of_lm_eval(own: Run, tmp_path: Path
         assert found["value"] == result["value"], result["task"]
     means = [each for each in again.values() if each["metric"] == "accuracy"]
     assert means and all(each["evidence"] == "complete" for each in means)
+
+
+def test_tasks_whose_names_would_be_one_file_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "tasks.py").write_text(TWINS)
+    make_model(tmp_path / "model")
+    run = read_run(evaluate(Plan(str(tmp_path / "model"), (str(tmp_path / "tasks.py"),), engine="scripted"), place(tmp_path)))
+    written = export_lm_eval(run, tmp_path / "out")
+    told = json.loads(written[0].read_text())["results"]
+    stored = {result["task"]: (result["value"], result["n"]) for result in run.summary()["results"]}
+    assert {each["alias"]: (each["accuracy,none"], each["sample_len"]) for each in told.values()} == stored and len(stored) == 3
+    assert "plain" in told  # a name that no other is like stays as it is
+    for name, each in told.items():
+        (path,) = (path for path in written if path.name.startswith(f"samples_{name}_2"))
+        rows = [json.loads(line) for line in path.read_text().split("\n") if line]
+        assert [row["doc"]["task"] for row in rows] == [each["alias"]] * each["sample_len"]
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", Surroundings(tmp_path / "store", tmp_path, None, True))
+    assert sorted(result["value"] for result in read_run(bundle).summary()["results"]) == sorted(value for value, _ in stored.values())
+
+
+def test_names_that_would_be_equal_carry_a_piece_of_their_own_hash() -> None:
+    assert slugs(["a/b", "a_b", "c d"]) == {"a/b": "a_b-c14cddc0", "a_b": "a_b-648fa9b3", "c d": "c_d"}
+    assert slugs(["a/b", "a/b"]) == {"a/b": "a_b"}
+
+
+@pytest.mark.parametrize("export", [export_lm_eval, export_every_eval_ever])
+def test_a_run_whose_names_are_no_unicode_is_refused_in_one_line(export: Any, imported: Run, tmp_path: Path) -> None:
+    told = imported.manifest["imported"]
+    document = json.dumps({**json.loads(told["document"]), "model_name": "\ud800"})
+    model = {**imported.manifest["model"], "name": "acme/\ud800"}
+    hurt = replace(imported, manifest={**imported.manifest, "model": model, "imported": {**told, "document": document}})
+    with pytest.raises(AssayError, match="no Unicode"):
+        export(hurt, tmp_path)
 
 
 def test_the_hub_reads_its_own_formats(imported: Run, tmp_path: Path) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import made_lm_eval as made
 import pytest
 
+from harness.cli.running import print_run
 from harness.compare import compare, side_of
 from harness.errors import AssayError, Invalid
+from harness.exchange.agreement import possible
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.lm_eval_export import export_lm_eval
+from harness.exchange.lm_eval_items import Sampled
 from harness.exchange.recomputing import recompute
 from harness.provenance import Surroundings
+from harness.run import resume
 from harness.source import Access
 from harness.store import Run, check, query, read_run
 
@@ -175,6 +180,176 @@ def test_a_score_that_its_samples_do_not_give_is_refused(task: str, key: str, tm
     with pytest.raises(Invalid, match="is stated as"):
         import_lm_eval(tmp_path / "out", place(tmp_path))
     assert not query_runs(tmp_path)
+
+
+def lie(root: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Samples of a task changed one by one, and the stated score to what they then give."""
+    path = made.write(root / "out", "acme/wren", 0.6)
+    samples = next(path.parent.glob(f"samples_{task}_*"))
+    rows = [json.loads(line) for line in samples.read_text().split("\n") if line]
+    for row in rows:
+        change(row)
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = json.loads(path.read_text())
+    document["results"][task].update(made.scores_of(rows))
+    path.write_text(json.dumps(document))
+
+
+def test_places_has_what_the_lies_below_need(tmp_path: Path) -> None:
+    rows = made.samples_of(0.6, 0)["places"]
+    assert {(row["acc"], row["acc_norm"]) for row in rows} == {(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "value"),
+    [("places", "acc", 1.0), ("places", "acc_norm", 1.0), ("places", "acc", True), ("twins", "f1", None), ("twins", "mcc", None)],
+)
+def test_samples_that_contradict_their_log_likelihoods_are_refused(task: str, metric: str, value: Any, tmp_path: Path) -> None:
+    lie(tmp_path, task, lambda row: row.update({metric: row[metric][::-1] if value is None else value}))
+    with pytest.raises(Invalid, match=f"{metric} of item .* is .*, its log-likelihoods give"):
+        import_lm_eval(tmp_path / "out", place(tmp_path))
+    assert not list((tmp_path / "store").glob("runs/*"))
+
+
+@pytest.mark.parametrize(("task", "metric"), [("places", "acc"), ("places", "acc_norm"), ("sums", "exact_match")])
+@pytest.mark.parametrize("value", [5.0, -0.1])
+def test_a_share_lies_between_none_and_all(task: str, metric: str, value: float, tmp_path: Path) -> None:
+    lie(tmp_path, task, lambda row: row.update({metric: value}))
+    with pytest.raises(Invalid, match="no share"):
+        import_lm_eval(tmp_path / "out", place(tmp_path))
+
+
+def test_where_the_right_choice_cannot_be_read_the_score_is_only_stated(tmp_path: Path) -> None:
+    lie(tmp_path, "places", lambda row: row.update({"target": "elsewhere", "acc": 1.0}))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    assert results(read_run(bundle))["places", "acc"]["evidence"] == "aggregate"
+    assert not query(tmp_path / "store", "SELECT * FROM leaderboard WHERE task LIKE '%places%'")
+
+
+def choice(target: str, *choices: tuple[str, float], contexts: tuple[str, ...] = (), **more: Any) -> Sampled:
+    asked = {f"gen_args_{n}": {"arg_0": (contexts or ("Q:",) * 9)[n], "arg_1": text} for n, (text, _) in enumerate(choices)}
+    return Sampled(0, "none", 1, {"target": target, "arguments": asked, "resps": [[[repr(s), "False"]] for _, s in choices], **more})
+
+
+AB = ((" a", -1.0), (" bcde", -2.0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "sample", "allowed"),
+    [
+        ("acc", choice("0", *AB), {1.0}),
+        ("acc", choice("1", *AB), {0.0}),
+        ("acc", choice("a", *AB), {1.0}),
+        ("acc", choice(" bcde", *AB), {0.0}),
+        ("acc", choice("[0, 1]", *AB), {1.0}),
+        ("acc", choice("[1, 2]", *AB), {0.0}),
+        ("acc", choice("7", *AB), {0.0}),  # an index that is out of range is never right
+        ("acc", choice("-1", *AB), {0.0}),
+        ("acc", choice("True", *AB), {0.0}),
+        ("acc", choice("1", (" 1", -1.0), (" 2", -2.0)), {0.0, 1.0}),  # an index or a text: the file does not say
+        ("acc", choice("neither", *AB), set()),
+        ("acc", choice("0", (" a", float("nan")), (" b", -1.0)), {1.0}),  # as numpy's argmax has it
+        ("acc", choice("0", (" a", -1.0), (" b", -1.0)), {1.0}),  # the first of equals
+        ("acc_norm", choice("1", *AB), {1.0}),
+        ("acc_norm", choice("0", (" a", -1.0), (" bb", -1.6)), {0.0, 1.0}),  # 1 and 2 letters, or 2 and 3 under a chat template
+        ("acc_bytes", choice("1", (" aaa", -3.0), (" éé", -3.4)), {1.0}),
+        ("acc_norm", choice("1", (" aaa", -3.0), (" éé", -3.4)), {0.0}),
+        ("acc", choice("0", *AB, contexts=("Q one:", "Q two:")), None),
+        ("acc", choice("0", *AB, (" a", -9.0), (" bcde", -0.1), contexts=("Q:", "Q:", "", ""), acc_mutual_info=0.0), {1.0}),
+        ("acc", choice(" word", (" word", -1.0)), {0.0}),  # one continuation: whether it is the greedy one
+        ("brier_score", choice("0", *AB), None),
+    ],
+)
+def test_what_an_item_may_score_follows_from_its_log_likelihoods(metric: str, sample: Sampled, allowed: set[float] | None) -> None:
+    found = possible(metric, sample, " ")
+    assert (None if found is None else set(found)) == allowed
+
+
+def test_a_task_whose_own_code_judges_is_taken_as_it_says(tmp_path: Path) -> None:
+    path = made.write(tmp_path / "out", "acme/wren", 0.6)
+    document = json.loads(path.read_text())
+    samples = next(path.parent.glob("samples_places_*"))
+    rows = [json.loads(line) for line in samples.read_text().split("\n") if line]
+    samples.write_text("".join(json.dumps({**row, "acc": 0.25}) + "\n" for row in rows))  # as TruthfulQA's shares of probability
+    document["results"]["places"]["acc,none"] = 0.25
+    document["configs"]["places"]["process_results"] = "def process_results(doc, results): ..."
+    path.write_text(json.dumps(document))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    assert results(read_run(bundle))["places", "acc"]["value"] == 0.25
+
+
+@pytest.mark.parametrize("counts", [None, {}, {"effective": 24}, {"original": 24}, {"original": "24", "effective": "24"}])
+def test_a_run_that_does_not_say_how_many_items_there_are_is_no_whole_one(counts: Any, tmp_path: Path) -> None:
+    path = made.write(tmp_path / "out", "acme/wren", 0.6)
+    document = json.loads(path.read_text())
+    document["n-samples"]["places"] = counts
+    path.write_text(json.dumps(document))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    run = read_run(bundle)
+    found = results(run)
+    assert (run.manifest["evidence"], found["places", "acc"]["evidence"], found["twins", "acc"]["evidence"]) == (
+        "partial",
+        "partial",
+        "complete",
+    )
+    assert not query(tmp_path / "store", "SELECT * FROM leaderboard WHERE task LIKE '%places%'")
+
+
+LONE = "\ud800"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document.update(date=1e17),
+        lambda document: document.update(date=-1e15),
+        lambda document: document.update(model_name=LONE),
+        lambda document: document.update(lm_eval_version=f"0.4{LONE}"),
+        lambda document: document["results"].update({"x" * 5000: {"acc,none": 1.0}}),
+        lambda document: document["results"].update({"../up": {"acc,none": 1.0}}),
+        lambda document: document["results"]["places"].update({f"acc{LONE},none": 1.0}),
+    ],
+    ids=range(7),
+)
+def test_what_cannot_be_kept_is_refused_and_leaves_nothing_behind(change: Callable[[Any], None], tmp_path: Path) -> None:
+    path = made.write(tmp_path / "out", "acme/wren", 0.6)
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    for _ in range(2):
+        with pytest.raises(AssayError, match=r"results_|samples_"):
+            import_lm_eval(tmp_path / "out", place(tmp_path))
+    assert not list((tmp_path / "store").glob("runs/*"))
+
+
+def test_a_sample_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    lie(tmp_path, "places", lambda row: row["doc"].update(note=LONE))
+    with pytest.raises(AssayError, match=r"samples_places_.*:1: not a sample"):
+        import_lm_eval(tmp_path / "out", place(tmp_path))
+
+
+def test_an_import_whose_indexing_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise AssayError("cannot be written", do="free some space")
+
+    monkeypatch.setattr("harness.exchange.lm_eval.index", full)
+    with pytest.raises(AssayError, match="cannot be written"):
+        bring(tmp_path)
+    assert not list((tmp_path / "store").glob("runs/*"))
+
+
+@pytest.mark.parametrize("size", [None, 135_000_000, "big", -1])
+def test_an_imported_run_is_resumed_and_shown_like_any(size: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = made.write(tmp_path / "out", "acme/wren", 0.6)
+    document = json.loads(path.read_text())
+    document["config"]["model_num_parameters"] = size
+    path.write_text(json.dumps(document))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    print_run(read_run(resume(bundle, place(tmp_path))), place(tmp_path), as_json=False)
+    shown = capsys.readouterr().out
+    assert "acme/wren" in shown and ("135M parameters" if size == 135_000_000 else "size not known") in shown
+    print_run(read_run(bundle), place(tmp_path), as_json=True)
+    assert json.loads(capsys.readouterr().out)["run"] == bundle.name
 
 
 def query_runs(root: Path) -> list[Path]:
