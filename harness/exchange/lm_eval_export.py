@@ -41,7 +41,8 @@ def imported(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, 
     document = json.loads(run.manifest["imported"]["document"])
     values = {(result["task"], result["metric"]): result["value"] for result in results}
     for each in run.manifest["imported"]["totals"]:
-        values[full_name(each["group"]), each["metric"]] = values[each["name"], "total"]
+        if (each["name"], "total") in values:  # none where a task has no score, all its items being in error
+            values[full_name(each["group"]), each["metric"]] = values[each["name"], "total"]
     for part in ("results", "groups"):
         for name, told in (document.get(part) or {}).items():
             for metric, said in stated_of(told).items():

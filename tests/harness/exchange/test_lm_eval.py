@@ -328,6 +328,15 @@ def test_a_sample_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
         import_lm_eval(tmp_path / "out", place(tmp_path))
 
 
+def test_items_in_error_take_their_scores_along_and_are_exported_as_stated(tmp_path: Path) -> None:
+    lie(tmp_path, "atlas_north", lambda row: row.update(note=float("nan")))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    run = read_run(bundle)
+    assert results(run)["atlas_north", "acc"]["evidence"] == "aggregate" and ("atlas", "total") not in results(run)
+    document = json.loads(export_lm_eval(run, tmp_path / "back")[0].read_text())
+    assert document["groups"] == json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())["groups"]
+
+
 def test_an_import_whose_indexing_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise AssayError("cannot be written", do="free some space")
