@@ -60,16 +60,17 @@ def problem_of(error: Exception, path: Path) -> Problem:
 
 def check_run(run: Run, recompute: Recompute | None) -> list[Problem]:
     """The problems of one run. Raises AssayError where a file is damaged."""
+    for name in run.files:
+        run.read(name)
     problems = [Problem(str(run.path), what, "restore the run from a copy") for what in inconsistencies(run)]
     if run.status != "complete":
         return problems
-    for name in run.files:
-        run.read(name)
+    consistent = not problems
     known = {*run.files, DONE, LOCK, JOURNAL}
     for path in run.path.iterdir():
         if path.name not in known and not path.name.startswith("."):
             problems.append(Problem(str(path), "is no part of the run", "move it away"))
-    if recompute is not None and not problems:
+    if recompute is not None and consistent:
         with sound(run.path):
             problems += compare(run, recompute(run))
     return problems

@@ -378,9 +378,9 @@ def journals(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def tables(draw: st.DrawFn, data: bytes) -> bytes:
+def tables(draw: st.DrawFn, name: str) -> bytes:
     """A Parquet file with a column of another kind, left out or with other content."""
-    table = pyarrow.parquet.read_table(io.BytesIO(data))
+    table = pyarrow.parquet.read_table(io.BytesIO(study() if name == "trials.parquet" else whole_run()[name]))
     for _ in range(draw(st.integers(0, 2))):
         if not table.num_columns:
             break
@@ -410,7 +410,7 @@ def bundles(draw: st.DrawFn) -> dict[str, bytes]:
     files = dict(whole_run())
     manifest, summary = json.loads(files["manifest.json"]), json.loads(files["summary.json"])
     for name in sorted(draw(st.sets(st.sampled_from(("items.parquet", "samples.parquet", "item_stats.parquet")), max_size=2))):
-        files[name] = draw(damaged(tables(files[name])) if draw(st.integers(0, 3)) == 0 else tables(files[name]))
+        files[name] = draw(damaged(tables(name)) if draw(st.integers(0, 3)) == 0 else tables(name))
     manifest["items_sha256"] = hashlib.sha256(files["items.parquet"]).hexdigest()
     if draw(st.booleans()):
         manifest = draw(mutants(manifest))
@@ -727,7 +727,7 @@ FUZZERS = {
     "task_file": Fuzzer(damaged(task_files()), read_task_file),
     "journal": Fuzzer(damaged(journals()), read_journal),
     "bundle": Fuzzer(bundles(), read_bundle),
-    "trials": Fuzzer(damaged(st.deferred(lambda: tables(study()))), read_study),
+    "trials": Fuzzer(damaged(tables("trials.parquet")), read_study),
     "policy": Fuzzer(damaged(mutants(POLICY).map(policy_bytes)), read_policies),
     "safetensors": Fuzzer(damaged(mutants(HEADER).map(header_bytes)), read_safetensors),
     "model": Fuzzer(models(), read_model),
