@@ -72,6 +72,7 @@ def test_a_stored_run_finds_its_task_file_from_any_folder(home: Path) -> None:
         capture_output=True,
         text=True,
         cwd=home / "elsewhere",
+        env={**os.environ, "ASSAY_CACHE": str(home / "cache")},
     )
     assert json.loads(found.stdout) == {"problems": []}
 

@@ -118,7 +118,8 @@ def test_a_curve_in_one_line(values: tuple[float | None, ...], line: str) -> Non
     assert spark(values) == line
 
 
-def test_the_fixture_fails_a_test_whose_candidate_regressed(home: Path, pytester: pytest.Pytester) -> None:
+def test_the_fixture_fails_a_test_whose_candidate_regressed(home: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_CACHE", str(home / "cache"))  # where the task file was named
     assert any(point.value == "harness.pytest_plugin" for point in metadata.entry_points(group="pytest11"))
     base, worse = score(home, "base", 0.95), score(home, "worse", 0.6)
     (home / "gate.toml").write_text("margin = 4.0\n")
