@@ -38,14 +38,18 @@ def scores_of(doc: Doc) -> Array:
 
 
 def argmax(absolute: tuple[float, ...]) -> int:
-    """Index of the largest log-probability; a tie goes by the SHA-256 of the normalised log-probabilities, as in the reference."""
+    """Index of the largest log-probability; a tie goes by the SHA-256 of the normalised log-probabilities, as in the reference.
+
+    The sum is scipy's logsumexp in plain floats: numpy's exp has other last bits on other processors, and so another winner.
+    """
     values = np.array(absolute, dtype=np.float64)
-    ties = np.flatnonzero(values == values.max())
+    top = float(values.max())
+    ties = np.flatnonzero(values == top)
     if len(ties) == 1:
         return int(ties[0])
-    from scipy.special import logsumexp
-
-    digest = hashlib.sha256((values - logsumexp(values)).tobytes()).hexdigest()
+    rest = math.fsum(math.exp(value - top) for value in absolute if value != top)
+    total = math.log1p(rest / len(ties)) + math.log(len(ties)) + top
+    digest = hashlib.sha256((values - total).tobytes()).hexdigest()
     return int(ties[int(digest, 16) % len(ties)])
 
 

@@ -19,6 +19,7 @@ from baits import rehash
 from fakes import make_model, place, write_task
 
 from harness import Plan, evaluate, read_run
+from harness.catalog import select
 from harness.compare import side_of
 from harness.engines.scripted import Fault, Scripted, faulty, hashed
 from harness.errors import AssayError, Incomplete
@@ -429,6 +430,7 @@ def test_a_metric_that_reads_the_question_needs_the_data(kinds: Path, tmp_path: 
     copied = tmp_path / "copied"
     shutil.copytree(bundle, copied / "runs" / bundle.name)
     task.write_text(KINDS.replace("range(8)", "range(7)"))
+    select([str(task)], Access())  # the user names the file as it is now
     assert index(copied, verify=verify(Access())).trouble == {}
     assert query(copied, "SELECT DISTINCT evidence FROM score") == [("unverified",)]
     assert query(copied, "SELECT * FROM leaderboard") == []
