@@ -127,6 +127,8 @@ def check_run(run: Run, access: Access, baseline: Run | None = None) -> list[Che
         name = facts["name"]
         if name not in tasks:
             raise AssayError("the run's task is not known", where=name, do="install its plugin")
+        if missing := [item.id for item in items[name] if (name, item.id) not in records]:
+            raise AssayError(f"has no answer to {missing[0]!r}", where=f"{run.id}, {name}", do="assay store check tells what else is wrong")
         told = tuple(records[name, item.id] for item in items[name])
         answered = Answered(tasks[name], facts, tuple(items[name]), told, tuple(results[name]))
         findings = gravest_first([*answer_findings(answered), *apart.get(name, ())])

@@ -54,6 +54,7 @@ from harness.source import Access
 from harness.store import Run, check, find_run, index, list_runs, open_writer, query, read_run
 from harness.store.files import to_json
 from harness.store.journal import FORMAT, encode, encode_record
+from harness.store.read import sound
 from harness.store.tables import items_table, samples_table, stat_tables, stats_table, to_parquet
 from harness.store.trials import read_trials
 from harness.task import Task
@@ -328,7 +329,7 @@ def reads_of(path: Path, out: Path) -> list[Callable[[], object]]:
         lambda: check_run(read_run(path), Access()),
         *(partial(export_of, write, path, out / str(number)) for number, write in enumerate(exports)),
         lambda: cite(path, out / "cited"),
-        lambda: merge([path], Surroundings(out / "merged", out, None, True)),
+        lambda: join(path, out),
     ]
 
 
@@ -339,7 +340,14 @@ def cite(path: Path, folder: Path) -> None:
 
 
 def export_of(write: Callable[[Run, Path], object], path: Path, folder: Path) -> None:
-    write(read_run(path), folder)
+    with sound(path):  # as the command does
+        write(read_run(path), folder)
+
+
+def join(path: Path, out: Path) -> None:
+    """A whole run is no part to merge, which is said."""
+    with suppress(AssayError):
+        merge([path], Surroundings(out / "merged", out, None, True))
 
 
 def every(*steps: Callable[[], object]) -> None:
