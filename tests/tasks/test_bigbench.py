@@ -49,16 +49,18 @@ def run(task: Task, shots: int, data: Path | None = None) -> tuple[list[str], di
     return prompts, {metric.name: metric.combine(np.array(stats[metric.name]), groups) for metric in task.metrics}
 
 
-def tied_otherwise(found: dict[str, float], expected: dict[str, Any]) -> dict[str, float]:
-    """The recorded scores, with one tied item gone the other way where that is what differs.
+TIED = {("bbq_lite_json/religion_ambig", "0"): -1, ("logic_grid_puzzle", "0"): 1}
+"""Right answers more than recorded, in one tied item each. The reference breaks ties by the last bits of numpy's exp, which are others on
+other processors; ours go the same way everywhere."""
 
-    The reference breaks ties by the last bits of numpy's exp, which are others on other processors; ours are the same everywhere.
-    """
-    wanted, grade = dict(expected["scores"]), "multiple_choice_grade"
-    change = found.get(grade, 0.0) - wanted.get(grade, 0.0)
-    if grade in wanted and abs(change) == pytest.approx(1 / expected["n"]):
-        wanted[grade] += change
-        wanted["normalized_aggregate_score"] += 100 * change / (1 - expected["low"])
+
+def recorded(name: str, shots: str) -> dict[str, float]:
+    expected = RECORDED[name][shots]
+    share = TIED.get((name, shots), 0) / expected["n"]
+    wanted = dict(expected["scores"])
+    if share:
+        wanted["multiple_choice_grade"] += share
+        wanted["normalized_aggregate_score"] += 100 * share / (1 - expected["low"])
     return wanted
 
 
@@ -73,7 +75,7 @@ def check(tasks: tuple[Task, ...], name: str) -> None:
             assert hashlib.sha256("\x00".join(prompts).encode()).hexdigest()[:16] == expected["prompts"], (name, shots, prompts[1])
             assert len(prompts) == expected["n"]
             found |= scores
-        wanted = tied_otherwise(found, expected)
+        wanted = recorded(name, shots)
         assert found.pop("normalized") == pytest.approx(wanted.pop("normalized_aggregate_score"), rel=1e-11, abs=1e-10), (name, shots)
         assert found == pytest.approx(wanted, rel=1e-11, abs=1e-11), (name, shots)
 
