@@ -27,9 +27,10 @@ from tuners.presets import MODELS, find_preset
 from tuners.report import build
 from tuners.scoring import Harness
 from tuners.sequence import Sequence, run_sequence
-from tuners.study import Happening, refuse_launcher, run_study
+from tuners.study import run_study
 from tuners.toy import make_toy
 from tuners.trial import Row
+from tuners.workers import Happening, refuse_launcher
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 REGIMES = ("single", "multi-task", "sequential")

@@ -82,9 +82,9 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of such a file, without empty cells; JSON text becomes values again."""
     import pyarrow.parquet
 
-    return [
-        {name: unpacked(value) for name, value in row.items() if value is not None} for row in pyarrow.parquet.read_table(path).to_pylist()
-    ]
+    # Read at once: another worker may put a newer file in its place meanwhile.
+    table = pyarrow.parquet.read_table(io.BytesIO(path.read_bytes()))
+    return [{name: unpacked(value) for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 
 def unpacked(value: object) -> object:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,17 @@ from harness import Access, AssayError, ModelRef
 from tuners.batches import Example, Step, plan_steps
 from tuners.bench import open_bench
 from tuners.data import task_examples
-from tuners.design import Study, check_numbers, check_plan, identity, trial_key
+from tuners.design import Study, check_numbers, check_plan, identity
 from tuners.forgetting import average_accuracy, backward_transfer, forgetting_measure, forward_transfer, learning_accuracy
 from tuners.methods import find_method
 from tuners.mitigation import extras_of, parse_mitigation
 from tuners.mix import mix
-from tuners.rows import FILE, read_rows, write_rows
 from tuners.run_trial import kept_row, save_or_say
 from tuners.scoring import Scorer
-from tuners.state import write_whole
-from tuners.study import LOOK_AGAIN, Happening, claimed, find_row, left_out, relay, write_study
+from tuners.study import left_out
 from tuners.train import Progress, train
-from tuners.trial import Bench, Row, Trial, finite, make_ready
+from tuners.trial import Bench, Row, Trial, make_ready
+from tuners.workers import Happening, Work, work_through, write_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,50 +99,10 @@ def run_sequence(
     Several processes may work in one folder side by side, as for a study.
     """
     write_study(root, identity(plan, model.digest))
-    earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
     bench = open_bench(as_study(plan), model, access, scorer, root)
-    while True:
-        rows, taken = walk(plan, bench, earlier, root, report)
-        if not taken:
-            break
-        time.sleep(LOOK_AGAIN)
-    write_rows(rows, root / FILE)
-    return rows
-
-
-def walk(
-    plan: Sequence, bench: Bench, earlier: Mapping[str, Row], root: Path, report: Callable[[Happening], None]
-) -> tuple[list[Row], list[str]]:
-    """Once through the trials, doing every one that no other worker has. Gives the rows, and the trials that others were at."""
-    rows: list[Row] = []
-    taken: list[str] = []
     every = list(trials(plan))
-    for number, trial in enumerate(every, 1):
-        key = trial_key(trial)
-        row = find_row(root, key, earlier)
-        if row is None:
-            with claimed(root / "trials" / key) as mine:
-                row = find_row(root, key, earlier)  # another worker may have done it just now
-                if row is None and mine:
-                    happening = Happening(number, len(every), trial)
-                    report(happening)
-                    row = learn_and_keep(plan, bench, trial, root, partial(relay, report, happening))
-                    late = filter(None, (find_row(root, other, earlier) for other in taken))
-                    write_rows([*rows, row, *late], root / FILE)
-        if row is None:
-            taken.append(key)
-        else:
-            rows.append(row)
-    return rows, taken
-
-
-def learn_and_keep(plan: Sequence, bench: Bench, trial: Trial, root: Path, report: Callable[[Progress], None]) -> Row:
-    folder = root / "trials" / trial_key(trial)
-    facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
-    done = learn(bench, trial, folder, report)
-    row = finite({"study": plan.name, "trial": folder.name, **facts, "options": dict(trial.options), "task": trial.target, **done})
-    write_whole(folder / "row.json", json.dumps(row, indent=1).encode(), "the sequence is learned again")
-    return row
+    work = Work(plan.name, len(every), lambda rows: iter(every), partial(do_trial, bench), list)
+    return work_through(work, root, report)
 
 
 def as_study(plan: Sequence) -> Study:
@@ -154,6 +112,11 @@ def as_study(plan: Sequence) -> Study:
         held=1, limit=plan.limit, retain_limit=plan.retain_limit, options=plan.options, chat=plan.chat,
         gradient_checkpointing=plan.gradient_checkpointing,
     )  # fmt: skip
+
+
+def do_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Row:
+    """What an order gave, under the name of the order."""
+    return {"task": trial.target, **learn(bench, trial, folder, report)}
 
 
 def learn(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Row:

@@ -1,41 +1,21 @@
-"""Running a study: trial by trial, every row kept as soon as it is there, resumable anywhere from the rows alone."""
+"""Running a study: its trials in order, each a tuned model or the untuned base, resumable anywhere from the rows alone."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from harness import Access, AssayError, ModelRef
-from harness.pipeline import release, take
+from harness import Access, ModelRef
 from tuners.bench import open_bench
 from tuners.design import Study, agenda, choose_rates, identity, planned, trial_key
-from tuners.rows import FILE, collect, read_rows, write_rows
+from tuners.rows import collect
 from tuners.run_trial import run_trial, uninterpolated
 from tuners.scoring import Scorer, difference, drops_row
-from tuners.state import write_whole
 from tuners.train import Progress
-from tuners.trial import Bench, Row, Trial, finite
-
-LOOK_AGAIN = 2.0
-"""Seconds between looks at trials that other processes are at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """A trial that begins, for a progress bar."""
-
-    number: int
-    planned: int
-    trial: Trial
-    progress: Progress | None = None
+from tuners.trial import Bench, Row, Trial
+from tuners.workers import Happening, Work, work_through, write_study
 
 
 def run_study(
@@ -43,107 +23,24 @@ def run_study(
 ) -> list[Row]:
     """Run what is not done yet; gives all rows, collected.
 
-    Each trial is a folder with its row, written when it is done; then `trials.parquet` is written anew. A folder that holds only that
-    file, `study.json` and `base.json` (as they are published) counts its rows as done. Several processes may work in one folder side
-    by side: each takes the trials that no other has, and ends when all are done.
+    A folder that holds only `trials.parquet`, `study.json` and `base.json` (as they are published) counts its rows as done. Several
+    processes may work in one folder side by side.
     """
     write_study(root, identity(study, model.digest))
-    earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
     bench = open_bench(study, model, access, scorer, root)
-    while True:
-        rows, taken = walk(study, bench, earlier, root, report)
-        if not taken:
-            break
-        time.sleep(LOOK_AGAIN)
-    found = collect(rows, choose_rates(rows))
-    write_rows(found, root / FILE)
-    return found
+    work = Work(study.name, planned(study), partial(agenda, study), partial(do_trial, bench), gather)
+    return work_through(work, root, report)
 
 
-def walk(
-    study: Study, bench: Bench, earlier: Mapping[str, Row], root: Path, report: Callable[[Happening], None]
-) -> tuple[list[Row], list[str]]:
-    """Once through the agenda, doing every trial that no other worker has. Gives the rows, and the trials that others were at."""
-    rows: list[Row] = []
-    taken: list[str] = []
-    for number, trial in enumerate(agenda(study, rows), 1):
-        key = trial_key(trial)
-        done = find_row(root, key, earlier)
-        if done is None:
-            with claimed(root / "trials" / key) as mine:
-                done = find_row(root, key, earlier)  # another worker may have done it just now
-                if done is None and mine:
-                    happening = Happening(number, planned(study), trial)
-                    report(happening)
-                    done = run_and_keep(study, bench, trial, root, partial(relay, report, happening))
-                    late = filter(None, (find_row(root, other, earlier) for other in taken))
-                    whole = [*rows, done, *late]
-                    write_rows(collect(whole, choose_rates(whole)), root / FILE)
-        if done is None:
-            taken.append(key)
-        else:
-            rows.append(done)
-    return rows, taken
+def gather(rows: list[Row]) -> list[Row]:
+    """The rows with what follows from all of them: above all the chosen rates."""
+    return collect(rows, choose_rates(rows))
 
 
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process has the trial of this folder for itself; what a dead process had is free again."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mine = not take(folder / "lock")
-    except OSError as error:
-        raise AssayError(f"cannot be written: {error}", where=str(folder), do="make room, or choose another --out") from None
-    try:
-        yield mine
-    finally:
-        if mine:
-            release(folder / "lock")
-
-
-def refuse_launcher() -> None:
-    """Raises AssayError in one of several processes that a launcher started as one: they would wait for each other's trials."""
-    started = os.environ.get("WORLD_SIZE", "1")
-    if started not in ("", "1"):
-        raise AssayError(
-            f"a study runs in plain processes, not as one of {started} (WORLD_SIZE)",
-            do="start the same `assay study` several times side by side; to train one model over several processes, "
-            "call tuners.train.train from Python under the launcher",
-        )
-
-
-def write_study(root: Path, facts: Mapping[str, Any]) -> None:
-    """Pin what the folder is a study of. Raises AssayError where it holds another."""
-    refuse_launcher()
-    path, text = root / "study.json", json.dumps(facts, indent=1, sort_keys=True)
-    if path.is_file() and json.loads(path.read_text()) != json.loads(text):
-        held = json.loads(path.read_text())
-        differ = sorted(name for name in held.keys() | facts.keys() if held.get(name) != json.loads(text).get(name))
-        raise AssayError(f"holds another study: {', '.join(differ)} differ", where=str(root), do="choose another --out, or remove it")
-    write_whole(path, text.encode(), "nothing was started")
-
-
-def find_row(root: Path, key: str, earlier: Mapping[str, Row]) -> Row | None:
-    """The row of a finished trial: from its folder, else from the published rows."""
-    path = root / "trials" / key / "row.json"
-    if path.is_file():
-        row: Row = json.loads(path.read_text())
-        return row
-    return dict(earlier[key]) if key in earlier else None
-
-
-def run_and_keep(study: Study, bench: Bench, trial: Trial, root: Path, report: Callable[[Progress], None]) -> Row:
-    folder = root / "trials" / trial_key(trial)
-    facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
+def do_trial(bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Row:
+    """What a trial found: of a tuned model, or of the untuned base."""
     plain = folder.with_name(trial_key(uninterpolated(trial)))
-    row = run_trial(bench, trial, folder, report, plain) if trial.lr else untuned(bench, trial)
-    whole = finite({"study": study.name, "trial": folder.name, **facts, "options": dict(trial.options), **row})
-    write_whole(folder / "row.json", json.dumps(whole, indent=1).encode(), "the study goes on with this trial")
-    return whole
-
-
-def relay(report: Callable[[Happening], None], happening: Happening, progress: Progress) -> None:
-    report(replace(happening, progress=progress))
+    return run_trial(bench, trial, folder, report, plain) if trial.lr else untuned(bench, trial)
 
 
 def untuned(bench: Bench, trial: Trial) -> Row:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness import ModelRef
 from tests.tuners.test_study import ACCESS, Counter, small
-from tuners.study import Happening, run_study
+from tuners.study import run_study
+from tuners.workers import Happening
 
 if __name__ == "__main__":
     model, folder, dies_in = Path(sys.argv[1]), Path(sys.argv[2]), int((*sys.argv, "0")[3])

@@ -16,7 +16,7 @@ from tuners.presets import SEQUENCES, find_preset
 from tuners.rows import read_rows
 from tuners.scoring import Score
 from tuners.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
-from tuners.study import Happening
+from tuners.workers import Happening
 
 ACCESS = Access(None, False, True)
 PLAN = Sequence(

@@ -23,8 +23,9 @@ from tuners.design import Study, choose_rates, control_trials, grid, mitigated_t
 from tuners.presets import PRESETS, find_preset
 from tuners.rows import read_rows
 from tuners.scoring import Score, difference, drops_row
-from tuners.study import Happening, run_study
+from tuners.study import run_study
 from tuners.trial import random_labels
+from tuners.workers import Happening
 
 ACCESS = Access(None, False, True)
 
