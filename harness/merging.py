@@ -55,14 +55,14 @@ def check_parts(runs: Sequence[Run]) -> None:
     if not runs:
         raise AssayError("no part to merge", do="name the part runs")
     for run in runs:
-        if not run.manifest["plan"]["shard"]:
+        if not run.manifest["plan"].get("shard"):
             raise AssayError("is a whole run and no part", where=run.id, do="name runs that were made with --shard i/n")
     first = runs[0]
     places = [Plan.from_json(run.manifest["plan"]).part() for run in runs]
     count = places[0][1]
     missing = [f"{number + 1}/{count}" for number in range(count) if (number, count) not in places]
     if missing or len(places) != count:
-        have = ", ".join(run.manifest["plan"]["shard"] or "whole" for run in runs)
+        have = ", ".join(run.manifest["plan"].get("shard") or "whole" for run in runs)
         raise AssayError(f"these are not the {count} parts of one run (there is: {have})", do=f"missing: {', '.join(missing) or 'none'}")
     for run in runs:
         if run.status != "complete":

@@ -73,7 +73,7 @@ def aggregate(run: Run, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "revision": model["revision"],
         "adapter": model["adapter"],
         "parameters": model["parameters"],
-        "dtype": manifest["plan"]["dtype"],
+        "dtype": manifest["plan"].get("dtype", "auto"),
     }
     inference = {"name": engine} | ({"version": versions[engine]} if engine in versions else {})
     return {

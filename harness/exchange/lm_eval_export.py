@@ -85,7 +85,12 @@ def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Sampl
         "n-samples": {name: {"original": task["items"], "effective": task["items"]} for name, task in facts.items()},
         "config": {
             "model": manifest["engine"]["name"],
-            "model_args": {"pretrained": model["name"], "dtype": plan["dtype"], "revision": model["revision"], "peft": model["adapter"]},
+            "model_args": {
+                "pretrained": model["name"],
+                "dtype": plan.get("dtype", "auto"),
+                "revision": model["revision"],
+                "peft": model["adapter"],
+            },
             "model_num_parameters": model["parameters"],
             "model_sha": model["digest"],
             "limit": plan["limit"],

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from harness.errors import AssayError
+from harness.plan import Plan
 
 
 def utf8(text: str) -> str:
@@ -30,30 +32,25 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class PlanShape(Shape):
-    """harness.Plan as JSON."""
+KINDS: Mapping[Any, Any] = {
+    str: Text,
+    bool: bool,
+    int: Whole,
+    int | None: Whole | None,
+    tuple[str, ...]: Annotated[list[Text], Field(min_length=1)],
+}
+"""How a field of a plan stands in JSON."""
 
-    model: Text
-    tasks: Annotated[list[Text], Field(min_length=1)]
-    adapter: Text = ""
-    revision: Text = ""
-    shots: Whole | None = None
-    limit: Whole | None = None
-    seed: Whole = 0
-    split: Text = ""
-    chat: bool = False
-    drop_shots: bool = False
-    allow_partial: bool = False
-    shard: Text = ""
-    repeat_check: bool = False
-    repeat_engine: Text = ""
-    engine: Text = "auto"
-    dtype: Text
-    device: Text = "auto"
-    budget: Whole | None = None
-    batch: Whole | None = None
-    tensor_parallel: Whole = 1
-    pipeline_parallel: Whole = 1
+
+def as_shape(value: type[Plan]) -> type[Shape]:
+    """The shape of that dataclass as JSON."""
+    hints = get_type_hints(value)
+    kinds = {field.name: (KINDS[hints[field.name]], ... if field.default is MISSING else field.default) for field in fields(value)}
+    made: type[Shape] = create_model(f"{value.__name__}Shape", __base__=Shape, **kinds)  # type: ignore[call-overload]
+    return made
+
+
+PlanShape = as_shape(Plan)
 
 
 class ModelShape(Shape):
@@ -111,7 +108,7 @@ class ManifestShape(Shape):
     """Everything that a run starts with."""
 
     items: Count
-    plan: PlanShape
+    plan: PlanShape  # type: ignore[valid-type]
     model: ModelShape
     engine: EngineShape
     tasks: list[TaskShape]
