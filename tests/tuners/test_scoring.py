@@ -172,11 +172,8 @@ OWN = Study(
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    folder = tmp_path_factory.mktemp("base")
-    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
-    toy.save_tokenizer(folder)
-    return find_model(str(folder), cache=folder, offline=True)
+def base(toy_folder: Path) -> ModelRef:
+    return find_model(str(toy_folder), cache=toy_folder, offline=True)
 
 
 @pytest.fixture(scope="module")

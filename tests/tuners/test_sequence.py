@@ -32,14 +32,6 @@ PLAN = Sequence(
 )
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    folder = tmp_path_factory.mktemp("toy")
-    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
-    toy.save_tokenizer(folder)
-    return ModelRef("toy", folder, "digest", positions=128)
-
-
 class Forgetful:
     """A model that knows the task it learned last (0.9), half of the one before (0.5), and nothing else (0.2)."""
 

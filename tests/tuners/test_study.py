@@ -30,15 +30,6 @@ from tuners.workers import Happening
 ACCESS = Access(None, False, True)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """An untrained toy model on disk."""
-    folder = tmp_path_factory.mktemp("toy")
-    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
-    toy.save_tokenizer(folder)
-    return ModelRef("toy", folder, "digest", positions=128)
-
-
 def small(**changes: Any) -> Study:
     study = Study(
         name="small",

@@ -26,15 +26,6 @@ from tuners.study import left_out, run_study
 from tuners.trial import plan_trial
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """An untrained toy model on disk."""
-    folder = tmp_path_factory.mktemp("toy")
-    toy.fresh_model(0, width=16, layers=2).save_pretrained(folder)
-    toy.save_tokenizer(folder)
-    return ModelRef("toy", folder, "digest", positions=128)
-
-
 def test_replay_without_anything_to_replay_is_a_row_and_text_beyond_what_is_measured_can_be_replayed(
     base: ModelRef, tmp_path: Path
 ) -> None:
