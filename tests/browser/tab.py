@@ -44,7 +44,7 @@ class Tab:
         """Until the script has run and everything is drawn."""
         self.page.wait_for_selector("h1", timeout=60_000)
         self.page.wait_for_timeout(400)
-        self.page.wait_for_function("document.querySelector('[data-test-script-state=running]') === null", timeout=60_000)
+        self.page.wait_for_selector("[data-test-script-state=notRunning][data-test-connection-state=CONNECTED]", timeout=60_000)
         self.page.wait_for_function("document.querySelector('[data-testid=stSkeleton]') === null", timeout=60_000)
         self.page.wait_for_timeout(600)
 
@@ -60,7 +60,9 @@ class Tab:
         assert wide <= 0, f"{path} is {wide} pixels too wide"
 
     def cells(self, number: int = 0) -> list[str]:
+        """What the table says; it draws itself some time after the page has, so its first cell is waited for."""
         table = self.page.locator("[data-testid=stDataFrame]").nth(number)
+        table.locator("[role=gridcell]").first.wait_for(state="attached", timeout=60_000)
         return [str(text) for text in table.locator("[role=gridcell]").all_text_contents()]
 
     def click(self, x: int, y: int) -> None:
