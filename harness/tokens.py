@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.chat import render_chats
-from harness.errors import AssayError
+from harness.errors import AssayError, redact
 from harness.prompt import Message
 from harness.request import TokenIds
 
@@ -110,7 +110,7 @@ def cut_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]]
             if not tail:
                 raise AssayError(
                     f"continuation {continuation!r} has no token",
-                    where=f"after {prompt[-60:]!r}",
+                    where=f"after {redact(prompt)[-60:]!r}",
                     do="mend the choice: it is empty for this tokenizer",
                 )
             tails.append(tail)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import AssayError
+from harness.errors import redact
 from tuners.batches import Example
 from tuners.loss import mean_loss
 from tuners.method import Module, Trainable
@@ -80,7 +81,7 @@ def say_sparse_unchecked() -> None:
 
 
 def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".")
+    return redact(" ".join(str(error).split()))[:300].rstrip(".")
 
 
 def save_adapter(wrapped: Module, directory: Path) -> None:

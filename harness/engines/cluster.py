@@ -33,7 +33,7 @@ from harness.engines.wire import (
     read_model,
     read_reply,
 )
-from harness.errors import AssayError, Incomplete
+from harness.errors import AssayError, Incomplete, redact
 from harness.model import ModelRef, find_model
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from harness.trie import shared_length, sortable
@@ -185,7 +185,7 @@ class Cluster:
             return None
         except self.ray.exceptions.RayTaskError as error:
             raise Incomplete(
-                f"an engine of the cluster failed: {str(error.cause)[:300]}", do="resume the run; `ray logs` has the cause"
+                f"an engine of the cluster failed: {redact(str(error.cause))[:300]}", do="resume the run; `ray logs` has the cause"
             ) from None
         if "error" in said:
             raise read_error(said["error"])
@@ -255,7 +255,9 @@ def join(address: str = "") -> Any:
             ray.init(address=address or os.environ.get("RAY_ADDRESS") or "auto", log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise AssayError(f"no Ray cluster: {reason[:200]}", where="--ray", do="ray start --head, then the same command") from None
+            raise AssayError(
+                f"no Ray cluster: {redact(reason)[:200]}", where="--ray", do="ray start --head, then the same command"
+            ) from None
     return ray
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoint import read_json
-from harness.errors import AssayError
+from harness.errors import AssayError, redact
 from harness.model import ModelRef
 
 UNBOUNDED = 1 << 20
@@ -93,7 +93,7 @@ def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
 
 def first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return redact(lines[0] if lines else type(error).__name__)[:300]
 
 
 ADAPTERS = "assay.adapters"

@@ -16,7 +16,7 @@ from harness.checkpoint import read_json, weight_files
 from harness.engines import Settings
 from harness.engines.threads import cores, wait_quietly
 from harness.engines.vllm_soft import is_soft_prompt
-from harness.errors import AssayError
+from harness.errors import AssayError, redact
 from harness.model import ModelRef
 
 CPU_CACHE = 512 * 2**20
@@ -93,7 +93,7 @@ def import_vllm(cpu: bool) -> tuple[Any, Any]:
 def first_line(error: BaseException) -> str:
     """The last line that says something: pydantic and vLLM put the cause below a heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "errors.pydantic.dev" not in line]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+    return redact(lines[-1] if lines else type(error).__name__)[:300]
 
 
 def llm_options(model: ModelRef, settings: Settings, cpu: bool, path: str) -> dict[str, Any]:

@@ -7,14 +7,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fakes import make_model, write_task
 
 from harness import chat
+from harness.engines import hf_model, vllm_process
 from harness.engines.child import last_line
 from harness.errors import AssayError, redact
+from harness.tokens import cut_pairs, open_tokenizer
+from tuners import peft_method
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_" + "Zq7" * 12
@@ -86,6 +90,18 @@ def test_a_last_line_without_end_loses_its_torn_beginning() -> None:
     said = last_line(io.BytesIO(f"token {TOKEN}{'y' * 65_500} refused".encode()))
     assert said == "refused"
     assert last_line(io.BytesIO(b"one\ntwo\n")) == "two" and last_line(io.BytesIO()) == ""
+
+
+@pytest.mark.parametrize("shorten", [hf_model.first_line, vllm_process.first_line, peft_method.one_line])
+def test_a_shortened_error_holds_no_beginning_of_a_secret(shorten: Callable[[Exception], str]) -> None:
+    assert TOKEN[:8] not in shorten(ValueError(f"{'x' * 280} {TOKEN}"))
+
+
+def test_a_shortened_prompt_holds_no_end_of_a_secret(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    with pytest.raises(AssayError, match="has no token") as failed:
+        cut_pairs(open_tokenizer(tmp_path), [(f"{TOKEN}{' x' * 20}", ("",))])
+    assert TOKEN[-8:] not in str(failed.value)
 
 
 def test_a_secret_in_an_exception_is_hidden(tmp_path: Path) -> None:
