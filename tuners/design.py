@@ -213,14 +213,15 @@ def known_rates(study: Study, done: Sequence[Row]) -> dict[tuple[str, str], floa
     choosing = "rate" if study.rate_seeds else "grid"
     counts = Counter((row["target"], row["method"]) for row in done if row["role"] == choosing)
     needed = len(study.rates) * len(study.rate_seeds or study.seeds)
-    return {key: lr for key, lr in choose_rates(done).items() if counts[key] == needed}
+    chosen = choose_rates(done)
+    return {key: chosen[key] for target in study.targets for method in study.methods if counts[key := (target, method)] == needed}
 
 
 def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
     """The trials in an order of which every beginning is a usable study: target by target and method by method the rates and the first
     seed, then the controls of that seed, then one more seed at a time, then one mitigation after another.
 
-    `done` grows while this runs: rates are chosen from the rows that are there.
+    Rates are chosen from the rows that are there; trials whose rate is not known yet are left to the next agenda.
     """
     first = study.seeds[0]
     yield from untuned_trials(study, first)

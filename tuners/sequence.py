@@ -101,7 +101,7 @@ def run_sequence(
     write_study(root, identity(plan, model.digest))
     bench = open_bench(as_study(plan), model, access, scorer, root)
     every = list(trials(plan))
-    work = Work(plan.name, len(every), lambda rows: iter(every), partial(do_trial, bench), list)
+    work = Work(plan.name, len(every), lambda rows: every, partial(do_trial, bench), list)
     return work_through(work, root, report)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -36,12 +36,12 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What there is to do. `trials` are asked for anew as rows come, `do` gives what a trial found (it may use the trial's folder),
-    and `gather` makes of the rows what is kept in `trials.parquet`."""
+    """What there is to do. `trials` gives the trials in their order, as far as the rows that are there decide them; `do` gives what a trial
+    found (it may use the trial's folder), and `gather` makes of the rows what is kept in `trials.parquet`."""
 
     name: str
     planned: int
-    trials: Callable[[list[Row]], Iterator[Trial]]
+    trials: Callable[[list[Row]], Iterable[Trial]]
     do: Callable[[Trial, Path, Callable[[Progress], None]], Row]
     gather: Callable[[list[Row]], list[Row]]
 
@@ -50,61 +50,48 @@ def work_through(work: Work, root: Path, report: Callable[[Happening], None]) ->
     """Do what is not done yet; gives all rows, gathered.
 
     Each trial is a folder with its row, written when it is done; then `trials.parquet` is written anew. Rows that only that file holds
-    (as it is published) count as done.
+    (as it is published) count as done, and stay in it. Every trial is the first that is free, from the beginning: what other workers
+    found meanwhile may have decided earlier ones.
     """
-    earlier = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
     while True:
-        rows, taken = walk(work, earlier, root, report)
-        if not taken:
+        known = known_rows(root)
+        trials = list(work.trials(list(known.values())))
+        left = [(number, trial) for number, trial in enumerate(trials, 1) if trial_key(trial) not in known]
+        if not left:
             break
-        time.sleep(LOOK_AGAIN)
-    found = work.gather(rows)
+        if not any(do_if_free(work, Happening(number, work.planned, trial), root, report) for number, trial in left):
+            time.sleep(LOOK_AGAIN)
+    found = work.gather([known[trial_key(trial)] for trial in trials])
     write_rows(found, root / FILE)
     return found
 
 
-def walk(work: Work, earlier: Mapping[str, Row], root: Path, report: Callable[[Happening], None]) -> tuple[list[Row], list[str]]:
-    """Once through the trials, doing every one that no other worker has. Gives the rows, and the trials that others were at."""
-    rows: list[Row] = []
-    taken: list[str] = []
-    for number, trial in enumerate(work.trials(rows), 1):
-        key = trial_key(trial)
-        row = find_row(root, key, earlier)
-        if row is None:
-            with claimed(root / "trials" / key) as mine:
-                row = find_row(root, key, earlier)  # another worker may have done it just now
-                if row is None and mine:
-                    happening = Happening(number, work.planned, trial)
-                    report(happening)
-                    row = do_and_keep(work, trial, root / "trials" / key, partial(relay, report, happening))
-                    late = filter(None, (find_row(root, other, earlier) for other in taken))
-                    write_rows(work.gather([*rows, row, *late]), root / FILE)
-        if row is None:
-            taken.append(key)
-        else:
-            rows.append(row)
-    return rows, taken
+def known_rows(root: Path) -> dict[str, Row]:
+    """The rows of finished trials by their keys: from the trials' folders, else from the published file."""
+    known = {row["trial"]: row for row in read_rows(root / FILE)} if (root / FILE).is_file() else {}
+    return known | {path.parent.name: json.loads(path.read_text()) for path in sorted(root.glob("trials/*/row.json"))}
 
 
-def do_and_keep(work: Work, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Row:
+def do_if_free(work: Work, happening: Happening, root: Path, report: Callable[[Happening], None]) -> bool:
+    """Do a trial that no other worker is at. Whether there may be more to do now."""
+    folder = root / "trials" / trial_key(happening.trial)
+    with claimed(folder) as mine:
+        if mine and not (folder / "row.json").is_file():  # else another worker has done it just now
+            report(happening)
+            do_and_keep(work, happening.trial, folder, partial(relay, report, happening))
+            write_rows(work.gather(list(known_rows(root).values())), root / FILE)
+    return mine
+
+
+def do_and_keep(work: Work, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> None:
     facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
     found = work.do(trial, folder, report)
     row = finite({"study": work.name, "trial": folder.name, **facts, "options": dict(trial.options), **found})
     write_whole(folder / "row.json", json.dumps(row, indent=1).encode(), "the study goes on with this trial")
-    return row
 
 
 def relay(report: Callable[[Happening], None], happening: Happening, progress: Progress) -> None:
     report(replace(happening, progress=progress))
-
-
-def find_row(root: Path, key: str, earlier: Mapping[str, Row]) -> Row | None:
-    """The row of a finished trial: from its folder, else from the published rows."""
-    path = root / "trials" / key / "row.json"
-    if path.is_file():
-        row: Row = json.loads(path.read_text())
-        return row
-    return dict(earlier[key]) if key in earlier else None
 
 
 @contextmanager

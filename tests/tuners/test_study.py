@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from harness.tokens import open_tokenizer
 from tuners import toy
 from tuners.commands import read_budget, read_options, share_options, work
 from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
-from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned
+from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned, trial_key
 from tuners.presets import PRESETS, find_preset
-from tuners.rows import read_rows
+from tuners.rows import read_rows, write_rows
 from tuners.scoring import Score, difference, drops_row
 from tuners.study import run_study
 from tuners.trial import random_labels
@@ -119,6 +120,22 @@ def test_published_rows_are_all_that_another_machine_needs(base: ModelRef, tmp_p
     facts = ("gain", "drops", "options", "validation_score", "selected", "break_even", "shots")
     assert [[row.get(name) for name in facts] for row in again] == [[row.get(name) for name in facts] for row in rows]
     assert read_rows(there / "trials.parquet") == read_rows(here / "trials.parquet")
+
+
+def test_published_rows_stay_in_the_file_when_going_on_is_interrupted(base: ModelRef, tmp_path: Path) -> None:
+    study = small(methods=("lora",), rate_seeds=(7,), controls=False)
+    rows = run_study(study, base, ACCESS, Counter(), tmp_path)
+    missing = [row["trial"] for row in rows if row["lr"]][:2]
+    write_rows([row for row in rows if row["trial"] not in missing], tmp_path / "trials.parquet")
+    shutil.rmtree(tmp_path / "trials")
+
+    def interrupt(now: Happening) -> None:
+        if trial_key(now.trial) == missing[1]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, base, ACCESS, Counter(), tmp_path, interrupt)
+    assert {row["trial"] for row in read_rows(tmp_path / "trials.parquet")} == {row["trial"] for row in rows} - {missing[1]}
 
 
 def test_workers_side_by_side_share_the_trials_and_take_over_from_the_dead(base: ModelRef, tmp_path: Path) -> None:
