@@ -101,6 +101,12 @@ class Layout:
     separator: str = "\n\n"
     joint: str = " "
 
+    def __post_init__(self) -> None:
+        try:
+            "".join((self.instructions, self.separator, self.joint)).encode()
+        except (TypeError, UnicodeEncodeError):
+            raise AssayError(f"holds what is no text: {self!r:.120}", where="Layout", do="give whole Unicode texts for its parts") from None
+
 
 @dataclass(frozen=True, slots=True)
 class Worked:

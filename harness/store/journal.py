@@ -100,6 +100,7 @@ def decode_record(value: Mapping[str, Any]) -> Record:
     numbers = [record.correct or 0.0, record.seconds, *(number for row in record.stats.values() for number in row)]
     if not all(map(math.isfinite, numbers)):
         raise ValueError("a number is not finite")
+    "".join(record.stats).encode()  # a lone surrogate, which no table holds, is a ValueError
     return record
 
 

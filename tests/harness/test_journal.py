@@ -11,6 +11,7 @@ from faults.store_child import TASK, make_items, make_manifest, make_record
 from harness.errors import AssayError
 from harness.record import Record
 from harness.store import create_bundle, open_writer, read_run
+from harness.store.journal import decode_record
 
 
 def started(root: Path, count: int = 8) -> tuple[Path, list[Record]]:
@@ -159,3 +160,11 @@ def test_what_was_not_planned_or_does_not_fit_is_refused_and_not_written(tmp_pat
         with pytest.raises(AssayError, match="no JSON form"):
             writer.append([Record(TASK, "i0", "scored", output={"text": b"bytes"})])
     assert (bundle / "journal.jsonl").read_bytes() == before
+
+
+def test_a_record_that_no_table_can_hold_is_none() -> None:
+    record = {"task": "t", "item": "i", "status": "scored", "output": {}, "stats": {}, "correct": None, "error": ""}
+    record |= {"logical": 1, "computed": 1, "cached": 0, "seconds": 0.0}
+    assert decode_record(record).stats == {}
+    with pytest.raises(ValueError, match="surrogates"):
+        decode_record(record | {"stats": {"\ud800": [1.0]}})

@@ -132,3 +132,8 @@ def test_faults_name_task_and_row(tokenizer: Tokenizer) -> None:
         prepare_task(replace(task, rows=inline(test=[])), plan, NOWHERE, tokenizer, 100)
     with pytest.raises(AssayError, match="need the split 'train'"):
         prepare_task(replace(task, rows=inline(test=[{"q": "a", "gold": 0}])), replace(plan, shots=2), NOWHERE, tokenizer, 100)
+
+
+def test_a_layout_of_what_is_no_text_is_refused() -> None:
+    with pytest.raises(AssayError, match="holds what is no text"):
+        Layout(instructions="\ud800")
