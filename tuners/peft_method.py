@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import AssayError
-from harness.errors import redact
 from tuners.batches import Example
 from tuners.loss import mean_loss
 from tuners.method import Module, Trainable
@@ -81,7 +80,7 @@ def say_sparse_unchecked() -> None:
 
 
 def one_line(error: Exception) -> str:
-    return redact(" ".join(str(error).split()))[:300].rstrip(".")
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def save_adapter(wrapped: Module, directory: Path) -> None:

@@ -18,7 +18,6 @@ from harness.engines import hf_model, vllm_process
 from harness.engines.child import last_line
 from harness.errors import AssayError, redact
 from harness.tokens import cut_pairs, open_tokenizer
-from tuners import peft_method
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_" + "Zq7" * 12
@@ -92,7 +91,7 @@ def test_a_last_line_without_end_loses_its_torn_beginning() -> None:
     assert last_line(io.BytesIO(b"one\ntwo\n")) == "two" and last_line(io.BytesIO()) == ""
 
 
-@pytest.mark.parametrize("shorten", [hf_model.first_line, vllm_process.first_line, peft_method.one_line])
+@pytest.mark.parametrize("shorten", [hf_model.first_line, vllm_process.first_line])
 def test_a_shortened_error_holds_no_beginning_of_a_secret(shorten: Callable[[Exception], str]) -> None:
     assert TOKEN[:8] not in shorten(ValueError(f"{'x' * 280} {TOKEN}"))
 
