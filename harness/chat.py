@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.doc import is_text
 from harness.errors import AssayError
 from harness.prompt import Message
 
@@ -32,15 +33,6 @@ def render_chats(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
     return texts
 
 
-def encodable(text: str) -> bool:
-    """Whether the text is Unicode: a lone surrogate is none, and no tokenizer takes it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int) -> list[str]:
     request = json.dumps({"template": template, "tokens": dict(tokens), "chats": list(chats), "seconds": seconds}, default=str)
     command = [sys.executable, "-I", str(CHILD)]
@@ -51,7 +43,7 @@ def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
         output, code = b"", -9
     replies = [json.loads(line) for line in output.splitlines() if line.endswith(b"}")]
     texts = [str(reply["text"]) for reply in replies if "text" in reply]
-    broken = next((number for number, text in enumerate(texts) if not encodable(text)), None)
+    broken = next((number for number, text in enumerate(texts) if not is_text(text)), None)
     if len(texts) == len(chats) and broken is None:
         return texts
     reason = next((str(reply["error"]) for reply in replies if "error" in reply), "")

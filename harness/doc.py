@@ -22,6 +22,17 @@ def is_number(value: object) -> bool:
         return False
 
 
+def is_text(value: object) -> bool:
+    """Whether this is a text that UTF-8 can hold: half of a surrogate pair it cannot, and no tokenizer takes it."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Doc:
     """One example. Gold is part of it: exemplars, tuners, the oracle check and the leak check all read it.
@@ -76,10 +87,8 @@ class Doc:
             raise AssayError(counts, where=self.id, do="give one target score per choice")
         if self.value is not None and not is_number(self.value):
             raise AssayError(f"Doc.value must be a finite number, not {self.value!r:.80}", where=self.id, do="mend the row")
-        try:
-            "".join((self.prompt, self.id, self.group, self.cluster, *self.choices, *self.references)).encode()
-        except UnicodeEncodeError as error:
-            raise AssayError(f"holds half a character ({error.reason})", where=ascii(self.id), do="mend the row's text") from None
+        if not all(map(is_text, (self.prompt, self.id, self.group, self.cluster, *self.choices, *self.references))):
+            raise AssayError("holds half a character (surrogates not allowed)", where=ascii(self.id), do="mend the row's text")
 
     @property
     def labelled(self) -> bool:

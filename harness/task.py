@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.doc import Doc, Row, is_number
+from harness.doc import Doc, Row, is_number, is_text
 from harness.errors import AssayError
 from harness.metric import Metric
 from harness.output import Chosen, Estimate, Said, Surprise
@@ -28,6 +28,8 @@ class Choose:
     def __post_init__(self) -> None:
         if self.normalize not in ("sum", "chars", "bytes", "tokens"):
             raise AssayError(f"Choose cannot normalize by {self.normalize!r:.40}", do="use sum, chars, bytes or tokens")
+        if self.calibrate is not None and not is_text(self.calibrate):
+            raise AssayError(f"Choose(calibrate={self.calibrate!r:.40})", do="calibrate is a text, such as 'Answer:', or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Generate:
         for name, least in (("max_tokens", 0), ("samples", 1)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise AssayError(f"Generate({name}={getattr(self, name)!r:.40})", do=f"{name} is a number of at least {least}")
-        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
+        if not isinstance(self.stop, tuple) or not all(is_text(text) and text for text in self.stop):
             raise AssayError(f"Generate(stop={self.stop!r:.60})", do="stop is a tuple of texts that are not empty")
         if not is_number(self.temperature) or self.temperature < 0:
             raise AssayError(f"Generate(temperature={self.temperature!r:.40})", do="temperature is a number, 0 for greedy")
@@ -69,7 +71,7 @@ class Regress:
         if len(self.answers) != len(self.values):
             counts = f"Regress has {len(self.answers)} answers for {len(self.values)} values"
             raise AssayError(counts, do="give as many values as answers")
-        if not self.answers or not all(map(is_number, self.values)):
+        if not self.answers or not all(map(is_text, self.answers)) or not all(map(is_number, self.values)):
             raise AssayError("Regress needs answers, each with a finite value", do="give both, as ('1', '2') and (1.0, 2.0)")
 
 
@@ -102,10 +104,8 @@ class Layout:
     joint: str = " "
 
     def __post_init__(self) -> None:
-        try:
-            "".join((self.instructions, self.separator, self.joint)).encode()
-        except (TypeError, UnicodeEncodeError):
-            raise AssayError(f"holds what is no text: {self!r:.120}", where="Layout", do="give whole Unicode texts for its parts") from None
+        if not all(map(is_text, (self.instructions, self.separator, self.joint))):
+            raise AssayError(f"holds what is no text: {self!r:.120}", do="give whole Unicode texts for the parts of Layout(...)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from fakes import NOWHERE, make_model, sums
 
-from harness import AssayError, Choose, Doc, Layout, Shots, Task, accuracy, inline
+from harness import AssayError, Choose, Doc, Generate, Layout, Regress, Shots, Task, accuracy, inline
 from harness.plan import Plan
 from harness.prepare import prepare_task
 from harness.prompt import joint_after, render, render_chat
@@ -134,6 +136,17 @@ def test_faults_name_task_and_row(tokenizer: Tokenizer) -> None:
         prepare_task(replace(task, rows=inline(test=[{"q": "a", "gold": 0}])), replace(plan, shots=2), NOWHERE, tokenizer, 100)
 
 
-def test_a_layout_of_what_is_no_text_is_refused() -> None:
-    with pytest.raises(AssayError, match="holds what is no text"):
-        Layout(instructions="\ud800")
+@pytest.mark.parametrize("wrong", ["\ud800", 3])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda text: Layout(instructions=text),
+        lambda text: Generate(8, stop=(text,)),
+        lambda text: Choose(calibrate=text),
+        lambda text: Regress((text,), (1.0,)),
+        lambda text: Doc(text),
+    ],
+)
+def test_what_is_no_text_is_refused(make: Callable[[Any], object], wrong: object) -> None:
+    with pytest.raises(AssayError):
+        make(wrong)
