@@ -172,12 +172,14 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
     """The model on its device, copied or cut over the processes where `accelerate launch` says so, with its optimizer."""
     import torch
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     check_recipe(trainable, recipe)
     if recipe.gradient_checkpointing:
         trainable.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     head = trainable.model.get_output_embeddings()
     torch.manual_seed(recipe.seed)
+    AcceleratorState._reset_state()  # it would refuse a second precision in one process, and a recipe has its own
     accelerator = Accelerator(mixed_precision=recipe.precision)
     check_together(accelerator.num_processes)
     cut = wants_shards()

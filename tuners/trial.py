@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -85,7 +86,7 @@ class Bench:
 
 
 def open_base(path: Path) -> Module:
-    """The base model in fp32, on the GPU where there is one: in bf16 weights the small steps of full tuning would round away."""
+    """The base model in fp32, on this process's GPU where there is one: in bf16 weights the small steps of full tuning would round away."""
     import torch
     from transformers import AutoModelForCausalLM, logging
 
@@ -93,7 +94,7 @@ def open_base(path: Path) -> Module:
     model = AutoModelForCausalLM.from_pretrained(
         str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
-    return model.to("cuda") if torch.cuda.is_available() else model
+    return model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}") if torch.cuda.is_available() else model
 
 
 def plan_trial(bench: Bench, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:

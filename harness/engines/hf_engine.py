@@ -154,6 +154,9 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
     threads = choose_threads()
     if on_cpu:
         torch.set_num_threads(threads)
+    else:
+        # cuDNN plans anew for every shape, and hardly two forwards here have the same one.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     budget = choose_budget(settings.budget, loaded.device)
     shape = shape_of(loaded.model.get_base_model() if loaded.soft else loaded.model)
     run = Runner(

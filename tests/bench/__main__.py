@@ -39,18 +39,19 @@ class Job:
 
 def jobs(cells: tuple[Cell, ...], wanted: argparse.Namespace) -> Iterator[Job]:
     """All measurements in order. A generator: later ones read what earlier ones left."""
-    model, work = str(wanted.model), wanted.work
+    model, work, where = str(wanted.model), wanted.work, (wanted.device, wanted.dtype)
     for cell in cells:
         limit, batch = str(wanted.limit or cell.limit or 0), "0"
         for part in cell.slices:
             stem = work / cell.name / part.theirs
             peer = stem.with_suffix(".peer.json")
-            yield Job(peer, wanted.peer, "peer.py", (model, str(peer), part.theirs, str(cell.shots), limit, batch))
+            yield Job(peer, wanted.peer, "peer.py", (model, str(peer), part.theirs, str(cell.shots), limit, batch, *where))
             batch = str(json.loads(peer.read_text())["batch"])
             for engine, python in (("hf", sys.executable), ("vllm", wanted.vllm)):
                 out = stem.with_suffix(f".{engine}.json")
                 if python:
-                    yield Job(out, python, "ours.py", (model, str(out), part.ours, str(cell.shots), limit, engine, str(int(cell.partial))))
+                    ours = (model, str(out), part.ours, str(cell.shots), limit, engine, str(int(cell.partial)), *where)
+                    yield Job(out, python, "ours.py", ours)
             if wanted.vllm and part is cell.slices[0]:
                 out = stem.with_suffix(".peer_vllm.json")
                 yield Job(out, wanted.vllm, "peer_vllm.py", (model, str(out), str(peer), str(SAMPLE)))
@@ -84,6 +85,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer", default="", help="python of an environment with lm_eval[hf]==0.4.13")
     parser.add_argument("--vllm", default="", help="python of an environment with assay and vLLM; without it only hf is compared")
     parser.add_argument("--model", type=Path, default=cache / "models" / "smollm2-135m-instruct")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--cells", default="", help=f"some of {', '.join(cell.name for cell in CELLS)}")
     parser.add_argument("--work", type=Path, default=cache / "bench", help="where results are kept between calls")
     parser.add_argument("--out", type=Path, default=HERE.parents[1] / "results" / "speed")

@@ -1,9 +1,10 @@
-"""Seconds, CPU seconds and peak memory of this process and its children. Standard library only: lm-eval's interpreter runs it too."""
+"""Seconds, CPU seconds and peak memory of this process and its children. Nothing is installed for it: lm-eval's interpreter runs it too."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,10 @@ def cpu_seconds() -> float:
 
 
 def peak_bytes() -> int:
-    """Sum of the peaks of the family's resident memory."""
+    """Sum of the peaks of the family's resident memory; on a GPU, of what this process took of it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
     total = 0
     for process in family():
         try:

@@ -1,6 +1,6 @@
 """assay's side: one evaluation as `assay run` makes it, with the engine's opening timed apart from everything else.
 
-python ours.py MODEL OUT.json TASK SHOTS LIMIT ENGINE PARTIAL
+python ours.py MODEL OUT.json TASK SHOTS LIMIT ENGINE PARTIAL DEVICE DTYPE
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.store import read_run
 
 
 def main() -> None:
-    model, out, task, shots, limit, engine, partial = sys.argv[1:]
+    model, out, task, shots, limit, engine, partial, device, dtype = sys.argv[1:]
     with measured() as imports:  # as on lm-eval's side, where they belong to opening the engine
         from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     opening, peak = [Spent()], [0]
@@ -33,7 +33,9 @@ def main() -> None:
         opening[0] = spent
         return opened
 
-    plan = Plan(model, (task,), shots=int(shots), limit=int(limit) or None, engine=engine, dtype="float32", allow_partial=partial == "1")
+    plan = Plan(
+        model, (task,), shots=int(shots), limit=int(limit) or None, engine=engine, device=device, dtype=dtype, allow_partial=partial == "1"
+    )
     with tempfile.TemporaryDirectory() as folder:
         with measured() as whole:
             run = read_run(evaluate(plan, replace(surroundings(), results=Path(folder)), opener=opener))

@@ -1,8 +1,8 @@
 """lm-eval's side, run by its own interpreter: its HFLM on one task, counting every token that it sends through the model.
 
-    python peer.py MODEL OUT.json TASK SHOTS LIMIT BATCH
+    python peer.py MODEL OUT.json TASK SHOTS LIMIT BATCH DEVICE DTYPE
 
-LIMIT 0 is none; BATCH 0 takes the fastest of 1, 4 and 8 on a few items. With $ASSAY_DATA, data sets are read from that mirror.
+LIMIT 0 is none; BATCH 0 takes the fastest of a few sizes on some items. With $ASSAY_DATA, data sets are read from that mirror.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from measure import measured, peak_bytes, write
 
-BATCHES = (1, 4, 8)
-TRIAL = 4
+BATCHES = {"cpu": (1, 4, 8), "cuda": (8, 32, 128)}
+TRIAL = {"cpu": 4, "cuda": 64}
 
 
 def read_mirror() -> None:
@@ -36,14 +36,14 @@ def read_mirror() -> None:
 
 
 def main() -> None:
-    model, out, task, shots, limit, batch = sys.argv[1:]
+    model, out, task, shots, limit, batch, device, dtype = sys.argv[1:]
     if os.environ.get("ASSAY_DATA"):
         read_mirror()
     with measured() as opening:
         from lm_eval.evaluator import simple_evaluate
         from lm_eval.models.huggingface import HFLM
 
-        engine = HFLM(pretrained=model, dtype="float32", device="cpu", batch_size=1)
+        engine = HFLM(pretrained=model, dtype=dtype, device=device, batch_size=1)
 
     count = {"forwards": 0, "padded": 0, "tokens": 0}
     requests: list[tuple[list[int], list[int]]] = []
@@ -66,11 +66,11 @@ def main() -> None:
         )
 
     trials = {}
-    for size in BATCHES if batch == "0" else ():
+    for size in BATCHES[device] if batch == "0" else ():
         engine.batch_size_per_gpu = size
         with measured() as trial:
-            evaluate(TRIAL)
-        trials[size] = trial.cpu
+            evaluate(TRIAL[device])
+        trials[size] = trial.cpu if device == "cpu" else trial.wall
     engine.batch_size_per_gpu = min(trials, key=trials.__getitem__) if trials else int(batch)
     requests.clear()
     count.update(dict.fromkeys(count, 0))

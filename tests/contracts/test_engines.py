@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 from contracts import engine_contract as contract
 from contracts import tiny_models
-from contracts.engine_contract import Subject
+from contracts.engine_contract import SETTINGS, Subject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.engines import Settings
 from harness.errors import AssayError
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
 
@@ -42,7 +41,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     home, other = tmp_path_factory.mktemp(request.param), tmp_path_factory.mktemp(request.param)
     ref = tiny_models.make(home, request.param)
     tiny_models.make(other, request.param, seed=1)
-    engine = open_engine(ref, Settings(device="cpu"))
+    engine = open_engine(ref, SETTINGS)
     assert isinstance(engine, HfEngine)
     engine.run.pack = 24  # many packs even on small tries
     yield Subject(engine, contract.open_reference(home), tiny_models.VOCABULARY, home=home, other=other)
@@ -87,7 +86,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(home: Path) -> Iterator[HfEngine]:
-    opened = open_engine(tiny_models.refer(home), Settings(device="cpu"))
+    opened = open_engine(tiny_models.refer(home), SETTINGS)
     yield opened
     opened.close()
 
@@ -225,7 +224,7 @@ def test_a_model_that_ignores_the_mask_is_sent_the_plain_way(home: Path, monkeyp
     from harness.engines import hf_score
 
     monkeypatch.setattr(hf_score, "sees", lambda queries, keys, end: torch.ones(len(queries), len(keys), dtype=torch.bool))
-    engine = open_engine(tiny_models.refer(home), Settings(device="cpu"))
+    engine = open_engine(tiny_models.refer(home), SETTINGS)
     assert engine.describe()["route"] == "plain"
     assert any("self-test" in note for note in engine.stats.notes)
     contract.agrees_with_one_plain_forward_per_continuation(as_subject(engine, home))
@@ -278,7 +277,7 @@ def test_unusable_models_are_refused_in_one_line(tmp_path: Path) -> None:
 
     def opening() -> str:
         with pytest.raises(AssayError) as caught:
-            open_engine(ref, Settings(device="cpu"))
+            open_engine(ref, SETTINGS)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -292,13 +291,13 @@ def test_unusable_models_are_refused_in_one_line(tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "m" / "pytorch_model.bin")
     assert "cannot be loaded" in opening()
     with pytest.raises(AssayError, match="unknown dtype"):
-        open_engine(ref, Settings(device="cpu", dtype="int3"))
+        open_engine(ref, replace(SETTINGS, dtype="int3"))
 
 
 def test_scores_do_not_depend_on_the_budget(home: Path) -> None:
     wanted = None
     for budget, pack in itertools.product((1, 300_000, None), (None, 32)):
-        engine = open_engine(tiny_models.refer(home), Settings(device="cpu", budget=budget))
+        engine = open_engine(tiny_models.refer(home), replace(SETTINGS, budget=budget))
         engine.run.pack = pack or engine.run.pack
         subject = as_subject(engine, home)
         replies = contract.scores(engine, contract.some_groups(subject))
@@ -308,7 +307,7 @@ def test_scores_do_not_depend_on_the_budget(home: Path) -> None:
 
 
 def test_sixteen_bit_floats_stay_near(home: Path) -> None:
-    engine = open_engine(tiny_models.refer(home), Settings(device="cpu", dtype="bfloat16"))
+    engine = open_engine(tiny_models.refer(home), replace(SETTINGS, dtype="bfloat16"))
     subject = as_subject(engine, home)
     assert engine.describe()["dtype"] == "bfloat16"
     for group, reply in zip(contract.some_groups(subject), contract.scores(engine, contract.some_groups(subject)), strict=True):
@@ -345,7 +344,7 @@ def test_peak_memory_stays_under_the_budget_on_a_trie_ten_times_larger(tmp_path:
     )
     transformers.AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path)
     budget = 16 << 20
-    engine = open_engine(tiny_models.refer(tmp_path), Settings(device="cpu", budget=budget))
+    engine = open_engine(tiny_models.refer(tmp_path), replace(SETTINGS, budget=budget))
     draw, stem = random.Random(0), tuple(range(3, 43))
     groups = [ScoreGroup((*stem, *draw.choices(range(3, 97), k=60)), ((5, 6),)) for _ in range(100)]
     list(engine.score([ScoreGroup(stem, ((5, 6),))]))
@@ -377,7 +376,7 @@ def test_adapters_keep_the_contract(home: Path, tmp_path: Path, kind: str) -> No
         torch.manual_seed(1)
         tuned = peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(home), made).eval()
     tuned.save_pretrained(tmp_path)
-    engine = open_engine(replace(tiny_models.refer(home), adapter=tmp_path), Settings(device="cpu"))
+    engine = open_engine(replace(tiny_models.refer(home), adapter=tmp_path), SETTINGS)
     subject = Subject(engine, Tuned(tuned), tiny_models.VOCABULARY, home=home)
     assert engine.describe()["route"] == "packed"
     untuned = contract.open_reference(home).rows((3, 4, 5))
@@ -404,7 +403,7 @@ class Tuned(contract.Reference):
 
 
 def test_a_checkpoint_overwritten_under_a_live_engine_changes_nothing(tmp_path: Path) -> None:
-    engine = open_engine(tiny_models.make(tmp_path / "m"), Settings(device="cpu"))
+    engine = open_engine(tiny_models.make(tmp_path / "m"), SETTINGS)
     tiny_models.make(tmp_path / "other", seed=1)
     groups = [ScoreGroup((3, 4, 5), ((6,),))]
     before = dict(engine.score(groups))
@@ -415,7 +414,7 @@ def test_a_checkpoint_overwritten_under_a_live_engine_changes_nothing(tmp_path: 
 
 @pytest.mark.model
 def test_the_built_in_model_is_scored_exactly(builtin_model: Path) -> None:
-    engine = open_engine(tiny_models.refer(builtin_model), Settings(device="cpu"))
+    engine = open_engine(tiny_models.refer(builtin_model), SETTINGS)
     subject = Subject(engine, contract.open_reference(builtin_model), 49152, home=builtin_model)
     assert engine.describe()["route"] == "packed"
     engine.run.pack = 48

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.errors import AssayError
-from tests.tuners.tiny import tiny_examples, tiny_llama
+from tests.tuners.tiny import device, tiny_examples, tiny_llama
 from tuners.batches import plan_steps
 from tuners.loss import kl_to_base, mean_loss
 from tuners.method import Method, Trainable
@@ -45,7 +45,7 @@ def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
         return model(ids).logits[:, -ids.shape[1] :]
 
 
-IDS = torch.arange(24).reshape(2, 12)
+IDS = torch.arange(24, device=device()).reshape(2, 12)
 
 
 def test_every_method_is_tried() -> None:
@@ -89,7 +89,7 @@ def check_saved(name: str, base: Any, trainable: Trainable, folder: Path, tuned:
     trainable.save(folder)
     assert saved_bytes(folder) > 0
     assert not [path for path in folder.rglob("*") if path.suffix not in (".json", ".safetensors")]
-    again = AutoModelForCausalLM.from_pretrained(folder) if name == "full" else attach(copy.deepcopy(base), folder)
+    again = AutoModelForCausalLM.from_pretrained(folder).to(device()) if name == "full" else attach(copy.deepcopy(base), folder)
     assert (logits(again, IDS) - tuned).abs().max() <= 2e-6
 
 
@@ -254,7 +254,7 @@ def test_the_base_answers_without_dropout_where_the_tuned_model_trains_with_it(m
     train(trainable, [step], Recipe(lr=1e-9, micro=16), Extras(kl=1.0))
     ((base, tuned),) = seen
     targets = torch.tensor([token for example in step.target for token in example.ids[example.loss_from :]])
-    losses = [float(torch.nn.functional.cross_entropy(each, targets)) for each in (base, tuned)]
+    losses = [float(torch.nn.functional.cross_entropy(each.cpu(), targets)) for each in (base, tuned)]
     assert abs(losses[0] - clean) < 1e-5 and abs(losses[1] - clean) > 1e-3
     assert trainable.model.training
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import AssayError
-from tests.tuners.tiny import tiny_examples, tiny_llama
+from tests.tuners.tiny import device, tiny_examples, tiny_llama
 from tuners.batches import plan_steps
 from tuners.loss import kl_to_base, mean_loss
 from tuners.method import Trainable
@@ -130,7 +130,7 @@ def test_scaled_lora_is_interpolated_weights(tmp_path: Path) -> None:
     trainable.save(tmp_path)
     assert is_plain_lora(tmp_path) and trainable.merged is not None
     scale_lora(tmp_path, 0.25)
-    ids = torch.arange(12).reshape(1, 12)
+    ids = torch.arange(12, device=device()).reshape(1, 12)
     with torch.no_grad():
         scaled = attach(tiny_llama(), tmp_path)(ids).logits
         walked = interpolate(tiny_llama(), trainable.merged(), 0.25).eval()(ids).logits

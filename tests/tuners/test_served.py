@@ -80,10 +80,10 @@ def test_what_an_engine_puts_before_the_ids_is_the_saved_soft_prompt(name: str, 
     sent = soft.prompt(ids)
     assert soft.virtual == SMALL["tokens"] and sent["prompt_is_token_ids"] == [False] * soft.virtual + [True] * len(ids)
     with torch.no_grad():
-        own = model.get_input_embeddings()(torch.tensor([ids]))
-        embedded = torch.cat([sent["prompt_embeds"][None, : soft.virtual], own], dim=1)
+        own = model.get_input_embeddings()(torch.tensor([ids], device=model.device))
+        embedded = torch.cat([sent["prompt_embeds"][None, : soft.virtual].to(own), own], dim=1)
         served = model(inputs_embeds=embedded).logits[0, soft.virtual :].log_softmax(-1)
-        expected = trainable.model.eval()(torch.tensor([ids])).logits[0, -len(ids) :].log_softmax(-1)
+        expected = trainable.model.eval()(torch.tensor([ids], device=model.device)).logits[0, -len(ids) :].log_softmax(-1)
     assert (served - expected).abs().max() < 1e-5
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from harness import AssayError
 from tests.tuners.interrupted import run
-from tests.tuners.tiny import tiny_examples, tiny_llama
+from tests.tuners.tiny import device, tiny_examples, tiny_llama
 from tests.tuners.together import STEPS, together
 from tuners.batches import Example, Step, pad, plan_steps
 from tuners.loss import answer_logits, kl_to_base, mean_loss
@@ -239,6 +239,18 @@ def test_accumulation_is_normalised_by_loss_tokens() -> None:
     assert max((x - y).abs().max().item() for x, y in zip(whole.trained.values(), parts.trained.values(), strict=True)) < 1e-5
 
 
+def test_one_process_may_train_in_one_precision_after_another() -> None:
+    """bf16 arithmetic is near fp32 and not it; the weights stay fp32."""
+    steps = plan_steps(tiny_examples(), loss_tokens=16, batch=8, seed=0)
+    found = {}
+    for precision in ("no", "bf16"):
+        trainable = find_method("full").begin(tiny_llama())
+        found[precision] = train(trainable, steps, Recipe(lr=1e-3, precision=precision)).losses
+        assert {value.dtype for value in trainable.trained.values()} == {torch.float32}
+    assert found["no"] != found["bf16"]
+    assert found["no"] == pytest.approx(found["bf16"], abs=0.05)
+
+
 def test_gradient_checkpointing_changes_nothing() -> None:
     steps = plan_steps(tiny_examples(), loss_tokens=30, batch=8, seed=0)
     plain, saving = (find_method("lora").begin(tiny_llama(), options={"rank": 4}) for _ in range(2))
@@ -254,9 +266,10 @@ def test_logits_at_the_answer_equal_those_of_a_plain_forward(name: str) -> None:
     model = find_method(name).begin(tiny_llama()).model.eval()
     examples = tiny_examples(6)
     with torch.no_grad():
-        batch = pad(examples, "cpu")
+        batch = pad(examples, device())
         at_answer = answer_logits(model, model.get_output_embeddings(), batch)
-        alone = [model(torch.tensor([example.ids])).logits[0, -len(example.ids) :][example.loss_from - 1 : -1] for example in examples]
+        sent = [torch.tensor([example.ids], device=device()) for example in examples]
+        alone = [model(ids).logits[0, -ids.shape[1] :][example.loss_from - 1 : -1] for ids, example in zip(sent, examples, strict=True)]
     assert (at_answer - torch.cat(alone)).abs().max() < 1e-5
 
 
@@ -264,7 +277,7 @@ def test_prompt_tokens_carry_no_loss() -> None:
     """Two examples that differ only in how much of them is answer have losses that differ only by the prompt's share."""
     model = tiny_llama()
     ids = (1, 2, 3, 4, 5, 6)
-    log = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
+    log = torch.log_softmax(model(torch.tensor([ids], device=device())).logits[0].float().cpu(), -1)
     expected = -log[torch.arange(3, 5), torch.tensor(ids[4:6])].mean().item()
     assert mean_loss(model, [Example(ids, 4)]) == pytest.approx(expected, abs=1e-6)
 

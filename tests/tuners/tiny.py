@@ -10,8 +10,15 @@ from tuners.batches import Example
 VOCABULARY = 64
 
 
+def device() -> str:
+    """Where the tuners train on this machine."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def tiny_llama(biases: bool = False, seed: int = 0, layers: int = 2) -> Any:
-    """A random two-layer Llama with weights large enough that every change shows in the logits."""
+    """A random two-layer Llama with weights large enough that every change shows in the logits; on the GPU where there is one."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -27,7 +34,7 @@ def tiny_llama(biases: bool = False, seed: int = 0, layers: int = 2) -> Any:
         initializer_range=0.1,
     )
     torch.manual_seed(seed)
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config).eval().to(device())
 
 
 def tiny_examples(count: int = 16, seed: int = 0) -> list[Example]:
