@@ -2,6 +2,9 @@
 
 Marks: model (the real built-in model), vllm, data (ASSAY_DATA), browser. A marked test whose means are missing is left out,
 unless ASSAY_REQUIRE names its mark: then it fails. CI requires all.
+
+On a machine with a GPU the tests of the tuners use it; `ASSAY_TEST_DEVICE=cuda pytest tests/contracts` holds the transformers engine to its
+contract there.
 """
 
 from __future__ import annotations
