@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AssayError, Invalid
-from harness.exchange.aggregations import DEFAULTS, Scorer, metric_of, scorer_of, statistics
+from harness.exchange.aggregations import DEFAULTS, Scorer, metric_of, scorer_of
 from harness.exchange.agreement import check_values
-from harness.exchange.lm_eval_items import ALONE, Sampled, item_of, read_file, read_samples, record_of
+from harness.exchange.lm_eval_items import ALONE, Sampled, read_file, read_item, read_samples
 from harness.exchange.selection import selection_of
 from harness.plan import Plan
 from harness.provenance import Surroundings
@@ -234,15 +234,9 @@ def contents(tasks: Sequence[Told]) -> tuple[list[Item], list[Record]]:
         for sample in task.samples:
             by_doc.setdefault(sample.doc_id, []).append(sample)
         for rows in by_doc.values():
-            item = item_of(full_name(task.name), rows)
-            stats = {}
-            for scorer in task.scorers:
-                base, _, chosen = scorer.name.partition(",")
-                value = next((row.row[base] for row in rows if row.filter == (chosen or "none")), None)
-                if value is not None:
-                    stats[scorer.name] = statistics(scorer, value, f"{item.task} {item.id}")
+            item, record = read_item(full_name(task.name), rows, task.scorers)
             items.append(item)
-            records.append(record_of(item, rows, stats, task.scorers[0] if task.scorers else None))
+            records.append(record)
     if not items and tasks:
         name = full_name(tasks[0].name)
         items, records = [Item(name, ALONE, ALONE, ALONE, "")], [Record(name, ALONE, "error", error="imported without samples")]

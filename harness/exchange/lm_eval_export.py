@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.exchange.lm_eval import full_name, stated_of
+from harness.exchange.lm_eval_items import samples_of
 from harness.exchange.outgoing import answered, lines, moment, parts_of, results_of, slug, slugs, write
 from harness.exchange.selection import is_imported
 from harness.record import Item, Record
@@ -53,10 +54,8 @@ def imported(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, 
     rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     names = {full_name(name): name for name in document["results"]}
     for item, record in answered(run):
-        for kept in record.output.get("lm_eval", ()):
-            head = {"doc_id": item.doc["doc_id"], **item.doc["lm_eval"]}
-            answer = {name: value for name, value in kept.items() if name != "line"}
-            rows.setdefault(names[item.task], []).append((kept["line"], {**head, **answer}))
+        for sampled in samples_of(item, record):
+            rows.setdefault(names[item.task], []).append((sampled.line, dict(sampled.row)))
     return document, {task: [row for _, row in sorted(found, key=lambda pair: pair[0])] for task, found in rows.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import AssayError
-from harness.exchange.aggregations import PAIR, Scorer
+from harness.exchange.aggregations import PAIR, Scorer, statistics
 from harness.metric import Stats
 from harness.record import Item, Record, Status
 from harness.regular import read_regular
@@ -90,6 +90,12 @@ def gold_of(sample: Sampled) -> int | None:
     return matches[0] if len(sample.choices) > 1 and len(matches) == 1 else None
 
 
+def read_item(task: str, rows: Sequence[Sampled], scorers: Sequence[Scorer]) -> tuple[Item, Record]:
+    """What an item's samples, one for each filter, make. Raises AssayError where a value is not finite."""
+    item = item_of(task, rows)
+    return item, record_of(item, rows, stats_of(rows, scorers, f"{task} {item.id}"), scorers[0] if scorers else None)
+
+
 def item_of(task: str, rows: Sequence[Sampled]) -> Item:
     first = rows[0]
     gold = gold_of(first)
@@ -112,6 +118,26 @@ def record_of(item: Item, rows: Sequence[Sampled], stats: Mapping[str, Stats], m
     kept = [{"line": row.line, **{name: value for name, value in row.row.items() if name not in (*ASKED, "doc_id")}} for row in rows]
     status: Status = "unparsed" if main is not None and INVALID in answers(chosen(rows, main)) else "scored"
     return Record(item.task, item.id, status, {**said(rows[0]), "lm_eval": kept}, dict(stats), correct(rows, main))
+
+
+def stats_of(rows: Sequence[Sampled], scorers: Sequence[Scorer], where: str) -> dict[str, Stats]:
+    """By metric, where its samples hold a value. Raises AssayError where one is not finite."""
+    found = {}
+    for scorer in scorers:
+        base, _, filtered = scorer.name.partition(",")
+        value = next((row.row.get(base) for row in rows if row.filter == (filtered or "none")), None)
+        if value is not None:
+            found[scorer.name] = statistics(scorer, value, where)
+    return found
+
+
+def samples_of(item: Item, record: Record) -> list[Sampled]:
+    """The samples that `read_item` was given."""
+    found = []
+    for kept in record.output.get("lm_eval", ()):
+        row = {"doc_id": item.doc["doc_id"], **item.doc["lm_eval"], **kept}
+        found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), row.pop("line"), row))
+    return found
 
 
 def chosen(rows: Sequence[Sampled], scorer: Scorer) -> Sampled:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
-from harness.errors import AssayError
-from harness.exchange.aggregations import Scorer, statistics
-from harness.exchange.lm_eval import results_of
+from harness.errors import AssayError, Invalid
+from harness.exchange.aggregations import Scorer
+from harness.exchange.agreement import check_values
+from harness.exchange.lm_eval import full_name, results_of
+from harness.exchange.lm_eval_items import read_item, samples_of
+from harness.exchange.outgoing import answered
 from harness.exchange.selection import is_imported, selection_of
-from harness.record import Record
+from harness.record import Item, Record
 from harness.remeasure import Asked, Lie, docs_here, refuse_lies
 from harness.score import rescore
 from harness.source import Access
 from harness.store import Run
-from harness.store.checking import compare, same
+from harness.store.checking import compare
 from harness.store.read import sound
 
 
@@ -64,22 +69,27 @@ def refuse_false(run: Run, access: Access, docs: Asked) -> None:
 
 
 def refuse_imported(run: Run) -> None:
-    """The same for imported samples, which hold every metric's value."""
-    scorers = {task["name"]: [Scorer(**each) for each in task["scorers"]] for task in run.manifest["imported"]["tasks"]}
-    for record in run.records():
-        given = given_by(record, scorers.get(record.task, []))
-        if record.status != "error" and not (
-            given.keys() == record.stats.keys() and all(same(list(record.stats[name]), list(given[name])) for name in given)
-        ):
-            what = f"the item {record.item!r} of {record.task} has other statistics than its samples give"
-            raise Lie(what, do="import the files again")
+    """The same for an import: its items and records must be what the samples in them make, and those must agree with themselves."""
+    told = run.manifest["imported"]
+    document = json.loads(told["document"])
+    configs = {full_name(name): config for name, config in (document.get("configs") or {}).items()}
+    scorers = {task["name"]: [Scorer(**each) for each in task["scorers"]] for task in told["tasks"]}
+    for item, record in answered(run):
+        rows, own = samples_of(item, record), scorers[item.task]
+        if not rows or as_text(*read_item(item.task, rows, own)) != as_text(item, record):
+            raise Lie(f"the item {item.id!r} of {item.task} is not what its samples make", do="import the files again")
+        for scorer in own:
+            base, _, chosen = scorer.name.partition(",")
+            sampled = [row for row in rows if row.filter == (chosen or "none")]
+            try:
+                readable = check_values(base, sampled, configs.get(item.task) or {}, f"samples of {item.task}")
+            except Invalid as error:
+                raise Lie(f"{error.where}: {error.what}", do="import the files again") from None
+            if not readable:
+                raise Lie(f"which choice of the item {item.id!r} of {item.task} is right cannot be read", do="import the files again")
 
 
-def given_by(record: Record, scorers: list[Scorer]) -> dict[str, tuple[float, ...]]:
-    found = {}
-    for scorer in scorers:
-        base, _, chosen = scorer.name.partition(",")
-        rows = [row for row in record.output["lm_eval"] if row.get("filter", "none") == (chosen or "none")]
-        if rows and rows[0].get(base) is not None:
-            found[scorer.name] = statistics(scorer, rows[0][base], f"{record.task} {record.item}")
-    return found
+def as_text(item: Item, record: Record) -> str:
+    """What of an imported item comes from its samples; as text, in which lists and tuples are alike."""
+    item_part = {field.name: getattr(item, field.name) for field in fields(item) if field.name not in ("shots", "key")}
+    return json.dumps([item_part, record.status, record.output, record.stats, record.correct], sort_keys=True, default=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from harness.exchange.agreement import possible
 from harness.exchange.lm_eval import import_lm_eval
 from harness.exchange.lm_eval_export import export_lm_eval
 from harness.exchange.lm_eval_items import Sampled
-from harness.exchange.recomputing import recompute
+from harness.exchange.recomputing import recompute, verify
 from harness.provenance import Surroundings
 from harness.run import resume
 from harness.source import Access
-from harness.store import Run, check, query, read_run
+from harness.store import Run, check, index, query, read_run
 
 
 def place(root: Path) -> Surroundings:
@@ -209,6 +210,50 @@ def test_samples_that_contradict_their_log_likelihoods_are_refused(task: str, me
     with pytest.raises(Invalid, match=f"{metric} of item .* is .*, its log-likelihoods give"):
         import_lm_eval(tmp_path / "out", place(tmp_path))
     assert not list((tmp_path / "store").glob("runs/*"))
+
+
+def copy_of(bundle: Path, root: Path) -> Path:
+    shutil.copytree(bundle, root / "runs" / bundle.name)
+    return root
+
+
+def test_an_honest_import_is_believed_from_a_copy(tmp_path: Path) -> None:
+    made.write(tmp_path / "out", "acme/wren", 0.6)
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    copied = copy_of(bundle, tmp_path / "copied")
+    assert index(copied, verify=verify(Access())).trouble == {}
+    wanted = "SELECT task, metric, value FROM leaderboard ORDER BY ALL"
+    assert query(copied, wanted) == query(tmp_path / "store", wanted) != []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda row: row.update(acc=1.0), "its log-likelihoods give"),
+        (lambda row: row.update(acc=1.0, target="elsewhere"), "cannot be read"),
+        (lambda row: row.update(acc=5.0), "no share"),
+    ],
+)
+def test_a_copied_import_is_held_against_its_log_likelihoods(
+    change: Callable[[Any], None], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every hash and score of the copy is right: its maker's import looked away."""
+    lie(tmp_path, "places", change)
+    with monkeypatch.context() as forger:
+        forger.setattr("harness.exchange.lm_eval.check_values", lambda *rest: True)
+        ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    copied = copy_of(bundle, tmp_path / "copied")
+    assert says in index(copied, verify=verify(Access())).trouble[bundle.name]
+    assert query(copied, "SELECT * FROM scores") == []
+
+
+def test_a_copied_import_shows_what_its_samples_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made.write(tmp_path / "out", "acme/wren", 0.6)
+    with monkeypatch.context() as forger:
+        forger.setattr("harness.exchange.lm_eval_items.said", lambda sample: {"text": "brilliant"})
+        ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    copied = copy_of(bundle, tmp_path / "copied")
+    assert "not what its samples make" in index(copied, verify=verify(Access())).trouble[bundle.name]
 
 
 @pytest.mark.parametrize(("task", "metric"), [("places", "acc"), ("places", "acc_norm"), ("sums", "exact_match")])
