@@ -94,7 +94,9 @@ def open_base(path: Path) -> Module:
     model = AutoModelForCausalLM.from_pretrained(
         str(path), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
-    return model.to(f"cuda:{os.environ.get('LOCAL_RANK', '0')}") if torch.cuda.is_available() else model
+    if not torch.cuda.is_available():
+        return model
+    return model.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
 
 
 def plan_trial(bench: Bench, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:
