@@ -1,0 +1,42 @@
+"""Peak memory of each method of a study on its own first trial, one after the other: `python -m tests.tuners.peaks PRESET DIR MODEL`.
+
+DIR holds the study's `base.json`, so that nothing is scored. Prints a table.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.model import find_model
+from harness.provenance import surroundings
+from tuners.bench import open_bench
+from tuners.mitigation import Mitigation
+from tuners.presets import find_preset
+from tuners.train import train
+from tuners.trial import Trial, make_ready, plan_trial
+
+
+def unasked(*rest: Any, **options: Any) -> Any:
+    raise AssertionError("nothing is scored")
+
+
+def main(preset: str, folder: str, name: str) -> None:
+    study, place = find_preset(preset), surroundings()
+    model = find_model(name, cache=place.cache, offline=place.offline)
+    bench = open_bench(study, model, place.access(), unasked, Path(folder))
+    print("| method | peak, GB | trained parameters |\n|---|---|---|")
+    for method in study.methods:
+        trial = Trial(
+            study.targets[0], method, 1e-5, 0, loss_tokens=study.loss_tokens, options=tuple(study.options.get(method, {}).items())
+        )
+        steps = plan_trial(bench, trial, Mitigation())
+        trainable = make_ready(bench, trial, Mitigation(), steps)
+        done = train(trainable, steps, replace(bench.recipe, lr=trial.lr))
+        print(f"| {method} | {done.peak_memory / 1e9:.2f} | {trainable.count:,} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
