@@ -13,6 +13,7 @@ from typing import Any
 from harness.model import find_model
 from harness.provenance import surroundings
 from tuners.bench import open_bench
+from tuners.design import options_of
 from tuners.mitigation import Mitigation
 from tuners.presets import find_preset
 from tuners.train import train
@@ -29,9 +30,7 @@ def main(preset: str, folder: str, name: str) -> None:
     bench = open_bench(study, model, place.access(), unasked, Path(folder))
     print("| method | peak, GB | trained parameters |\n|---|---|---|")
     for method in study.methods:
-        trial = Trial(
-            study.targets[0], method, 1e-5, 0, loss_tokens=study.loss_tokens, options=tuple(study.options.get(method, {}).items())
-        )
+        trial = Trial(study.targets[0], method, 1e-5, 0, loss_tokens=study.loss_tokens, options=options_of(study, method))
         steps = plan_trial(bench, trial, Mitigation())
         trainable = make_ready(bench, trial, Mitigation(), steps)
         done = train(trainable, steps, replace(bench.recipe, lr=trial.lr))
