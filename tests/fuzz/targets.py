@@ -336,7 +336,7 @@ def reads_of(path: Path, out: Path) -> list[Callable[[], object]]:
 def cite(path: Path, folder: Path) -> None:
     """This run is of no data set of the hub, which is said; what else is wrong comes out of the other exports too."""
     with suppress(AssayError):
-        export_hf_yaml(read_run(path), folder)
+        export_of(export_hf_yaml, path, folder)
 
 
 def export_of(write: Callable[[Run, Path], object], path: Path, folder: Path) -> None:
