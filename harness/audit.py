@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from harness.engines import Settings
 from harness.engines.plain import open_engine as open_plain
 from harness.errors import AssayError, NotComparable
+from harness.exchange.selection import check_own
 from harness.noise import Key, ask_portion, said
 from harness.plan import Plan
 from harness.prepare import PreparedItem, PreparedTask
@@ -67,6 +68,7 @@ def audit(run: Run, place: Surroundings, watch: Watch, share: float = SHARE, see
     """
     if not 0 < share <= 1:
         raise AssayError(f"a share of {share} is no part of a run", where="--share", do="give more than 0 and at most 1")
+    check_own(run)
     stored, items = {(each.task, each.item): each for each in run.records()}, {(each.task, each.id): each for each in run.items()}
     run.summary()  # refuses a run that is not complete
     plan = replace(Plan.from_json(run.manifest["plan"]), engine="hf", dtype="float32", batch=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.catalog import select_stored
 from harness.engines.opening import open_engine
 from harness.errors import AssayError
+from harness.exchange.selection import check_own
 from harness.noise import differences, said
 from harness.plan import Plan
 from harness.provenance import Surroundings
@@ -40,6 +41,7 @@ def rerun(
     Raises AssayError where the model's weights are no longer those of the run, or a task is code that nobody named here.
     """
     run = read_run(bundle)
+    check_own(run)
     select_stored(run.manifest, place.access(allow_partial=True))  # what a manifest names, no person named
     plan = Plan.from_json(run.manifest["plan"])
     plan = replace(plan, engine=engine or run.manifest["engine"]["name"], repeat_check=False, repeat_engine="")

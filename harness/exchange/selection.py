@@ -40,6 +40,13 @@ def is_imported(manifest: Mapping[str, Any]) -> bool:
     return isinstance(manifest.get("imported"), Mapping)
 
 
+def check_own(run: Run) -> None:
+    """Raises AssayError for an imported run: its tasks and its model's files are where it was made, so nothing of it can be asked here."""
+    if is_imported(run.manifest):
+        what = "was imported: its tasks and its model are not here, so nothing of it can be asked again"
+        raise AssayError(what, where=run.id, do="score the model with a task that `assay tasks` lists, and name that run")
+
+
 def selection_of(run: Run, access: Access) -> Selection:
     """The tasks and totals of a run. Raises AssayError where a task is not installed any more, or is code that nobody named here."""
     if not is_imported(run.manifest):

@@ -12,6 +12,7 @@ from typing import Any
 import made_lm_eval as made
 import pytest
 
+from harness.audit import audit
 from harness.cli.running import print_run
 from harness.compare import compare, side_of
 from harness.errors import AssayError, Invalid
@@ -21,7 +22,8 @@ from harness.exchange.lm_eval_export import export_lm_eval
 from harness.exchange.lm_eval_items import Sampled
 from harness.exchange.recomputing import recompute, verify
 from harness.provenance import Surroundings
-from harness.run import resume
+from harness.rerun import rerun
+from harness.run import Unwatched, resume
 from harness.source import Access
 from harness.store import Run, check, index, query, read_run
 
@@ -408,6 +410,13 @@ def test_an_imported_run_is_resumed_and_shown_like_any(size: Any, tmp_path: Path
 
 def query_runs(root: Path) -> list[Path]:
     return [path for path in (root / "store" / "runs").iterdir() if (path / "DONE").exists()]
+
+
+def test_an_imported_run_cannot_be_asked_again(tmp_path: Path) -> None:
+    run = bring(tmp_path)
+    for again in (lambda: audit(run, place(tmp_path), Unwatched()), lambda: rerun(run.path, place(tmp_path))):
+        with pytest.raises(AssayError, match=rf"{run.id}: was imported: .* score the model with a task"):
+            again()
 
 
 def test_a_missing_line_is_noticed(tmp_path: Path) -> None:
