@@ -111,10 +111,9 @@ def distance(trained: Mapping[str, Tensor], weight: float, importance: Mapping[s
     start = {name: value.detach().clone() for name, value in trained.items()}
 
     def penalty() -> Tensor:
-        # The loop may have moved the model to its own device since.
-        terms = ((value - start[name].to(value.device)).square() for name, value in trained.items())
+        terms = ((value - start[name]).square() for name, value in trained.items())
         if importance is not None:
-            terms = (importance[name].to(term.device) * term for name, term in zip(trained, terms, strict=True))
+            terms = (importance[name] * term for name, term in zip(trained, terms, strict=True))
         return weight / 2 * sum(term.sum() for term in terms)
 
     return penalty

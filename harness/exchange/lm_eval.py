@@ -21,7 +21,7 @@ from typing import Any
 from harness.errors import AssayError, Invalid
 from harness.exchange.aggregations import DEFAULTS, Scorer, metric_of, scorer_of
 from harness.exchange.agreement import check_values
-from harness.exchange.lm_eval_items import ALONE, Sampled, read_file, read_item, read_samples
+from harness.exchange.lm_eval_items import ALONE, Sampled, of_metric, read_file, read_item, read_samples
 from harness.exchange.selection import selection_of
 from harness.plan import Plan
 from harness.provenance import Surroundings
@@ -154,8 +154,7 @@ def find_scorer(
     metric: str, stated: float, task: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled]
 ) -> Scorer | None:
     """The scorer that gives the stated score from the samples; None where the samples cannot give it."""
-    base, _, chosen = metric.partition(",")
-    rows = [sample for sample in samples if sample.filter == (chosen or "none")]
+    base, rows = of_metric(metric, samples)
     if not rows or any(base not in sample.row for sample in rows) or not check_values(base, rows, config, f"samples of {task}"):
         return None
     listed = {entry.get("metric"): entry for entry in config.get("metric_list") or () if isinstance(entry, Mapping)}

@@ -124,10 +124,9 @@ def stats_of(rows: Sequence[Sampled], scorers: Sequence[Scorer], where: str) -> 
     """By metric, where its samples hold a value. Raises AssayError where one is not finite."""
     found = {}
     for scorer in scorers:
-        base, _, filtered = scorer.name.partition(",")
-        value = next((row.row.get(base) for row in rows if row.filter == (filtered or "none")), None)
-        if value is not None:
-            found[scorer.name] = statistics(scorer, value, where)
+        base, kept = of_metric(scorer.name, rows)
+        if kept and kept[0].row.get(base) is not None:
+            found[scorer.name] = statistics(scorer, kept[0].row[base], where)
     return found
 
 
@@ -140,9 +139,14 @@ def samples_of(item: Item, record: Record) -> list[Sampled]:
     return found
 
 
+def of_metric(metric: str, rows: Sequence[Sampled]) -> tuple[str, list[Sampled]]:
+    """The field that holds a metric, and the samples of its filter: `exact_match,strict` is `exact_match` under `strict`."""
+    base, _, filtered = metric.partition(",")
+    return base, [row for row in rows if row.filter == (filtered or "none")]
+
+
 def chosen(rows: Sequence[Sampled], scorer: Scorer) -> Sampled:
-    wanted = scorer.name.partition(",")[2] or "none"
-    return next((row for row in rows if row.filter == wanted), rows[0])
+    return (of_metric(scorer.name, rows)[1] or rows)[0]
 
 
 def answers(sample: Sampled) -> list[Any]:
@@ -153,7 +157,7 @@ def answers(sample: Sampled) -> list[Any]:
 def correct(rows: Sequence[Sampled], main: Scorer | None) -> float | None:
     if main is None:
         return None
-    value = chosen(rows, main).row.get(main.name.partition(",")[0])
+    value = chosen(rows, main).row.get(of_metric(main.name, rows)[0])
     if main.aggregation in PAIR and isinstance(value, list):
         return float(value[0] == value[1])
     return float(value) if main.shares and isinstance(value, int | float) else None

@@ -11,7 +11,7 @@ from harness.errors import AssayError, Invalid
 from harness.exchange.aggregations import Scorer
 from harness.exchange.agreement import check_values
 from harness.exchange.lm_eval import full_name, results_of
-from harness.exchange.lm_eval_items import read_item, samples_of
+from harness.exchange.lm_eval_items import of_metric, read_item, samples_of
 from harness.exchange.outgoing import answered
 from harness.exchange.selection import is_imported, selection_of
 from harness.record import Item, Record
@@ -79,10 +79,9 @@ def refuse_imported(run: Run) -> None:
         if not rows or as_text(*read_item(item.task, rows, own)) != as_text(item, record):
             raise Lie(f"the item {item.id!r} of {item.task} is not what its samples make", do="import the files again")
         for scorer in own:
-            base, _, chosen = scorer.name.partition(",")
-            sampled = [row for row in rows if row.filter == (chosen or "none")]
+            base, kept = of_metric(scorer.name, rows)
             try:
-                readable = check_values(base, sampled, configs.get(item.task) or {}, f"samples of {item.task}")
+                readable = check_values(base, kept, configs.get(item.task) or {}, f"samples of {item.task}")
             except Invalid as error:
                 raise Lie(f"{error.where}: {error.what}", do="import the files again") from None
             if not readable:

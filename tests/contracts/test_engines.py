@@ -16,6 +16,7 @@ from contracts.engine_contract import SETTINGS, Subject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.engines import Settings
 from harness.errors import AssayError
 from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
 
@@ -304,6 +305,10 @@ def test_scores_do_not_depend_on_the_budget(home: Path) -> None:
         wanted = wanted or replies
         for reply, other in zip(replies, wanted, strict=True):
             contract.assert_close(reply.logprobs, other.logprobs, 1e-4)
+
+
+def test_on_a_cpu_the_type_is_fp32_where_none_is_named(home: Path) -> None:
+    assert open_engine(tiny_models.refer(home), Settings(device="cpu")).describe()["dtype"] == "float32"
 
 
 def test_sixteen_bit_floats_stay_near(home: Path) -> None:

@@ -14,7 +14,7 @@ from harness.errors import AssayError
 from harness.model import ModelRef, find_model
 from harness.request import GenReply, GenRequest, ScoreGroup, ScoreReply
 from tests.contracts.plain_forward import check, forward, ids, worst
-from tests.security.baits import changed, code
+from tests.security.baits import bring_code
 
 pytestmark = pytest.mark.vllm
 
@@ -169,9 +169,7 @@ def test_a_soft_prompt_scores_as_the_tuned_model(tmp_path: Path) -> None:
 def test_code_of_a_model_that_nothing_checked_does_not_run(kind: str, tmp_path: Path) -> None:
     """Straight to vLLM, past our own check: it must be told not to run code."""
     ref, wire = make_tiny(tmp_path / "m", 1), tmp_path / "wire"
-    (ref.path / "evil.py").write_text(code(wire))
-    maps = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
-    changed(ref.path / "config.json", auto_map=maps, model_type=kind, architectures=["Model"])
+    bring_code(ref.path, wire, kind)
     with pytest.raises(AssayError, match="vLLM cannot load this model"):
         vllm.open_engine(ref, Settings())
     assert not wire.exists(), "the canary fired"

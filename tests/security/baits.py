@@ -79,6 +79,13 @@ def changed(path: Path, **values: Any) -> None:
 # Code in a model
 
 
+def bring_code(home: Path, wire: Path, kind: str) -> None:
+    """A model of that type gets a module of its own that trips the wire, and a configuration that names it."""
+    (home / "evil.py").write_text(code(wire))
+    maps = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    changed(home / "config.json", auto_map=maps, model_type=kind, architectures=["Model"])
+
+
 def auto_map(file: str, names: dict[str, str]) -> Bait:
     def bait(folder: Path, wire: Path) -> Call:
         home = model(folder)

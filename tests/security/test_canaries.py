@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from baits import Canary, Trip, changed, code, pickled
+from baits import Canary, Trip, bring_code, pickled
 from corpus import CORPUS
 from fakes import make_model
 
@@ -46,7 +46,6 @@ def opened_by_hf(folder: Path) -> None:
 
 
 OPENERS: dict[str, Callable[[Path], object]] = {"engine hf": opened_by_hf, "tuners": open_base}
-MAPS = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
 
 
 @pytest.mark.parametrize("kind", ["llama", "evil"])
@@ -54,8 +53,7 @@ MAPS = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
 def test_code_of_a_model_that_nothing_checked_does_not_run(opener: str, kind: str, tmp_path: Path) -> None:
     """Straight to the libraries, past our own check: they must be told not to run code."""
     home, wire = make_model(tmp_path / "model"), tmp_path / "wire"
-    (home / "evil.py").write_text(code(wire))
-    changed(home / "config.json", auto_map=MAPS, model_type=kind, architectures=["Model"])
+    bring_code(home, wire, kind)
     if kind == "llama":  # transformers knows it itself
         OPENERS[opener](home)
     else:
@@ -69,8 +67,7 @@ def test_code_of_a_model_would_run_where_it_is_trusted(tmp_path: Path, monkeypat
     import transformers
 
     home, wire = make_model(tmp_path / "model"), tmp_path / "wire"
-    (home / "evil.py").write_text(code(wire))
-    changed(home / "config.json", auto_map=MAPS, model_type="evil", architectures=["Model"])
+    bring_code(home, wire, "evil")
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     with pytest.raises(AttributeError, match="Config"):
