@@ -12,12 +12,11 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import AssayError
-from leaderboard.theme import environment
+from assay.harness.errors import AssayError
+from assay.leaderboard.charts.theme import environment
+from assay.leaderboard.data.shown import ITEMS
 
-APP = Path(__file__).parent / "app.py"
-ITEMS = "ASSAY_BOARD_ITEMS"
-"""Tells the server whether it shows what items say."""
+APP = Path(__file__).parent / "pages" / "app.py"
 
 
 def board(

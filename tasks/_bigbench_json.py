@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from harness import Access, AssayError, Choose, Doc, Generate, Layout, Metric, Shots, Task, Worked, inline
-from harness.metrics.bigbench import CHOICE_METRICS, Extract, choice_metrics, generative_metrics, likelihood_metrics, normalized
-from harness.metrics.pattern import check_regex
+from assay import Access, AssayError, Choose, Doc, Generate, Layout, Metric, Shots, Task, Worked, inline
+from assay.harness.metrics.bigbench import CHOICE_METRICS, Extract, choice_metrics, generative_metrics, likelihood_metrics, normalized
+from assay.harness.metrics.pattern import check_regex
 
 if TYPE_CHECKING:
-    from harness.doc import Row
-    from harness.source import Rows
+    from assay.harness.task.doc import Row
+    from assay.harness.task.source import Rows
 
 Kind = Literal["choose", "generate", "likelihood"]
 MOST = 1 << 30

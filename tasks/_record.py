@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from harness import AssayError, Chosen, Doc, Metric
-from harness.metrics.text import normalize_text
-from tasks.glue import Row
+from assay import AssayError, Chosen, Doc, Metric
+from assay.harness.metrics.text import normalize_text
+from assay.tasks.glue import Row
 
 
 def record(row: Row) -> Doc:

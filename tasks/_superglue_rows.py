@@ -6,8 +6,8 @@ import hashlib
 import re
 from dataclasses import replace
 
-from harness import Doc
-from tasks.glue import NO_YES, TRUE_FALSE, Row, classify, label
+from assay import Doc
+from assay.tasks.glue import NO_YES, TRUE_FALSE, Row, classify, label
 
 
 def boolq(row: Row) -> Doc:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import (
+from assay import (
     Access,
     AssayError,
     Doc,
@@ -36,8 +36,8 @@ from harness import (
 )
 
 if TYPE_CHECKING:
-    from harness.doc import Row
-    from harness.source import Rows
+    from assay.harness.task.doc import Row
+    from assay.harness.task.source import Rows
 
 REPO = "lukaemon/bbh"
 COT = "cot"

@@ -11,8 +11,8 @@ import functools
 import json
 from pathlib import Path
 
-from harness import Access, AssayError, Family, Task, Term, Total, Worked
-from tasks._bigbench_json import Sheet, read_json, read_sheet, sheets_in, tasks_of
+from assay import Access, AssayError, Family, Task, Term, Total, Worked
+from assay.tasks._bigbench_json import Sheet, read_json, read_sheet, sheets_in, tasks_of
 
 FOLDER = "google__BIG-bench"
 LITE = (

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import Access, Doc, Family, Generate, Task, Worked, hub
-from harness.metrics.code import pass_at, require_sandbox
+from assay import Access, Doc, Family, Generate, Task, Worked, hub
+from assay.harness.metrics.code import pass_at, require_sandbox
 
 if TYPE_CHECKING:
-    from harness.doc import Row
-    from harness.source import Rows, Source
+    from assay.harness.task.doc import Row
+    from assay.harness.task.source import Rows, Source
 
 REVISION = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from harness import Choose, Doc, Family, Metric, Regress, Task, Term, Total, Worked, hub
-from harness.metrics.choice import accuracy, f1, mcc
-from harness.metrics.regression import pearson, spearman
+from assay import Choose, Doc, Family, Metric, Regress, Task, Term, Total, Worked, hub
+from assay.harness.metrics.choice import accuracy, f1, mcc
+from assay.harness.metrics.regression import pearson, spearman
 
 REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 CITATION = "Wang et al. 2019, GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding, ICLR"

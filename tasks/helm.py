@@ -6,13 +6,13 @@ win rate over models; the totals here are plain means of main metrics, which nee
 
 from __future__ import annotations
 
-from harness import Family, Task, Term, Total
-from tasks._helm_bias import BBQ_TASKS, BIAS_TASKS, BLIMP_TASKS, BOLD_TASKS
-from tasks._helm_legal import LEGAL_TASKS
-from tasks._helm_qa import BOOLQ, GSM8K, HELLASWAG, MATH, NQ_OPEN, OPENBOOKQA, OPENBOOKQA_CLASSIC, QA_TASKS, TRUTHFULQA
-from tasks._helm_synthetic import DYCK_TASKS, REASONING_TASKS, SYNTHETIC_TASKS
-from tasks._helm_text import FLORES_TASKS, IMDB, MATCHING_TASKS, MODELLING_TASKS, MULTI30K_TASKS, TEXT_TASKS, XSUM
-from tasks.mmlu import HELM_TASKS
+from assay import Family, Task, Term, Total
+from assay.tasks._helm.bias import BBQ_TASKS, BIAS_TASKS, BLIMP_TASKS, BOLD_TASKS
+from assay.tasks._helm.legal import LEGAL_TASKS
+from assay.tasks._helm.qa import BOOLQ, GSM8K, HELLASWAG, MATH, NQ_OPEN, OPENBOOKQA, OPENBOOKQA_CLASSIC, QA_TASKS, TRUTHFULQA
+from assay.tasks._helm.synthetic import DYCK_TASKS, REASONING_TASKS, SYNTHETIC_TASKS
+from assay.tasks._helm.text import FLORES_TASKS, IMDB, MATCHING_TASKS, MODELLING_TASKS, MULTI30K_TASKS, TEXT_TASKS, XSUM
+from assay.tasks.mmlu import HELM_TASKS
 
 TASKS: tuple[Task, ...] = (*QA_TASKS, *TEXT_TASKS, *BIAS_TASKS, *LEGAL_TASKS, *SYNTHETIC_TASKS)
 MMLU = tuple(HELM_TASKS.values())

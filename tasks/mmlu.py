@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness import Choose, Doc, Family, Generate, Layout, Metric, Said, Shots, Task, Term, Total, Worked, exact_match, hub
-from harness.metrics.choice import accuracy, accuracy_per
+from assay import Choose, Doc, Family, Generate, Layout, Metric, Said, Shots, Task, Term, Total, Worked, exact_match, hub
+from assay.harness.metrics.choice import accuracy, accuracy_per
 
 REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
 CITATION = "Hendrycks et al. 2021, Measuring Massive Multitask Language Understanding, ICLR"

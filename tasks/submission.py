@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import AssayError, Run
+from assay import AssayError, Run
 
 ENTAILS = ("entailment", "not_entailment")
 THREE = ("entailment", "neutral", "contradiction")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from harness import Chosen, Family, Metric, Worked, hub
-from harness.metrics.choice import accuracy, exact_set, f1, macro_f1, mcc, pair_parity
-from tasks._record import RECORD_EM, RECORD_F1, record
-from tasks._superglue_rows import axb, axg, boolq, cb, copa, multirc, rte, wic, wsc
-from tasks.glue import average, task_of
+from assay import Chosen, Family, Metric, Worked, hub
+from assay.harness.metrics.choice import accuracy, exact_set, f1, macro_f1, mcc, pair_parity
+from assay.tasks._record import RECORD_EM, RECORD_F1, record
+from assay.tasks._superglue_rows import axb, axg, boolq, cb, copa, multirc, rte, wic, wsc
+from assay.tasks.glue import average, task_of
 
 REVISION = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
 CITATION = "Wang et al. 2019, SuperGLUE: A Stickier Benchmark for General-Purpose Language Understanding Systems, NeurIPS"

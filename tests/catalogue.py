@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from harness.catalog import families, load_module, module_names
-from harness.task import Task
+from assay.harness.task.catalogue import families, load_module, module_names
+from assay.harness.task.task import Task
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "tasks" / "CATALOGUE.md"
@@ -88,7 +88,7 @@ def page() -> str:
         "## Tasks",
         *tasks_of(),
         "## Metrics",
-        grid(("name", "in `harness.metrics`", "what it is"), metrics_of()),
+        grid(("name", "in `assay.harness.metrics`", "what it is"), metrics_of()),
         "## Fine-tuning methods",
         grid(("name", "what it is"), methods_of()),
     ]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import Choose, Doc, Generate, Task, accuracy, exact_match, inline
-from harness.provenance import Surroundings
-from harness.source import Access
+from assay import Choose, Doc, Generate, Task, accuracy, exact_match, inline
+from assay.harness.files.places import Access, Surroundings
 
 NOWHERE = Access()
 
@@ -86,7 +85,7 @@ def echo(count: int = 10) -> Task:
 
 
 FILE_TASK = '''"""Which of three numbers is a + b?"""
-from harness import Choose, Doc, Task, accuracy, inline
+from assay import Choose, Doc, Task, accuracy, inline
 
 
 def doc(row):

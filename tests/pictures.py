@@ -23,8 +23,8 @@ MODEL = Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay") 
 TASKS = "glue/rte,glue/wnli,glue/mrpc,superglue/copa,superglue/cb,superglue/wsc,mmlu/anatomy"
 TUNED = {
     "--model": "toy",
-    "--task": "tuners.toy:MAX",
-    "--retain": "tuners.toy:ADD,tuners.toy:FIRST,tuners.toy:MOOD,tuners.toy:SECOND",
+    "--task": "assay.tuners.toy:MAX",
+    "--retain": "assay.tuners.toy:ADD,assay.tuners.toy:FIRST,assay.tuners.toy:MOOD,assay.tuners.toy:SECOND",
     "--method": "full,layernorm,lora,pfeiffer,ia3,prompt_tuning",
     "--seeds": "2",
 }
@@ -51,14 +51,14 @@ def score(home: Path) -> None:
 
 def assay(home: Path, *arguments: str) -> Any:
     """A command in `home`, where the models lie beside the results."""
-    line = [sys.executable, "-m", "harness.cli", *arguments]
+    line = [sys.executable, "-m", "assay", *arguments]
     env = {**os.environ, "ASSAY_RESULTS": "results", "PYTHONPATH": str(ROOT)}
     return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, cwd=home, env=env).stdout)
 
 
 @contextmanager
 def board(home: Path) -> Iterator[str]:
-    line = [sys.executable, "-m", "harness.cli", "board", "--json", "--results", str(home / "results")]
+    line = [sys.executable, "-m", "assay", "board", "--json", "--results", str(home / "results")]
     with subprocess.Popen(line, stdout=subprocess.PIPE, cwd=ROOT) as server:
         assert server.stdout is not None
         try:

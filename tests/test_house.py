@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("harness", "tasks", "tuners", "leaderboard")
 ALLOWED = {
     "harness": ("harness",),
-    "tasks": ("tasks", "harness", "harness.metrics"),
-    "tuners": ("tuners", "harness", "harness.pipeline", "harness.metrics", "harness.stats"),
-    "leaderboard": ("leaderboard", "harness.store", "harness.stats", "harness.metric", "harness.errors"),
+    "tasks": ("tasks", "harness", "assay.harness.metrics"),
+    "tuners": ("tuners", "harness", "assay.harness.run.stages", "assay.harness.metrics", "assay.harness.stats"),
+    "leaderboard": ("leaderboard", "assay.harness.store", "assay.harness.stats", "assay.harness.task.metric", "assay.harness.errors"),
 }
 HEAVY = {
     "harness": {"torch", "transformers", "vllm", "ray", "datasets", "streamlit", "peft", "duckdb", "pyarrow"},
@@ -79,7 +79,9 @@ def faults_of_layering(path: Path, package: str, text: str) -> list[str]:
                 head in (package,)
                 or name in allowed
                 or any(
-                    name.startswith(f"{prefix}.") for prefix in allowed if prefix in ("harness.metrics", "harness.stats", "harness.store")
+                    name.startswith(f"{prefix}.")
+                    for prefix in allowed
+                    if prefix in ("assay.harness.metrics", "assay.harness.stats", "assay.harness.store")
                 )
             )
             if not ours:
@@ -98,15 +100,15 @@ def test_layers() -> None:
     ("package", "line"),
     [
         ("harness", "import torch"),
-        ("harness", "from tasks import glue"),
-        ("harness", "def late():\n    from harness.doc import Doc"),
-        ("tasks", "from harness.engines import Engine"),
+        ("harness", "from assay.tasks import glue"),
+        ("harness", "def late():\n    from assay.harness.task.doc import Doc"),
+        ("tasks", "from assay.harness.engines import Engine"),
         ("tasks", "import vllm"),
-        ("tuners", "from tasks.glue import TASKS"),
-        ("tuners", "from harness.engines.hf_engine import open_engine"),
-        ("tuners", "from harness.catalog import select"),
+        ("tuners", "from assay.tasks.glue import TASKS"),
+        ("tuners", "from assay.harness.engines.hf.engine import open_engine"),
+        ("tuners", "from assay.harness.task.catalogue import select"),
         ("leaderboard", "import tuners"),
-        ("leaderboard", "from harness.run import evaluate"),
+        ("leaderboard", "from assay.harness.run.evaluate import evaluate"),
     ],
 )
 def test_the_layer_test_sees_a_forbidden_import(package: str, line: str) -> None:
@@ -220,7 +222,7 @@ def test_import_is_light_and_quick() -> None:
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("face", ["harness", "harness.pipeline"])
+@pytest.mark.parametrize("face", ["harness", "assay.harness.run.stages"])
 def test_public_face_has_docstrings(face: str) -> None:
     module = importlib.import_module(face)
     assert sorted(module.__all__) == list(module.__all__)

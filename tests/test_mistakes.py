@@ -19,7 +19,7 @@ import pytest
 from fakes import make_model, write_task
 
 KNOWN = {"ASSAY_RESULTS", "ASSAY_CACHE", "ASSAY_DATA", "HF_HUB_OFFLINE", "PYTHONPATH"}
-ASSAY = [sys.executable, "-m", "harness.cli"]
+ASSAY = [sys.executable, "-m", "assay"]
 RUN = "run --model model --tasks sums.py --engine scripted"
 
 

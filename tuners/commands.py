@@ -19,18 +19,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import AssayError, ModelRef
-from harness.pipeline import Surroundings, find_model, surroundings
-from tuners.design import Study, check_methods, identity
-from tuners.methods import find_method
-from tuners.presets import MODELS, find_preset
-from tuners.report import build
-from tuners.scoring import Harness
-from tuners.sequence import Sequence, run_sequence
-from tuners.study import run_study
-from tuners.toy import make_toy
-from tuners.trial import Row
-from tuners.workers import Happening, refuse_launcher
+from assay import AssayError, ModelRef
+from assay.harness.run.stages import Surroundings, find_model, surroundings
+from assay.tuners.methods import find_method
+from assay.tuners.report.text import build
+from assay.tuners.study.design import Study, check_methods, identity
+from assay.tuners.study.presets import MODELS, find_preset
+from assay.tuners.study.scoring import Harness
+from assay.tuners.study.sequence import Sequence, run_sequence
+from assay.tuners.study.study import run_study
+from assay.tuners.study.trial import Row
+from assay.tuners.study.workers import Happening, refuse_launcher
+from assay.tuners.toy import make_toy
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 REGIMES = ("single", "multi-task", "sequential")

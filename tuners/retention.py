@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness import Access, Choose, Doc, Missing, Task, accuracy, hub, inline
+from assay import Access, Choose, Doc, Missing, Task, accuracy, hub, inline
 
 Row = Mapping[str, Any]
 

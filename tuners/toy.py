@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import Choose, Doc, Task, accuracy, made
-from tuners.batches import Example, plan_steps
-from tuners.methods import find_method
-from tuners.train import Progress, Recipe, train
+from assay import Choose, Doc, Task, accuracy, made
+from assay.tuners.methods import find_method
+from assay.tuners.training.batches import Example, plan_steps
+from assay.tuners.training.train import Progress, Recipe, train
 
 DIGITS = tuple("0123456789")
 LETTERS = tuple("abcdefghij")
@@ -125,7 +125,7 @@ def save_tokenizer(directory: Path) -> None:
 
 
 def encode(row: Row) -> Example:
-    """As tuners.data does it, without a tokenizer: words are ids."""
+    """As assay.tuners.training.data does it, without a tokenizer: words are ids."""
     ids = [VOCABULARY.index(word) for word in ("<s>", *row["prompt"].split(), row["choices"][row["gold"]])]
     return Example(tuple(ids), len(ids) - 1)
 

@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.catalog import select
-from harness.checking.answers import Answered, answer_findings
-from harness.checking.fields import field_findings
-from harness.checking.finding import Checked, Finding, Level, Place, gravest_first
-from harness.checking.items import item_findings
-from harness.checking.leaks import leak_findings
-from harness.checking.material import Material, gather
-from harness.checking.overlap import overlap_findings
-from harness.checking.scoring import scoring_findings
-from harness.compare import mismatches, side_of
-from harness.errors import AssayError, Incomplete
-from harness.exchange.selection import selection_of
-from harness.prompt import render
-from harness.source import Access
-from harness.store import Run
-from harness.task import Task
+from assay.harness.checking.answers import Answered, answer_findings
+from assay.harness.checking.fields import field_findings
+from assay.harness.checking.finding import Checked, Finding, Level, Place, gravest_first
+from assay.harness.checking.items import item_findings
+from assay.harness.checking.leaks import leak_findings
+from assay.harness.checking.material import Material, gather
+from assay.harness.checking.overlap import overlap_findings
+from assay.harness.checking.scoring import scoring_findings
+from assay.harness.decide.compare import mismatches, side_of
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.places import Access
+from assay.harness.prompt.render import render
+from assay.harness.run.scoring.stored_tasks import selection_of
+from assay.harness.run.selection import select
+from assay.harness.store import Run
+from assay.harness.task.task import Task
 
 __all__ = ["Checked", "Finding", "Level", "Place", "check_file", "check_run", "check_task", "check_tasks"]
 

@@ -6,17 +6,17 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.checking.finding import Finding, Level, Place, at_least, short
-from harness.engines import Settings
-from harness.engines.opening import open_engine
-from harness.errors import AssayError
-from harness.noise import Key, ask_portion, portions, said, task_noise
-from harness.plan import Plan
-from harness.prepare import PreparedTask
-from harness.provenance import Surroundings
-from harness.record import Record
-from harness.run import OpenEngine, Watch, prepare
-from harness.store import Run
+from assay.harness.checking.finding import Finding, Level, Place, at_least, short
+from assay.harness.engines import Settings
+from assay.harness.engines.opening import open_engine
+from assay.harness.errors import AssayError
+from assay.harness.files.places import Surroundings
+from assay.harness.run.evaluate import OpenEngine, Watch, prepare
+from assay.harness.run.noise import Key, ask_portion, portions, said, task_noise
+from assay.harness.run.prepare import PreparedTask
+from assay.harness.store import Run
+from assay.harness.store.plan import Plan
+from assay.harness.store.record import Record
 
 BATCH = 3
 """Another batch size than any default, and no power of two."""

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.checking.finding import Finding, Place, at_least, contains, graded, normal, short, surprising
-from harness.checking.leaks import SHIFTS
-from harness.doc import Doc
-from harness.judge import LONG_ANSWER
-from harness.metric import Array
-from harness.metrics.calibration import choice_scores
-from harness.output import Chosen
-from harness.record import Item, Record
-from harness.stats.distributions import z_quantile
-from harness.task import Choose, Generate, Task
+from assay.harness.checking.finding import Finding, Place, at_least, contains, graded, normal, short, surprising
+from assay.harness.checking.leaks import SHIFTS
+from assay.harness.metrics.calibration import choice_scores
+from assay.harness.run.scoring.measure import LONG_ANSWER
+from assay.harness.stats.distributions import z_quantile
+from assay.harness.store.record import Item, Record
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array
+from assay.harness.task.output import Chosen
+from assay.harness.task.task import Choose, Generate, Task
 
 TIE = 1e-3
 """Nats: choices closer than this are decided by rounding."""

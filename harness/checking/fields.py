@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.checking.finding import Finding, Level, Place
-from harness.checking.material import Material
-from harness.doc import Doc, Row
-from harness.errors import AssayError
-from harness.prompt import render
-from harness.provenance import clock
-from harness.task import Task
+from assay.harness.checking.finding import Finding, Level, Place
+from assay.harness.checking.material import Material
+from assay.harness.errors import AssayError
+from assay.harness.prompt.render import render
+from assay.harness.store.provenance import clock
+from assay.harness.task.doc import Doc, Row
+from assay.harness.task.task import Task
 
 ROWS, LEAVES, SECONDS = 3, 16, 2.0
 """Rows and fields per row that are tried; the time that one long value may take."""

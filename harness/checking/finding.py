@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.stats.distributions import z_quantile
-from harness.stats.interval import wilson
+from assay.harness.stats.distributions import z_quantile
+from assay.harness.stats.interval import wilson
 
 Level = Literal["E", "W", "I"]
 """E: the numbers would be wrong; blocks (exit 14). W: a reader must know. I: a fact."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 
-from harness.checking.finding import Finding, Level, Place, graded, normal, short
-from harness.checking.material import Material
-from harness.doc import Doc
-from harness.prompt import Rendered, joint_after
-from harness.task import Choose, Perplexity
+from assay.harness.checking.finding import Finding, Level, Place, graded, normal, short
+from assay.harness.checking.material import Material
+from assay.harness.prompt.render import Rendered, joint_after
+from assay.harness.task.doc import Doc
+from assay.harness.task.task import Choose, Perplexity
 
 SOME = 0.02
 """Share of items (its lower bound) from which on a fault of single items is one of the task."""

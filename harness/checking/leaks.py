@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from harness.checking.finding import LONG, Finding, Level, Place, at_least, contains, ends, normal, short, surprising
-from harness.checking.items import golds
-from harness.checking.material import Material
-from harness.task import Choose, Generate
+from assay.harness.checking.finding import LONG, Finding, Level, Place, at_least, contains, ends, normal, short, surprising
+from assay.harness.checking.items import golds
+from assay.harness.checking.material import Material
+from assay.harness.task.task import Choose, Generate
 
 SHIFTS = (0, 6, 30, 100, 210)
 """Whose gold stands in for chance: that of the rows so many (and one) further on."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.checking.finding import Finding, Place
-from harness.doc import Doc, Row
-from harness.errors import AssayError
-from harness.prepare import default_split, load, named, read_doc
-from harness.prompt import Rendered, render
-from harness.shots import choose_exemplars
-from harness.source import Access
-from harness.task import Task
+from assay.harness.checking.finding import Finding, Place
+from assay.harness.errors import AssayError
+from assay.harness.files.places import Access
+from assay.harness.prompt.render import Rendered, render
+from assay.harness.prompt.shots import choose_exemplars
+from assay.harness.run.prepare import default_split, load, named, read_doc
+from assay.harness.task.doc import Doc, Row
+from assay.harness.task.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.checking.finding import Finding, Place, graded, normal
-from harness.checking.items import agree, question
-from harness.checking.material import Material
-from harness.doc import Doc
+from assay.harness.checking.finding import Finding, Place, graded, normal
+from assay.harness.checking.items import agree, question
+from assay.harness.checking.material import Material
+from assay.harness.task.doc import Doc
 
 GRAM = 13
 """Words in a row that two texts must share to be looked at: the length used for decontamination since GPT-3."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.checking.finding import Checked, Finding, Place
-from harness.report import show_number
+from assay.harness.checking.finding import Checked, Finding, Place
+from assay.harness.reports.results import show_number
 
 SHOWN = 3
 """Places per finding that people see; JSON has all."""

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from harness.checking.finding import Finding, Level, Place, at_least, normal, short
-from harness.checking.items import SOME
-from harness.checking.material import Material
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.judge import measure, pick_choice
-from harness.metric import Metric, mean
-from harness.output import Chosen, Estimate, Output, Said, Surprise
-from harness.score import codes
-from harness.task import Choose, Generate, Perplexity, Regress, Task
+from assay.harness.checking.finding import Finding, Level, Place, at_least, normal, short
+from assay.harness.checking.items import SOME
+from assay.harness.checking.material import Material
+from assay.harness.errors import AssayError
+from assay.harness.run.scoring.measure import measure, pick_choice
+from assay.harness.run.scoring.results import codes
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Metric, mean
+from assay.harness.task.output import Chosen, Estimate, Output, Said, Surprise
+from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 TEXTS = 300
 """Generated answers are measured on at most so many items, evenly spaced: text metrics are slow."""

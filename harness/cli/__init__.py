@@ -15,11 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import __version__
-from harness.catalog import find_spec
-from harness.cli import repeating, running, stored, tasking
-from harness.cli.console import err, print_json
-from harness.errors import AssayError, redact
+from assay.harness.cli import running, stored, tasking
+from assay.harness.cli.console import err, print_json
+from assay.harness.errors import AssayError, redact
+from assay.harness.task.catalogue import find_spec
 
 GROUP = "assay.commands"
 
@@ -46,7 +45,7 @@ PANELS = {
 
 def tell_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"assay {__version__}")
+        typer.echo(f"assay {metadata.version('assay')}")
         raise typer.Exit
 
 
@@ -55,7 +54,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
     pass
 
 
-for module in (running, tasking, repeating, stored):
+for module in (running, tasking, stored):
     module.register(app)
 
 

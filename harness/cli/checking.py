@@ -1,23 +1,26 @@
-"""assay check."""
+"""assay check, audit, rerun."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.catalog import select
-from harness.checking import Checked, check_run, check_tasks
-from harness.checking.again import ask_again
-from harness.checking.finding import gravest_first, short
-from harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, verdict
-from harness.cli.console import out, print_json, watching
-from harness.cli.running import Json, Results, place_of
-from harness.errors import AssayError, Invalid
-from harness.provenance import Surroundings
-from harness.store import Run, find_run, read_run
+from assay.harness.checking import Checked, check_run, check_tasks
+from assay.harness.checking.again import ask_again
+from assay.harness.checking.audit import SHARE, audit
+from assay.harness.checking.finding import gravest_first, short
+from assay.harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, verdict
+from assay.harness.checking.rerun import rerun
+from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.errors import AssayError, Invalid
+from assay.harness.files.places import Surroundings
+from assay.harness.run.selection import select
+from assay.harness.store import Run, find_run, read_run
 
 MANY = 3
 """From so many tasks on, example prompts and notes are left out."""
@@ -109,3 +112,55 @@ def tell(console: Console, checked: list[Checked], kind: str) -> None:
 def safe(text: str) -> str:
     """Text from rows and models cannot move the cursor."""
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def audit_command(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
+    share: Annotated[float, typer.Option(help="Part of the items to ask again, at least 20 of them.")] = SHARE,
+    seed: Annotated[int, typer.Option(help="Another seed draws other items.")] = 0,
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a seeded 2 % of a run's items again, one plain fp32 forward each, and compare with what is stored.
+
+    Exit code 0: as stored; 14: not as stored; 12: the model or the data are other ones now.
+
+    [dim]assay audit 20261123-2015[/dim]
+    """
+    place = place_of(results)
+    with watching() as watch:
+        found = audit(read_run(find_run(place.results, run)), place, watch, share, seed)
+    if as_json:
+        print_json({**asdict(found), "passed": found.passed})
+    else:
+        verdict = "as stored" if found.passed else f"NOT as stored: {len(found.differences)} differ"
+        skipped = f", {found.skipped} sampled texts left out" if found.skipped else ""
+        out().print(f"{found.items} of {found.of} items of run {found.run}{skipped}: {verdict}", markup=False)
+        out().print(f"largest difference of a token's log-probability {found.drift:.1e} nats, allowed {found.tolerance:g}")
+        for each in found.differences[:20]:
+            out().print(f"  {each.task}  {each.item}  {each.what}", markup=False, soft_wrap=True)
+    if not found.passed:
+        raise typer.Exit(Invalid.exit_code)
+
+
+def rerun_command(
+    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
+    engine: Annotated[str, typer.Option(help="Repeat on another engine. \\[default: the run's]")] = "",
+    results: Results = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat a run from its manifest and say, item by item, whether it reproduced.
+
+    [dim]assay rerun 20261123-2015 --engine vllm[/dim]
+    """
+    place = place_of(results)
+    with watching() as watch:
+        found = rerun(find_run(place.results, run), place, watch, engine)
+    if as_json:
+        changed = [{"task": task, "item": item} for task, item in found.changed]
+        print_json({"run": found.second.name, "of": found.first.name, "items": found.items, "changed": changed, "drift": found.drift})
+        return
+    verdict = "reproduced" if not found.changed else f"{len(found.changed)} of {found.items} predictions changed"
+    out().print(f"{verdict}; largest change of a log-probability {found.drift:.1e} nats; run {found.second.name}", markup=False)
+    for task, item in found.changed[:20]:
+        out().print(f"  {task}  {item}", markup=False)

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.console import out, print_json
-from harness.cli.running import Json, Results, place_of
-from harness.compare import Comparison, compare, mismatches, side_of
-from harness.errors import NotComparable
-from harness.gating import find_baseline
-from harness.reports.tables import comparison_cells, comparison_markdown, table
-from harness.reports.values import comparison_json
-from harness.store import Run, find_run, read_run
+from assay.harness.cli.console import out, print_json
+from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.decide.compare import Comparison, compare, mismatches, side_of
+from assay.harness.decide.stored_gate import find_baseline
+from assay.harness.errors import NotComparable
+from assay.harness.reports.tables import comparison_cells, comparison_markdown, table
+from assay.harness.reports.values import comparison_json
+from assay.harness.store import Run, find_run, read_run
 
 
 def compare_command(

@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-from harness.errors import AssayError
-from harness.provenance import clock
-from harness.run import Unwatched, Watch
+from assay.harness.errors import AssayError
+from assay.harness.run.evaluate import Unwatched, Watch
+from assay.harness.store.provenance import clock
 
 PLAIN_SECONDS = 10.0
 

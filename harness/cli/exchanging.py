@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
-from harness.catalog import load_module, sound_modules
-from harness.cli.console import out, print_json, tell_broken
-from harness.cli.running import Json, Results, place_of
-from harness.errors import AssayError
-from harness.exchange.every_eval_ever import export_every_eval_ever
-from harness.exchange.hugging_face import export_hf_yaml, export_model_index
-from harness.exchange.lm_eval import import_lm_eval
-from harness.exchange.lm_eval_export import export_lm_eval
-from harness.paths import is_there
-from harness.report import results_table
-from harness.store import Run, find_run, read_run
-from harness.store.read import sound
+from assay.harness.cli.console import out, print_json, tell_broken
+from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.errors import AssayError
+from assay.harness.exchange.every_eval_ever import export_every_eval_ever
+from assay.harness.exchange.hugging_face import export_hf_yaml, export_model_index
+from assay.harness.exchange.lm_eval import import_lm_eval
+from assay.harness.exchange.lm_eval_export import export_lm_eval
+from assay.harness.files.paths import is_there
+from assay.harness.reports.results import results_table
+from assay.harness.store import Run, find_run, read_run
+from assay.harness.store.read import sound
+from assay.harness.task.catalogue import load_module, sound_modules
 
 FORMATS: Mapping[str, Callable[[Run, Path], list[Path]]] = {
     "lm-eval": export_lm_eval,

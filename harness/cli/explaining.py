@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.cli.console import out, print_json, watching
-from harness.explain import Explanation, TaskCost, explain
-from harness.plan import Plan
-from harness.provenance import Surroundings
+from assay.harness.cli.console import out, print_json, watching
+from assay.harness.files.places import Surroundings
+from assay.harness.run.explain import Explanation, TaskCost, explain
+from assay.harness.store.plan import Plan
 
 
 def explain_plans(plans: Sequence[Plan], place: Surroundings, as_json: bool) -> None:

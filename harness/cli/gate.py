@@ -12,19 +12,19 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import out, print_json, watching
-from harness.cli.running import Json, Results, place_of
-from harness.early import gate_early, plan_like
-from harness.errors import AssayError
-from harness.gating import Gate, baselines, find_baseline, gate_stored, set_baseline
-from harness.paths import is_there
-from harness.policy import Policy, read_policy
-from harness.provenance import Surroundings
-from harness.reports.pipelines import early_github, early_junit, github, junit
-from harness.reports.tables import early_markdown, gate_cells, gate_markdown, table
-from harness.reports.values import early_json, gate_json
-from harness.reports.words import VERDICTS, aggregate_line, details, early_lines, headline
-from harness.store import read_run
+from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.decide.early_stopping import gate_early, plan_like
+from assay.harness.decide.policy import Policy, read_policy
+from assay.harness.decide.stored_gate import Gate, baselines, find_baseline, gate_stored, set_baseline
+from assay.harness.errors import AssayError
+from assay.harness.files.paths import is_there
+from assay.harness.files.places import Surroundings
+from assay.harness.reports.pipelines import early_github, early_junit, github, junit
+from assay.harness.reports.tables import early_markdown, gate_cells, gate_markdown, table
+from assay.harness.reports.values import early_json, gate_json
+from assay.harness.reports.words import VERDICTS, aggregate_line, details, early_lines, headline
+from assay.harness.store import read_run
 
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
 

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.console import out, print_json
-from harness.cli.running import Json, Results, place_of
-from harness.errors import AssayError
-from harness.history import Point, line_of, spark, trend
-from harness.report import show_number
-from harness.reports.tables import table
-from harness.reports.values import finite
-from harness.reports.words import VERDICTS, signed
+from assay.harness.cli.console import out, print_json
+from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.decide.history import Point, line_of, spark, trend
+from assay.harness.errors import AssayError
+from assay.harness.reports.results import show_number
+from assay.harness.reports.tables import table
+from assay.harness.reports.values import finite
+from assay.harness.reports.words import VERDICTS, signed
 
 COLUMNS = 4
 """Tasks beside each other on a terminal; the curves below the table and JSON have all."""

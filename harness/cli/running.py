@@ -11,23 +11,23 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from harness.catalog import anchored
-from harness.cli.console import out, print_json, watching
-from harness.cli.explaining import explain_plans
-from harness.curves import contrasts, points
-from harness.doctor import examine
-from harness.engines.cluster import open_cluster
-from harness.engines.opening import open_engine
-from harness.errors import AssayError
-from harness.noise import sentence
-from harness.perturb import with_perturbations
-from harness.plan import Plan
-from harness.provenance import Surroundings, surroundings
-from harness.report import notes, results_table
-from harness.reports.curves import contrasts_table, points_table
-from harness.run import evaluate, resume
-from harness.store import Run, find_run, read_run
-from harness.sweep import expand_models, plans_of, sweep
+from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.explaining import explain_plans
+from assay.harness.decide.curves import contrasts, points
+from assay.harness.engines.cluster import open_cluster
+from assay.harness.engines.opening import open_engine
+from assay.harness.errors import AssayError
+from assay.harness.files.places import Surroundings, surroundings
+from assay.harness.prompt.perturb import with_perturbations
+from assay.harness.reports.curves import contrasts_table, points_table
+from assay.harness.reports.results import notes, results_table
+from assay.harness.run.doctor import examine
+from assay.harness.run.evaluate import evaluate, resume
+from assay.harness.run.noise import sentence
+from assay.harness.run.selection import anchored
+from assay.harness.run.sweep import expand_models, plans_of, sweep
+from assay.harness.store import Run, find_run, read_run
+from assay.harness.store.plan import Plan
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder of runs and index. \\[default: $ASSAY_RESULTS or results]")]

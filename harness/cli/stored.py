@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli import exchanging
-from harness.cli.console import out, print_json
-from harness.cli.running import Json, Results, place_of, print_run
-from harness.errors import Invalid
-from harness.exchange.recomputing import recompute, verify
-from harness.merging import merge
-from harness.remeasure import docs_here
-from harness.store import RunInfo, check, find_run, index, list_runs, read_run
+from assay.harness.cli import exchanging
+from assay.harness.cli.console import out, print_json
+from assay.harness.cli.running import Json, Results, place_of, print_run
+from assay.harness.errors import Invalid
+from assay.harness.run.merge import merge
+from assay.harness.run.scoring.rescore import docs_here
+from assay.harness.run.scoring.verify import recompute, verify
+from assay.harness.store import RunInfo, check, find_run, index, list_runs, read_run
 
 
 def register(app: typer.Typer) -> None:

@@ -1,7 +1,9 @@
-"""assay tasks, show."""
+"""assay tasks, show, new-task."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,20 +12,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness.catalog import families, known_names, load_module, select, sound_modules
-from harness.cli.console import out, print_json, tell_broken
-from harness.cli.running import Json
-from harness.plan import Plan
-from harness.prepare import ask_task
-from harness.prompt import render
-from harness.provenance import surroundings
-from harness.source import Access
-from harness.task import Task
+from assay.harness.cli.console import out, print_json, tell_broken
+from assay.harness.cli.running import Json
+from assay.harness.files.places import Access, surroundings
+from assay.harness.prompt.render import render
+from assay.harness.run.prepare import ask_task
+from assay.harness.run.selection import select
+from assay.harness.store.plan import Plan
+from assay.harness.task.catalogue import families, known_names, load_module, sound_modules
+from assay.harness.task.scaffold import draft
+from assay.harness.task.task import Task
 
 
 def register(app: typer.Typer) -> None:
     app.command("tasks")(tasks_command)
     app.command("show")(show_command)
+    app.command("new-task")(new_task_command)
 
 
 def tasks_command(
@@ -136,3 +140,26 @@ def rendered(task: Task, plan: Plan, access: Access, count: int) -> list[dict[st
         gold = doc.answer if doc.labelled else ""
         found.append({"task": task.full_name, "id": doc.id, "prompt": text.prompt, "continuations": list(text.continuations), "gold": gold})
     return found
+
+
+def new_task_command(
+    name: Annotated[str, typer.Argument(help="The task's name: small letters, digits and underscores.")],
+    choose: Annotated[bool, typer.Option("--choose", help="Multiple choice instead of generated text.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where to write.")] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write a working task of 15 lines with its data and a test, to start from.
+
+    [dim]assay new-task capitals[/dim]
+    """
+    written = draft(name, "choose" if choose else "generate", folder).write()
+    if as_json:
+        print_json({"task": name, "files": [str(path) for path in written]})
+        return
+    console = out()
+    for path in written:
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    task = os.path.relpath(written[0])
+    console.print(
+        f"\nNext: [bold]assay check {task}[/], then [bold]assay run --model builtin:smollm2-135m --tasks {task}[/]", soft_wrap=True
+    )

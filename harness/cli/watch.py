@@ -8,20 +8,20 @@ from typing import Annotated
 
 import typer
 
-from harness.catalog import anchored, select_stored
-from harness.cli.console import err, out, print_json, watching
-from harness.cli.running import Json, Results, place_of, run_json
-from harness.early import plan_like
-from harness.errors import AssayError
-from harness.gating import find_baseline, gate_stored
-from harness.plan import Plan
-from harness.policy import Policy, read_policy
-from harness.provenance import Surroundings
-from harness.report import show_number
-from harness.reports.values import gate_json
-from harness.reports.words import VERDICTS
-from harness.store import read_run
-from harness.watching import watch_folder
+from assay.harness.cli.console import err, out, print_json, watching
+from assay.harness.cli.running import Json, Results, place_of, run_json
+from assay.harness.decide.early_stopping import plan_like
+from assay.harness.decide.policy import Policy, read_policy
+from assay.harness.decide.stored_gate import find_baseline, gate_stored
+from assay.harness.errors import AssayError
+from assay.harness.files.places import Surroundings
+from assay.harness.reports.results import show_number
+from assay.harness.reports.values import gate_json
+from assay.harness.reports.words import VERDICTS
+from assay.harness.run.selection import anchored, select_stored
+from assay.harness.run.watch import watch_folder
+from assay.harness.store import read_run
+from assay.harness.store.plan import Plan
 
 
 def watch_command(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 
 
 @dataclass(frozen=True, slots=True)

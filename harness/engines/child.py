@@ -19,13 +19,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-import harness
-from harness.engines import Engine, EngineStats, Limits, Settings
-from harness.engines.vllm_engine import open_engine as open_vllm_here
-from harness.engines.wire import COUNTS, Message, line, pack_model, pack_request, read_error, read_reply
-from harness.errors import AssayError, Incomplete, redact
-from harness.model import ModelRef
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines import Engine, EngineStats, Limits, Settings
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.vllm_offline.engine import open_engine as open_vllm_here
+from assay.harness.engines.wire import COUNTS, Message, line, pack_model, pack_request, read_error, read_reply
+from assay.harness.errors import AssayError, Incomplete, redact
+from assay.harness.model.find import ModelRef
 
 HALVED_FROM = 256
 """vLLM's own batch, halved when memory runs out and none was asked for."""
@@ -147,13 +146,13 @@ def heard(said: bytes) -> Message:
 
 
 def spawn(limits: Patience) -> Process:
-    root = str(Path(harness.__file__).parents[1])
+    root = str(Path(__file__).parents[3])  # the folder that holds the package `assay`
     environment = dict(os.environ)
     if "site-packages" not in root:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
     inner = subprocess.Popen(
-        [sys.executable, "-P", "-X", "faulthandler", "-m", "harness.engines.serve"],
+        [sys.executable, "-P", "-X", "faulthandler", "-m", "assay.harness.engines.serve"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -166,7 +165,7 @@ def spawn(limits: Patience) -> Process:
 
 @dataclass(slots=True)  # house: owns a process and replaces it
 class ChildEngine:
-    """harness.engines.Engine over an engine in another process."""
+    """assay.harness.engines.Engine over an engine in another process."""
 
     inside: str
     """The engine's name as its process opens it."""

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.engines import Engine, EngineStats, Limits, Settings
-from harness.engines.opening import open_engine
-from harness.engines.wire import (
+from assay.harness.engines import Engine, EngineStats, Limits, Settings
+from assay.harness.engines.opening import open_engine
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.trie import shared_length, sortable
+from assay.harness.engines.wire import (
     COUNTS,
     counts,
     pack_error,
@@ -33,10 +35,8 @@ from harness.engines.wire import (
     read_model,
     read_reply,
 )
-from harness.errors import AssayError, Incomplete, redact
-from harness.model import ModelRef, find_model
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
-from harness.trie import shared_length, sortable
+from assay.harness.errors import AssayError, Incomplete, redact
+from assay.harness.model.find import ModelRef, find_model
 
 SHARDS = 4
 """Shards per actor: a slow node then holds up the others by a quarter of its share at most."""
@@ -111,7 +111,7 @@ class Worker:
 
 @dataclass(slots=True)  # house: actors come and go
 class Cluster:
-    """harness.engines.Engine over the actors of a Ray cluster."""
+    """assay.harness.engines.Engine over the actors of a Ray cluster."""
 
     ray: Any
     opening: tuple[str, str, str]

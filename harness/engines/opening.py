@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from importlib import metadata
 
-from harness.engines import Engine, Settings
-from harness.errors import AssayError
-from harness.model import ModelRef
+from assay.harness.engines import Engine, Settings
+from assay.harness.errors import AssayError
+from assay.harness.model.find import ModelRef
 
 GROUP = "assay.engines"
 

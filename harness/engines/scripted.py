@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.engines import EngineStats, Limits, Settings
-from harness.errors import AssayError
-from harness.model import ModelRef
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
-from harness.trie import logical_tokens
+from assay.harness.engines import EngineStats, Limits, Settings
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.trie import logical_tokens
+from assay.harness.errors import AssayError
+from assay.harness.model.find import ModelRef
 
 Request = ScoreGroup | GenRequest
 Reply = ScoreReply | GenReply | Failure

@@ -1,4 +1,4 @@
-"""The process that an engine lives in. Started by harness.engines.child; reads requests from stdin, answers on what was stdout.
+"""The process that an engine lives in. Started by assay.harness.engines.child; reads requests from stdin, answers on what was stdout.
 
 It ends with its owner: when stdin closes, it and all its own children are killed. SIGTERM and SIGINT are the owner's business.
 """
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from harness.engines import Engine, Settings
-from harness.engines.hf_forward import out_of_memory
-from harness.engines.opening import open_engine
-from harness.engines.wire import Message, counts, line, pack_error, pack_reply, read_generation, read_group, read_model
-from harness.errors import AssayError, Incomplete, redact
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.hf.forward import out_of_memory
+from assay.harness.engines.opening import open_engine
+from assay.harness.engines.wire import Message, counts, line, pack_error, pack_reply, read_generation, read_group, read_model
+from assay.harness.errors import AssayError, Incomplete, redact
 
 BEAT = 0.5
 Tell = Callable[[Message], None]

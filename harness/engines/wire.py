@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness.engines import EngineStats
-from harness.errors import AssayError, Incomplete, Invalid, NotComparable
-from harness.model import ModelRef
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines import EngineStats
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.errors import AssayError, Incomplete, Invalid, NotComparable
+from assay.harness.model.find import ModelRef
 
 Message = dict[str, Any]
 COUNTS = ("logical", "computed", "cached", "forwards", "fallbacks")

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.exchange.outgoing import answered, dataset_of, lines, moment, parts_of, results_of, write
-from harness.exchange.selection import is_imported
-from harness.record import Item, Record
-from harness.store import Run
-from harness.store.tables import said
+from assay.harness.exchange.outgoing import dataset_of, lines, moment, parts_of, results_of, write
+from assay.harness.run.scoring.stored_tasks import is_imported
+from assay.harness.store import Run
+from assay.harness.store.read import answered
+from assay.harness.store.record import Item, Record
+from assay.harness.store.tables import said
 
 VERSION = "0.3.0"
 COLLECTION = "assay"

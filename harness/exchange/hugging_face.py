@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
-from harness.exchange.outgoing import citable, dataset_of, moment, slug, summary_line, write
-from harness.store import Run
+from assay.harness.errors import AssayError
+from assay.harness.exchange.outgoing import citable, dataset_of, moment, slug, summary_line, write
+from assay.harness.store import Run
 
 
 def export_hf_yaml(run: Run, folder: Path) -> list[Path]:

@@ -18,21 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError, Invalid
-from harness.exchange.aggregations import DEFAULTS, Scorer, metric_of, scorer_of
-from harness.exchange.agreement import check_values
-from harness.exchange.lm_eval_items import ALONE, Sampled, of_metric, read_file, read_item, read_samples
-from harness.exchange.selection import selection_of
-from harness.plan import Plan
-from harness.provenance import Surroundings
-from harness.record import Item, Record
-from harness.score import Scored, score_run
-from harness.source import Access
-from harness.store import Run, create_bundle, index, list_runs, open_writer, read_run, stats_of
+from assay.harness.errors import AssayError, Invalid
+from assay.harness.files.places import Surroundings
+from assay.harness.metrics.lm_eval import DEFAULTS, Scorer, metric_of, scorer_of
+from assay.harness.run.scoring.imported import full_name, results_of, stated_of
+from assay.harness.run.scoring.lm_eval_choices import check_values
+from assay.harness.run.scoring.lm_eval_items import ALONE, Sampled, of_metric, read_file, read_item, read_samples
+from assay.harness.store import create_bundle, index, list_runs, open_writer, read_run
+from assay.harness.store.plan import Plan
+from assay.harness.store.record import Item, Record
 
 TOLERANCE = 1e-9
-FACTS = ("alias", "name", "samples", "sample_len", "sample_count", " ", "")
-"""Keys of a task's results that are no scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +42,6 @@ class Told:
     scorers: tuple[Scorer, ...]
     samples: tuple[Sampled, ...]
     facts: Mapping[str, Any]
-
-
-def full_name(task: str) -> str:
-    """The name that an imported score carries everywhere."""
-    return f"lm_eval/{task}@imported"
 
 
 def import_lm_eval(path: Path, place: Surroundings) -> tuple[tuple[Path, bool], ...]:
@@ -139,15 +130,6 @@ def read_task(name: str, document: Mapping[str, Any], file: Path) -> Told:
         raise AssayError(what, where=str(file), do="import the files of one run, whole")
     scorers = [scorer for metric in stated if (scorer := find_scorer(metric, stated[metric], name, config, document, samples))]
     return Told(name, config, stated, tuple(scorers), samples, facts_of(name, config, document, samples, scorers, docs))
-
-
-def stated_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """Scores by metric; standard errors and names left out. lm-eval writes `metric,filter`, and filter `none` for none."""
-    return {
-        key.removesuffix(",none"): float(value)
-        for key, value in results.items()
-        if key not in FACTS and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and math.isfinite(value)
-    }
 
 
 def find_scorer(
@@ -324,46 +306,6 @@ def leaves_of(group: str, subtasks: Mapping[str, Any], seen: frozenset[str] = fr
         return [group]
     found = [leaf for name in subtasks[group] for leaf in leaves_of(str(name), subtasks, seen | {group})]
     return list(dict.fromkeys(found))
-
-
-def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
-    """What an imported run's items give, then what was only stated (evidence "aggregate")."""
-    selection = selection_of(run, access)
-    facts = {task["name"]: task for task in run.manifest["tasks"]}
-    items: dict[str, list[Item]] = {}
-    for item in run.items():
-        items.setdefault(item.task, []).append(item)
-    scored = [Scored(task, facts[task.full_name], items.get(task.full_name, [])) for task in selection.tasks]
-    found = score_run(scored, selection.totals, stats_of(run.path), run.manifest["engine"]["name"])
-    given = {(result["task"], result["metric"]) for result in found}
-    totals = {(each["group"], each["metric"]) for each in run.manifest["imported"]["totals"]}
-    document = json.loads(run.manifest["imported"]["document"])
-    for name, results in document["results"].items():
-        for metric, value in stated_of(results).items():
-            if (full_name(name), metric) not in given and (name, metric) not in totals:
-                found.append(aggregate(name, metric, value, document))
-    return found
-
-
-def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any]) -> dict[str, Any]:
-    """A score that nothing here can check."""
-    higher = ((document.get("higher_is_better") or {}).get(name) or {}).get(metric.split(",")[0], True)
-    counts = (document.get("n-samples") or {}).get(name) or {}
-    return {
-        "task": full_name(name),
-        "metric": metric,
-        "value": value,
-        "low": None,
-        "high": None,
-        "n": counts.get("effective") if isinstance(counts.get("effective"), int) else None,
-        "shots": (document.get("n-shot") or {}).get(name),
-        "signature": f"{full_name(name)}|stated by lm-eval {document.get('lm_eval_version')}, not computed from items",
-        "main": False,
-        "better": "lower" if higher is False else "higher",
-        "method": "stated",
-        "evidence": "aggregate",
-        "purpose": "release",
-    }
 
 
 def verify(results: Sequence[Mapping[str, Any]], tasks: Sequence[Told], document: Mapping[str, Any], file: Path) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.exchange.lm_eval import full_name, stated_of
-from harness.exchange.lm_eval_items import samples_of
-from harness.exchange.outgoing import answered, lines, moment, parts_of, results_of, slug, slugs, write
-from harness.exchange.selection import is_imported
-from harness.record import Item, Record
-from harness.store import Run
+from assay.harness.exchange.outgoing import lines, moment, parts_of, results_of, slug, slugs, write
+from assay.harness.run.scoring.imported import full_name, stated_of
+from assay.harness.run.scoring.lm_eval_items import samples_of
+from assay.harness.run.scoring.stored_tasks import is_imported
+from assay.harness.store import Run
+from assay.harness.store.read import answered
+from assay.harness.store.record import Item, Record
 
 SAME = 1e-9
 

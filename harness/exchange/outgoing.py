@@ -6,16 +6,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError, Incomplete
-from harness.record import Item, Record
-from harness.store import Run
-from harness.store.files import write_file
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.atomic import write_file
+from assay.harness.store import Run
 
 MIRRORED = re.compile(r"([\w.-]+)__([\w.-]+)/([^/]+)/[^/]+\.parquet")
 FETCHED = re.compile(r"hub:([\w.-]+(?:/[\w.-]+)?)/([^/]+)/[^/]+@(.+)")
@@ -60,13 +59,6 @@ def citable(run: Run) -> list[Mapping[str, Any]]:
         what = "has no release score on all items: smoke, limited, partial and merely stated scores are not published"
         raise AssayError(what, where=run.id, do="run the whole tasks, without --limit")
     return kept
-
-
-def answered(run: Run) -> Iterator[tuple[Item, Record]]:
-    """Every item with its final record, without those in error."""
-    for item, record in zip(run.items(), run.records(), strict=True):
-        if record.status != "error":
-            yield item, record
 
 
 def slug(text: str) -> str:

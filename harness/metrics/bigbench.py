@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Affine, Array, Codes, Combine, Metric, Pooled, Stats
-from harness.metrics.pattern import reach
-from harness.metrics.text import bleu, rouge
-from harness.output import Chosen, Said
+from assay.harness.errors import AssayError
+from assay.harness.metrics.pattern import reach
+from assay.harness.metrics.text import bleu, rouge
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Affine, Array, Codes, Combine, Metric, Pooled, Stats
+from assay.harness.task.output import Chosen, Said
 
 __all__ = ["CHOICE_METRICS", "Extract", "choice_metrics", "generative_metrics", "likelihood_metrics", "normalized"]
 

@@ -14,12 +14,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Array, Codes, Metric, Stats
-from harness.metrics.text import exact_match
-from harness.output import Chosen, Said
-from harness.task import Choose
+from assay.harness.errors import AssayError
+from assay.harness.metrics.text import exact_match
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array, Codes, Metric, Stats
+from assay.harness.task.output import Chosen, Said
+from assay.harness.task.task import Choose
 
 __all__ = ["calibration"]
 

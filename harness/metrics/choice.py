@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Array, Codes, Metric, Pooled, Stats, first
-from harness.output import Chosen
+from assay.harness.errors import AssayError
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats, first
+from assay.harness.task.output import Chosen
 
 __all__ = ["accuracy", "accuracy_per", "exact_set", "f1", "macro_f1", "mcc", "pair_parity"]
 

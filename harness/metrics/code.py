@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import math
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Metric, Stats
-from harness.output import Said
-from harness.sandbox import passes, require_sandbox
+from assay.harness.errors import AssayError
+from assay.harness.files.sandbox import passes, require_sandbox
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Metric, Stats
+from assay.harness.task.output import Said
 
 __all__ = ["estimate", "pass_at", "require_sandbox"]
 

@@ -9,10 +9,10 @@ import math
 
 import numpy as np
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Array, Metric, Pooled, Stats
-from harness.output import Surprise
+from assay.harness.errors import AssayError
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array, Metric, Pooled, Stats
+from assay.harness.task.output import Surprise
 
 __all__ = ["bits_per_byte", "perplexity"]
 

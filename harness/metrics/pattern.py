@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import AssayError
+from assay.harness.errors import AssayError
 
 LONGEST, REPEATS, WAYS = 300, 2, 64
 STEPS = 5e7

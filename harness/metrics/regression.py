@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Array, Codes, Metric, Pooled, Stats
-from harness.output import Estimate
+from assay.harness.errors import AssayError
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats
+from assay.harness.task.output import Estimate
 
 __all__ = ["pearson", "spearman"]
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.doc import Doc
-from harness.errors import AssayError
-from harness.metric import Array, Codes, Metric, Pooled, Stats
-from harness.output import Said
+from assay.harness.errors import AssayError
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats
+from assay.harness.task.output import Said
 
 __all__ = [
     "bleu",

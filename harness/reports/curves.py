@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.curves import Contrast, Point
-from harness.report import show_number
+from assay.harness.decide.curves import Contrast, Point
+from assay.harness.reports.results import show_number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from harness.compare import Comparison
-from harness.early import EarlyGate
-from harness.gate import Decision
-from harness.reports.words import aggregate_line, beside, causes, early_lines, headline, interval, sign, signed
+from assay.harness.decide.compare import Comparison
+from assay.harness.decide.decision import Decision
+from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.reports.words import aggregate_line, beside, causes, early_lines, headline, interval, sign, signed
 
 STATES = {"regressed": "lost", "inconclusive": "?", "pass": "ok"}
 LEVELS = {"pass": "notice", "inconclusive": "warning", "regressed": "error"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from harness.compare import Comparison
-from harness.early import EarlyGate
-from harness.gate import Decision
-from harness.reports.safe import md
-from harness.reports.words import (
+from assay.harness.decide.compare import Comparison
+from assay.harness.decide.decision import Decision
+from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.reports.safe import md
+from assay.harness.reports.words import (
     aggregate_line,
     comparison_head,
     comparison_row,
@@ -20,7 +20,7 @@ from harness.reports.words import (
     has_floor,
     headline,
 )
-from harness.stats.rule import mde80
+from assay.harness.stats.rule import mde80
 
 if TYPE_CHECKING:
     from rich.table import Table

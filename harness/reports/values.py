@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from harness.compare import Comparison, Row, Side
-from harness.early import EarlyGate
-from harness.gate import Decision, Gated
-from harness.stats.rule import mde80
+from assay.harness.decide.compare import Comparison, Row, Side
+from assay.harness.decide.decision import Decision, Gated
+from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.stats.rule import mde80
 
 
 def finite(value: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.compare import Comparison, Row
-from harness.early import EarlyGate
-from harness.gate import Decision, Gated
+from assay.harness.decide.compare import Comparison, Row
+from assay.harness.decide.decision import Decision, Gated
+from assay.harness.decide.early_stopping import EarlyGate
 
 VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
 

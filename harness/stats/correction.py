@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.metric import Array
+from assay.harness.task.metric import Array
 
 
 def holm(p: ArrayLike) -> Array:

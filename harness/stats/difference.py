@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import AssayError
-from harness.metric import Array, Metric, Pooled
-from harness.stats.distributions import t_quantile, z_quantile
-from harness.stats.influence import blocks, dense, influence, is_mean, rows_of, sums_by
-from harness.stats.interval import Part, total_weights
-from harness.stats.paired import mid_p, score_z, sign_flip_loss, swap_loss, t_loss, tango_bound
-from harness.stats.rule import FEW_CLUSTERS, Columns, combine
-from harness.task import Term, Total
+from assay.harness.errors import AssayError
+from assay.harness.stats.distributions import t_quantile, z_quantile
+from assay.harness.stats.influence import blocks, dense, influence, is_mean, rows_of, sums_by
+from assay.harness.stats.interval import Part, total_weights
+from assay.harness.stats.paired import mid_p, score_z, sign_flip_loss, swap_loss, t_loss, tango_bound
+from assay.harness.stats.rule import FEW_CLUSTERS, Columns, combine
+from assay.harness.task.metric import Array, Metric, Pooled
+from assay.harness.task.task import Term, Total
 
 EXACT = 1e-9
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import AssayError
-from harness.metric import Array, Codes, Metric, Pooled, first
+from assay.harness.errors import AssayError
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
 
 BLOCKS = 60
 """Leave-out units for metrics that are not Pooled: enough degrees of freedom, few calls of `combine`."""

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import AssayError
-from harness.metric import Affine, Array, Codes, Metric, Pooled
-from harness.stats.distributions import t_quantile, z_quantile
-from harness.stats.influence import Influence, blocks, influence, is_mean, rows_of
-from harness.task import Term, Total
+from assay.harness.errors import AssayError
+from assay.harness.stats.distributions import t_quantile, z_quantile
+from assay.harness.stats.influence import Influence, blocks, influence, is_mean, rows_of
+from assay.harness.task.metric import Affine, Array, Codes, Metric, Pooled
+from assay.harness.task.task import Term, Total
 
 
 @dataclass(frozen=True, slots=True)

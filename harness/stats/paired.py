@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.metric import Array
-from harness.stats.distributions import half_binomial_cdf, t_cdf
+from assay.harness.stats.distributions import half_binomial_cdf, t_cdf
+from assay.harness.task.metric import Array
 
 STEPS = 32
 """Bisection steps; every halving is over a bounded range, so the error is below 1e-9."""

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.metric import Array
-from harness.stats.correction import holm
-from harness.stats.distributions import t_cdf, z_quantile
+from assay.harness.stats.correction import holm
+from assay.harness.stats.distributions import t_cdf, z_quantile
+from assay.harness.task.metric import Array
 
 Flags = NDArray[np.bool_]
 Verdict = Literal["pass", "regressed", "inconclusive"]

@@ -15,10 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from harness.metric import Array, Codes
-from harness.stats.distributions import z_cdf, z_quantile
-from harness.stats.paired import score_z, tango_bound
-from harness.stats.rule import Aggregate, Columns, Verdict, combine, n_min
+from assay.harness.stats.distributions import z_cdf, z_quantile
+from assay.harness.stats.paired import score_z, tango_bound
+from assay.harness.stats.rule import Aggregate, Columns, Verdict, combine, n_min
+from assay.harness.task.metric import Array, Codes
 
 LOOKS = 10
 E_EVERY = 25

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from harness.store.bundle import create_bundle
-from harness.store.checking import Problem, check
-from harness.store.indexing import IndexReport, index
-from harness.store.queries import connect, query
-from harness.store.read import Run, RunInfo, find_run, list_runs, read_run, stats_of
-from harness.store.tables import StatTable
-from harness.store.writer import Writer, open_writer
+from assay.harness.store.bundle import create_bundle
+from assay.harness.store.checking import Problem, check
+from assay.harness.store.indexing import IndexReport, index
+from assay.harness.store.queries import connect, query
+from assay.harness.store.read import Run, RunInfo, find_run, list_runs, read_run, stats_of
+from assay.harness.store.tables import StatTable
+from assay.harness.store.writer import Writer, open_writer
 
 __all__ = [
     "IndexReport",

@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
-from harness.record import Item
-from harness.regular import read_regular
-from harness.store.files import FULL, read_json, sync_folder, to_json, write_file
-from harness.store.shapes import ManifestShape, fit
-from harness.store.tables import items_table, to_parquet
+from assay.harness.errors import AssayError
+from assay.harness.files.atomic import FULL, read_json, sync_folder, to_json, write_file
+from assay.harness.files.safe_open import read_regular
+from assay.harness.store.record import Item
+from assay.harness.store.shapes import ManifestShape, fit
+from assay.harness.store.tables import items_table, to_parquet
 
 SCHEMA = 1
 MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
-from harness.store.bundle import DONE, JOURNAL, LOCK
-from harness.store.consistency import inconsistencies
-from harness.store.indexing import bundle_hash, store_bundles
-from harness.store.queries import INDEX, query
-from harness.store.read import Run, own_name, read_run, sound
+from assay.harness.errors import AssayError
+from assay.harness.store.bundle import DONE, JOURNAL, LOCK
+from assay.harness.store.consistency import inconsistencies
+from assay.harness.store.indexing import bundle_hash, store_bundles
+from assay.harness.store.queries import INDEX, query
+from assay.harness.store.read import Run, own_name, read_run, sound
 
 TOLERANCE = 1e-9
 FIRST = ("value", "low", "high", "n")

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
-from harness.record import Item, Record, Status
-from harness.store.bundle import SAMPLES, item_set
-from harness.store.journal import Key
-from harness.store.read import Run, sound
-from harness.store.tables import StatTable, said, texts
+from assay.harness.store.bundle import SAMPLES, item_set
+from assay.harness.store.journal import Key
+from assay.harness.store.read import Run, sound
+from assay.harness.store.record import Item, Record, Status
+from assay.harness.store.tables import StatTable, said, texts
 
 LABELS = ("gold", "targets", "references", "value")
 

@@ -18,17 +18,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError, Incomplete
-from harness.regular import read_regular
-from harness.store.bundle import DONE, MANIFEST, SAMPLES, STATS, runs_folder
-from harness.store.consistency import inconsistencies
-from harness.store.files import JSON_BYTES, nonfinite, sync_folder
-from harness.store.lock import held
-from harness.store.queries import INDEX, SCHEMA, open_sandbox, query, schema_version
-from harness.store.read import Run, own_name, read_run
-from harness.store.read import field as text_of
-from harness.store.shapes import evidence_of, weakest
-from harness.store.trials import are_newer, load_trials
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.atomic import JSON_BYTES, nonfinite, sync_folder
+from assay.harness.files.lock import held
+from assay.harness.files.safe_open import read_regular
+from assay.harness.store.bundle import DONE, MANIFEST, SAMPLES, STATS, runs_folder
+from assay.harness.store.consistency import inconsistencies
+from assay.harness.store.queries import INDEX, SCHEMA, open_sandbox, query, schema_version
+from assay.harness.store.read import Run, own_name, read_run
+from assay.harness.store.read import field as text_of
+from assay.harness.store.shapes import evidence_of, weakest
+from assay.harness.store.trials import are_newer, load_trials
 
 WAIT_SECONDS = 120.0
 TABLES = ("run", "run_task", "score", "sample", "item_stat")
@@ -193,7 +193,7 @@ def open_copy(path: Path, fresh: bool) -> Any:
     connection.execute("USE store")
     if fresh:
         connection.execute("BEGIN")
-        connection.execute(files("harness.store").joinpath("schema.sql").read_text())
+        connection.execute(files("assay.harness.store").joinpath("schema.sql").read_text())
         connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [SCHEMA, utc(datetime.now(UTC))])
         connection.execute("COMMIT")
     return connection

@@ -16,10 +16,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from harness.errors import AssayError
-from harness.record import Record, Status
-from harness.regular import open_regular
-from harness.store.files import interrupted, sync_folder, to_json, write_all
+from assay.harness.errors import AssayError
+from assay.harness.files.atomic import interrupted, sync_folder, to_json, write_all
+from assay.harness.files.safe_open import open_regular
+from assay.harness.store.record import Record, Status
 
 FORMAT = 1
 SYNC_SECONDS = 0.5

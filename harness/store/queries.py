@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
+from assay.harness.errors import AssayError
 
 INDEX = "assay.duckdb"
 SCHEMA = 2

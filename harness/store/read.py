@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import AssayError, Incomplete
-from harness.paths import is_file
-from harness.record import Item, Record
-from harness.regular import read_regular
-from harness.store.bundle import (
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.atomic import JSON_BYTES
+from assay.harness.files.lock import owner
+from assay.harness.files.paths import is_file
+from assay.harness.files.safe_open import read_regular
+from assay.harness.store.bundle import (
     ITEMS,
     JOURNAL,
     LOCK,
@@ -28,11 +29,10 @@ from harness.store.bundle import (
     read_manifest,
     runs_folder,
 )
-from harness.store.files import JSON_BYTES
-from harness.store.journal import Key, final, read_records
-from harness.store.lock import owner
-from harness.store.shapes import SummaryShape, fit
-from harness.store.tables import StatTable, fitting, from_parquet, items_of, records_of, stat_tables, stats_table
+from assay.harness.store.journal import Key, final, read_records
+from assay.harness.store.record import Item, Record
+from assay.harness.store.shapes import SummaryShape, fit
+from assay.harness.store.tables import StatTable, fitting, from_parquet, items_of, records_of, stat_tables, stats_table
 
 RunStatus = Literal["running", "complete", "damaged"]
 
@@ -215,3 +215,10 @@ def find_run(root: Path, text: str) -> Path:
     close = difflib.get_close_matches(text, {name for run in runs for name in (run.id, run.model) if name}, 3, 0.5)
     known = f"did you mean {' or '.join(close)}?" if close else "assay store ls lists the runs"
     raise AssayError(f"there is no run or model {text!r:.120}", where=str(root), do=known)
+
+
+def answered(run: Run) -> Iterator[tuple[Item, Record]]:
+    """Every item with its final record, without those in error."""
+    for item, record in zip(run.items(), run.records(), strict=True):
+        if record.status != "error":
+            yield item, record

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from harness.errors import AssayError
-from harness.plan import Plan
+from assay.harness.errors import AssayError
+from assay.harness.store.plan import Plan
 
 
 def utf8(text: str) -> str:

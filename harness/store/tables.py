@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import AssayError
-from harness.parquet import read_table
-from harness.record import Item, Record
-from harness.store.files import to_json
-from harness.store.journal import Key
+from assay.harness.errors import AssayError
+from assay.harness.files.atomic import to_json
+from assay.harness.files.parquet import read_table
+from assay.harness.store.journal import Key
+from assay.harness.store.record import Item, Record
 
 ITEM_FIELDS = ("task", "id", "group", "cluster", "prompt", "choices", "gold", "doc", "shots", "key")
 LISTS = ("choices", "shots")

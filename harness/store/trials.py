@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError
-from harness.regular import read_regular
-from harness.store.bundle import FILE_BYTES
-from harness.store.tables import from_parquet
+from assay.harness.errors import AssayError
+from assay.harness.files.safe_open import read_regular
+from assay.harness.store.bundle import FILE_BYTES
+from assay.harness.store.tables import from_parquet
 
 TEXTS = ("study", "run_id", "method", "family", "task", "role", "target", "mitigation", "status")
 WHOLE = ("seed", "trainable_parameters", "saved_bytes", "peak_memory")

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import AssayError, Incomplete
-from harness.record import Record
-from harness.regular import read_regular
-from harness.store.bundle import DONE, ITEMS, JOURNAL, LOCK, MANIFEST, SAMPLES, SCHEMA, STATS, SUMMARY, read_manifest
-from harness.store.files import JSON_BYTES, interrupted, to_json, write_file
-from harness.store.journal import Journal, Key, encode_record, final, finite, read_records
-from harness.store.lock import held
-from harness.store.read import Run, read_run
-from harness.store.tables import samples_table, stats_table, to_parquet
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.atomic import JSON_BYTES, interrupted, to_json, write_file
+from assay.harness.files.lock import held
+from assay.harness.files.safe_open import read_regular
+from assay.harness.store.bundle import DONE, ITEMS, JOURNAL, LOCK, MANIFEST, SAMPLES, SCHEMA, STATS, SUMMARY, read_manifest
+from assay.harness.store.journal import Journal, Key, encode_record, final, finite, read_records
+from assay.harness.store.read import Run, read_run
+from assay.harness.store.record import Record
+from assay.harness.store.tables import samples_table, stats_table, to_parquet
 
 
 @contextmanager

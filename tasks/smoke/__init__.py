@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness import Access, Family, Layout, Shots, Task, jsonl, made
-from tasks import bigbench, glue, helm, mmlu, superglue
+from assay import Access, Family, Layout, Shots, Task, jsonl, made
+from assay.tasks import bigbench, glue, helm, mmlu, superglue
 
 HERE = Path(__file__).parent
 GLUE = ("cola", "sst2", "mrpc", "stsb", "rte")

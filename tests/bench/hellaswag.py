@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from harness import Choose, Doc, Task, accuracy, hub
+from assay import Choose, Doc, Task, accuracy, hub
 
 
 def tidy(text: str) -> str:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from measure import Spent, measured, peak_bytes, write
 
-from harness import Plan
-from harness.engines import Engine, Settings
-from harness.engines.opening import open_engine
-from harness.model import ModelRef
-from harness.provenance import surroundings
-from harness.run import evaluate
-from harness.store import read_run
+from assay import Plan
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.opening import open_engine
+from assay.harness.files.places import surroundings
+from assay.harness.model.find import ModelRef
+from assay.harness.run.evaluate import evaluate
+from assay.harness.store import read_run
 
 
 def main() -> None:

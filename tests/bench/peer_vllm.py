@@ -13,8 +13,8 @@ from pathlib import Path
 
 from measure import measured, peak_bytes, write
 
-from harness.engines import Settings
-from harness.engines.vllm_process import prepare_environment, quiet_library
+from assay.harness.engines import Settings
+from assay.harness.engines.vllm_offline.process import prepare_environment, quiet_library
 
 
 def main() -> None:

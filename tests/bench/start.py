@@ -31,10 +31,10 @@ def default(model: str) -> dict[str, Any]:
 
 def assay(model: str) -> dict[str, Any]:
     """The engine opened, one group scored; then the same weights loaded again as the next checkpoint, and the group scored again."""
-    from harness.engines import Settings
-    from harness.engines.opening import open_engine
-    from harness.model import find_model
-    from harness.request import ScoreGroup
+    from assay.harness.engines import Settings
+    from assay.harness.engines.opening import open_engine
+    from assay.harness.engines.request import ScoreGroup
+    from assay.harness.model.find import find_model
 
     group = ScoreGroup(IDS[:30], (IDS[30:], IDS[31:32]))
     ref = find_model(model, cache=Path("unused"))

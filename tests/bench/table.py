@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.request import ScoreGroup
-from harness.trie import of_groups
+from assay.harness.engines.request import ScoreGroup
+from assay.harness.engines.trie import of_groups
 from tests.bench.cells import Cell
 
 PER_TOKEN = 1e-4

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.request import ScoreGroup
+from assay.harness.engines.request import ScoreGroup
 from tests.bench.cells import Bars, Cell, Slice
 from tests.bench.table import agreement, row_of, starts, verdicts, write_results
 from tests.bench.tokens import count_of, in_blocks

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from harness import Plan
-from harness.catalog import select
-from harness.engines.vllm_requests import grow, probes
-from harness.prepare import prepare_task
-from harness.provenance import surroundings
-from harness.request import ScoreGroup
-from harness.tokens import open_tokenizer
-from harness.trie import logical_tokens, of_groups, sortable
+from assay import Plan
+from assay.harness.engines.request import ScoreGroup
+from assay.harness.engines.trie import logical_tokens, of_groups, sortable
+from assay.harness.engines.vllm_offline.score_requests import grow, probes
+from assay.harness.files.places import surroundings
+from assay.harness.prompt.tokens import open_tokenizer
+from assay.harness.run.prepare import prepare_task
+from assay.harness.run.selection import select
 
 
 @dataclass(frozen=True, slots=True)

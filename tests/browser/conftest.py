@@ -33,9 +33,7 @@ FLAGS = [
 @contextmanager
 def served(store: Path, port: int) -> Iterator[str]:
     """The address of a board on a store, up and answering."""
-    code = (
-        f"from pathlib import Path; from leaderboard.commands import board; board(port={port}, results=Path({str(store)!r}), as_json=True)"
-    )
+    code = f"from pathlib import Path; from assay.leaderboard import commands; commands.board({port}, Path({str(store)!r}), as_json=True)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=environment) as server:
         assert server.stdout is not None

@@ -44,7 +44,9 @@ def write_task(path: Path, question: str, pairs: dict[str, str]) -> None:
 def assay(store: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
     """One command on the store, from inside it."""
     environment = {**os.environ, "ASSAY_RESULTS": str(store), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "harness.cli", *arguments], cwd=store, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "assay", *arguments], cwd=store, env=environment, capture_output=True, text=True
+    )
     if done.returncode not in codes:
         raise RuntimeError(f"assay {' '.join(arguments)}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 
@@ -60,7 +62,16 @@ def make_real_store(store: Path, model: Path) -> Path:
         assay(store, "run", "--model", name, "--tasks", tasks, "--engine", "hf")
     assay(store, "gate", rounded.name, "--baseline", "builtin:smollm2-135m", codes=(0, 10, 11))
     assay(store, "run", "--model", "builtin:smollm2-135m", "--tasks", "smoke", "--engine", "hf")
-    study = ["--model", "toy", "--task", "tuners.toy:MAX", "--retain", "tuners.toy:ADD,tuners.toy:SECOND", "--method", "full,lora,ia3"]
+    study = [
+        "--model",
+        "toy",
+        "--task",
+        "assay.tuners.toy:MAX",
+        "--retain",
+        "assay.tuners.toy:ADD,assay.tuners.toy:SECOND",
+        "--method",
+        "full,lora,ia3",
+    ]
     assay(store, "tune", *study, "--budget", "tokens=600", "--limit", "80", "--shots", "1,4")
     assay(store, "store", "index")
     shutil.rmtree(rounded)

@@ -11,12 +11,12 @@ from urllib.parse import urlencode
 import pytest
 from tab import Tab
 
-from harness.store import list_runs, query
-from leaderboard import queries
-from leaderboard.assembly import Wish, assemble, with_columns
-from leaderboard.publishing import publish
-from leaderboard.ranking import AGGREGATORS
-from leaderboard.reporting import run_report
+from assay.harness.store import list_runs, query
+from assay.leaderboard.data import queries
+from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+from assay.leaderboard.data.ranking import AGGREGATORS
+from assay.leaderboard.documents.publishing import publish
+from assay.leaderboard.documents.reporting import run_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.engines import Engine, Settings
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
 
 SETTINGS = Settings(device=os.environ.get("ASSAY_TEST_DEVICE", "cpu"), dtype="float32")
 """Where transformers is held to the contract: `ASSAY_TEST_DEVICE=cuda pytest tests/contracts` does so on a GPU."""

@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from harness.engines import Engine
-from harness.request import Failure, ScoreGroup, ScoreReply, TokenIds
+from assay.harness.engines import Engine
+from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply, TokenIds
 
 TOLERANCE = 1e-3
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import tiny_models
 
-from harness import AssayError
-from harness.engines import Settings
-from harness.engines.child import open_engine
-from harness.engines.hf_engine import open_engine as open_here
-from harness.model import ModelRef
-from harness.request import Failure, GenRequest, ScoreGroup, ScoreReply
+from assay import AssayError
+from assay.harness.engines import Settings
+from assay.harness.engines.child import open_engine
+from assay.harness.engines.hf.engine import open_engine as open_here
+from assay.harness.engines.request import Failure, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.model.find import ModelRef
 
 DICE = random.Random(0)
 GROUPS = [

@@ -16,14 +16,14 @@ from contracts.engine_contract import SETTINGS, Subject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.engines import Settings
-from harness.errors import AssayError
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
+from assay.harness.engines import Settings
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
+from assay.harness.errors import AssayError
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from harness.engines.hf_engine import HfEngine, open_engine
+from assay.harness.engines.hf.engine import HfEngine, open_engine
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -222,7 +222,7 @@ def test_a_model_that_ignores_the_mask_is_sent_the_plain_way(home: Path, monkeyp
     """The self-test must notice: here the packed route is broken by showing every token everything."""
     import torch
 
-    from harness.engines import hf_score
+    from assay.harness.engines.hf import score as hf_score
 
     monkeypatch.setattr(hf_score, "sees", lambda queries, keys, end: torch.ones(len(queries), len(keys), dtype=torch.bool))
     engine = open_engine(tiny_models.refer(home), SETTINGS)

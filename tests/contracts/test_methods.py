@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from harness.errors import AssayError
+from assay.harness.errors import AssayError
+from assay.tuners.methods import find_method, method_names
+from assay.tuners.methods.peft_method import rehearse
+from assay.tuners.methods.saved import attach, saved_bytes
+from assay.tuners.training.batches import plan_steps
+from assay.tuners.training.loss import kl_to_base, mean_loss
+from assay.tuners.training.method import Method, Trainable
+from assay.tuners.training.train import Extras, Recipe, train
 from tests.tuners.tiny import device, tiny_examples, tiny_llama
-from tuners.batches import plan_steps
-from tuners.loss import kl_to_base, mean_loss
-from tuners.method import Method, Trainable
-from tuners.methods import find_method, method_names
-from tuners.peft_method import rehearse
-from tuners.saved import attach, saved_bytes
-from tuners.train import Extras, Recipe, train
 
 SMALL = {"rank": 4, "first_rank": 6, "layers": 1, "tokens": 5}
 RATES = {"full": 3e-3, "last_k": 3e-3, "lora": 1e-2, "rslora": 1e-2, "dora": 1e-2, "pissa": 1e-2, "adalora": 5e-2, "shira": 1e-2}
@@ -247,7 +247,7 @@ def test_the_base_answers_without_dropout_where_the_tuned_model_trains_with_it(m
         seen.append((base, tuned.detach()))
         return tuned.sum() * 0
 
-    monkeypatch.setattr("tuners.train.summed_kl", kept)
+    monkeypatch.setattr("assay.tuners.training.train.summed_kl", kept)
     examples = tiny_examples()
     (step, *_) = plan_steps(examples, loss_tokens=sum(example.loss_tokens for example in examples), batch=16, seed=0)
     trainable = find_method("lora").begin(model, options={"rank": 4})

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from contracts import tiny_models
 
-from harness.engines import Engine, Settings
-from harness.request import ScoreGroup, TokenIds
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.request import ScoreGroup, TokenIds
 from tests.bench.tokens import count_of, in_blocks
 from tests.contracts.test_vllm_checkpoints import make_tiny
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from harness.engines.hf_engine import open_engine
+from assay.harness.engines.hf.engine import open_engine
 
 LETTERS = ((5,), (6,), (7,), (8,))
 
@@ -72,7 +72,7 @@ def test_transformers_computes_the_ideal_and_so_far_less_than_lm_eval(engine: En
 
 @pytest.mark.vllm
 def test_vllm_computes_little_more_than_the_ideal_and_exactly_what_the_blocks_foretell(tmp_path: Path) -> None:
-    from harness.engines import vllm_engine
+    from assay.harness.engines.vllm_offline import engine as vllm_engine
 
     engine = vllm_engine.open_engine(make_tiny(tmp_path / "m", 1, max_position_embeddings=1024), Settings())
     try:

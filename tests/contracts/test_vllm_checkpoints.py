@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from harness.engines import Settings
-from harness.engines import vllm_engine as vllm
-from harness.errors import AssayError
-from harness.model import ModelRef, find_model
-from harness.request import GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines import Settings
+from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.vllm_offline import engine as vllm
+from assay.harness.errors import AssayError
+from assay.harness.model.find import ModelRef, find_model
 from tests.contracts.plain_forward import check, forward, ids, worst
 from tests.security.baits import bring_code
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from harness.engines import Settings
-from harness.engines import vllm_engine as vllm
-from harness.engines.vllm_requests import probes
-from harness.model import ModelRef, find_model
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
-from harness.trie import of_groups
+from assay.harness.engines import Settings
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
+from assay.harness.engines.trie import of_groups
+from assay.harness.engines.vllm_offline import engine as vllm
+from assay.harness.engines.vllm_offline.score_requests import probes
+from assay.harness.model.find import ModelRef, find_model
 from tests.contracts.plain_forward import TOLERANCE, check, forward, ids, worst
 
 pytestmark = pytest.mark.vllm

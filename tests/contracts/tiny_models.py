@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.model import ModelRef
+from assay.harness.model.find import ModelRef
 
 VOCABULARY = 97
 WINDOW = 8

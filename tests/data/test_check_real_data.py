@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import Access
-from harness.catalog import select
-from harness.checking import check_tasks
+from assay import Access
+from assay.harness.checking import check_tasks
+from assay.harness.run.selection import select
 
 NAMES = (
     "glue/cola",

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from fakes import make_model
 
-from harness import Access, AssayError, Plan, Task, evaluate, read_run
-from harness.catalog import families, module_names, select
-from harness.prepare import prepare_task
-from harness.provenance import Surroundings
-from harness.tokens import Tokenizer, open_tokenizer
+from assay import Access, AssayError, Plan, Task, evaluate, read_run
+from assay.harness.files.places import Surroundings
+from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
+from assay.harness.run.prepare import prepare_task
+from assay.harness.run.selection import select
+from assay.harness.task.catalogue import families, module_names
 
 pytestmark = pytest.mark.data
 MISSING = {
@@ -108,4 +109,11 @@ def test_the_real_model_on_real_data(builtin_model: Path, data_root: Path, tmp_p
 
 
 def test_plugins_and_ours_are_found_alike() -> None:
-    assert {"tasks.glue", "tasks.superglue", "tasks.mmlu", "tasks.bigbench", "tasks.helm", "tasks.bbh"} <= set(module_names())
+    assert {
+        "assay.tasks.glue",
+        "assay.tasks.superglue",
+        "assay.tasks.mmlu",
+        "assay.tasks.bigbench",
+        "assay.tasks.helm",
+        "assay.tasks.bbh",
+    } <= set(module_names())

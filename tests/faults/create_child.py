@@ -10,8 +10,8 @@ from pathlib import Path
 
 from store_child import fork, kill_at, make_items, make_manifest
 
-from harness.store import check, create_bundle, list_runs
-from harness.store.indexing import index
+from assay.harness.store import check, create_bundle, list_runs
+from assay.harness.store.indexing import index
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ import torch  # noqa: F401 (once, before the forks; nothing is computed here)
 from fakes import place, write_task
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
 
-from harness import Plan, evaluate, read_run
-from harness.engines.hf_engine import open_engine
-from harness.rerun import reproduction
-from harness.run import resume
-from harness.store import check, index, list_runs
+from assay import Plan, evaluate, read_run
+from assay.harness.checking.rerun import reproduction
+from assay.harness.engines.hf.engine import open_engine
+from assay.harness.run.evaluate import resume
+from assay.harness.store import check, index, list_runs
 
 
 class Noting:

@@ -27,17 +27,17 @@ import duckdb  # noqa: F401 (before any fork)
 import pyarrow.parquet  # noqa: F401
 from fakes import make_model, place, write_task
 
-from harness import Plan, evaluate, read_run
-from harness.engines import Engine, Settings
-from harness.engines.scripted import Scripted, hashed, slow
-from harness.errors import Incomplete
-from harness.model import ModelRef
-from harness.provenance import Surroundings
-from harness.run import OpenEngine, resume
-from harness.score import rescore
-from harness.store import check, index, list_runs, query
-from harness.tokens import open_tokenizer
-from leaderboard import queries
+from assay import Plan, evaluate, read_run
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.scripted import Scripted, hashed, slow
+from assay.harness.errors import Incomplete
+from assay.harness.files.places import Surroundings
+from assay.harness.model.find import ModelRef
+from assay.harness.prompt.tokens import open_tokenizer
+from assay.harness.run.evaluate import OpenEngine, resume
+from assay.harness.run.scoring.results import rescore
+from assay.harness.store import check, index, list_runs, query
+from assay.leaderboard.data import queries
 
 MODELS, SIZES = 3, (40, 120, 300)
 DELAY = 0.01

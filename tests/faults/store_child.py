@@ -22,9 +22,9 @@ from typing import Any
 import duckdb  # noqa: F401 (before any fork)
 import pyarrow.parquet  # noqa: F401
 
-from harness.errors import AssayError, Incomplete
-from harness.record import Item, Record
-from harness.store import check, create_bundle, index, open_writer, query, read_run
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.store import check, create_bundle, index, open_writer, query, read_run
+from assay.harness.store.record import Item, Record
 
 TASK = "capitals@own"
 BATCH = 4

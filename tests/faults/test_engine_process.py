@@ -17,16 +17,16 @@ from pathlib import Path
 import pytest
 from fakes import make_model, place, write_task
 
-from harness import AssayError, Plan, evaluate, read_run
-from harness.engines import Settings
-from harness.engines.child import ChildEngine, Patience, open_engine, patience
-from harness.engines.opening import open_engine as open_named
-from harness.engines.scripted import hashed
-from harness.errors import Incomplete
-from harness.model import ModelRef, find_model
-from harness.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
-from harness.run import resume
-from harness.store import find_run
+from assay import AssayError, Plan, evaluate, read_run
+from assay.harness.engines import Settings
+from assay.harness.engines.child import ChildEngine, Patience, open_engine, patience
+from assay.harness.engines.opening import open_engine as open_named
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.scripted import hashed
+from assay.harness.errors import Incomplete
+from assay.harness.model.find import ModelRef, find_model
+from assay.harness.run.evaluate import resume
+from assay.harness.store import find_run
 
 GROUPS = tuple(ScoreGroup((1, 2, n), ((3,), (4, n))) for n in range(1, 31))
 TEXTS = tuple(GenRequest((5, n), 8, ("\n", "é")) for n in range(12))
@@ -197,12 +197,12 @@ def test_who_stops_listening_leaves_no_process_behind(ref: ModelRef) -> None:
 OWNER = """
 import sys
 from pathlib import Path
-from harness.engines import Settings
-from harness.engines.child import open_engine
-from harness.model import find_model
+from assay.harness.engines import Settings
+from assay.harness.engines.child import open_engine
+from assay.harness.model.find import find_model
 engine = open_engine(find_model(sys.argv[1], cache=Path()), Settings(), "scripted:hashed,delay=0.05")
 print(engine.process.inner.pid, flush=True)
-from harness.request import ScoreGroup
+from assay.harness.engines.request import ScoreGroup
 list(engine.score([ScoreGroup((1, n), ((2,),)) for n in range(10_000)]))
 """
 

@@ -22,17 +22,17 @@ import numpy as np
 import pytest
 from fakes import make_model, place, write_task
 
-from harness import AssayError, Plan, evaluate, read_run
-from harness.engines import Engine, Settings
-from harness.engines.scripted import Fault, Scripted, faulty, hashed
-from harness.errors import Incomplete
-from harness.model import ModelRef, find_model
-from harness.provenance import Surroundings
-from harness.run import resume
-from harness.store import check, find_run, list_runs, query
+from assay import AssayError, Plan, evaluate, read_run
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.scripted import Fault, Scripted, faulty, hashed
+from assay.harness.errors import Incomplete
+from assay.harness.files.places import Surroundings
+from assay.harness.model.find import ModelRef, find_model
+from assay.harness.run.evaluate import resume
+from assay.harness.store import check, find_run, list_runs, query
 
 ROOT = Path(__file__).parents[2]
-TASK = """from harness import Choose, Doc, Task, accuracy, hub
+TASK = """from assay import Choose, Doc, Task, accuracy, hub
 
 
 def doc(row):
@@ -64,7 +64,7 @@ class Mirror:
         (self.folder / "data" / "MANIFEST.json").write_text(json.dumps([entry]))
 
     def place(self) -> Surroundings:
-        from harness.hub import manifest, mirror_rows
+        from assay.harness.task.hub import manifest, mirror_rows
 
         manifest.cache_clear()  # a new process reads the files anew
         mirror_rows.cache_clear()
@@ -185,7 +185,7 @@ def test_a_hub_that_answers_504_stops_no_run_of_what_is_in_its_cache(tmp_path: P
     env |= {"ASSAY_CACHE": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join((str(ROOT), env.get("PYTHONPATH", "")))}
 
     def run(model: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "harness.cli", "run", "--model", model, "--tasks", "sums.py", "--engine", "scripted"]
+        line = [sys.executable, "-m", "assay", "run", "--model", model, "--tasks", "sums.py", "--engine", "scripted"]
         return subprocess.run(
             [*line, "--results", model.partition("/")[2]], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=300
         )

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from fakes import make_model, place, write_task
 
-from harness import Plan, evaluate, read_run
-from harness import run as running
-from harness.engines.scripted import Scripted, hashed
-from harness.errors import Incomplete
-from harness.run import resume
-from harness.store import find_run
-from harness.store.writer import Writer
+from assay import Plan, evaluate, read_run
+from assay.harness.engines.scripted import Scripted, hashed
+from assay.harness.errors import Incomplete
+from assay.harness.run import evaluate as running
+from assay.harness.run.evaluate import resume
+from assay.harness.store import find_run
+from assay.harness.store.writer import Writer
 
 
 def opening(name: str, ref: object, settings: object) -> Scripted:
@@ -90,7 +90,9 @@ def test_a_terminated_process_exits_13_within_ten_seconds(tmp_path: Path) -> Non
         "--results",
         str(tmp_path / "r"),
     ]
-    process = subprocess.Popen([sys.executable, "-m", "harness.cli", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "assay", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("r/runs/*/journal.jsonl")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

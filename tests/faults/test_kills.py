@@ -15,12 +15,12 @@ from pathlib import Path
 
 from fakes import make_model, place, write_task
 
-from harness import Plan, evaluate, read_run
-from harness.engines import Engine, Settings
-from harness.engines.scripted import Scripted, hashed, slow
-from harness.model import ModelRef
-from harness.run import OpenEngine, resume
-from harness.store import check, list_runs
+from assay import Plan, evaluate, read_run
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.scripted import Scripted, hashed, slow
+from assay.harness.model.find import ModelRef
+from assay.harness.run.evaluate import OpenEngine, resume
+from assay.harness.store import check, list_runs
 
 KILLS = int(os.environ.get("ASSAY_KILLS", "12"))
 ITEMS = 300

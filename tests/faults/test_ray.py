@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from fakes import make_model, place, write_task
 
-from harness import AssayError, Plan, Run, read_run
-from harness.engines import Settings
-from harness.engines.cluster import Cluster, open_cluster, shards
-from harness.model import ModelRef
-from harness.request import GenRequest, ScoreGroup
-from harness.run import Unwatched, evaluate
-from harness.trie import of_groups
+from assay import AssayError, Plan, Run, read_run
+from assay.harness.engines import Settings
+from assay.harness.engines.cluster import Cluster, open_cluster, shards
+from assay.harness.engines.request import GenRequest, ScoreGroup
+from assay.harness.engines.trie import of_groups
+from assay.harness.model.find import ModelRef
+from assay.harness.run.evaluate import Unwatched, evaluate
 
 ITEMS = 60
 

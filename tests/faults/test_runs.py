@@ -16,22 +16,22 @@ from types import SimpleNamespace
 import pytest
 from fakes import make_model, place, write_task
 
-from harness import AssayError, Doc, Generate, Plan, Task, evaluate, exact_match, inline, read_run
-from harness import run as running
-from harness.cli import main
-from harness.engines import Engine, Settings
-from harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, slow
-from harness.errors import Incomplete
-from harness.model import ModelRef
-from harness.prepare import prepare_task
-from harness.provenance import accelerators
-from harness.record import Item
-from harness.request import Failure, GenReply
-from harness.run import OpenEngine, resume
-from harness.source import Access
-from harness.store import bundle as bundles
-from harness.store import check, create_bundle, find_run, list_runs, query
-from harness.tokens import open_tokenizer
+from assay import AssayError, Doc, Generate, Plan, Task, evaluate, exact_match, inline, read_run
+from assay.harness.cli import main
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.request import Failure, GenReply
+from assay.harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, slow
+from assay.harness.errors import Incomplete
+from assay.harness.files.places import Access
+from assay.harness.model.find import ModelRef
+from assay.harness.prompt.tokens import open_tokenizer
+from assay.harness.run import evaluate as running
+from assay.harness.run.evaluate import OpenEngine, resume
+from assay.harness.run.prepare import prepare_task
+from assay.harness.store import bundle as bundles
+from assay.harness.store import check, create_bundle, find_run, list_runs, query
+from assay.harness.store.provenance import accelerators
+from assay.harness.store.record import Item
 
 CHILD = Path(__file__).with_name("create_child.py")
 
@@ -161,7 +161,7 @@ def test_the_samples_of_one_prompt_are_different_requests(tmp_path: Path) -> Non
 def test_an_answer_that_was_cut_says_so(tmp_path: Path) -> None:
     task = tmp_path / "told.py"
     task.write_text(
-        "from harness import Doc, Generate, Task, exact_match, inline\n"
+        "from assay import Doc, Generate, Task, exact_match, inline\n"
         "TASKS = (Task('told', inline(test=[{'q': str(n)} for n in range(5)]), lambda row: Doc(row['q'], references=('b',)), "
         "Generate(max_tokens=32), (exact_match,)),)\n"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness import store
+from assay.harness import store
 
 CHILD = Path(__file__).with_name("store_child.py")
 SOAK = bool(os.environ.get("ASSAY_SOAK"))

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from fakes import place, write_task
 
-from harness import Plan, evaluate, read_run
-from harness.engines import Engine, Settings
-from harness.engines.child import ChildEngine
-from harness.engines.opening import open_engine
-from harness.model import ModelRef
-from harness.rerun import reproduction
-from harness.store import Writer
-from harness.sweep import Borrowed
+from assay import Plan, evaluate, read_run
+from assay.harness.checking.rerun import reproduction
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.child import ChildEngine
+from assay.harness.engines.opening import open_engine
+from assay.harness.model.find import ModelRef
+from assay.harness.run.sweep import Borrowed
+from assay.harness.store import Writer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.model]
 ITEMS = 120

@@ -22,10 +22,9 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-import harness
-from harness.errors import AssayError
+from assay.harness.errors import AssayError
 
-ROOT = str(Path(harness.__file__).parents[1])
+ROOT = str(Path(__file__).parents[2])
 ROUND = 200
 LONGEST = 30
 """Seconds of processor time that one input may take."""

@@ -23,43 +23,42 @@ from fuzzing import Fuzzer
 from hypothesis import strategies as st
 from material import damaged, json_files, mutants, to_bytes
 
-from harness import Plan, evaluate
-from harness.catalog import select
-from harness.chat import render_chats
-from harness.checking import check_run
-from harness.checkpoint import read_header
-from harness.cli.exchanging import FORMATS
-from harness.cli.running import print_run
-from harness.compare import Comparison, Side, compare, side_of
-from harness.engines.scripted import constant, hashed
-from harness.errors import AssayError
-from harness.exchange.every_eval_ever import export_every_eval_ever
-from harness.exchange.hugging_face import export_hf_yaml, export_model_index
-from harness.exchange.lm_eval import import_lm_eval
-from harness.exchange.lm_eval_export import export_lm_eval
-from harness.exchange.recomputing import recompute, verify
-from harness.gate import gate
-from harness.gating import Gate, entry_of, gates, remember
-from harness.judge import judge
-from harness.merging import merge
-from harness.model import inspect
-from harness.policy import read_policy
-from harness.prepare import prepare_task
-from harness.provenance import Surroundings
-from harness.report import markdown, notes
-from harness.reports.values import gate_json
-from harness.request import GenRequest
-from harness.score import score_run, scored_of
-from harness.source import Access
-from harness.store import Run, check, find_run, index, list_runs, open_writer, query, read_run
-from harness.store.files import to_json
-from harness.store.journal import FORMAT, encode, encode_record
-from harness.store.read import sound
-from harness.store.tables import items_table, samples_table, stat_tables, stats_table, to_parquet
-from harness.store.trials import read_trials
-from harness.task import Task
-from harness.tokens import Tokenizer, open_tokenizer
-from tasks import bigbench
+from assay import Plan, evaluate
+from assay.harness.checking import check_run
+from assay.harness.cli.exchanging import FORMATS
+from assay.harness.cli.running import print_run
+from assay.harness.decide.compare import Comparison, Side, compare, side_of
+from assay.harness.decide.decision import gate
+from assay.harness.decide.policy import read_policy
+from assay.harness.decide.stored_gate import Gate, entry_of, gates, remember
+from assay.harness.engines.request import GenRequest
+from assay.harness.engines.scripted import constant, hashed
+from assay.harness.errors import AssayError
+from assay.harness.exchange.every_eval_ever import export_every_eval_ever
+from assay.harness.exchange.hugging_face import export_hf_yaml, export_model_index
+from assay.harness.exchange.lm_eval import import_lm_eval
+from assay.harness.exchange.lm_eval_export import export_lm_eval
+from assay.harness.files.atomic import to_json
+from assay.harness.files.places import Access, Surroundings
+from assay.harness.model.checkpoint import read_header
+from assay.harness.model.find import inspect
+from assay.harness.prompt.chat import render_chats
+from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
+from assay.harness.reports.results import markdown, notes
+from assay.harness.reports.values import gate_json
+from assay.harness.run.merge import merge
+from assay.harness.run.prepare import prepare_task
+from assay.harness.run.scoring.measure import judge
+from assay.harness.run.scoring.results import score_run, scored_of
+from assay.harness.run.scoring.verify import recompute, verify
+from assay.harness.run.selection import select
+from assay.harness.store import Run, check, find_run, index, list_runs, open_writer, query, read_run
+from assay.harness.store.journal import FORMAT, encode, encode_record
+from assay.harness.store.read import sound
+from assay.harness.store.tables import items_table, samples_table, stat_tables, stats_table, to_parquet
+from assay.harness.store.trials import read_trials
+from assay.harness.task.task import Task
+from assay.tasks import bigbench
 from tests.sim.sides import flipped, right, side
 
 PLAN = Plan(model="m", tasks=("t",))
@@ -190,7 +189,7 @@ def read_bigbench(folder: Path, data: bytes) -> None:
 
 # Task files: code, so anything may happen in them; but what comes out is one clear error
 
-TASK = """from harness import {imports}
+TASK = """from assay import {imports}
 
 def doc(row):
     return {doc}
@@ -562,7 +561,7 @@ MIRROR = [
 
 
 def read_mirror(folder: Path, data: bytes) -> None:
-    from harness.hub import hub, manifest, mirror_rows
+    from assay.harness.task.hub import hub, manifest, mirror_rows
 
     manifest.cache_clear()
     mirror_rows.cache_clear()

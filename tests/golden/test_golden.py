@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from harness import Task
-from harness.catalog import families, load_module, module_names
-from harness.prompt import render
+from assay import Task
+from assay.harness.prompt.render import render
+from assay.harness.task.catalogue import families, load_module, module_names
 
 FOLDER = Path(__file__).parent
 OURS = "tasks."
@@ -85,6 +85,6 @@ def test_every_task_is_described_and_worked(module: str) -> None:
 
 
 def test_a_changed_prompt_is_noticed() -> None:
-    task = all_tasks()["tasks.glue"][0]
+    task = all_tasks()["assay.tasks.glue"][0]
     before = rendering(task)
     assert rendering(replace(task, doc=lambda row: replace(task.doc(row), prompt=task.doc(row).prompt + "!"))) != before

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.record import Item, Record
-from harness.store import create_bundle, index, open_writer, query
+from assay.harness.store import create_bundle, index, open_writer, query
+from assay.harness.store.record import Item, Record
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>![pixel](http://evil.example/p.png)[go](javascript:alert(1))"

@@ -23,13 +23,13 @@ def make(root: Path) -> None:
     """An index with answers of every model to every item, two items to a cluster."""
     import duckdb
 
-    from harness.store.queries import SCHEMA
+    from assay.harness.store.queries import SCHEMA
 
     (root / "runs").mkdir(parents=True)
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{root / 'assay.duckdb'}' AS store (STORAGE_VERSION 'v1.5.0')")
         connection.execute("USE store")
-        connection.execute(files("harness.store").joinpath("schema.sql").read_text())
+        connection.execute(files("assay.harness.store").joinpath("schema.sql").read_text())
         connection.execute("INSERT INTO schema_migrations VALUES (?, now()::TIMESTAMP)", [SCHEMA])
         connection.execute(
             """
@@ -86,14 +86,14 @@ def main(root: Path) -> None:
     import streamlit as st
     from streamlit.testing.v1 import AppTest
 
-    from leaderboard import queries
-    from leaderboard.assembly import Wish, assemble, with_columns
-    from leaderboard.ranking import AGGREGATORS
+    from assay.leaderboard.data import queries
+    from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+    from assay.leaderboard.data.ranking import AGGREGATORS
 
     found: dict[str, list[float]] = {"open": timed(lambda: queries.trouble(root), 1)}
     for by in AGGREGATORS:
         found[f"board, {by}"] = timed(lambda by=by: assemble(root, with_columns(queries.cells(root)), Wish(), by))
-    app = AppTest.from_file(str(Path(__file__).parents[2] / "leaderboard" / "app.py"), default_timeout=120)
+    app = AppTest.from_file(str(Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"), default_timeout=120)
     app.run()
 
     def page() -> None:

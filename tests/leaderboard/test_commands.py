@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import AssayError
-from leaderboard import commands
+from assay.harness.errors import AssayError
+from assay.leaderboard import commands
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,5 +78,5 @@ def test_a_taken_port_leads_to_the_next() -> None:
 
 
 def test_the_command_loads_without_streamlit() -> None:
-    code = "import leaderboard.commands, sys; print(sorted({'streamlit', 'altair', 'pandas', 'duckdb'} & set(sys.modules)))"
+    code = "import assay.leaderboard.commands, sys; print(sorted({'streamlit', 'altair', 'pandas', 'duckdb'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "[]\n"

@@ -13,16 +13,17 @@ import duckdb
 import pytest
 from made_store import HOSTILE, TASKS, Made, make_run
 
-from harness.errors import AssayError, Incomplete
-from harness.store import index, list_runs, query
-from leaderboard import drawing, queries
-from leaderboard.assembly import Wish, assemble, with_columns
-from leaderboard.document import Heading, Intervals, Table, Words, html_file, markdown_file
-from leaderboard.drawing import Dot, Mark
-from leaderboard.publishing import publish
-from leaderboard.ranking import AGGREGATORS
-from leaderboard.report import report
-from leaderboard.reporting import run_report
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.store import index, list_runs, query
+from assay.leaderboard.charts import drawing
+from assay.leaderboard.charts.drawing import Dot, Mark
+from assay.leaderboard.data import queries
+from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+from assay.leaderboard.data.ranking import AGGREGATORS
+from assay.leaderboard.documents.document import Heading, Intervals, Table, Words, html_file, markdown_file
+from assay.leaderboard.documents.publishing import publish
+from assay.leaderboard.documents.report import report
+from assay.leaderboard.documents.reporting import run_report
 
 
 class Page(HTMLParser):
@@ -86,7 +87,7 @@ def test_a_report_as_markdown_and_as_json(store: Path, runs: list[str], capsys: 
 
 
 def test_differences_are_those_of_the_compare_page(store: Path, runs: list[str]) -> None:
-    from leaderboard import paired
+    from assay.leaderboard.data import paired
 
     rows = paired.compare(queries.pairs(store, *runs), {})
     text = run_report(store, runs, markdown=True, items=0)

@@ -11,9 +11,9 @@ import pytest
 from made_store import Made, make_run
 from streamlit.testing.v1 import AppTest
 
-from harness.store import connect, index, list_runs, query
-from harness.store.lock import held
-from leaderboard import live, queries
+from assay.harness.files.lock import held
+from assay.harness.store import connect, index, list_runs, query
+from assay.leaderboard.data import live, queries
 
 ROOT = Path(__file__).parents[2]
 RUNS = 4
@@ -22,7 +22,7 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = ["tests/leaderboard"]
 from made_store import Made, items_of, manifest_of, record_of, results_of
-from harness.store import create_bundle, index, open_writer
+from assay.harness.store import create_bundle, index, open_writer
 root, waits = Path(sys.argv[1]), []
 for number in range(int(sys.argv[2])):
     made = Made(f"lab/model-{number}", 0.4 + 0.05 * number, {"numbers/add@own": 40}, seed=number)
@@ -47,9 +47,9 @@ print(max(waits))
 
 def shown(monkeypatch: pytest.MonkeyPatch, root: Path, name: str) -> AppTest:
     monkeypatch.setenv("ASSAY_RESULTS", str(root))
-    app = AppTest.from_file(str(ROOT / "leaderboard" / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(ROOT / "leaderboard" / "pages" / "app.py"), default_timeout=60)
     if name != "board":
-        app.switch_page(f"views/{name}.py")
+        app.switch_page(f"{name}.py")
     app.run()
     assert not app.exception, [each.message for each in app.exception]
     return app

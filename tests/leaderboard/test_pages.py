@@ -13,10 +13,10 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
-from leaderboard import shell
-from leaderboard.commands import ITEMS
+from assay.leaderboard.commands import ITEMS
+from assay.leaderboard.pages import shell
 
-APP = Path(__file__).parents[2] / "leaderboard" / "app.py"
+APP = Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"
 PAGES = ("board", "compare", "model", "task", "items", "tuning", "gates", "runs", "health")
 
 
@@ -27,7 +27,7 @@ def opened(root: Path, page: str, monkeypatch: pytest.MonkeyPatch, **state: str)
     monkeypatch.setenv("ASSAY_RESULTS", str(root))
     app = AppTest.from_file(str(APP), default_timeout=60)
     if page != "board":
-        app.switch_page(f"views/{page}.py")
+        app.switch_page(f"{page}.py")
     for name, value in state.items():
         app.query_params[name] = value
     app.run()
@@ -134,7 +134,7 @@ def test_no_cell_of_a_table_is_a_formula(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_every_table_goes_through_the_one_that_is_safe() -> None:
-    assert not [path.name for path in (APP.parent / "views").glob("*.py") if "st.dataframe(" in path.read_text()]
+    assert not [path.name for path in APP.parent.glob("*.py") if "st.dataframe(" in path.read_text()]
 
 
 def test_tuning_says_what_diverged_and_shows_every_method(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_gates_and_health_say_what_happened(store: Path, monkeypatch: pytest.Mon
 
 
 def test_a_damaged_bundle_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.store import index
+    from assay.harness.store import index
 
     make_run(tmp_path, Made("a/good", 0.7, {"t": 20}))
     bad = make_run(tmp_path, Made("a/bad", 0.4, {"t": 20}))

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from made_store import HOSTILE, Made, make_run
 
-from harness import accuracy
-from harness.compare import FIELDS, Side, compare
-from harness.store import index, read_run
-from leaderboard import export, live, paired, queries, studies
-from leaderboard.assembly import Wish, assemble, frontier, with_columns
-from leaderboard.difficulty import discrimination, kinds
-from leaderboard.frames import DataFrame
-from leaderboard.shown import family, labels, plain, visible
+from assay import accuracy
+from assay.harness.decide.compare import FIELDS, Side, compare
+from assay.harness.store import index, read_run
+from assay.leaderboard.data import live, paired, queries, studies
+from assay.leaderboard.data.assembly import Wish, assemble, frontier, with_columns
+from assay.leaderboard.data.difficulty import discrimination, kinds
+from assay.leaderboard.data.frames import DataFrame
+from assay.leaderboard.data.shown import family, labels, plain, visible
+from assay.leaderboard.documents import export
 
 
 def side(path: Path) -> Side:
@@ -100,7 +101,7 @@ def test_the_board_is_live_while_a_writer_writes(tmp_path: Path) -> None:
 
 
 def test_an_open_reader_holds_up_no_writer(tmp_path: Path) -> None:
-    from harness.store import connect
+    from assay.harness.store import connect
 
     make_run(tmp_path, Made("a/one", 0.7, {"t": 10}))
     index(tmp_path)
@@ -115,7 +116,7 @@ def test_an_open_reader_holds_up_no_writer(tmp_path: Path) -> None:
 
 
 def test_progress_of_a_half_written_run(tmp_path: Path) -> None:
-    from harness.store import list_runs
+    from assay.harness.store import list_runs
 
     make_run(tmp_path, Made("a/one", 0.7, {"t": 10}), finish=False, part=0.3)
     (run,) = list_runs(tmp_path)

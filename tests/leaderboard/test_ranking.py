@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leaderboard import ranking
-from leaderboard.ranking import AGGREGATORS, Column, bradley_terry, rank_ranges, ranks_of, standings, tiers
+from assay.leaderboard.data import ranking
+from assay.leaderboard.data.ranking import AGGREGATORS, Column, bradley_terry, rank_ranges, ranks_of, standings, tiers
 
 TRUE = np.array([0.62, 0.60, 0.57, 0.57 - 0.05, 0.45, 0.44, 0.30])
 

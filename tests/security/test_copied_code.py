@@ -16,20 +16,20 @@ import pytest
 from baits import code, rehash
 from fakes import FILE_TASK, make_model, place, write_task
 
-from harness import AssayError, Plan, evaluate, read_run
-from harness.audit import audit
-from harness.checking import check_run
-from harness.checking.again import ask_again
-from harness.cli.watch import watched_plan
-from harness.engines.scripted import Fault, Scripted, faulty, hashed
-from harness.errors import Incomplete
-from harness.exchange.recomputing import recompute, verify
-from harness.gating import gate_stored
-from harness.history import line_of, trend
-from harness.policy import Policy
-from harness.rerun import rerun
-from harness.run import Unwatched, resume
-from harness.store import check, index, query
+from assay import AssayError, Plan, evaluate, read_run
+from assay.harness.checking import check_run
+from assay.harness.checking.again import ask_again
+from assay.harness.checking.audit import audit
+from assay.harness.checking.rerun import rerun
+from assay.harness.cli.watch import watched_plan
+from assay.harness.decide.history import line_of, trend
+from assay.harness.decide.policy import Policy
+from assay.harness.decide.stored_gate import gate_stored
+from assay.harness.engines.scripted import Fault, Scripted, faulty, hashed
+from assay.harness.errors import Incomplete
+from assay.harness.run.evaluate import Unwatched, resume
+from assay.harness.run.scoring.verify import recompute, verify
+from assay.harness.store import check, index, query
 
 REFUSED = "nobody named here"
 
@@ -84,7 +84,7 @@ def assay(home: Path, *arguments: str, path: str = "") -> subprocess.CompletedPr
     """The command as it is installed: Python itself does not look into the current folder."""
     env = {**os.environ, "ASSAY_CACHE": str(home.parent / "cache"), "ASSAY_DATA": "", "HF_HUB_OFFLINE": "1"}
     env.pop("ASSAY_RESULTS", None)
-    start = "import sys; from harness.cli import main; sys.argv[0] = 'assay'; main()"
+    start = "import sys; from assay.harness.cli import main; sys.argv[0] = 'assay'; main()"
     found = subprocess.run([sys.executable, "-P", "-c", start, *arguments], capture_output=True, text=True, cwd=home, env=env)
     assert "Traceback" not in found.stderr, found.stderr[-2000:]
     return found

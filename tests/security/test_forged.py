@@ -18,18 +18,18 @@ import pytest
 from baits import rehash
 from fakes import make_model, place, write_task
 
-from harness import Plan, evaluate, read_run
-from harness.catalog import select
-from harness.compare import side_of
-from harness.engines.scripted import Fault, Scripted, faulty, hashed
-from harness.errors import AssayError, Incomplete
-from harness.exchange.recomputing import recompute, verify
-from harness.merging import merge
-from harness.run import resume
-from harness.score import rescore
-from harness.source import Access
-from harness.store import check, find_run, index, list_runs, open_writer, query
-from harness.store.bundle import item_set
+from assay import Plan, evaluate, read_run
+from assay.harness.decide.compare import side_of
+from assay.harness.engines.scripted import Fault, Scripted, faulty, hashed
+from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.places import Access
+from assay.harness.run.evaluate import resume
+from assay.harness.run.merge import merge
+from assay.harness.run.scoring.results import rescore
+from assay.harness.run.scoring.verify import recompute, verify
+from assay.harness.run.selection import select
+from assay.harness.store import check, find_run, index, list_runs, open_writer, query
+from assay.harness.store.bundle import item_set
 
 FILES = ("samples.parquet", "items.parquet", "item_stats.parquet")
 ITEMS = 8
@@ -344,11 +344,11 @@ def test_a_folder_of_runs_that_is_a_link_to_itself_is_refused(home: Path, tmp_pa
 
 
 KINDS = '''"""One task of every kind of answer."""
-from harness import Choose, Doc, Generate, Metric, Perplexity, Regress, Said, Shots, Task, accuracy, exact_match, inline
-from harness.metrics.bigbench import choice_metrics
-from harness.metrics.likelihood import bits_per_byte, perplexity
-from harness.metrics.regression import pearson, spearman
-from harness.metrics.text import bleu
+from assay import Choose, Doc, Generate, Metric, Perplexity, Regress, Said, Shots, Task, accuracy, exact_match, inline
+from assay.harness.metrics.bigbench import choice_metrics
+from assay.harness.metrics.likelihood import bits_per_byte, perplexity
+from assay.harness.metrics.regression import pearson, spearman
+from assay.harness.metrics.text import bleu
 
 ROWS = [{"n": n, "w": "abcdefgh"[n] * 3} for n in range(8)]
 PAST = [{"n": 10 + n, "w": "xyz"[n]} for n in range(3)]

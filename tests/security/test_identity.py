@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from fakes import make_model, place, write_task
 
-from harness import AssayError, Metric, Plan, evaluate, read_run
-from harness.engines import Engine, Settings
-from harness.engines.scripted import Answer, Fault, Scripted, faulty, hashed
-from harness.errors import Incomplete
-from harness.metric import Array, Pooled
-from harness.model import ModelRef, find_model
-from harness.run import OpenEngine, resume
-from harness.score import number, part_of
-from harness.stats.interval import score_interval
-from harness.store import StatTable, index, query
+from assay import AssayError, Metric, Plan, evaluate, read_run
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.scripted import Answer, Fault, Scripted, faulty, hashed
+from assay.harness.errors import Incomplete
+from assay.harness.model.find import ModelRef, find_model
+from assay.harness.run.evaluate import OpenEngine, resume
+from assay.harness.run.scoring.results import number, part_of
+from assay.harness.stats.interval import score_interval
+from assay.harness.store import StatTable, index, query
+from assay.harness.task.metric import Array, Pooled
 
 COUNT = 12
 

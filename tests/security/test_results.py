@@ -11,10 +11,10 @@ import pytest
 from baits import rehash
 from fakes import make_model, place, write_task
 
-from harness import Plan, evaluate, read_run
-from harness.exchange.recomputing import recompute, verify
-from harness.source import Access
-from harness.store import check, index, query
+from assay import Plan, evaluate, read_run
+from assay.harness.files.places import Access
+from assay.harness.run.scoring.verify import recompute, verify
+from assay.harness.store import check, index, query
 
 
 @pytest.fixture

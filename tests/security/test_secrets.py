@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from fakes import make_model, write_task
 
-from harness import chat
-from harness.engines import hf_model, vllm_process
-from harness.engines.child import last_line
-from harness.errors import AssayError, redact
-from harness.tokens import cut_pairs, open_tokenizer
+from assay.harness.engines.child import last_line
+from assay.harness.engines.hf import load as hf_model
+from assay.harness.engines.vllm_offline import process as vllm_process
+from assay.harness.errors import AssayError, redact
+from assay.harness.prompt import chat
+from assay.harness.prompt.tokens import cut_pairs, open_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_" + "Zq7" * 12
@@ -29,7 +30,7 @@ SECRETS = {
     "MY_PASSWORD": "correct horse battery staple",
 }
 LEAKY = """import os
-from harness import Choose, Doc, Task, accuracy, inline
+from assay import Choose, Doc, Task, accuracy, inline
 
 def doc(row):
     raise RuntimeError("GET https://user:pw123456@hub/x failed, Authorization: Bearer abc.def.ghi, token " + os.environ["HF_TOKEN"])
@@ -39,7 +40,7 @@ TASKS = (Task("leaky", inline(test=[{}]), doc, Choose(), (accuracy,)),)
 
 
 LAST_WORDS = """import os, sys
-if "harness.engines.serve" in sys.orig_argv:
+if "assay.harness.engines.serve" in sys.orig_argv:
     sys.stderr.write("GET https://user:pw123456@hub failed, " + "x" * FILLER + " token " + os.environ["HF_TOKEN"] + "\\n")
 """
 
@@ -47,7 +48,7 @@ if "harness.engines.serve" in sys.orig_argv:
 def assay(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **SECRETS, "ASSAY_RESULTS": str(folder / "results"), "ASSAY_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
     env["PYTHONPATH"] = os.pathsep.join((str(folder / "path"), str(ROOT), env.get("PYTHONPATH", "")))
-    return subprocess.run([sys.executable, "-m", "harness.cli", *arguments], capture_output=True, text=True, cwd=folder, env=env)
+    return subprocess.run([sys.executable, "-m", "assay", *arguments], capture_output=True, text=True, cwd=folder, env=env)
 
 
 def assert_clean(folder: Path, *texts: str) -> None:

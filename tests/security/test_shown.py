@@ -11,16 +11,16 @@ from xml.etree import ElementTree
 import pytest
 from made_names import HOSTILE, NAMES
 
-from harness import chat, chat_child
-from harness.cli import rich_safe
-from harness.cli.console import out
-from harness.exchange.hugging_face import yaml
-from harness.report import markdown, results_table
-from harness.reports.pipelines import clean, command
-from harness.reports.safe import md
-from harness.reports.tables import grid, table
-from leaderboard import export
-from leaderboard.frames import DataFrame
+from assay.harness.cli import rich_safe
+from assay.harness.cli.console import out
+from assay.harness.exchange.hugging_face import yaml
+from assay.harness.prompt import chat, chat_child
+from assay.harness.reports.pipelines import clean, command
+from assay.harness.reports.results import markdown, results_table
+from assay.harness.reports.safe import md
+from assay.harness.reports.tables import grid, table
+from assay.leaderboard.data.frames import DataFrame
+from assay.leaderboard.documents import export
 
 
 def result(name: str) -> dict[str, object]:

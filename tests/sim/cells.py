@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.metric import Array
+from assay.harness.task.metric import Array
 
 CLUSTER, RHO = 5, 0.3
 

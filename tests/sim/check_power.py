@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import Access, Choose, Doc, Generate, Layout, Metric, Task, accuracy, exact_match, inline
-from harness.checking import Finding, check_task
-from harness.checking.answers import Answered, answer_findings
-from harness.checking.finding import at_least, at_most
-from harness.checking.material import gather
-from harness.checking.overlap import shown_items
-from harness.record import Item, Record
+from assay import Access, Choose, Doc, Generate, Layout, Metric, Task, accuracy, exact_match, inline
+from assay.harness.checking import Finding, check_task
+from assay.harness.checking.answers import Answered, answer_findings
+from assay.harness.checking.finding import at_least, at_most
+from assay.harness.checking.material import gather
+from assay.harness.checking.overlap import shown_items
+from assay.harness.store.record import Item, Record
 
 ITEMS, RATE = 1000, 0.05
 Row = dict[str, Any]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.metric import Array, Codes, Metric, Pooled, first
-from harness.stats.interval import Interval, Part, score_interval, total_interval
-from harness.task import Term, Total
+from assay.harness.stats.interval import Interval, Part, score_interval, total_interval
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
+from assay.harness.task.task import Term, Total
 
 Draw = Callable[[np.random.Generator, int], Part]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.metric import Array, Codes
-from harness.stats.paired import tango_z
-from harness.stats.sequential import Design, Stop, fixed_order, monitor
+from assay.harness.stats.paired import tango_z
+from assay.harness.stats.sequential import Design, Stop, fixed_order, monitor
+from assay.harness.task.metric import Array, Codes
 from tests.sim.gate_tasks import SIZES
 
 OUT = Path("results/gate")

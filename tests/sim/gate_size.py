@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.stats.rule import mde80
+from assay.harness.stats.rule import mde80
 from tests.sim.cells import CHURNS, KINDS, MARGINS, SIZES, in_chunks, true_error
 from tests.sim.rules import ALPHA, MISTAKES, OTHERS, SLOW, Rule, loss_p, our_test, ours
 

@@ -16,15 +16,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import Plan, evaluate
-from harness.engines.scripted import Scripted, draw, oracle
-from harness.provenance import Surroundings
+from assay import Plan, evaluate
+from assay.harness.engines.scripted import Scripted, draw, oracle
+from assay.harness.files.places import Surroundings
 from tests.fakes import make_model
 
 OUT = Path("results/gate/speed.md")
 HEAVY = ("torch", "transformers", "vllm", "streamlit", "datasets", "ray", "duckdb")
 TASKS = """
-from harness import Choose, Doc, Task, accuracy, inline
+from assay import Choose, Doc, Task, accuracy, inline
 
 
 def doc(row):
@@ -38,7 +38,7 @@ TASKS = tuple(
 CODE = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps([name for name in {heavy!r} if name in sys.modules]), file=sys.stderr))
-from harness.cli import main
+from assay.harness.cli import main
 main()
 """
 

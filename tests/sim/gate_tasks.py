@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.metric import Array
-from harness.stats.correction import holm
-from harness.stats.difference import paired_difference
-from harness.stats.interval import Part
-from harness.stats.paired import mid_p, tango_bound
-from harness.stats.rule import NAMES, PASS, REGRESSED, Aggregate, Columns, combine, holds, judge
+from assay.harness.stats.correction import holm
+from assay.harness.stats.difference import paired_difference
+from assay.harness.stats.interval import Part
+from assay.harness.stats.paired import mid_p, tango_bound
+from assay.harness.stats.rule import NAMES, PASS, REGRESSED, Aggregate, Columns, combine, holds, judge
+from assay.harness.task.metric import Array
 from tests.sim.coverage import MEAN
 from tests.sim.rules import ALPHA, Flags, z_of
 

@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 
-from harness import Chosen, Doc, Estimate, Regress, Task
-from harness.record import Item
-from harness.score import Scored, score_run
-from harness.store import StatTable
-from tasks import glue
+from assay import Chosen, Doc, Estimate, Regress, Task
+from assay.harness.run.scoring.results import Scored, score_run
+from assay.harness.store import StatTable
+from assay.harness.store.record import Item
+from assay.tasks import glue
 
 SIZES = {
     "cola": 1043,

@@ -1,6 +1,6 @@
 """Every eighth minimal pair of four BLiMP paradigms: which sentence is grammatical? A task plugin for tests.sim.real."""
 
-from harness import Choose, Doc, Task, accuracy, hub
+from assay import Choose, Doc, Task, accuracy, hub
 
 PARADIGMS = ("anaphor_number_agreement", "determiner_noun_agreement_with_adj_2", "passive_1", "wh_vs_that_with_gap")
 

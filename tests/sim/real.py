@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.model import find_model
-from harness.provenance import surroundings
+from assay.harness.files.places import surroundings
+from assay.harness.model.find import find_model
 from tests.rounding import round_model
 
 MODEL = "builtin:smollm2-135m"
@@ -24,18 +24,18 @@ OUT = Path("results/gate/REAL.md")
 def assay(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One command; its progress goes to our stderr."""
     print("$ assay", *arguments, file=sys.stderr, flush=True)
-    return subprocess.run([sys.executable, "-m", "harness.cli", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    return subprocess.run([sys.executable, "-m", "assay", *arguments], stdout=subprocess.PIPE, text=True, check=False)
 
 
 def harm(base: Path, folder: Path) -> Path:
     """The model after four steps of full fine-tuning on COPA at a rate of 1e-2, three hundred times the usual one."""
-    from harness.pipeline import open_tokenizer
-    from tuners.batches import plan_steps
-    from tuners.data import find_tasks, read_docs, task_examples
-    from tuners.methods import find_method
-    from tuners.run_trial import BESIDE
-    from tuners.train import Recipe, train
-    from tuners.trial import open_base
+    from assay.harness.run.stages import open_tokenizer
+    from assay.tuners.methods import find_method
+    from assay.tuners.study.run_trial import BESIDE
+    from assay.tuners.study.trial import open_base
+    from assay.tuners.training.batches import plan_steps
+    from assay.tuners.training.data import find_tasks, read_docs, task_examples
+    from assay.tuners.training.train import Recipe, train
 
     access = surroundings().access()
     (task,) = find_tasks(["superglue/copa"], access)
@@ -99,7 +99,7 @@ HEAD = f"""
 
 - *Other batches*: the same weights with 50 MiB for the engine's packs, which cuts them elsewhere.
 - *4-bit rounding*: every row of the attention and feed-forward matrices rounded to the nearest of 15 levels; no calibration.
-- *Full fine-tuning*: four steps of eight examples of COPA's training split at a rate of 1e-2, by `tuners.train`.
+- *Full fine-tuning*: four steps of eight examples of COPA's training split at a rate of 1e-2, by `assay.tuners.training.train`.
 
 Milder tuning was tried first: eight steps at 1e-3 moved single tasks by up to 7 points either way and none of them for sure; that gate was
 inconclusive (exit code 11, aggregate +0.40, -4.19 to +4.97). The verdict on the rounded model hangs on one item, as its report says.

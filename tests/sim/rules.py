@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from harness.metric import Array
-from harness.stats.distributions import t_cdf, t_quantile, z_cdf
-from harness.stats.paired import mid_p, score_z, tango_z
-from harness.stats.rule import FEW_CLUSTERS, PASS, REGRESSED, judge, n_min
+from assay.harness.stats.distributions import t_cdf, t_quantile, z_cdf
+from assay.harness.stats.paired import mid_p, score_z, tango_z
+from assay.harness.stats.rule import FEW_CLUSTERS, PASS, REGRESSED, judge, n_min
+from assay.harness.task.metric import Array
 from tests.sim.cells import Trials
 
 Flags = NDArray[np.bool_]

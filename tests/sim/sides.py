@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.compare import Side
-from harness.metric import Metric
-from harness.store import StatTable
-from harness.task import Total
+from assay.harness.decide.compare import Side
+from assay.harness.store import StatTable
+from assay.harness.task.metric import Metric
+from assay.harness.task.task import Total
 from tests.sim.coverage import MEAN
 
 

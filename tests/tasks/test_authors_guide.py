@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from fakes import make_model
 
-from harness.cli import main
-from harness.scaffold import draft
+import assay
+from assay.harness.cli import main
+from assay.harness.task.scaffold import draft
 
 ROOT = Path(__file__).parent.parent.parent
 GUIDE = (ROOT / "tasks" / "AUTHORS.md").read_text()
@@ -87,15 +88,14 @@ def test_the_package_of_the_guide_is_the_example() -> None:
 
 
 def test_every_name_in_the_table_is_there() -> None:
-    import harness
-    from harness.metrics import choice, likelihood, regression, text
+    from assay.harness.metrics import choice, likelihood, regression, text
 
     modules = {"choice": choice, "text": text, "regression": regression, "likelihood": likelihood}
     rows = [line for line in GUIDE.splitlines() if line.startswith("| `")]
     assert len(rows) == 4
     for row in rows:
         ask, _, metrics = row.strip("|").split(" | ")
-        assert hasattr(harness, ask.strip(" `").split("(")[0])
-        module = modules[re.search(r"harness\.metrics\.(\w+)", metrics).group(1)]  # type: ignore[union-attr]
+        assert hasattr(assay, ask.strip(" `").split("(")[0])
+        module = modules[re.search(r"assay\.harness\.metrics\.(\w+)", metrics).group(1)]  # type: ignore[union-attr]
         for name in re.findall(r"`(\w+)`", metrics.split(":", 1)[1]):
             assert hasattr(module, name), name

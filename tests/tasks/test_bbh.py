@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import Access, AssayError, Doc, Generate, Said, Task
-from harness.prompt import render
-from tasks import bbh
+from assay import Access, AssayError, Doc, Generate, Said, Task
+from assay.harness.prompt.render import render
+from assay.tasks import bbh
 
 COT = """None, written for a test
 -----

@@ -12,11 +12,11 @@ import bigbench_oracle as oracle
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Chosen, Doc, Generate, Said, Task
-from harness.metrics.bigbench import Extract, argmax, choice_metrics, generative_metrics, normalized
-from harness.per_item import draws, per_item
-from harness.prompt import render
-from tasks import bigbench
+from assay import Access, AssayError, Chosen, Doc, Generate, Said, Task
+from assay.harness.metrics.bigbench import Extract, argmax, choice_metrics, generative_metrics, normalized
+from assay.harness.prompt.item_shots import draws, per_item
+from assay.harness.prompt.render import render
+from assay.tasks import bigbench
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "recorded" / "bigbench.json").read_text())
 MADE = oracle.made_tasks()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Chosen, Doc, Estimate, Regress, Task
-from harness.catalog import select
-from harness.prompt import render
-from tasks import glue
+from assay import Access, AssayError, Chosen, Doc, Estimate, Regress, Task
+from assay.harness.prompt.render import render
+from assay.harness.run.selection import select
+from assay.tasks import glue
 
 PAIR = {"sentence1": "One.", "sentence2": "Two.", "idx": 7}
 ROWS = {

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Choose, Chosen, Doc, Generate, Metric, Said, Task, inline
-from harness.prompt import render
-from harness.shots import choose_exemplars
-from tasks import _helm_bias as bias
-from tasks import _helm_math as latex
-from tasks import _helm_people as people
-from tasks import _helm_synthetic as synthetic
-from tasks import _helm_text as texts
-from tasks import helm
-from tasks._helm_common import Derived, Recipe, letter_match
+from assay import Access, AssayError, Choose, Chosen, Doc, Generate, Metric, Said, Task, inline
+from assay.harness.prompt.render import render
+from assay.harness.prompt.shots import choose_exemplars
+from assay.tasks import helm
+from assay.tasks._helm import bias as bias
+from assay.tasks._helm import math as latex
+from assay.tasks._helm import people as people
+from assay.tasks._helm import synthetic as synthetic
+from assay.tasks._helm import text as texts
+from assay.tasks._helm.common import Derived, Recipe, letter_match
 
 BY_NAME = {task.full_name: task for task in helm.TASKS}
 

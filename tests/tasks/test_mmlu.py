@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Said, Task
-from harness.catalog import select
-from harness.prompt import render
-from harness.shots import choose_exemplars
-from tasks import mmlu, smoke
+from assay import Access, AssayError, Said, Task
+from assay.harness.prompt.render import render
+from assay.harness.prompt.shots import choose_exemplars
+from assay.harness.run.selection import select
+from assay.tasks import mmlu, smoke
 
 
 @pytest.mark.parametrize("member", (*mmlu.TASKS[:1], *mmlu.TASKS[57:58], *mmlu.TASKS[-1:]), ids=lambda task: task.full_name)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Chosen, Doc, Estimate, accuracy
-from harness.metrics.choice import f1
-from harness.metrics.text import ter
-from harness.perturb import metrics_of
-from harness.stats.interval import score_interval
-from tasks import bigbench, glue, superglue
+from assay import Access, AssayError, Chosen, Doc, Estimate, accuracy
+from assay.harness.metrics.choice import f1
+from assay.harness.metrics.text import ter
+from assay.harness.prompt.perturb import metrics_of
+from assay.harness.stats.interval import score_interval
+from assay.tasks import bigbench, glue, superglue
 
 FOUR = np.arange(4)
 

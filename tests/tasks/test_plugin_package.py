@@ -36,7 +36,7 @@ def assay(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedPro
         "ASSAY_DATA": "",
         "HF_HUB_OFFLINE": "1",
     }
-    found = subprocess.run([sys.executable, "-m", "harness.cli", *arguments], capture_output=True, text=True, cwd=home, env=env)
+    found = subprocess.run([sys.executable, "-m", "assay", *arguments], capture_output=True, text=True, cwd=home, env=env)
     assert found.returncode == code, found.stdout[-1000:] + found.stderr[-2000:]
     assert "Traceback" not in found.stderr
     return found

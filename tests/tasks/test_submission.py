@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from fakes import make_model
 
-from harness import AssayError, Plan, Run, evaluate, read_run
-from harness.cli.exchanging import formats
-from harness.engines import Engine, Settings
-from harness.engines.scripted import Scripted, oracle
-from harness.model import ModelRef
-from harness.provenance import Surroundings
-from tasks.submission import GLUE, SUPERGLUE, glue_submission, superglue_submission
+from assay import AssayError, Plan, Run, evaluate, read_run
+from assay.harness.cli.exchanging import formats
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.scripted import Scripted, oracle
+from assay.harness.files.places import Surroundings
+from assay.harness.model.find import ModelRef
+from assay.tasks.submission import GLUE, SUPERGLUE, glue_submission, superglue_submission
 
 NLI = {"premise": "It rained.", "hypothesis": "It was wet."}
 PAIR = {"sentence1": "It rained.", "sentence2": "It was wet."}

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Chosen, Doc, Task
-from harness.catalog import select
-from harness.prepare import named
-from harness.prompt import example_text, render
-from tasks import superglue
-from tasks._record import word_f1
+from assay import Access, AssayError, Chosen, Doc, Task
+from assay.harness.prompt.render import example_text, render
+from assay.harness.run.prepare import named
+from assay.harness.run.selection import select
+from assay.tasks import superglue
+from assay.tasks._record import word_f1
 
 WORKED = {member.name.removeprefix("superglue/"): member.worked for member in superglue.TASKS}
 MEANING = {

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.model import find_model
-from harness.provenance import surroundings
+from assay.harness.files.places import surroundings
+from assay.harness.model.find import find_model
+from assay.tuners.methods import find_method
+from assay.tuners.study.trial import open_base
+from assay.tuners.training.batches import Example, plan_steps
+from assay.tuners.training.train import Recipe, train
 from tests.tuners.test_train import trainer_run
-from tuners.batches import Example, plan_steps
-from tuners.methods import find_method
-from tuners.train import Recipe, train
-from tuners.trial import open_base
 
 STEPS, BATCH, RECIPE = 4, 8, Recipe(lr=1e-4, micro=4)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import ModelRef
-from tuners import toy
+from assay import ModelRef
+from assay.tuners import toy
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from assay.tuners.methods import find_method
+from assay.tuners.training.batches import plan_steps
+from assay.tuners.training.method import Trainable
+from assay.tuners.training.train import Recipe, Trained, train
 from tests.tuners.tiny import tiny_examples, tiny_llama
-from tuners.batches import plan_steps
-from tuners.method import Trainable
-from tuners.methods import find_method
-from tuners.train import Recipe, Trained, train
 
 OPTIONS: dict[str, dict[str, Any]] = {"adalora": {"rank": 2, "first_rank": 4}, "lora": {"rank": 4, "dropout": 0.2}}
 

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.model import find_model
-from harness.provenance import surroundings
-from tuners.bench import open_bench
-from tuners.design import options_of
-from tuners.mitigation import Mitigation
-from tuners.presets import find_preset
-from tuners.train import train
-from tuners.trial import Trial, make_ready, plan_trial
+from assay.harness.files.places import surroundings
+from assay.harness.model.find import find_model
+from assay.tuners.study.bench import open_bench
+from assay.tuners.study.design import options_of
+from assay.tuners.study.presets import find_preset
+from assay.tuners.study.trial import Trial, make_ready, plan_trial
+from assay.tuners.training.mitigation import Mitigation
+from assay.tuners.training.train import train
 
 
 def unasked(*rest: Any, **options: Any) -> Any:

@@ -7,10 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
-from harness import ModelRef
+from assay import ModelRef
+from assay.tuners.study.study import run_study
+from assay.tuners.study.workers import Happening
 from tests.tuners.test_study import ACCESS, Counter, small
-from tuners.study import run_study
-from tuners.workers import Happening
 
 if __name__ == "__main__":
     model, folder, dies_in = Path(sys.argv[1]), Path(sys.argv[2]), int((*sys.argv, "0")[3])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import AssayError
+from assay import AssayError
+from assay.tuners.training.batches import Example, digest_steps, pad, plan_steps
+from assay.tuners.training.mix import apportion, mix, mixture
 from tests.tuners.tiny import tiny_examples
-from tuners.batches import Example, digest_steps, pad, plan_steps
-from tuners.mix import apportion, mix, mixture
 
 
 @pytest.mark.parametrize("budget", [1, 7, 100, 333])

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness import AssayError
-from tuners import forgetting as f
+from assay import AssayError
+from assay.tuners.study import forgetting as f
 
 R = [[0.90, 0.20, 0.10], [0.95, 0.80, 0.30], [0.60, 0.75, 0.85]]
 """Row: after training task 0, 1, 2; column: score on that task."""

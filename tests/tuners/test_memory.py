@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tuners.memory import CLEAR
+from assay.tuners.training.memory import CLEAR
 
 SCRIPT = """
-from tuners.memory import forget_peak, peak_memory
+from assay.tuners.training.memory import forget_peak, peak_memory
 
 def work(pieces):
     return len([bytearray(100_000) for _ in range(pieces)])

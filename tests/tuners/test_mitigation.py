@@ -8,15 +8,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import AssayError
+from assay import AssayError
+from assay.tuners.methods import find_method
+from assay.tuners.methods.saved import attach
+from assay.tuners.training.batches import plan_steps
+from assay.tuners.training.loss import kl_to_base, mean_loss
+from assay.tuners.training.method import Trainable
+from assay.tuners.training.mitigation import (
+    Mitigation,
+    distance,
+    extras_of,
+    fisher,
+    in_training,
+    interpolate,
+    is_plain_lora,
+    parse_mitigation,
+    scale_lora,
+)
+from assay.tuners.training.train import Recipe, Trained, train
 from tests.tuners.tiny import device, tiny_examples, tiny_llama
-from tuners.batches import plan_steps
-from tuners.loss import kl_to_base, mean_loss
-from tuners.method import Trainable
-from tuners.methods import find_method
-from tuners.mitigation import Mitigation, distance, extras_of, fisher, in_training, interpolate, is_plain_lora, parse_mitigation, scale_lora
-from tuners.saved import attach
-from tuners.train import Recipe, Trained, train
 
 TARGET, PROTECTED = tiny_examples(24, seed=0), tiny_examples(24, seed=9)
 
@@ -88,7 +98,7 @@ def test_fisher_of_a_bigram_table_is_p_minus_p_squared() -> None:
             hidden = torch.ones(*input_ids.shape, 1)
             return type("Out", (), {"logits": self.head(hidden)})
 
-    from tuners.batches import Example
+    from assay.tuners.training.batches import Example
 
     table = Table()
     found = fisher(table, dict(table.named_parameters()), [Example((0, 0), 1)] * 4000, seed=0)["head.weight"][:, 0]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness import AssayError
-from tuners import report
-from tuners.claims import (
+from assay import AssayError
+from assay.tuners.report import text as report
+from assay.tuners.report.claims import (
     Estimate,
     Matched,
     against_full,
@@ -26,11 +26,11 @@ from tuners.claims import (
     paired,
     verdict,
 )
-from tuners.design import agenda, choose_rates, identity, trial_key
-from tuners.figures import FIGURES
-from tuners.presets import CPU_MINI
-from tuners.rows import collect, write_rows
-from tuners.trial import Row, Trial
+from assay.tuners.report.figures import FIGURES
+from assay.tuners.study.design import agenda, choose_rates, identity, trial_key
+from assay.tuners.study.presets import CPU_MINI
+from assay.tuners.study.rows import collect, write_rows
+from assay.tuners.study.trial import Row, Trial
 
 STUDY = replace(CPU_MINI, targets=("glue/sst2",), methods=("full", "lora", "ia3"))
 GAINS = {"full": 0.30, "lora": 0.36, "ia3": 0.10}
@@ -224,7 +224,7 @@ def test_a_study_half_way_has_a_report_that_says_so(rows: list[Row], tmp_path: P
 
 
 def test_the_board_shows_the_same_gains_and_leaves_controls_out(rows: list[Row], tmp_path: Path) -> None:
-    from leaderboard import studies
+    from assay.leaderboard.data import studies
 
     write_rows(rows, tmp_path / "studies" / "made-up" / "trials.parquet")
     whole = studies.trials(tmp_path, ())
@@ -243,7 +243,7 @@ def test_the_board_shows_the_same_gains_and_leaves_controls_out(rows: list[Row],
 
 
 def test_a_run_that_was_stopped_early_has_its_result(rows: list[Row], tmp_path: Path) -> None:
-    from leaderboard import studies
+    from assay.leaderboard.data import studies
 
     ends = {"mitigation": "stopped", "tenth_rate": "diverged"}
     write_rows([row | {"status": ends.get(row["role"], "done")} for row in rows], tmp_path / "studies" / "made-up" / "trials.parquet")

@@ -12,24 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import Access, AssayError, Choose, Doc, Generate, Layout, Metric, ModelRef, Perplexity, Said, Task, accuracy, inline
-from harness.metrics.choice import f1, mcc
-from harness.metrics.likelihood import bits_per_byte, perplexity
-from harness.metrics.text import bleu, final_number, ter
-from harness.model import find_model
-from harness.provenance import Surroundings
-from harness.stats.difference import paired_difference as of_harness
-from harness.stats.interval import Part
-from harness.store.read import read_run
-from harness.store.tables import StatTable
-from tuners import forgetting, toy
-from tuners.bench import base_scores, with_examples
-from tuners.data import read_docs
-from tuners.design import Study, choose_rates
-from tuners.run_trial import engine_parity
-from tuners.scoring import Harness, Heard, Score, difference, drops_row, invalid_share, recovered, score_of
-from tuners.study import run_study
-from tuners.trial import Row, open_base
+from assay import Access, AssayError, Choose, Doc, Generate, Layout, Metric, ModelRef, Perplexity, Said, Task, accuracy, inline
+from assay.harness.files.places import Surroundings
+from assay.harness.metrics.choice import f1, mcc
+from assay.harness.metrics.likelihood import bits_per_byte, perplexity
+from assay.harness.metrics.text import bleu, final_number, ter
+from assay.harness.model.find import find_model
+from assay.harness.stats.difference import paired_difference as of_harness
+from assay.harness.stats.interval import Part
+from assay.harness.store.read import read_run
+from assay.harness.store.tables import StatTable
+from assay.tuners import toy
+from assay.tuners.study import forgetting
+from assay.tuners.study.bench import base_scores, with_examples
+from assay.tuners.study.design import Study, choose_rates
+from assay.tuners.study.run_trial import engine_parity
+from assay.tuners.study.scoring import Harness, Heard, Score, difference, drops_row, invalid_share, recovered, score_of
+from assay.tuners.study.study import run_study
+from assay.tuners.study.trial import Row, open_base
+from assay.tuners.training.data import read_docs
 
 IDS = tuple(str(number) for number in range(60))
 DRAW = np.random.default_rng(0)
@@ -165,7 +166,7 @@ TASKS = {"mcc": CORRELATED, "text": SURPRISING, "spoken": SPOKEN, "unshown": UNS
 
 
 OWN = Study(
-    "own", ("tuners.toy:MAX",), tuple(f"{__name__}:{task}" for task in ("CORRELATED", "SURPRISING", "SPOKEN", "UNSHOWN")),
+    "own", ("assay.tuners.toy:MAX",), tuple(f"{__name__}:{task}" for task in ("CORRELATED", "SURPRISING", "SPOKEN", "UNSHOWN")),
     ("lora", "full"), 48, rates=(10.0,), seeds=(0,), mitigations=("wise_ft=0.5",), shots=(), controls=False, limit=40, probes=8,
     examples=64, held=16, retain_shots=2, options={"lora": {"rank": 2}},
 )  # fmt: skip
@@ -220,12 +221,12 @@ def test_what_is_served_is_what_was_trained(rows: tuple[list[Row], Path], base: 
 def test_an_engine_that_serves_another_model_is_seen(rows: tuple[list[Row], Path], base: ModelRef) -> None:
     from types import SimpleNamespace
 
-    from harness.pipeline import open_tokenizer
+    from assay.harness.run.stages import open_tokenizer
 
     bench: Any = SimpleNamespace(tokenizer=open_tokenizer(base.path))
     found, folder = rows
     place = Surroundings(folder / "results", folder / "cache", None, True)
-    (said,) = Harness(place, limit=8)(base.path, None, ("tuners.toy:MAX",)).values()
+    (said,) = Harness(place, limit=8)(base.path, None, ("assay.tuners.toy:MAX",)).values()
     assert len(said.heard) == 4 and said.heard[1].continuation.strip() == toy.DIGITS[1]
     assert engine_parity(bench, open_base(base.path), said.heard) < 1e-4
     tuned = open_base(folder / "study" / "trials" / only(found, "full")["trial"] / "result")

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from harness import Access, AssayError, ModelRef
-from tuners import toy
-from tuners.bench import open_bench
-from tuners.presets import SEQUENCES, find_preset
-from tuners.rows import read_rows
-from tuners.scoring import Score
-from tuners.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
-from tuners.workers import Happening
+from assay import Access, AssayError, ModelRef
+from assay.tuners import toy
+from assay.tuners.study.bench import open_bench
+from assay.tuners.study.presets import SEQUENCES, find_preset
+from assay.tuners.study.rows import read_rows
+from assay.tuners.study.scoring import Score
+from assay.tuners.study.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
+from assay.tuners.study.workers import Happening
 
 ACCESS = Access(None, False, True)
 PLAN = Sequence(
     name="turns",
-    tasks=("tuners.toy:MAX", "tuners.toy:TOPIC", "tuners.toy:SECOND"),
-    retain=("tuners.toy:FIRST",),
+    tasks=("assay.tuners.toy:MAX", "assay.tuners.toy:TOPIC", "assay.tuners.toy:SECOND"),
+    retain=("assay.tuners.toy:FIRST",),
     methods=("lora", "full"),
     loss_tokens=24,
     orders=2,

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from harness import AssayError, ModelRef
-from harness.engines import Settings
-from harness.engines.opening import open_engine
-from harness.engines.vllm_soft import is_soft_prompt, soft_prompt
-from harness.model import find_model
-from harness.request import ScoreGroup, ScoreReply
-from tuners import toy
-from tuners.batches import Example, plan_steps
-from tuners.loss import log_probabilities
-from tuners.methods import find_method, method_names
-from tuners.train import Recipe, train
-from tuners.trial import open_base
+from assay import AssayError, ModelRef
+from assay.harness.engines import Settings
+from assay.harness.engines.opening import open_engine
+from assay.harness.engines.request import ScoreGroup, ScoreReply
+from assay.harness.engines.vllm_offline.soft_prompts import is_soft_prompt, soft_prompt
+from assay.harness.model.find import find_model
+from assay.tuners import toy
+from assay.tuners.methods import find_method, method_names
+from assay.tuners.study.trial import open_base
+from assay.tuners.training.batches import Example, plan_steps
+from assay.tuners.training.loss import log_probabilities
+from assay.tuners.training.train import Recipe, train
 
 TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit", "full"))
 SMALL = {"rank": 4, "first_rank": 6, "layers": 1, "tokens": 4}

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
-from harness import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, Perplexity, Task, accuracy, exact_match, inline
-from harness.pipeline import surroundings
-from harness.tokens import open_tokenizer
-from tuners import toy
-from tuners.commands import read_budget, read_options, share_options, work
-from tuners.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
-from tuners.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned, trial_key
-from tuners.presets import PRESETS, find_preset
-from tuners.rows import read_rows, write_rows
-from tuners.scoring import Score, difference, drops_row
-from tuners.study import run_study
-from tuners.trial import random_labels
-from tuners.workers import Happening
+from assay import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, Perplexity, Task, accuracy, exact_match, inline
+from assay.harness.prompt.tokens import open_tokenizer
+from assay.harness.run.stages import surroundings
+from assay.tuners import toy
+from assay.tuners.commands import read_budget, read_options, share_options, work
+from assay.tuners.study.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned, trial_key
+from assay.tuners.study.presets import PRESETS, find_preset
+from assay.tuners.study.rows import read_rows, write_rows
+from assay.tuners.study.scoring import Score, difference, drops_row
+from assay.tuners.study.study import run_study
+from assay.tuners.study.trial import random_labels
+from assay.tuners.study.workers import Happening
+from assay.tuners.training.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
 
 ACCESS = Access(None, False, True)
 
@@ -34,8 +34,8 @@ ACCESS = Access(None, False, True)
 def small(**changes: Any) -> Study:
     study = Study(
         name="small",
-        targets=("tuners.toy:MAX",),
-        retain=("tuners.toy:FIRST",),
+        targets=("assay.tuners.toy:MAX",),
+        retain=("assay.tuners.toy:FIRST",),
         methods=("lora", "full"),
         loss_tokens=24,
         rates=(1.0, 10.0),
@@ -62,7 +62,7 @@ class Counter:
         self.calls.append((model, adapter, split))
         found = {}
         for name in tasks:
-            right = {"tuners.toy:MAX": 3 if adapter is None else 6, "tuners.toy:FIRST": 9 if adapter is None else 7}[name]
+            right = {"assay.tuners.toy:MAX": 3 if adapter is None else 6, "assay.tuners.toy:FIRST": 9 if adapter is None else 7}[name]
             task = "toy/" + name.rpartition(":")[2].lower()
             items = {str(n): float(n < right) for n in range(10)}
             found[task] = Score(task, "accuracy", right / 10, 0.1, items, {n: n for n in items})

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
-from harness.model import find_model
-from harness.provenance import Surroundings
-from tuners.design import Study
-from tuners.presets import TOY
-from tuners.report import build
-from tuners.scoring import Harness
-from tuners.study import run_study
-from tuners.toy import make_toy
-from tuners.trial import Row
+from assay.harness.files.places import Surroundings
+from assay.harness.model.find import find_model
+from assay.tuners.report.text import build
+from assay.tuners.study.design import Study
+from assay.tuners.study.presets import TOY
+from assay.tuners.study.scoring import Harness
+from assay.tuners.study.study import run_study
+from assay.tuners.study.trial import Row
+from assay.tuners.toy import make_toy
 
 
 @pytest.fixture(scope="module")

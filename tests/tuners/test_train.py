@@ -20,15 +20,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness import AssayError
+from assay import AssayError
+from assay.tuners.methods import find_method
+from assay.tuners.training.batches import Example, Step, pad, plan_steps
+from assay.tuners.training.loss import answer_logits, kl_to_base, mean_loss
+from assay.tuners.training.sharding import check_together, wants_shards
+from assay.tuners.training.train import Extras, Progress, Recipe, share, train
 from tests.tuners.interrupted import run
 from tests.tuners.tiny import device, tiny_examples, tiny_llama
 from tests.tuners.together import STEPS, together
-from tuners.batches import Example, Step, pad, plan_steps
-from tuners.loss import answer_logits, kl_to_base, mean_loss
-from tuners.methods import find_method
-from tuners.sharding import check_together, wants_shards
-from tuners.train import Extras, Progress, Recipe, share, train
 
 
 def trainer_run(model: Any, steps: Sequence[Step], recipe: Recipe, folder: Path) -> list[float]:

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import typer
 
-from harness import AssayError, ModelRef, read_run
-from harness.pipeline import cut_pairs, find_model, open_tokenizer, surroundings
+from assay import AssayError, ModelRef, read_run
+from assay.harness.run.stages import cut_pairs, find_model, open_tokenizer, surroundings
+from assay.tuners import toy
+from assay.tuners.commands import left_out as told_left_out
+from assay.tuners.commands import tune
+from assay.tuners.study.bench import open_bench
+from assay.tuners.study.design import grid
+from assay.tuners.study.scoring import Harness
+from assay.tuners.study.study import left_out, run_study
+from assay.tuners.study.trial import plan_trial
+from assay.tuners.training.data import task_examples
+from assay.tuners.training.mitigation import parse_mitigation
 from tests.tuners.test_study import ACCESS, Counter, small
-from tuners import toy
-from tuners.bench import open_bench
-from tuners.commands import left_out as told_left_out
-from tuners.commands import tune
-from tuners.data import task_examples
-from tuners.design import grid
-from tuners.mitigation import parse_mitigation
-from tuners.scoring import Harness
-from tuners.study import left_out, run_study
-from tuners.trial import plan_trial
 
 
 def test_replay_without_anything_to_replay_is_a_row_and_text_beyond_what_is_measured_can_be_replayed(
@@ -48,7 +48,7 @@ def test_replay_without_anything_to_replay_is_a_row_and_text_beyond_what_is_meas
     assert len(bench.spare) + len(bench.text) == 36 and sum(example.loss_tokens for example in bench.text) <= 20
     steps = plan_trial(bench, next(iter(grid(told))), parse_mitigation("replay=0.5"))
     assert {example.ids for step in steps for example in step.replay} <= {example.ids for example in bench.spare}
-    kept = open_bench(replace(told, retain=("tuners.toy:FIRST",)), base, ACCESS, Counter(), tmp_path / "kept")
+    kept = open_bench(replace(told, retain=("assay.tuners.toy:FIRST",)), base, ACCESS, Counter(), tmp_path / "kept")
     assert not kept.spare and kept.protected, "what a retention task gives is replayed alone"
 
 
@@ -70,7 +70,7 @@ def test_training_rows_that_are_scored_are_left_out_by_name_and_never_replayed(b
     def task(name: str, **splits: Any) -> str:
         file = tmp_path / f"{name}.py"
         file.write_text(
-            "from harness import Choose, Doc, Task, accuracy, inline\n"
+            "from assay import Choose, Doc, Task, accuracy, inline\n"
             f"TASKS = (Task('{name}', inline(**{splits!r}), "
             "lambda row: Doc(row['prompt'], choices=('1', '2'), gold=row['gold']), Choose(), (accuracy,), split='test'),)\n"
         )
@@ -117,7 +117,7 @@ def test_training_sees_the_chat_template_as_scoring_sends_it(base: ModelRef, tmp
     trained = {example.ids for step in plan_trial(bench, grid(study)[0], parse_mitigation("none")) for example in step.target}
     good = toy.VOCABULARY.index("good")
     assert all(ids[0] == 1 and ids[-2] == good and len(ids) == 8 for ids in trained)
-    assert all(ids.ids[-2] == good for ids in (*bench.protected, *bench.probes, *bench.validation["tuners.toy:MAX"]))
+    assert all(ids.ids[-2] == good for ids in (*bench.protected, *bench.probes, *bench.validation["assay.tuners.toy:MAX"]))
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_training_sees_the_chat_template_as_scoring_sends_it(base: ModelRef, tmp
         ({"seeds": ()}, "no seed"),
         ({"rates": (1.0, -1.0)}, "rates cannot be -1. use numbers above 0"),
         ({"rates": (float("nan"),)}, "rates cannot be nan"),
-        ({"retain": ("tuners.toy:MAX",)}, "tuners.toy:MAX is learned and to be kept"),
-        ({"retain": ("tuners.toy:ADD", "tuners.toy:ADD")}, "task tuners.toy:ADD is named 2 times"),
+        ({"retain": ("assay.tuners.toy:MAX",)}, "assay.tuners.toy:MAX is learned and to be kept"),
+        ({"retain": ("assay.tuners.toy:ADD", "assay.tuners.toy:ADD")}, "task assay.tuners.toy:ADD is named 2 times"),
         ({"methods": ("lora", "lora")}, "method lora is named 2 times"),
         ({"mitigations": ("kl=1", "lk=1")}, "unknown mitigation"),
         ({"micro": 0}, "micro cannot be 0"),
@@ -161,9 +161,9 @@ def test_a_study_that_means_nothing_is_refused(changes: dict[str, Any], says: st
         ({"method": "last_k", "option": ["layers=x"]}, "last_k: layers='x' is not a whole number"),
         ({"text": "empty.txt"}, "empty.txt: holds no text"),
         ({"text": "binary.txt"}, "cannot be read as text"),
-        ({"retain": "tuners.toy:MAX"}, "is learned and to be kept"),
+        ({"retain": "assay.tuners.toy:MAX"}, "is learned and to be kept"),
         ({"regime": "sequential"}, "at least two tasks"),
-        ({"regime": "sequential", "task": "tuners.toy:MAX,tuners.toy:ADD", "mitigation": "multi_task=1"}, "learns in turn"),
+        ({"regime": "sequential", "task": "assay.tuners.toy:MAX,assay.tuners.toy:ADD", "mitigation": "multi_task=1"}, "learns in turn"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_clear_line(
@@ -174,7 +174,7 @@ def test_mistakes_on_the_command_line_are_one_clear_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ASSAY_RESULTS", str(tmp_path / "results"))
     with pytest.raises(AssayError) as caught:
-        tune(**({"model": str(base.path), "task": "tuners.toy:MAX", "limit": 2, "shots": ""} | changes))
+        tune(**({"model": str(base.path), "task": "assay.tuners.toy:MAX", "limit": 2, "shots": ""} | changes))
     assert says in str(caught.value) and "\n" not in str(caught.value) and caught.value.do
 
 
@@ -184,7 +184,7 @@ def test_another_method_has_a_folder_of_its_own_and_the_same_command_finds_its_o
     monkeypatch.setenv("ASSAY_RESULTS", str(tmp_path))
     common: dict[str, Any] = {
         "model": str(base.path),
-        "task": "tuners.toy:MAX",
+        "task": "assay.tuners.toy:MAX",
         "budget": "tokens=16",
         "limit": 4,
         "shots": "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from tuners.batches import Example
+from assay.tuners.training.batches import Example
 
 VOCABULARY = 64
 

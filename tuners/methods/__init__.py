@@ -6,17 +6,24 @@ import difflib
 import importlib
 import pkgutil
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
-from harness import AssayError
-from tuners.method import Method, Trainable
-from tuners.peft_method import wrap
+from assay import AssayError
+from assay.tuners.methods.peft_method import wrap
+from assay.tuners.training.method import Method, Trainable
 
 
 def method_names() -> tuple[str, ...]:
     """Every method that can be found by name; nothing is imported for it."""
-    ours = {module.name for module in pkgutil.iter_modules(__path__)}
-    return tuple(sorted(ours | {entry.name for entry in entry_points(group="assay.methods")}))
+    return tuple(sorted(own_methods().keys() | {entry.name for entry in entry_points(group="assay.methods")}))
+
+
+def own_methods() -> dict[str, str]:
+    """The methods of this package: name and module. Each lies in the folder of its family."""
+    folders = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    found = {folder: pkgutil.iter_modules([str(Path(root) / folder) for root in __path__]) for folder in folders}
+    return {module.name: f"{__name__}.{folder}.{module.name}" for folder, modules in found.items() for module in modules}
 
 
 def find_method(name: str) -> Method:
@@ -24,8 +31,8 @@ def find_method(name: str) -> Method:
     if name.startswith("peft:"):
         return peft_method(name.removeprefix("peft:"))
     key = name.replace("-", "_").lower()
-    if any(module.name == key for module in pkgutil.iter_modules(__path__)):
-        found = importlib.import_module(f"{__name__}.{key}").METHOD
+    if module := own_methods().get(key):
+        found = importlib.import_module(module).METHOD
     else:
         loaded = [entry.load() for entry in entry_points(group="assay.methods") if entry.name == key]
         if not loaded:

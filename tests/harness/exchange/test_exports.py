@@ -16,19 +16,19 @@ from fakes import make_model, place
 from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from harness.cli.exchanging import FORMATS
-from harness.errors import AssayError
-from harness.exchange.every_eval_ever import export_every_eval_ever
-from harness.exchange.hugging_face import export_hf_yaml, export_model_index
-from harness.exchange.lm_eval import import_lm_eval
-from harness.exchange.lm_eval_export import export_lm_eval
-from harness.exchange.outgoing import slugs
-from harness.plan import Plan
-from harness.provenance import Surroundings
-from harness.run import evaluate
-from harness.store import Run, read_run
+from assay.harness.cli.exchanging import FORMATS
+from assay.harness.errors import AssayError
+from assay.harness.exchange.every_eval_ever import export_every_eval_ever
+from assay.harness.exchange.hugging_face import export_hf_yaml, export_model_index
+from assay.harness.exchange.lm_eval import import_lm_eval
+from assay.harness.exchange.lm_eval_export import export_lm_eval
+from assay.harness.exchange.outgoing import slugs
+from assay.harness.files.places import Surroundings
+from assay.harness.run.evaluate import evaluate
+from assay.harness.store import Run, read_run
+from assay.harness.store.plan import Plan
 
-TWINS = """from harness import Choose, Doc, Task, accuracy, inline
+TWINS = """from assay import Choose, Doc, Task, accuracy, inline
 
 def doc(row):
     return Doc(str(row["n"]), choices=("x", "y"), gold=row["gold"])

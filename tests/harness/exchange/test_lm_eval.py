@@ -12,20 +12,19 @@ from typing import Any
 import made_lm_eval as made
 import pytest
 
-from harness.audit import audit
-from harness.cli.running import print_run
-from harness.compare import compare, side_of
-from harness.errors import AssayError, Invalid
-from harness.exchange.agreement import possible
-from harness.exchange.lm_eval import import_lm_eval
-from harness.exchange.lm_eval_export import export_lm_eval
-from harness.exchange.lm_eval_items import Sampled
-from harness.exchange.recomputing import recompute, verify
-from harness.provenance import Surroundings
-from harness.rerun import rerun
-from harness.run import Unwatched, resume
-from harness.source import Access
-from harness.store import Run, check, index, query, read_run
+from assay.harness.checking.audit import audit
+from assay.harness.checking.rerun import rerun
+from assay.harness.cli.running import print_run
+from assay.harness.decide.compare import compare, side_of
+from assay.harness.errors import AssayError, Invalid
+from assay.harness.exchange.lm_eval import import_lm_eval
+from assay.harness.exchange.lm_eval_export import export_lm_eval
+from assay.harness.files.places import Access, Surroundings
+from assay.harness.run.evaluate import Unwatched, resume
+from assay.harness.run.scoring.lm_eval_choices import possible
+from assay.harness.run.scoring.lm_eval_items import Sampled
+from assay.harness.run.scoring.verify import recompute, verify
+from assay.harness.store import Run, check, index, query, read_run
 
 
 def place(root: Path) -> Surroundings:
@@ -242,7 +241,7 @@ def test_a_copied_import_is_held_against_its_log_likelihoods(
     """Every hash and score of the copy is right: its maker's import looked away."""
     lie(tmp_path, "places", change)
     with monkeypatch.context() as forger:
-        forger.setattr("harness.exchange.lm_eval.check_values", lambda *rest: True)
+        forger.setattr("assay.harness.exchange.lm_eval.check_values", lambda *rest: True)
         ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     copied = copy_of(bundle, tmp_path / "copied")
     assert says in index(copied, verify=verify(Access())).trouble[bundle.name]
@@ -252,7 +251,7 @@ def test_a_copied_import_is_held_against_its_log_likelihoods(
 def test_a_copied_import_shows_what_its_samples_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made.write(tmp_path / "out", "acme/wren", 0.6)
     with monkeypatch.context() as forger:
-        forger.setattr("harness.exchange.lm_eval_items.said", lambda sample: {"text": "brilliant"})
+        forger.setattr("assay.harness.run.scoring.lm_eval_items.said", lambda sample: {"text": "brilliant"})
         ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     copied = copy_of(bundle, tmp_path / "copied")
     assert "not what its samples make" in index(copied, verify=verify(Access())).trouble[bundle.name]
@@ -388,7 +387,7 @@ def test_an_import_whose_indexing_fails_leaves_nothing_behind(tmp_path: Path, mo
     def full(*_: Any) -> None:
         raise AssayError("cannot be written", do="free some space")
 
-    monkeypatch.setattr("harness.exchange.lm_eval.index", full)
+    monkeypatch.setattr("assay.harness.exchange.lm_eval.index", full)
     with pytest.raises(AssayError, match="cannot be written"):
         bring(tmp_path)
     assert not list((tmp_path / "store").glob("runs/*"))

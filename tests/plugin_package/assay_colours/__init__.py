@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness import Choose, Doc, Family, Generate, Shots, Task, Worked, accuracy, exact_match, jsonl
+from assay import Choose, Doc, Family, Generate, Shots, Task, Worked, accuracy, exact_match, jsonl
 
 ROWS = jsonl("data/colours.{split}.jsonl").at(Path(__file__).parent)
 COLOURS = ("red", "green", "blue", "white")

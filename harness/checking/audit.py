@@ -1,0 +1,168 @@
+"""Audits a stored run: a seeded part of its items once more, one plain fp32 forward per continuation, against what was stored.
+
+MLPerf's compliance tests do the same with a sample of a submission. What is stored is never believed here: prompts are rendered
+anew and must encode to the stored ids, and the new replies go through the task's own judge.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from assay.harness.engines import Settings
+from assay.harness.engines.hf.plain import open_engine as open_plain
+from assay.harness.errors import AssayError, NotComparable
+from assay.harness.files.places import Surroundings
+from assay.harness.run.evaluate import OpenEngine, Watch, prepare
+from assay.harness.run.noise import Key, ask_portion, said
+from assay.harness.run.prepare import PreparedItem, PreparedTask
+from assay.harness.run.scoring.stored_tasks import check_own
+from assay.harness.store import Run
+from assay.harness.store.plan import Plan
+from assay.harness.store.record import Item, Record
+from assay.harness.task.task import Generate
+
+SHARE, LEAST = 0.02, 20
+TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
+"""Nats per token by the type that the run computed in: packing and rounding move sums in their last digits."""
+TEXTS_MAY_DIFFER = 0.1
+"""Share of generated texts that may: one near tie, taken otherwise, changes all that follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An item whose stored record is not what the audit found."""
+
+    task: str
+    item: str
+    what: str
+    grave: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """`drift`: largest difference of a token's log-probability, in nats; `tolerance` what was allowed. `skipped`: sampled texts."""
+
+    run: str
+    items: int
+    of: int
+    skipped: int
+    drift: float
+    tolerance: float
+    differences: tuple[Difference, ...]
+    texts: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """No grave difference, and no more changed texts than near ties explain."""
+        changed = sum(not each.grave for each in self.differences)
+        return not any(each.grave for each in self.differences) and changed <= max(1, TEXTS_MAY_DIFFER * self.texts)
+
+
+def audit(run: Run, place: Surroundings, watch: Watch, share: float = SHARE, seed: int = 0, opener: OpenEngine | None = None) -> Audit:
+    """Asks a seeded `share` of a complete run's items again (at least 20, or all) and compares.
+
+    Raises NotComparable where the model or the data are no longer those of the run; AssayError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise AssayError(f"a share of {share} is no part of a run", where="--share", do="give more than 0 and at most 1")
+    check_own(run)
+    stored, items = {(each.task, each.item): each for each in run.records()}, {(each.task, each.id): each for each in run.items()}
+    run.summary()  # refuses a run that is not complete
+    plan = replace(Plan.from_json(run.manifest["plan"]), engine="hf", dtype="float32", batch=1)
+    prepared = prepare(plan, place, watch, stored=True)
+    if prepared.model.digest != run.manifest["model"]["digest"]:
+        raise NotComparable("the model's files are not those of this run", where=run.id, do="an audit needs the same weights")
+    parts, skipped = sampled(prepared.tasks, share, seed)
+    if missing := [each.item.id for part in parts for each in part.items if (each.item.task, each.item.id) not in items]:
+        raise NotComparable(f"item {missing[0]!r} is not in the run", where=run.id, do="an audit needs the same data")
+    tolerance = TOLERANCES.get(str(run.summary()["engine"].get("dtype", "")), max(TOLERANCES.values()))
+    settings = Settings("float32", plan.device, plan.budget, 1, seed=plan.seed)
+    engine = open_plain(prepared.model, settings) if opener is None else opener("plain", prepared.model, settings)
+    drift, found = 0.0, list[Difference]()
+    try:
+        for part in parts:
+            watch.begin(f"{part.task.full_name} audited", len(part.items), 0)
+            for each in part.items:
+                again: dict[Key, Record] = {}
+                ask_portion(part, [each], engine, again)
+                key = (each.item.task, each.item.id)
+                moved = apart(stored[key], again[key])
+                drift = max(drift, moved)
+                found += differences(each, items[key], stored[key], again[key], moved, tolerance)
+                watch.advance(1, 0)
+    finally:
+        engine.close()
+    texts = sum(len(part.items) for part in parts if isinstance(part.task.ask, Generate))
+    return Audit(run.id, sum(len(part.items) for part in parts), len(items), skipped, drift, tolerance, tuple(found), texts)
+
+
+def sampled(tasks: Sequence[PreparedTask], share: float, seed: int) -> tuple[list[PreparedTask], int]:
+    """The tasks with the drawn items, and how many drawn ones were sampled at a temperature and so cannot be asked again."""
+    every = [(number, index) for number, task in enumerate(tasks) for index in range(len(task.items))]
+    count = min(len(every), max(LEAST, math.ceil(share * len(every))))
+    kept = set(random.Random(seed).sample(every, count))
+    parts, skipped = [], 0
+    for number, task in enumerate(tasks):
+        items = tuple(each for index, each in enumerate(task.items) if (number, index) in kept)
+        if isinstance(task.task.ask, Generate) and task.task.ask.temperature > 0:
+            skipped += len(items)
+        elif items:
+            parts.append(replace(task, items=items))
+    return parts, skipped
+
+
+def apart(one: Record, other: Record) -> float:
+    """Largest difference of a token's log-probability; infinite where the shapes differ."""
+    left, right = one.output.get("logprobs") or (), other.output.get("logprobs") or ()
+    if [len(values) for values in left] != [len(values) for values in right]:
+        return math.inf
+    return max((abs(a - b) for first, second in zip(left, right, strict=True) for a, b in zip(first, second, strict=True)), default=0.0)
+
+
+def differences(each: PreparedItem, item: Item, stored: Record, again: Record, moved: float, tolerance: float) -> list[Difference]:
+    """What is not as stored. A changed choice is forgiven only where the two are a tie within the tolerance."""
+
+    def told(what: str, grave: bool = True) -> Difference:
+        return Difference(item.task, item.id, what, grave)
+
+    if each.item.key != item.key:
+        return [told("the prompt encodes to other ids than those that were sent")]
+    if (each.item.gold, each.item.choices) != (item.gold, item.choices):
+        return [told("gold or choices are not those of the data")]
+    if again.status == "error":
+        return [told(f"cannot be scored: {again.error}")]
+    found = []
+    if moved > tolerance:
+        found.append(told(f"a log-probability differs by {moved:.3g} nats"))
+    if "bytes" in stored.output and abs(stored.output["logprob"] - again.output["logprob"]) > tolerance * stored.output["tokens"]:
+        found.append(told(f"log-probability {stored.output['logprob']:.6g}, found {again.output['logprob']:.6g}"))
+    before, now = said(stored.output), said(again.output)
+    if before != now and "pick" in stored.output:
+        if not tied(again.output["logprobs"], before, now, tolerance):
+            found.append(told(f"choice {before}, found {now}"))
+    elif before != now:
+        found.append(told(f"text {str(before)!r:.60}, found {str(now)!r:.60}", grave=False))
+    elif not same(stored.stats, again.stats):
+        found.append(told(f"statistics {dict(stored.stats)!r:.80}, found {dict(again.stats)!r:.80}"))
+    return found
+
+
+def tied(logprobs: Sequence[Sequence[float]], one: int, other: int, tolerance: float) -> bool:
+    """Whether rounding alone may have turned one choice into the other, under sums or means."""
+    first, second = logprobs[one], logprobs[other]
+    slack = tolerance * (len(first) + len(second))
+    return abs(sum(first) - sum(second)) <= slack or abs(sum(first) / len(first) - sum(second) / len(second)) <= 2 * tolerance
+
+
+def same(one: Mapping[str, tuple[float, ...]], other: Mapping[str, tuple[float, ...]]) -> bool:
+    """Equal statistics, up to what log-probabilities wander."""
+    if one.keys() != other.keys():
+        return False
+    return all(len(one[name]) == len(other[name]) and all(map(near, one[name], other[name])) for name in one)
+
+
+def near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=0.01, abs_tol=0.05)

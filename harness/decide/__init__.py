@@ -1,0 +1,1 @@
+"""Decisions about runs: comparison, release gate, early stopping, history, curves."""

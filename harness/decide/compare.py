@@ -1,0 +1,362 @@
+"""Two stored runs, item by item: are they comparable, and by how much do they differ.
+
+`compare` is pure: it works on Sides, which `side_of` reads from the store. Nothing is intersected silently.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from assay.harness.errors import AssayError, Incomplete, NotComparable
+from assay.harness.files.places import Access
+from assay.harness.run.noise import Noise, floors, sentence
+from assay.harness.run.scoring.results import codes
+from assay.harness.run.scoring.stored_tasks import selection_of
+from assay.harness.stats.correction import holm
+from assay.harness.stats.difference import Difference, paired_difference, total_difference, unit_of, units_of
+from assay.harness.stats.interval import Part, total_weights
+from assay.harness.store import Run, StatTable
+from assay.harness.store.bundle import SUMMARY
+from assay.harness.store.read import sound
+from assay.harness.store.shapes import evidence_of
+from assay.harness.store.tables import texts
+from assay.harness.task.metric import Array, Metric, Pooled
+from assay.harness.task.task import Term, Total
+
+FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
+"""What must agree for every task; the fingerprint (of all rendered prompts, choices and gold) last, as it says least."""
+READABLE = {"data": "data hash", "fingerprint": "rendered prompts, choices, gold or groups", "ask": "decoding", "metrics": "scorers"}
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One complete run as a comparison needs it. `tasks` are the manifest's facts by name, `tables` and `metrics` by (task, metric);
+    `statuses` is the final status of each (task, item) that is not "scored"."""
+
+    run: str
+    model: str
+    digest: str
+    purpose: str
+    evidence: str
+    tasks: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[Key, StatTable]
+    metrics: Mapping[Key, Metric[Any]]
+    totals: tuple[Total, ...] = ()
+    statuses: Mapping[Key, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Engine, dtype, seed, chat: they may differ, but a reader must know."""
+    noise: Noise = field(default_factory=dict)
+    """What repeating the run moved, by kind of repetition; empty where it was not repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of one task, or one total. `p_holm` corrects the two-sided p over the main metrics of all tasks."""
+
+    task: str
+    metric: str
+    main: bool
+    total: bool
+    baseline: float
+    candidate: float
+    unit: float
+    """The score that 100 points are: the metric's upper bound, or 1 where it has none."""
+    points: float
+    """What 1.0 of `difference` is worth: 100 points, or 1 of an unbounded metric's own."""
+    better: str
+    difference: Difference
+    p_holm: float | None = None
+    gained: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    causes: Mapping[str, int] = field(default_factory=dict)
+    """Lost items by what became of them: wrong, unparsed, truncated."""
+    floor: float | None = None
+    """The noise floor in points (or the metric's own unit): what a repetition of one of the runs moved; None: not measured."""
+
+    @property
+    def within_floor(self) -> bool:
+        """Whether a difference was seen that is no larger than what a repetition of the same checkpoint moves."""
+        return self.floor is not None and 0 < abs(self.points * self.difference.delta) <= self.floor * (1 + 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All paired differences of two runs. `purpose` and `evidence` are the weaker of the two."""
+
+    baseline: Side
+    candidate: Side
+    rows: tuple[Row, ...]
+    purpose: str
+    evidence: str
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+    alpha: float
+
+    @property
+    def main(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.main and not row.total)
+
+
+def side_of(run: Run, access: Access) -> Side:
+    """A stored run as one side. Raises Incomplete for a run that is not done or has an item in error; AssayError where the
+    installed scorers are not those of the run."""
+    if run.status != "complete":
+        raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
+    samples = run.table("samples.parquet")
+    unusual = np.flatnonzero(texts(samples["status"]) != "scored")
+    told = samples.select(["task", "item_id", "status"]).take(unusual).to_pylist()
+    statuses = {(row["task"], row["item_id"]): row["status"] for row in told}
+    if failed := [key for key, status in statuses.items() if status == "error"]:
+        raise Incomplete(f"{len(failed)} items have errors, the first: {' '.join(failed[0])}", where=run.id, do="run it again")
+    manifest = run.manifest
+    facts = {task["name"]: task for task in manifest["tasks"]}
+    selection = selection_of(run, access)
+    metrics = {}
+    for task in selection.tasks:
+        now = [f"{metric.name} {metric.signature}".strip() for metric in task.metrics]
+        if task.full_name in facts and now != list(facts[task.full_name]["metrics"]):
+            what = f"was scored by {facts[task.full_name]['metrics']}, this assay has {now}"
+            raise AssayError(what, where=f"{run.id} {task.full_name}", do="score again with one version")
+        metrics.update({(task.full_name, metric.name): metric for metric in task.metrics})
+    tables = run.stats()
+    if unknown := [key for key in tables if key not in metrics]:
+        raise AssayError(f"no scorer for {unknown[0][1]}", where=f"{run.id} {unknown[0][0]}", do="install the task's plugin")
+    plan = manifest["plan"]
+    settings = {"engine": manifest["engine"]["name"], **{name: str(plan[name]) for name in ("dtype", "seed", "chat")}}
+    model = manifest["model"]
+    return Side(
+        run=run.id,
+        model=model["name"],
+        digest=model["digest"],
+        purpose=manifest["purpose"],
+        evidence=evidence_of(manifest, run.summary()),
+        tasks=facts,
+        tables=tables,
+        metrics=metrics,
+        totals=selection.totals,
+        statuses=statuses,
+        settings=settings,
+        noise=noise_of(run),
+    )
+
+
+def noise_of(run: Run) -> Noise:
+    """What repeating the run moved. Raises AssayError for a stranger's summary that does not hold what ours do."""
+    noise = run.summary().get("noise", {})
+    with sound(run.path / SUMMARY):
+        floors(noise)
+        for kind, facts in noise.items():
+            sentence(kind, facts)
+    return noise  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A field that must agree and does not."""
+
+    task: str
+    field: str
+    baseline: Any
+    candidate: Any
+
+    def __str__(self) -> str:
+        name = READABLE.get(self.field, self.field)
+        return f"{self.task}: {name} is {short(self.baseline)} in the baseline, {short(self.candidate)} in the candidate"
+
+
+def short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[Mismatch, ...]:
+    """Everything that makes two runs differ in more than the model, the most telling field of each task first."""
+    found = []
+    for name in tasks:
+        one, two = baseline.tasks[name], candidate.tasks[name]
+        found += [Mismatch(name, each, one.get(each), two.get(each)) for each in FIELDS if one.get(each) != two.get(each)][:1]
+        for key, table in baseline.tables.items():
+            if key[0] == name and (other := candidate.tables.get(key)) is not None:
+                first, second = set(table.item_ids), set(other.item_ids)
+                if first != second:
+                    extra = sorted(first ^ second)
+                    found.append(
+                        Mismatch(
+                            name, f"items ({len(extra)} in one only)", *((extra[0] if extra[0] in s else None) for s in (first, second))
+                        )
+                    )
+    return tuple(found)
+
+
+def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha: float = 0.05, seed: int = 0) -> Comparison:
+    """Paired differences, candidate minus baseline, over `tasks` (default: all that both have).
+
+    Raises NotComparable naming the first differing field; AssayError for an unknown task.
+    """
+    every = [*baseline.tasks, *(name for name in candidate.tasks if name not in baseline.tasks)]
+    if unknown := [name for name in tasks if name not in every]:
+        raise AssayError(f"neither run has the task {unknown[0]!r}", do=f"they have {', '.join(every[:5])}")
+    chosen = [name for name in every if name in baseline.tasks and name in candidate.tasks and (not tasks or name in tasks)]
+    if not chosen:
+        raise NotComparable("the runs have no task in common", where=f"{baseline.run} and {candidate.run}", do="run both on the same tasks")
+    if differing := mismatches(baseline, candidate, chosen):
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise NotComparable(f"{differing[0]}{more}", do="assay compare --why shows all; run both the same way")
+    keys = [key for key in baseline.tables if key[0] in chosen]
+    if lacking := [key for key in keys if key not in candidate.tables]:
+        raise NotComparable(
+            f"the candidate has no {lacking[0][1]}", where=lacking[0][0], do="score the candidate with the same assay version"
+        )
+    parts = {key: paired(baseline, candidate, key) for key in keys}
+    mains = {name: key[1] for name in reversed(chosen) for key in reversed(keys) if key[0] == name}
+    rows = [
+        task_row(
+            key, parts[key], candidate, main=mains[key[0]] == key[1], difference=paired_difference(*parts[key][1:], alpha=alpha, seed=seed)
+        )
+        for key in keys
+    ]
+    noise = floor_of(baseline, candidate)
+    rows = [replace(row, floor=noise.get((row.task, row.metric))) for row in corrected(rows)]
+    totals = [total for total in baseline.totals if all((term.task, term.metric) in parts for term in total.terms)]
+    rows += [replace(total_row(total, parts, alpha, seed), floor=total_floor(total, parts, rows)) for total in totals]
+    left_out = tuple(name for name in every if name not in chosen)
+    return Comparison(
+        baseline=baseline,
+        candidate=candidate,
+        rows=tuple(rows),
+        purpose="smoke" if "smoke" in (baseline.purpose, candidate.purpose) else "release",
+        evidence=weaker(baseline.evidence, candidate.evidence),
+        left_out=left_out,
+        notes=notes(baseline, candidate, [name for name in chosen if name not in mains]) + noise_notes(baseline, candidate, rows),
+        alpha=alpha,
+    )
+
+
+def weaker(one: str, two: str) -> str:
+    """The weaker evidence: anything but "complete" wins."""
+    return one if one != "complete" else two
+
+
+def notes(baseline: Side, candidate: Side, unlabelled: Sequence[str]) -> tuple[str, ...]:
+    """What a reader must know beside the numbers."""
+    found = [f"{name}: no labels, not compared" for name in unlabelled]
+    for name, value in baseline.settings.items():
+        other = candidate.settings.get(name, "")
+        if other != value:
+            found.append(f"{name} is {value} in the baseline and {other} in the candidate: its effect is part of every difference")
+    if baseline.digest == candidate.digest:
+        found.append("both runs are of the same weights: every difference is noise of the engine")
+    return tuple(found)
+
+
+def floor_of(baseline: Side, candidate: Side) -> dict[Key, float]:
+    """The noise floor of every (task, metric) that either run measured, the larger where both did."""
+    one, two = floors(baseline.noise), floors(candidate.noise)
+    return {key: max(one.get(key, 0.0), two.get(key, 0.0)) for key in one | two}
+
+
+def total_floor(total: Total, parts: Mapping[Key, Paired], rows: Sequence[Row]) -> float | None:
+    """The most that the floors of its tasks can move a total, in points; None where one was not measured."""
+    found = {(row.task, row.metric): row for row in rows}
+    weights = total_weights(total, {term: len(parts[term.task, term.metric][1].stats) for term in total.terms})
+    whole = 0.0
+    for term in total.terms:
+        row = found[term.task, term.metric]
+        if row.floor is None:
+            return None
+        whole += abs(weights[term]) * row.unit / total.scale * row.floor / row.points
+    return 100 * whole
+
+
+def noise_notes(baseline: Side, candidate: Side, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the noise floor is, or that nobody measured it, and every main difference that does not rise above it."""
+    found = []
+    for name, side in (("baseline", baseline), ("candidate", candidate)):
+        found += [f"noise floor: the {name}, {sentence(kind, noise)}" for kind, noise in side.noise.items()]
+    if not found:
+        return ("noise floor: not measured; with `assay run --repeat-check` each difference stands beside it",)
+    below = [row for row in rows if row.main and row.within_floor]
+    found += [
+        f"{row.task}: the difference of {row.points * row.difference.delta:+.2f} does not rise above the noise floor of {row.floor:.2f}"
+        for row in below
+    ]
+    return tuple(found)
+
+
+Paired = tuple[tuple[str, ...], Part, Array]
+
+
+def paired(baseline: Side, candidate: Side, key: Key) -> Paired:
+    """Item ids, the baseline's part and the candidate's statistics in the same order."""
+    one, two = baseline.tables[key], candidate.tables[key]
+    stats = two.stats
+    if one.item_ids != two.item_ids:
+        place = {item: index for index, item in enumerate(two.item_ids)}
+        stats = stats[[place[item] for item in one.item_ids]]
+    return one.item_ids, Part(baseline.metrics[key], one.stats, codes(one.groups), codes(one.clusters)), stats
+
+
+def task_row(key: Key, pair: Paired, candidate: Side, main: bool, difference: Difference) -> Row:
+    _, part, stats = pair
+    metric = part.metric
+    gained, lost, causes = flips(key[0], pair, candidate) if main else ((), (), {})
+    return Row(
+        task=key[0],
+        metric=key[1],
+        main=main,
+        total=False,
+        baseline=float(metric.combine(part.stats, part.groups)),
+        candidate=float(metric.combine(stats, part.groups)),
+        unit=unit_of(metric),
+        points=100.0 if difference.bounded else 1.0,
+        better=metric.better,
+        difference=difference,
+        gained=gained,
+        lost=lost,
+        causes=causes,
+    )
+
+
+def flips(task: str, pair: Paired, candidate: Side) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int]]:
+    """Items (the first of each group where the metric folds) that rose and fell, and why they fell."""
+    ids, part, stats = pair
+    moves = units_of(part, stats).moves
+    names = np.array(ids)
+    members: dict[str, list[str]] = {}
+    if isinstance(part.metric.combine, Pooled) and part.metric.combine.fold is not None:
+        first = np.unique(part.groups, return_index=True)[1]
+        for item, group in zip(ids, part.groups, strict=True):
+            members.setdefault(ids[first[group]], []).append(item)
+        names = names[first]
+    lost = tuple(str(name) for name in names[moves < -1e-9])
+    causes = Counter(
+        next((status for item in members.get(name, [name]) if (status := candidate.statuses.get((task, item)))), "wrong") for name in lost
+    )
+    return tuple(str(name) for name in names[moves > 1e-9]), lost, dict(causes)
+
+
+def total_row(total: Total, parts: Mapping[Key, Paired], alpha: float, seed: int) -> Row:
+    chosen: dict[Term, tuple[Part, Array]] = {term: parts[term.task, term.metric][1:] for term in total.terms}
+    difference = total_difference(total, chosen, alpha=alpha, seed=seed)
+    scores = total_values(total, chosen)
+    return Row(total.name, "total", True, True, *scores, unit=total.scale, points=100.0, better="higher", difference=difference)
+
+
+def total_values(total: Total, chosen: Mapping[Term, tuple[Part, Array]]) -> tuple[float, float]:
+    weights = total_weights(total, {term: len(part.stats) for term, (part, _) in chosen.items()})
+    one = sum(weights[term] * float(part.metric.combine(part.stats, part.groups)) for term, (part, _) in chosen.items())
+    two = sum(weights[term] * float(part.metric.combine(stats, part.groups)) for term, (part, stats) in chosen.items())
+    return one, two
+
+
+def corrected(rows: Sequence[Row]) -> list[Row]:
+    """Holm over the main metrics."""
+    family = [row.difference.p for row in rows if row.main]
+    adjusted = iter(holm(family).tolist())
+    return [replace(row, p_holm=next(adjusted)) if row.main else row for row in rows]

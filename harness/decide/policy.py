@@ -1,0 +1,83 @@
+"""The release policy: what a gate requires, read from gate.toml or given on the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from assay.harness.errors import AssayError
+from assay.harness.files.safe_open import read_regular
+
+MOST = 1 << 20
+"""Bytes that a gate.toml may have."""
+TINY = 1e-6
+Margin = Annotated[float, Field(ge=TINY, lt=100, allow_inf_nan=False, strict=True)]
+Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
+
+
+class Policy(BaseModel):
+    """Margins are in points (1 = 0.01 of the metric's upper bound), for unbounded metrics in the metric's own unit.
+
+    `tasks` are required: a run that lacks one is not comparable (default: every task of the baseline). `advisory` tasks are
+    shown and decide nothing. Every `critical` task must exclude a loss of its own margin. `relative` caps a task's margin at
+    a share of the baseline's score, judged by the interval. `weights` are relative weights in the aggregate (default: equal
+    per family, equal within).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    margin: Margin = 1.0
+    task_margin: Margin = 3.0
+    alpha: Annotated[float, Field(ge=TINY, lt=0.5, allow_inf_nan=False, strict=True)] = 0.05
+    tasks: tuple[str, ...] = ()
+    critical: tuple[str, ...] = ()
+    advisory: tuple[str, ...] = ()
+    margins: dict[str, Margin] = {}
+    relative: dict[str, Margin] = {}
+    weights: dict[str, Weight] = {}
+    on_inconclusive: Literal["fail", "pass"] = "fail"
+    tried: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
+    """How many runs the baseline is the best of; found in the store where it is not given."""
+
+    def margin_of(self, task: str, baseline: float) -> float:
+        """The margin of a task in points, capped by its relative guard (`baseline` is its score in points)."""
+        margin = self.margins.get(task, self.task_margin)
+        return min(margin, round(self.relative[task] * abs(baseline), 9)) if task in self.relative else margin
+
+    def named(self) -> set[str]:
+        """Every task that the policy speaks of."""
+        return {*self.tasks, *self.critical, *self.advisory, *self.margins, *self.relative, *self.weights}
+
+    def spelled(self, known: Iterable[str]) -> Policy:
+        """With the full names of `known` tasks and totals where the policy leaves out the protocol: glue/rte for glue/rte@lm-eval.
+
+        Raises AssayError where a short name stands for several.
+        """
+        present = set(known)
+        full = {name: name for name in self.named() & present}
+        for name in self.named() - present:
+            meant = sorted(each for each in present if each.split("@")[0] == name)
+            if len(meant) > 1:
+                raise AssayError(f"the policy's {name!r} stands for {len(meant)} tasks", do=f"write {' or '.join(meant[:4])}")
+            full[name] = meant[0] if meant else name
+        changed = {field: tuple(full[name] for name in getattr(self, field)) for field in ("tasks", "critical", "advisory")}
+        maps = {field: {full[name]: value for name, value in getattr(self, field).items()} for field in ("margins", "relative", "weights")}
+        return self.model_copy(update={**changed, **maps})
+
+
+def read_policy(path: Path) -> Policy:
+    """A gate.toml. Raises AssayError naming the field that is wrong."""
+    try:
+        return Policy.model_validate(tomllib.loads(read_regular(path, MOST, follow=True).decode()))
+    except OSError as error:
+        raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="check the path") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise AssayError(f"{name}: {first['msg']}", where=str(path), do=f"known fields: {', '.join(Policy.model_fields)}") from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, numbers too long, bytes that are no UTF-8
+        raise AssayError(f"is not TOML: {error}", where=str(path), do="mend it; harness/policies has examples") from None

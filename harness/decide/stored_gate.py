@@ -1,0 +1,246 @@
+"""The gate on a store: reads two runs, counts what a lone gate cannot know (attempts, best-of-K), and remembers every gate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from assay.harness.decide.compare import Comparison, Key, Side, compare, side_of
+from assay.harness.decide.decision import Decision, gate
+from assay.harness.decide.policy import Policy
+from assay.harness.errors import AssayError
+from assay.harness.files.places import Access
+from assay.harness.files.safe_open import read_regular
+from assay.harness.stats.difference import unit_of
+from assay.harness.store import find_run, list_runs, read_run
+
+GATES, BASELINES = "gates.jsonl", "baselines.json"
+MOST = 1 << 28
+"""Bytes that either file may have: some 200,000 gates."""
+TORN = b" torn"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gate as it was run: the comparison, the decision, the policy."""
+
+    comparison: Comparison
+    decision: Decision
+    policy: Policy
+
+    @property
+    def exit_code(self) -> int:
+        return self.decision.exit_code(self.policy)
+
+
+def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, access: Access) -> Gate:
+    """Gate one stored run against another and append the decision to `gates.jsonl` in the store.
+
+    A run is an id, a unique prefix, a model name, a bundle directory, or (the baseline) a name given by `assay baseline`.
+    Raises NotComparable, Incomplete, AssayError.
+    """
+    runs = [read_run(find_baseline(root, baseline)), read_run(find_run(root, candidate))]
+    base, new = (side_of(run, access) for run in runs)
+    policy = policy.spelled([*base.tasks, *new.tasks, *(total.name for total in base.totals)])
+    comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
+    mains = [(row.task, row.metric) for row in comparison.main]
+    tried = policy.tried or best_of(root, base, new.digest, mains_of(base, mains))
+    earlier = gates(root, pair_key(new.digest, base, [task for task, _ in mains]))
+    found = Gate(comparison, gate(comparison, policy, tried=tried, attempt=len(earlier) + 1), policy)
+    remember(root, entry_of(found))
+    return found
+
+
+def kept_tasks(policy: Policy, base: Side, new: Side) -> tuple[str, ...]:
+    """The tasks that the policy requires, and its advisory ones where both runs have them; a total's name stands for its tasks."""
+    wanted = {*policy.tasks, *policy.advisory}
+    for total in base.totals:
+        if total.name in wanted:
+            wanted.update(term.task for term in total.terms)
+    return tuple(name for name in base.tasks if name in wanted and name in new.tasks)
+
+
+def pair_key(candidate: str, base: Side, tasks: Iterable[str]) -> str:
+    """Names what is gated: both models' weights and the exact items."""
+    prints = sorted((name, str(base.tasks[name]["fingerprint"])) for name in tasks)
+    return hashlib.sha256(json.dumps([candidate, base.digest, prints]).encode()).hexdigest()[:16]
+
+
+def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
+    """Every remembered gate (of one pair), oldest first. A line torn by a kill is left out."""
+    path = Path(root) / GATES
+    found = []
+    for number, line in enumerate(contents(path).split(b"\n")[:-1], 1):
+        if line.endswith(TORN):
+            continue
+        try:
+            entry = parsed(line)
+            whole = is_entry(entry)
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole:
+            raise AssayError("is no remembered gate", where=f"{path}, line {number}", do="restore the file from a copy")
+        if not key or entry["key"] == key:
+            found.append(entry)
+    return tuple(found)
+
+
+def contents(path: Path) -> bytes:
+    """A file of the store, empty where there is none. Raises AssayError where it cannot be read."""
+    try:
+        return read_regular(path, MOST)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do="make it readable") from None
+
+
+def parsed(data: bytes) -> Any:
+    """JSON whose texts can be written again. Raises ValueError or RecursionError."""
+    value = json.loads(data.decode())
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def is_entry(value: Any) -> bool:
+    """Whether this has what readers need of a remembered gate."""
+    if not isinstance(value, dict) or type(value.get("attempt")) is not int:
+        return False
+    sides = [value.get("candidate"), value.get("baseline")]
+    texts = [value.get(name) for name in ("key", "at", "verdict")]
+    texts += [side.get(name) for side in sides if isinstance(side, dict) for name in ("run", "model", "digest")]
+    return len(texts) == 9 and all(isinstance(each, str) for each in texts)
+
+
+def entry_of(found: Gate) -> dict[str, Any]:
+    """What is remembered of a gate."""
+    decision, comparison = found.decision, found.comparison
+    new, base = comparison.candidate, comparison.baseline
+    return {
+        "key": pair_key(new.digest, base, [row.task for row in comparison.main]),
+        "at": now(),
+        "candidate": {"run": new.run, "model": new.model, "digest": new.digest},
+        "baseline": {"run": base.run, "model": base.model, "digest": base.digest},
+        "verdict": decision.verdict,
+        "attempt": decision.attempt,
+        "tried": decision.tried,
+        "delta": decision.delta,
+        "low": decision.low,
+        "high": decision.high,
+        "floor": decision.floor,
+        "lost": [each.row.task for each in decision.tasks if not each.held and each.p_holm <= decision.alpha / 2],
+        "evidence": comparison.evidence,
+        "policy": found.policy.model_dump(mode="json"),
+    }
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def remember(root: Path, entry: Mapping[str, Any]) -> None:
+    """Append one line, whole, synced."""
+    path = Path(root) / GATES
+    line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(fd).st_size
+        torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+        os.write(fd, (TORN + b"\n" if torn else b"") + line)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+Mains = Mapping[str, tuple[float, float, str]]
+"""By task the unit, sign and name of its main metric."""
+
+
+def mains_of(base: Side, chosen: Iterable[Key]) -> Mains:
+    found = {}
+    for task, name in chosen:
+        metric = base.metrics[task, name]
+        found[task] = (unit_of(metric), -1.0 if metric.better == "lower" else 1.0, name)
+    return found
+
+
+def best_of(root: Path, base: Side, candidate: str, mains: Mains) -> int:
+    """How many models (the baseline's included) were scored on the same items, if the baseline is the best of them; else 1.
+
+    The best of several runs on the same items looks too good on these items: the gate corrects for it. Models that were scored
+    after the baseline had become one (was named, or gated against) were not there to be chosen from, nor is the `candidate`
+    (a digest).
+    """
+    prints = {name: base.tasks[name]["fingerprint"] for name in mains}
+    own = mean_score(read_results(find_run(root, base.run)), mains) if (Path(root) / "runs").is_dir() else None
+    since = baseline_since(root, base)
+    others: dict[str, float] = {}
+    for info in list_runs(root):
+        if info.status != "complete" or info.model_digest in (base.digest, candidate) or (since and info.created_at > since):
+            continue
+        tasks = {task["name"]: task["fingerprint"] for task in read_run(info.path).manifest["tasks"]}
+        if all(tasks.get(name) == value for name, value in prints.items()):
+            score = mean_score(read_results(info.path), mains)
+            others[info.model_digest] = max(score, others.get(info.model_digest, score))
+    return 1 if own is None or any(score > own for score in others.values()) else 1 + len(others)
+
+
+def baseline_since(root: Path, base: Side) -> str:
+    """When these weights first were a baseline, as ISO time (UTC, microseconds); empty where this is the first time."""
+    named = [str(entry["at"]) for entry in read_baselines(root).values() if entry["run"] == base.run and entry["at"]]
+    gated = [str(entry["at"]) for entry in gates(root) if entry["baseline"]["digest"] == base.digest]
+    return min(named + gated, default="")
+
+
+def read_results(bundle: Path) -> Sequence[Mapping[str, Any]]:
+    results: Sequence[Mapping[str, Any]] = read_run(bundle).summary()["results"]
+    return results
+
+
+def mean_score(results: Sequence[Mapping[str, Any]], mains: Mains) -> float:
+    """The mean of the main metrics, each in its unit, higher is better."""
+    values = {(result["task"], result["metric"]): float(result["value"]) for result in results if result["value"] is not None}
+    found = [sign * values[task, metric] / unit for task, (unit, sign, metric) in mains.items() if (task, metric) in values]
+    return sum(found) / len(found) if found else 0.0
+
+
+def read_baselines(root: Path) -> dict[str, dict[str, str]]:
+    """Named baselines: run and time of naming by name."""
+    path = Path(root) / BASELINES
+    try:
+        found = parsed(contents(path) or b"{}")
+        return {str(name): {"run": str(entry["run"]), "at": str(entry["at"])} for name, entry in found.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise AssayError("does not hold named baselines", where=str(path), do="restore the file from a copy") from None
+
+
+def baselines(root: Path) -> dict[str, str]:
+    """Named baselines: run ids by name."""
+    return {name: entry["run"] for name, entry in read_baselines(root).items()}
+
+
+def set_baseline(root: Path, name: str, run: str) -> str:
+    """Give a complete run a name to gate against; gives its id."""
+    if not name or "/" in name:
+        raise AssayError(f"{name!r} cannot name a baseline", do="use letters, digits and dashes")
+    chosen = read_run(find_run(root, run))
+    if chosen.status != "complete":
+        raise AssayError("is not complete and cannot be a baseline", where=chosen.id, do=f"assay resume {chosen.id}")
+    path = Path(root) / BASELINES
+    part = path.with_name(f".{BASELINES}.{os.getpid()}.part")
+    part.write_text(
+        json.dumps({**read_baselines(root), name: {"run": chosen.id, "at": now()}}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+    part.replace(path)
+    return chosen.id
+
+
+def find_baseline(root: Path, text: str) -> Path:
+    """A named baseline's run, or any run that the text means."""
+    return find_run(root, baselines(root).get(text, text))

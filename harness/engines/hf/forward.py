@@ -1,0 +1,203 @@
+"""The two ways through a transformers model: packed (one forward over many branches of a trie) and plain (padded rows).
+
+Packed keeps the keys and values of the current path; an additive 4D mask shows every token its own ancestors only, so its output is
+that of a plain forward over its path, up to the order of floating-point sums.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.harness.engines.hf.packing import Footprint, near
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a model attends: the kinds of its layers and its sliding window. `obstacle` says why packing is impossible."""
+
+    kinds: frozenset[str]
+    window: int | None
+    obstacle: str = ""
+
+
+def shape_of(model: Any) -> Shape:
+    """Read from the configuration; the self-test has the last word."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None) or None
+    kinds = frozenset(getattr(config, "layer_types", None) or ())
+    if not kinds:
+        kinds = frozenset({"sliding_attention" if window else "full_attention"})
+    accepted = inspect.signature(model.forward).parameters
+    if getattr(config, "is_encoder_decoder", False):
+        return Shape(kinds, window, "encoder-decoder")
+    if kinds - {"full_attention", "sliding_attention"}:
+        return Shape(kinds, window, f"{', '.join(sorted(kinds - {'full_attention', 'sliding_attention'}))} layers")
+    if "sliding_attention" in kinds and window is None:
+        return Shape(kinds, window, "sliding layers without a window")
+    if not {"position_ids", "past_key_values", "logits_to_keep"} <= accepted.keys():
+        return Shape(kinds, window, "no key-value cache or explicit positions")
+    return Shape(kinds, window)
+
+
+def footprint(model: Any, kv: int) -> Footprint:
+    """Bytes per token, generously: `kv` is measured, the rest estimated from the configuration."""
+    config = model.config.get_text_config()
+    wide = model.dtype.itemsize
+    hidden = int(getattr(config, "hidden_size", 0) or 1024)
+    inner = int(getattr(config, "intermediate_size", 0) or getattr(config, "ffn_dim", 0) or 4 * hidden)
+    heads = int(getattr(config, "num_attention_heads", 0) or 16)
+    across = heads * int(getattr(config, "head_dim", 0) or hidden // heads)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    # A fused attention kernel holds only the mask; the unfused one holds fp32 scores and weights of all heads.
+    fused = getattr(config, "_attn_implementation", "") == "sdpa" and model.device.type == "cpu"
+    score = 2 * wide if fused else (2 * heads * 4 + wide)
+    return Footprint(kv=max(1, kv), activation=wide * (8 * hidden + 4 * inner + 6 * across), row=vocabulary * (2 * wide + 8), score=score)
+
+
+@dataclass(slots=True)  # house: a cache that grows and is pruned in place
+class Branches:
+    """Keys and values of some tokens of a trie, and the forward that adds to them.
+
+    `slots` [k] names the token in each cached position; `depth` [k] is its position in its sequence. A soft prompt stands
+    before every sequence: `virtual` positions with slot -1, which every token sees, and negative depth.
+    """
+
+    model: Any
+    shape: Shape
+    slots: Any
+    depth: Any
+    cache: Any = field(default=None)
+    virtual: int = 0
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def forward(self, ids: Any, slots: Any, depth: Any, visible: Any, rows: Any) -> Any:
+        """Compute tokens `ids` [q]; `visible` [q, k + q] says whom each sees. Returns logits [r, vocabulary] of `rows`.
+
+        On any error the cache is as it was before.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        held = len(self)
+        # Without a config every layer is a growing one: sliding layers must not drop keys that another branch needs.
+        self.cache = DynamicCache() if self.cache is None else self.cache
+        keys_depth = torch.cat([self.depth, depth])
+        try:
+            with torch.inference_mode():
+                logits = self.model(
+                    input_ids=ids[None],
+                    position_ids=depth[None] + self.virtual,
+                    attention_mask=self.masks(visible, depth, keys_depth),
+                    past_key_values=self.cache,
+                    use_cache=True,
+                    logits_to_keep=rows,
+                ).logits[0]
+        except BaseException:
+            self.narrow(slice(0, held))
+            raise
+        self.slots, self.depth = torch.cat([self.slots, slots]), keys_depth
+        return logits
+
+    def masks(self, visible: Any, depth: Any, keys_depth: Any) -> Any:
+        """The additive mask [1, 1, q, k], or one per kind of layer where they differ."""
+        import torch
+
+        def additive(allowed: Any) -> Any:
+            blank = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device)
+            return blank.masked_fill_(~allowed, torch.finfo(self.model.dtype).min)[None, None]
+
+        if "sliding_attention" not in self.shape.kinds or self.shape.window is None:
+            return additive(visible)
+        sliding = additive(visible & near(depth, keys_depth, self.shape.window))
+        if self.shape.kinds == {"sliding_attention"}:
+            return sliding
+        return {"full_attention": additive(visible), "sliding_attention": sliding}
+
+    def keep(self, chosen: Any) -> None:
+        """Drop every cached position but `chosen` (a boolean per position)."""
+        if bool(chosen.all()):
+            return
+        where = chosen.nonzero()[:, 0]
+        self.narrow(where)
+        self.slots, self.depth = self.slots[where], self.depth[where]
+
+    def narrow(self, where: Any) -> None:
+        """Cut the keys and values of every layer to the given positions."""
+        for layer in self.cache.layers:
+            if layer.is_initialized and layer.keys.numel():
+                layer.keys, layer.values = layer.keys[..., where, :], layer.values[..., where, :]
+
+    def bytes_per_token(self) -> int:
+        """Measured size of one cached position over all layers."""
+        layers = self.cache.layers if self.cache is not None else []
+        held = sum(part.numel() * part.element_size() for layer in layers for part in (layer.keys, layer.values))
+        return int(held // max(1, len(self)))
+
+
+def no_branches(model: Any, shape: Shape, soft: bool = False) -> Branches:
+    """An empty cache on the model's device; with the keys and values of the soft prompt where `model` is tuned with one."""
+    import torch
+    from transformers import DynamicCache
+
+    empty = torch.empty(0, dtype=torch.long, device=model.device)
+    if not soft:
+        return Branches(model, shape, empty, empty)
+    size = int(model.active_peft_config.num_virtual_tokens)
+    before = torch.arange(-size, 0, device=model.device)
+    branches = Branches(model.get_base_model(), shape, empty, empty, virtual=size)
+    with torch.inference_mode():
+        prompt = model.get_prompt(batch_size=1)
+        if isinstance(prompt, torch.Tensor):
+            options = {"inputs_embeds": prompt.to(branches.model.dtype), "position_ids": (before + size)[None], "use_cache": True}
+            mask = branches.masks(before[:, None] >= before, before, before)
+            branches.cache = DynamicCache()
+            branches.model(**options, attention_mask=mask, past_key_values=branches.cache, logits_to_keep=1)
+        else:
+            branches.cache = prompt
+    branches.slots, branches.depth = torch.full_like(before, -1), before
+    return branches
+
+
+def plain_forward(model: Any, sequences: Sequence[Any], rows: Any, soft: bool = False) -> Any:
+    """Logits [b, r, vocabulary] at `rows` of right-padded `sequences` (arrays of ids), without any cache."""
+    import torch
+
+    width = max(map(len, sequences))
+    ids = torch.zeros((len(sequences), width), dtype=torch.long)
+    mask = torch.zeros((len(sequences), width), dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.as_tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    options: dict[str, Any] = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device), "use_cache": False}
+    wanted = torch.as_tensor(rows, device=model.device)
+    # A soft prompt shifts the rows by its own length, so all are taken and the last `width` are the sequence's.
+    few = not soft and "logits_to_keep" in inspect.signature(model.forward).parameters
+    with torch.inference_mode():
+        if few:
+            return model(**options, logits_to_keep=wanted).logits
+        return model(**options).logits[:, -width:][:, wanted]
+
+
+def read_off(logits: Any, which: Any, targets: Any) -> tuple[Any, Any]:
+    """fp32 log-probability of `targets` [s] under rows `which` [s] of logits [r, vocabulary]; and whether each is the argmax."""
+    import torch
+
+    with torch.inference_mode():
+        wide = logits.float()
+        which = torch.as_tensor(which, device=logits.device)
+        targets = torch.as_tensor(targets, device=logits.device)
+        best = wide.argmax(-1)[which] == targets
+        values = wide[which, targets] - wide.logsumexp(-1)[which]
+        return values.double().cpu().numpy(), best.cpu().numpy()

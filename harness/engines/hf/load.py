@@ -1,0 +1,211 @@
+"""Opens a transformers model from a directory, strictly: every weight must be there and fit, nothing is run from the checkpoint."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from assay.harness.errors import AssayError, redact
+from assay.harness.model.checkpoint import read_json
+from assay.harness.model.find import ModelRef
+
+UNBOUNDED = 1 << 20
+"""Positions of a model that has no limit of its own, such as a recurrent one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory, and what its configuration says of it."""
+
+    model: Any
+    device: str
+    dtype: str
+    positions: int
+    vocabulary: int
+    stop_ids: frozenset[int]
+    soft: bool = False
+    """Whether an adapter puts virtual tokens before every sequence."""
+    notes: tuple[str, ...] = ()
+
+
+def pick_device(wanted: str) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise AssayError("no CUDA device is available", where=f"--device {wanted}", do="use --device cpu")
+    return wanted
+
+
+def pick_dtype(wanted: str, device: str) -> str:
+    """fp32 on a CPU; on CUDA bf16 where the hardware has it, else fp16."""
+    import torch
+
+    names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float": "float32", "half": "float16"}
+    name = names.get(wanted, wanted)
+    if name == "auto":
+        if not device.startswith("cuda"):
+            return "float32"
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if name not in {"float32", "bfloat16", "float16"}:
+        raise AssayError(f"unknown dtype {wanted!r}", do="use auto, float32, bfloat16 or float16")
+    return name
+
+
+def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
+    """The model of a directory on the CPU. Raises AssayError for anything missing, misshapen, unreadable or in pickle."""
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
+        raise AssayError(
+            f"the model cannot be loaded: {first_line(error)}",
+            where=str(path),
+            do="a model is a directory with config.json and complete safetensors weights; pickle weights and remote code are refused",
+        ) from None
+    for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if info.get(problem):
+            raise AssayError(
+                f"weights with {problem.replace('_', ' ')}: {sorted(map(str, info[problem]))[:3]}",
+                where=str(path),
+                do="fetch or save the model again",
+            )
+    unused = sorted(info.get("unexpected_keys") or ())
+    notes = (f"{len(unused)} weights of the checkpoint have no place in the model, such as {unused[0]}",) if unused else ()
+    return model.eval(), notes
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return redact(lines[0] if lines else type(error).__name__)[:300]
+
+
+ADAPTERS = "assay.adapters"
+"""Entry points of adapter formats that peft does not know: by `peft_type`, a function from a model and a folder to the model with it."""
+
+
+def add_adapter(model: Any, adapter: Path) -> tuple[Any, bool]:
+    """The model with an adapter on it, and whether that adapter is a soft prompt or prefix."""
+    kind = str(read_json(adapter / "adapter_config.json").get("peft_type"))
+    for point in metadata.entry_points(group=ADAPTERS, name=kind):
+        return point.load()(model, adapter).eval(), False
+    try:
+        from peft import PeftModel
+        from safetensors import SafetensorError
+    except ImportError:
+        raise AssayError("an adapter needs peft", where=str(adapter), do="pip install 'assay[tune]'") from None
+    try:
+        with warnings.catch_warnings():
+            # Remarks on layer types and on the ranks of AdaLoRA, whose keys peft itself writes; what must fit was checked before.
+            warnings.filterwarnings("ignore", module="peft")
+            tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise AssayError(
+            f"the adapter cannot be loaded: {first_line(error)}",
+            where=str(adapter),
+            do="save the adapter again with peft's save_pretrained",
+        ) from None
+    if tuned.active_peft_config.is_prompt_learning:
+        return tuned.eval(), True
+    # The adapter's modules live inside the base model, whose forward has the plain signature.
+    return tuned.get_base_model().eval(), False
+
+
+def stop_ids(model: Any) -> frozenset[int]:
+    """End-of-text ids from the generation config and the config."""
+    found: set[int] = set()
+    for config in (model.generation_config, model.config.get_text_config()):
+        value = getattr(config, "eos_token_id", None)
+        found.update([value] if isinstance(value, int) else value or ())
+    return frozenset(found)
+
+
+def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
+    """Open `ref` with its adapter on a device. Raises AssayError."""
+    import transformers
+
+    device = pick_device(device)
+    dtype = pick_dtype(dtype, device)
+    model, notes = read_weights(ref.path, dtype)
+    stops = stop_ids(model)
+    soft = False
+    if ref.adapter is not None:
+        model, soft = add_adapter(model, ref.adapter)
+    try:
+        model = model.to(device)
+    except RuntimeError as error:
+        raise AssayError(
+            f"the model does not fit on {device}: {first_line(error)}",
+            where=ref.name,
+            do="use a smaller dtype, a larger device, or --device cpu",
+        ) from None
+    model.requires_grad_(False)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Loaded weights may be the file itself, mapped into memory: a checkpoint that is written anew would change under us.
+        tensor.data = tensor.data.clone()
+    # The checkpoint's own sampling habits (temperature, repetition penalty) must not leak into a benchmark.
+    model.generation_config = transformers.GenerationConfig()
+    config = model.config.get_text_config()
+    longest = next((value for name in ("max_position_embeddings", "n_positions") if (value := getattr(config, name, None))), UNBOUNDED)
+    positions = min(ref.positions or longest, longest)
+    if soft:
+        positions -= int(model.active_peft_config.num_virtual_tokens)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    return Loaded(model, device, dtype, positions, vocabulary, stops, soft, notes)
+
+
+def swap_weights(model: Any, dtype: str, path: Path) -> None:
+    """Copy the weights of another checkpoint of the same architecture into the live model. Raises AssayError if they do not fit."""
+    import torch
+    import transformers
+
+    mine = model.config.to_dict()
+    try:
+        other = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False).to_dict()
+    except (OSError, ValueError, KeyError) as error:
+        raise AssayError(
+            f"no readable configuration: {first_line(error)}", where=str(path), do="give a complete model saved by save_pretrained"
+        ) from None
+    names = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "_attn_implementation_autoset"}
+    differing = sorted(key for key in (mine.keys() | other.keys()) - names if mine.get(key) != other.get(key))
+    if differing:
+        key = differing[0]
+        raise AssayError(
+            f"not the same architecture: {key} is {other.get(key)!r}, the open model has {mine.get(key)!r}",
+            where=str(path),
+            do="open it in an engine of its own",
+        )
+    fresh, notes = read_weights(path, dtype)
+    if notes:
+        raise AssayError(notes[0], where=str(path), do="give a complete model saved by save_pretrained")
+    with torch.inference_mode():
+        source, target = fresh.state_dict(), model.state_dict()
+        if source.keys() != target.keys():
+            raise AssayError(
+                f"other weights: {sorted(source.keys() ^ target.keys())[:3]}", where=str(path), do="open it in an engine of its own"
+            )
+        for name, tensor in target.items():
+            if tensor.shape != source[name].shape:
+                raise AssayError(
+                    f"{name} has shape {tuple(source[name].shape)}, not {tuple(tensor.shape)}",
+                    where=str(path),
+                    do="open it in an engine of its own",
+                )
+        for name, tensor in target.items():
+            tensor.copy_(source[name])

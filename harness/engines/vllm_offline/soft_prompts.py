@@ -1,0 +1,44 @@
+"""Soft prompts in vLLM: virtual tokens go as embeddings before the ids of every request (mixed mode), and the prefix cache is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.harness.errors import AssayError
+from assay.harness.model.checkpoint import SOFT_PROMPTS, read_json
+
+
+def is_soft_prompt(adapter: Path) -> bool:
+    """Whether an adapter is a plain soft prompt: virtual tokens before every sequence, and nothing else."""
+    return read_json(adapter / "adapter_config.json").get("peft_type") in SOFT_PROMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class SoftPrompt:
+    """Virtual tokens before every sequence: `rows` [virtual + longest sequence, hidden] holds them, then zeros where ids count.
+
+    A request takes the beginning of `rows`, without a copy. vLLM keys its prefix cache by the embeddings too.
+    """
+
+    rows: Any
+    virtual: int
+
+    def prompt(self, ids: list[int]) -> dict[str, Any]:
+        size = self.virtual + len(ids)
+        real = [False] * self.virtual + [True] * len(ids)
+        return {"prompt_token_ids": [0] * self.virtual + ids, "prompt_embeds": self.rows[:size], "prompt_is_token_ids": real}
+
+
+def soft_prompt(adapter: Path, longest: int, dtype: Any) -> SoftPrompt:
+    """The trained rows of a peft prompt-tuning or P-tuning adapter. Raises AssayError where they are missing."""
+    import torch
+    from safetensors.torch import load_file
+
+    rows = load_file(str(adapter / "adapter_model.safetensors")).get("prompt_embeddings")
+    if rows is None or rows.ndim != 2:
+        raise AssayError("the adapter holds no prompt_embeddings", where=str(adapter), do="use --engine hf")
+    table = torch.zeros(longest, rows.shape[1], dtype=dtype)
+    table[: len(rows)] = rows
+    return SoftPrompt(table, len(rows))

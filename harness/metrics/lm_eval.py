@@ -1,0 +1,143 @@
+"""lm-eval's aggregations as metrics of ours, over the values that its samples hold.
+
+Source: lm_eval 0.4.13, api/metrics.py. A sample holds, per metric, either a number or what the aggregation needs of it: the pair
+(gold, prediction) for F1 and MCC, (log-likelihood, words or bytes) for perplexities, (reference, text) for BLEU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from assay.harness.errors import AssayError
+from assay.harness.metrics.choice import f1, mcc
+from assay.harness.metrics.likelihood import exp_ratio, ratio
+from assay.harness.metrics.text import bleu, chrf, ter
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats, mean
+from assay.harness.task.output import Said
+
+DEFAULTS = {
+    **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "likelihood"), "mean"),
+    **dict.fromkeys(("word_perplexity", "byte_perplexity"), "weighted_perplexity"),
+    **{name: name for name in ("perplexity", "bits_per_byte", "f1", "bleu", "chrf", "chrf++", "ter")},
+    "mcc": "matthews_corrcoef",
+}
+"""What lm-eval takes where a task names no aggregation."""
+SHARES = ("acc", "exact_match", "em", "f1", "pass@", "contains", "prompt_level", "inst_level", "likelihood")
+"""Beginnings of the names of metrics whose item values are shares of right."""
+PAIR, WEIGHTED = ("f1", "matthews_corrcoef"), ("weighted_perplexity", "bits_per_byte")
+TEXT: Mapping[str, Callable[[], Metric[Said]]] = {
+    "bleu": cache(bleu),
+    "chrf": cache(chrf),
+    "chrf++": cache(lambda: chrf(2)),
+    "ter": cache(ter),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """How a metric's items become its score: all that scoring them again needs, in a form that a manifest can hold."""
+
+    name: str
+    aggregation: str
+    better: str = "higher"
+    classes: int = 0
+    shares: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "aggregation": self.aggregation,
+            "better": self.better,
+            "classes": self.classes,
+            "shares": self.shares,
+        }
+
+
+def scorer_of(name: str, aggregation: str, better: str, values: Sequence[Any], classes: int) -> Scorer | None:
+    """The scorer that fits these values; None where the aggregation is unknown or the values are not what it needs."""
+    base = name.split(",", 1)[0]
+    numbers = all(isinstance(value, int | float) for value in values)
+    if aggregation in ("mean", "nanmean", "median", "perplexity") and numbers:
+        shares = aggregation == "mean" and base.startswith(SHARES) and all(0 <= value <= 1 for value in values)
+        return Scorer(name, aggregation.removeprefix("nan"), better, shares=shares)
+    pairs = all(isinstance(value, list) and len(value) == 2 for value in values)
+    if aggregation in PAIR and pairs and all(type(end) is int and end >= 0 for value in values for end in value):
+        most = 1 + max(end for value in values for end in value)
+        if aggregation == "f1":
+            return Scorer(name, aggregation, better, 2) if most <= 2 else None
+        return Scorer(name, aggregation, better, max(classes, most, 2))
+    if aggregation in WEIGHTED and pairs and all(isinstance(end, int | float) for value in values for end in value):
+        return Scorer(name, aggregation, better)
+    if aggregation in TEXT and pairs and all(isinstance(text(end), str) for value in values for end in value):
+        return Scorer(name, aggregation, better)
+    return None
+
+
+def text(value: Any) -> Any:
+    """A text that may stand alone in a list."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+def statistics(scorer: Scorer, value: Any, where: str) -> Stats:
+    """The statistics of one sample's value. Raises AssayError where one is not finite."""
+    if scorer.aggregation in PAIR:
+        gold, pick = value
+        found = tuple(float(cell == gold * scorer.classes + pick) for cell in range(scorer.classes**2))
+    elif scorer.aggregation == "weighted_perplexity":
+        found = (-float(value[0]), float(value[1]))
+    elif scorer.aggregation == "bits_per_byte":
+        found = (-float(value[0]) / math.log(2), float(value[1]))
+    elif scorer.aggregation in TEXT:
+        reference, said = map(text, value)
+        found = TEXT[scorer.aggregation]().measure(Doc("", references=(reference,)), Said(said))
+    else:
+        found = (-float(value) if scorer.aggregation == "perplexity" else float(value),)
+    if not all(map(math.isfinite, found)):
+        raise AssayError(f"{scorer.name} is {value}", where=where, do="a score with such an item means nothing; run the task again")
+    return found
+
+
+def upper_median(stats: Array, groups: Codes) -> float:
+    return float(np.sort(stats[:, 0])[len(stats) // 2])
+
+
+def exp_first(means: Array) -> Array:
+    return np.exp(means[..., 0])
+
+
+def unmeasured(doc: Doc, output: Any) -> Stats:
+    raise AssayError(
+        "an imported metric measures nothing; it only combines what was imported",
+        where=doc.id,
+        do="score the model again with a task of assay's",
+    )
+
+
+def metric_of(scorer: Scorer) -> Metric[Any]:
+    """The metric whose `combine` is lm-eval's aggregation."""
+    signature = f"lm-eval:{scorer.aggregation}"
+    if scorer.aggregation in PAIR:
+        known = f1 if scorer.aggregation == "f1" else mcc(scorer.classes)
+        return Metric(
+            scorer.name, unmeasured, known.combine, scorer.better, known.low, known.high, signature=f"{signature} {scorer.classes}"
+        )
+    if scorer.aggregation in TEXT:
+        text_metric = TEXT[scorer.aggregation]()
+        bounds = (text_metric.low, text_metric.high)
+        return Metric(scorer.name, unmeasured, text_metric.combine, scorer.better, *bounds, signature=signature)
+    combine: Any = {
+        "mean": mean,
+        "median": upper_median,
+        "perplexity": Pooled(exp_first),
+        "weighted_perplexity": Pooled(exp_ratio),
+        "bits_per_byte": Pooled(ratio),
+    }[scorer.aggregation]
+    low, high = (0.0, 1.0) if scorer.shares else (1.0, None) if "perplexity" in scorer.aggregation else (None, None)
+    return Metric(scorer.name, unmeasured, combine, scorer.better, low, high, signature=signature + (" share" if scorer.shares else ""))

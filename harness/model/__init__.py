@@ -1,0 +1,1 @@
+"""Which checkpoint, exactly: its files, adapters and digests, and the built-in model."""

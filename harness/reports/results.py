@@ -1,0 +1,100 @@
+"""Results as tables for people: terminal and Markdown. JSON is the run's own results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from assay.harness.reports.safe import md
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Result = Mapping[str, Any]
+MARKS = {"partial": "part of the split only", "limited": "first items only (--limit)", "early-stopped": "stopped early"}
+
+
+def show_number(value: float | None) -> str:
+    """Three decimals, two from ten on; a dash where nothing could be computed."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def show_interval(result: Result) -> str:
+    if result["low"] is None or result["high"] is None:
+        return "too few items"
+    return f"{show_number(result['low'])} – {show_number(result['high'])}"
+
+
+def shown_name(result: Result) -> str:
+    mark = {"partial": " ◐", "limited": " ◔"}.get(result.get("evidence", ""), "")
+    return f"{result['task']}{mark}"
+
+
+def results_table(results: Sequence[Result]) -> Table:
+    """One row per task and metric, with the 95 % interval, chance and number of items."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("task", overflow="fold")
+    table.add_column("metric", overflow="fold")
+    table.add_column("score", justify="right", style="bold")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("chance", justify="right", style="dim")
+    table.add_column("n", justify="right")
+    table.add_column("shots", justify="right")
+    names = ["", *map(shown_name, results)]
+    for result, before, name in zip(results, names, names[1:], strict=False):
+        table.add_row(
+            Text("" if name == before else name),
+            Text(result["metric"]),
+            show_number(result["value"]),
+            show_interval(result),
+            show_number(result["chance"]) if result.get("chance") is not None else "",
+            str(result["n"]),
+            "" if result["shots"] is None else str(result["shots"]),
+            style="" if result["main"] else "dim",
+        )
+    return table
+
+
+def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
+    """What a reader must know beside the numbers."""
+    found = []
+    if manifest["purpose"] == "smoke":
+        found.append("Smoke tasks: written by assay to prove that everything works. Not a benchmark result.")
+    for word, mark in (("partial", "◐"), ("limited", "◔")):
+        if any(result.get("evidence") == word for result in results):
+            found.append(f"{mark} {MARKS[word]}: not the standard benchmark, never ranked.")
+    hidden = [task["name"] for task in manifest["tasks"] if not task["labelled"]]
+    if hidden:
+        found.append(f"Labels hidden, predictions stored only: {', '.join(hidden)}.")
+    for task in manifest["tasks"]:
+        if task.get("variants"):
+            counts = ", ".join(f"{name} {count}" for name, count in task["variants"].items())
+            found.append(f"{task['name']}: items changed by each perturbation, the others count as they are: {counts}.")
+    for left in manifest.get("left_out", ()):
+        found.append(f"Left out, data missing: {left['reason']}")
+    for total in manifest.get("unformed", ()):
+        found.append(f"No total {total['total']}: it lacks {', '.join(total['lacks'])}.")
+    moved = sum(task["boundary_moved"] for task in manifest["tasks"])
+    if moved:
+        found.append(f"{moved} items have a continuation that changes the prompt's last token (scored by lm-eval's rule).")
+    dropped = sum(task["shots_dropped"] for task in manifest["tasks"])
+    if dropped:
+        found.append(f"{dropped} items lost exemplars to fit the model's context.")
+    return found
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The same table in Markdown."""
+    lines = ["| task | metric | score | 95 % interval | n | shots |", "|---|---|---:|---:|---:|---:|"]
+    for result in results:
+        shots = "" if result["shots"] is None else result["shots"]
+        lines.append(
+            f"| {md(shown_name(result))} | {md(result['metric'])} | {show_number(result['value'])} | {show_interval(result)} "
+            f"| {result['n']} | {shots} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Plan to stored run: prepare, send requests, score, resume, sweep, watch, merge."""

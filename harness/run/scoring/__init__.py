@@ -1,0 +1,1 @@
+"""Replies to statistics to results, and the same again from stored answers."""

@@ -1,0 +1,104 @@
+"""The results of an imported run, computed from its items again, and checked against the samples that it was made from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from assay.harness.errors import Invalid
+from assay.harness.files.places import Access
+from assay.harness.metrics.lm_eval import Scorer
+from assay.harness.run.scoring.lm_eval_choices import check_values
+from assay.harness.run.scoring.lm_eval_items import of_metric, read_item, samples_of
+from assay.harness.run.scoring.rescore import Lie
+from assay.harness.run.scoring.results import Scored, score_run
+from assay.harness.run.scoring.stored_tasks import selection_of
+from assay.harness.store import Run, stats_of
+from assay.harness.store.read import answered
+from assay.harness.store.record import Item, Record
+
+FACTS = ("alias", "name", "samples", "sample_len", "sample_count", " ", "")
+"""Keys of a task's results that are no scores."""
+
+
+def full_name(task: str) -> str:
+    """The name that an imported score carries everywhere."""
+    return f"lm_eval/{task}@imported"
+
+
+def stated_of(results: Mapping[str, Any]) -> dict[str, float]:
+    """Scores by metric; standard errors and names left out. lm-eval writes `metric,filter`, and filter `none` for none."""
+    return {
+        key.removesuffix(",none"): float(value)
+        for key, value in results.items()
+        if key not in FACTS and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
+    """What an imported run's items give, then what was only stated (evidence "aggregate")."""
+    selection = selection_of(run, access)
+    facts = {task["name"]: task for task in run.manifest["tasks"]}
+    items: dict[str, list[Item]] = {}
+    for item in run.items():
+        items.setdefault(item.task, []).append(item)
+    scored = [Scored(task, facts[task.full_name], items.get(task.full_name, [])) for task in selection.tasks]
+    found = score_run(scored, selection.totals, stats_of(run.path), run.manifest["engine"]["name"])
+    given = {(result["task"], result["metric"]) for result in found}
+    totals = {(each["group"], each["metric"]) for each in run.manifest["imported"]["totals"]}
+    document = json.loads(run.manifest["imported"]["document"])
+    for name, results in document["results"].items():
+        for metric, value in stated_of(results).items():
+            if (full_name(name), metric) not in given and (name, metric) not in totals:
+                found.append(aggregate(name, metric, value, document))
+    return found
+
+
+def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any]) -> dict[str, Any]:
+    """A score that nothing here can check."""
+    higher = ((document.get("higher_is_better") or {}).get(name) or {}).get(metric.split(",")[0], True)
+    counts = (document.get("n-samples") or {}).get(name) or {}
+    return {
+        "task": full_name(name),
+        "metric": metric,
+        "value": value,
+        "low": None,
+        "high": None,
+        "n": counts.get("effective") if isinstance(counts.get("effective"), int) else None,
+        "shots": (document.get("n-shot") or {}).get(name),
+        "signature": f"{full_name(name)}|stated by lm-eval {document.get('lm_eval_version')}, not computed from items",
+        "main": False,
+        "better": "lower" if higher is False else "higher",
+        "method": "stated",
+        "evidence": "aggregate",
+        "purpose": "release",
+    }
+
+
+def refuse_imported(run: Run) -> None:
+    """The same for an import: its items and records must be what the samples in them make, and those must agree with themselves."""
+    told = run.manifest["imported"]
+    document = json.loads(told["document"])
+    configs = {full_name(name): config for name, config in (document.get("configs") or {}).items()}
+    scorers = {task["name"]: [Scorer(**each) for each in task["scorers"]] for task in told["tasks"]}
+    for item, record in answered(run):
+        rows, own = samples_of(item, record), scorers[item.task]
+        if not rows or as_text(*read_item(item.task, rows, own)) != as_text(item, record):
+            raise Lie(f"the item {item.id!r} of {item.task} is not what its samples make", do="import the files again")
+        for scorer in own:
+            base, kept = of_metric(scorer.name, rows)
+            try:
+                readable = check_values(base, kept, configs.get(item.task) or {}, f"samples of {item.task}")
+            except Invalid as error:
+                raise Lie(f"{error.where}: {error.what}", do="import the files again") from None
+            if not readable:
+                raise Lie(f"which choice of the item {item.id!r} of {item.task} is right cannot be read", do="import the files again")
+
+
+def as_text(item: Item, record: Record) -> str:
+    """What of an imported item comes from its samples; as text, in which lists and tuples are alike."""
+    item_part = {field.name: getattr(item, field.name) for field in fields(item) if field.name not in ("shots", "key")}
+    return json.dumps([item_part, record.status, record.output, record.stats, record.correct], sort_keys=True, default=list)

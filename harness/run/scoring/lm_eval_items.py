@@ -1,0 +1,189 @@
+"""One item of lm-eval as an item and a record of ours, with all that its sample held, so that it can be written again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.harness.errors import AssayError
+from assay.harness.files.safe_open import read_regular
+from assay.harness.metrics.lm_eval import PAIR, Scorer, statistics
+from assay.harness.store.record import Item, Record, Status
+from assay.harness.task.metric import Stats
+
+ALONE = "aggregate"
+"""The item of a run of which only aggregates were imported."""
+ASKED = ("doc", "target", "doc_hash", "target_hash")
+"""Fields of a sample that are the item's; all others are the model's."""
+INVALID = "[invalid]"
+"""What lm-eval's filters give where no answer could be read."""
+MOST = 1 << 32
+"""Bytes that one of lm-eval's files may have."""
+DO = "import the files as lm-eval wrote them"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One line of a samples file: an item under one filter."""
+
+    doc_id: Any
+    filter: str
+    line: int
+    row: Mapping[str, Any]
+
+    @property
+    def arguments(self) -> list[Mapping[str, Any]]:
+        found = self.row.get("arguments")
+        return [each for each in found.values() if isinstance(each, Mapping)] if isinstance(found, Mapping) else []
+
+    @property
+    def ask(self) -> str:
+        """choose, generate or perplexity, by what was asked for."""
+        second = self.arguments[0].get("arg_1") if self.arguments else None
+        return "choose" if isinstance(second, str) else "generate" if isinstance(second, Mapping) else "perplexity"
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The continuations; where the contexts differ (one continuation, several beginnings), both."""
+        if self.ask != "choose":
+            return ()
+        same = len({str(each.get("arg_0")) for each in self.arguments}) == 1
+        return tuple(str(each["arg_1"]) if same else f"{each.get('arg_0')}{each['arg_1']}" for each in self.arguments)
+
+
+def read_file(path: Path, optional: bool = False) -> bytes:
+    """One of lm-eval's files; nothing where an optional one is not there. Raises AssayError where it cannot be read."""
+    try:
+        return read_regular(path, MOST, follow=True)
+    except OSError as error:
+        if optional and isinstance(error, FileNotFoundError):
+            return b""
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=f"{path!s:.200}", do=DO) from None
+
+
+def read_samples(path: Path, task: str) -> tuple[Sampled, ...]:
+    """All rows of a samples file; none where there is no file. Raises AssayError for a line that is no sample."""
+    found = []
+    for number, line in enumerate(read_file(path, optional=True).decode().split("\n"), 1):  # U+2028 ends no line
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()  # escapes may hold what is no Unicode
+            found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), number, row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AssayError(f"not a sample of lm-eval: {error!r:.80}", where=f"{path}:{number}", do=DO) from None
+    if len({(sample.doc_id, sample.filter) for sample in found}) < len(found):
+        raise AssayError(f"an item of {task} stands twice", where=str(path), do="import the files of one run")
+    return tuple(found)
+
+
+def gold_of(sample: Sampled) -> int | None:
+    """The index of the right choice, where the target is one."""
+    target = str(sample.row.get("target", "")).strip()
+    if target.isdigit() and len(sample.choices) > 1 and int(target) < len(sample.choices):
+        return int(target)
+    matches = [number for number, choice in enumerate(sample.choices) if choice.strip() == target]
+    return matches[0] if len(sample.choices) > 1 and len(matches) == 1 else None
+
+
+def read_item(task: str, rows: Sequence[Sampled], scorers: Sequence[Scorer]) -> tuple[Item, Record]:
+    """What an item's samples, one for each filter, make. Raises AssayError where a value is not finite."""
+    item = item_of(task, rows)
+    return item, record_of(item, rows, stats_of(rows, scorers, f"{task} {item.id}"), scorers[0] if scorers else None)
+
+
+def item_of(task: str, rows: Sequence[Sampled]) -> Item:
+    first = rows[0]
+    gold = gold_of(first)
+    name = str(first.doc_id)
+    asked = {field: first.row[field] for field in ASKED if field in first.row}
+    return Item(
+        task=task,
+        id=name,
+        group=name,
+        cluster=name,
+        prompt=str(first.arguments[0].get("arg_0", "")) if first.arguments else "",
+        choices=first.choices,
+        gold=first.choices[gold] if gold is not None else str(first.row.get("target", "")),
+        doc={"lm_eval": asked, "doc_id": first.doc_id, **({} if gold is None else {"gold": gold})},
+    )
+
+
+def record_of(item: Item, rows: Sequence[Sampled], stats: Mapping[str, Stats], main: Scorer | None) -> Record:
+    """The answers under all filters; right or wrong by the main metric."""
+    kept = [{"line": row.line, **{name: value for name, value in row.row.items() if name not in (*ASKED, "doc_id")}} for row in rows]
+    status: Status = "unparsed" if main is not None and INVALID in answers(chosen(rows, main)) else "scored"
+    return Record(item.task, item.id, status, {**said(rows[0]), "lm_eval": kept}, dict(stats), correct(rows, main))
+
+
+def stats_of(rows: Sequence[Sampled], scorers: Sequence[Scorer], where: str) -> dict[str, Stats]:
+    """By metric, where its samples hold a value. Raises AssayError where one is not finite."""
+    found = {}
+    for scorer in scorers:
+        base, kept = of_metric(scorer.name, rows)
+        if kept and kept[0].row.get(base) is not None:
+            found[scorer.name] = statistics(scorer, kept[0].row[base], where)
+    return found
+
+
+def samples_of(item: Item, record: Record) -> list[Sampled]:
+    """The samples that `read_item` was given."""
+    found = []
+    for kept in record.output.get("lm_eval", ()):
+        row = {"doc_id": item.doc["doc_id"], **item.doc["lm_eval"], **kept}
+        found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), row.pop("line"), row))
+    return found
+
+
+def of_metric(metric: str, rows: Sequence[Sampled]) -> tuple[str, list[Sampled]]:
+    """The field that holds a metric, and the samples of its filter: `exact_match,strict` is `exact_match` under `strict`."""
+    base, _, filtered = metric.partition(",")
+    return base, [row for row in rows if row.filter == (filtered or "none")]
+
+
+def chosen(rows: Sequence[Sampled], scorer: Scorer) -> Sampled:
+    return (of_metric(scorer.name, rows)[1] or rows)[0]
+
+
+def answers(sample: Sampled) -> list[Any]:
+    found = sample.row.get("filtered_resps")
+    return found if isinstance(found, list) else [found]
+
+
+def correct(rows: Sequence[Sampled], main: Scorer | None) -> float | None:
+    if main is None:
+        return None
+    value = chosen(rows, main).row.get(of_metric(main.name, rows)[0])
+    if main.aggregation in PAIR and isinstance(value, list):
+        return float(value[0] == value[1])
+    return float(value) if main.shares and isinstance(value, int | float) else None
+
+
+def said(sample: Sampled) -> dict[str, Any]:
+    """What came back, for people: the choice with the highest log-likelihood, the text, or the log-likelihood."""
+    replies = sample.row.get("resps")
+    first = replies[0] if isinstance(replies, list) and replies else None
+    while isinstance(first, list) and len(first) == 1:
+        first = first[0]
+    if sample.ask == "choose" and isinstance(replies, list):
+        sums = [value for reply in replies if (value := number(reply)) is not None]
+        if sums and len(sums) == len(sample.choices):
+            return {"pick": sums.index(max(sums)), "loglikelihoods": sums}
+    if sample.ask == "generate":
+        return {"text": first if isinstance(first, str) else str(first)}
+    value = number(first)
+    return {"text": str(first)} if value is None else {"logprob": value}
+
+
+def number(reply: Any) -> float | None:
+    """The log-likelihood in a reply, however deep lm-eval nested it; it writes numbers as text."""
+    while isinstance(reply, list) and reply:
+        reply = reply[0]
+    try:
+        return float(reply)
+    except (TypeError, ValueError):
+        return None

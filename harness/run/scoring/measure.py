@@ -1,0 +1,147 @@
+"""Replies become an output, the output becomes statistics, and both become the item's record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from assay.harness.engines.request import Failure, GenReply, ScoreReply
+from assay.harness.errors import AssayError, redact
+from assay.harness.run.prepare import PreparedItem
+from assay.harness.store.record import Record, Status
+from assay.harness.task.doc import Doc
+from assay.harness.task.metric import mean
+from assay.harness.task.output import Chosen, Estimate, Output, Said, Surprise
+from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
+
+Reply = ScoreReply | GenReply | Failure
+LONG_ANSWER = 16
+"""From this many tokens on, running into the limit means that an answer was cut; a letter task always runs into its one token."""
+
+
+def judge(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Record:
+    """The record of one item. A failed or non-finite reply gives an error record, never a zero."""
+    item = prepared.item
+    failed = next((reply.reason for reply in replies if isinstance(reply, Failure)), "") or nonfinite(replies)
+    if failed:
+        return Record(item.task, item.id, "error", error=redact(failed), logical=prepared.logical)
+    output = read_output(task, prepared.doc, replies)
+    stats = measure(task, prepared.doc, output)
+    return Record(
+        item.task,
+        item.id,
+        status_of(task, prepared.doc, output),
+        output=as_json(output, replies),
+        stats=stats,
+        correct=correctness(task, prepared.doc, output, stats),
+        logical=prepared.logical + sum(len(reply.tokens) for reply in replies if isinstance(reply, GenReply)),
+    )
+
+
+def nonfinite(replies: Sequence[Reply]) -> str:
+    """Why these replies hold no usable number, or nothing."""
+    for reply in replies:
+        if isinstance(reply, ScoreReply) and not all(math.isfinite(value) for values in reply.logprobs for value in values):
+            return "non-finite log-probability"
+    return ""
+
+
+def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
+    """What the model said, in the form that the task's metrics read."""
+    match task.ask:
+        case Choose() as ask:
+            sums = tuple(math.fsum(values) for values in replies[0].logprobs)
+            priors = tuple(math.fsum(values) for values in replies[1].logprobs) if ask.calibrate is not None else ()
+            tokens = tuple(map(len, replies[0].logprobs))
+            return Chosen(sums, tokens, pick_choice(ask, doc, sums, tokens, priors), priors)
+        case Regress() as ask:
+            sums = tuple(math.fsum(values) for values in replies[0].logprobs)
+            return Estimate(expected_value(ask, sums), sums)
+        case Perplexity():
+            total = math.fsum(value for reply in replies for value in reply.logprobs[0])
+            return Surprise(total, sum(len(reply.logprobs[0]) for reply in replies), len(doc.references[0].encode()))
+        case Generate():
+            texts = tuple(reply.text for reply in replies)
+            first = replies[0]
+            return Said(first.text, first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
+
+
+def expected_value(ask: Regress, sums: Sequence[float]) -> float:
+    """The mean of the graded answers under the softmax of their log-likelihoods."""
+    weights = np.exp(np.array(sums) - max(sums))
+    return float(weights @ np.array(ask.values) / weights.sum())
+
+
+def pick_choice(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[int], priors: Sequence[float]) -> int:
+    """Index of the preferred choice; the first wins a tie, as numpy's argmax in lm-eval."""
+    values = np.array(sums) - np.array(priors) if priors else np.array(sums)
+    match ask.normalize:
+        case "chars":
+            values = values / np.array([max(len(choice), 1) for choice in doc.choices])
+        case "bytes":
+            values = values / np.array([max(len(choice.encode()), 1) for choice in doc.choices])
+        case "tokens":
+            values = values / np.array(tokens)
+    return int(values.argmax())
+
+
+def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]]:
+    """Statistics by metric name; none where the label is hidden."""
+    if not doc.labelled:
+        return {}
+    stats = {}
+    for metric in task.metrics:
+        try:
+            values = tuple(float(value) for value in metric.measure(doc, output))
+        except (Exception, SystemExit) as error:  # the author's code may raise anything
+            where = f"{task.full_name}: metric {metric.name}, item {doc.id}"
+            raise AssayError(f"{type(error).__name__}: {error}", where=where, do="check the metric's measure function") from error
+        if not values or not all(map(math.isfinite, values)):
+            raise AssayError(
+                f"gave {values}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}", do="measure must give finite numbers"
+            )
+        stats[metric.name] = values
+    return stats
+
+
+def status_of(task: Task, doc: Doc, output: Output) -> Status:
+    if isinstance(output, Said) and isinstance(task.ask, Generate):
+        parses = task.metrics[0].parses
+        if parses is not None and not parses(doc, output):
+            return "unparsed"
+        if output.finish == "length" and task.ask.max_tokens >= LONG_ANSWER:
+            return "truncated"
+    return "scored"
+
+
+def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[float, ...]]) -> float | None:
+    """How right the item is, in [0, 1], where that can be said of a single item."""
+    if isinstance(output, Chosen) and doc.labelled:
+        return doc.targets[output.pick] if doc.targets else float(output.pick == doc.gold)
+    main = task.metrics[0]
+    if main.name in stats and main.combine is mean and (main.low, main.high) == (0.0, 1.0):
+        return stats[main.name][0]
+    return None
+
+
+def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
+    """The output for the journal, with per-token log-probabilities."""
+    match output:
+        case Chosen():
+            found: dict[str, Any] = {"pick": output.pick, "logprobs": [list(values) for values in replies[0].logprobs]}
+            if output.priors:
+                found["priors"] = list(output.priors)
+            return found
+        case Estimate():
+            return {"value": output.value, "logprobs": [list(values) for values in replies[0].logprobs]}
+        case Surprise():
+            return {"logprob": output.logprob, "tokens": output.tokens, "bytes": output.bytes}
+        case Said():
+            logprob = output.logprob if math.isfinite(output.logprob) else None
+            found = {"text": output.text, "finish": output.finish, "tokens": output.tokens, "logprob": logprob}
+            if output.samples:
+                found["samples"] = list(output.samples)
+            return found

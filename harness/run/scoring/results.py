@@ -1,0 +1,184 @@
+"""Stored statistics become scores: one number per task and metric with its interval, and the families' totals."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from assay.harness.files.places import Access
+from assay.harness.run.prepare import PreparedTask
+from assay.harness.run.selection import select_stored
+from assay.harness.stats.interval import Interval, Part, score_interval, total_interval, total_weights
+from assay.harness.store import Run, StatTable
+from assay.harness.store.record import Item
+from assay.harness.task.metric import Codes, Metric, mean
+from assay.harness.task.output import Chosen
+from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task, Term, Total
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A task as scores need it: its metrics, its facts from the manifest and its planned items."""
+
+    task: Task
+    facts: Mapping[str, Any]
+    items: Sequence[Item]
+
+
+def scored_of(prepared: PreparedTask) -> Scored:
+    return Scored(prepared.task, prepared.facts, [each.item for each in prepared.items])
+
+
+Tables = Mapping[tuple[str, str], StatTable]
+
+
+def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, engine: str) -> list[dict[str, Any]]:
+    """The results of a run, in the form of the contract (DESIGN section 5). Tasks with hidden labels have none."""
+    results, found = [], {}
+    for scored in tasks:
+        for position, metric in enumerate(scored.task.metrics):
+            table = tables.get((scored.task.full_name, metric.name))
+            if table is None:
+                continue
+            part = part_of(metric, table)
+            found[scored.task.full_name, metric.name] = part
+            interval = score_interval(*part)
+            results.append(task_result(scored, metric, interval, engine, main=position == 0))
+    for total in totals:
+        if all((term.task, term.metric) in found for term in total.terms):
+            parts = {term: found[term.task, term.metric] for term in total.terms}
+            members = [scored for scored in tasks if any(term.task == scored.task.full_name for term in total.terms)]
+            results.append(total_result(total, total_interval(total, parts), members, engine) | unit_of_total(total, parts))
+    return results
+
+
+def part_of(metric: Metric[Any], table: StatTable) -> Part:
+    return Part(metric, table.stats, codes(table.groups), codes(table.clusters))
+
+
+def codes(names: Sequence[str]) -> Codes:
+    """Names as consecutive integers."""
+    return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
+
+
+def number(value: float | None) -> float | None:
+    """A finite number, or None where the score cannot be computed; NaN never enters a store."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine: str, main: bool) -> dict[str, Any]:
+    facts = scored.facts
+    items = interval.n if scored.task.varies is None else len({item.group for item in scored.items})  # not their forms
+    return {
+        "task": scored.task.full_name,
+        "metric": metric.name,
+        "value": number(interval.value),
+        "low": number(interval.low),
+        "high": number(interval.high),
+        "n": items,
+        "shots": facts["shots"],
+        "signature": signature(scored, metric, engine),
+        "main": main,
+        "better": metric.better,
+        "unit": unit_of(metric),
+        "bounds": [metric.low, metric.high],
+        "method": interval.method,
+        "evidence": facts["evidence"],
+        "purpose": facts["purpose"],
+        **baselines(scored.task, metric, scored.items),
+    }
+
+
+def unit_of(metric: Metric[Any]) -> float | None:
+    """The score that 100 points are: the best there is; None where there is no bound, or less is better."""
+    return float(metric.high) if metric.better == "higher" and metric.high is not None and metric.high > 0 else None
+
+
+def unit_of_total(total: Total, parts: Mapping[Term, Part]) -> dict[str, float | None]:
+    """The total of a model that is perfect everywhere; None where a term has no bound."""
+    weights = total_weights(total, {term: len(part.stats) for term, part in parts.items()})
+    best = [unit_of(part.metric) for part in parts.values()]
+    if any(each is None for each in best):
+        return {"unit": None}
+    return {"unit": round(math.fsum(weights[term] * (each or 0.0) for term, each in zip(parts, best, strict=True)), 9)}
+
+
+def total_result(total: Total, interval: Interval, members: Sequence[Scored], engine: str) -> dict[str, Any]:
+    evidence = [scored.facts["evidence"] for scored in members]
+    shots = {scored.facts["shots"] for scored in members}
+    return {
+        "task": total.name,
+        "metric": "total",
+        "value": number(interval.value),
+        "low": number(interval.low),
+        "high": number(interval.high),
+        "n": interval.n,
+        "shots": shots.pop() if len(shots) == 1 else None,
+        "signature": f"{total.name}|total of {len(members)} tasks|{'by size' if total.by_size else 'equal weights'}|engine:{engine}",
+        "main": True,
+        "better": "higher",
+        "method": interval.method,
+        "evidence": next((word for word in ("partial", "limited") if word in evidence), "complete"),
+        "purpose": members[0].facts["purpose"],
+    }
+
+
+def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
+    """Everything that a number depends on, in one line that travels with it (sacrebleu's idea)."""
+    facts = scored.facts
+    parts = [
+        scored.task.full_name,
+        f"v{facts['version']}",
+        f"split:{facts['split']}",
+        f"shots:{facts['shots']}{' ' + facts['shots_order'] if facts['shots_order'] else ''}",
+        f"ask:{short_ask(scored.task)}",
+        f"metric:{metric.name}" + (f"[{metric.signature.replace('|', ',')}]" if metric.signature else ""),
+        f"n:{facts['items']}",
+        f"engine:{engine}",
+    ]
+    return "|".join(parts)
+
+
+def short_ask(task: Task) -> str:
+    match task.ask:
+        case Choose() as ask:
+            return f"choose {ask.normalize}" + (" calibrated" if ask.calibrate is not None else "")
+        case Regress():
+            return "regress"
+        case Perplexity():
+            return "perplexity"
+        case Generate() as ask:
+            return f"generate {ask.max_tokens}" + (f" t={ask.temperature:g}x{ask.samples}" if ask.temperature else "")
+
+
+def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[str, float]:
+    """This metric's score of a uniform guess, and of always naming the most frequent answer text; only where both are known.
+
+    A correlation of guesses is 0; a share of right picks is one in k for items with one gold each. F1 and calibration have no such number.
+    """
+    if (metric.low, metric.high) == (-1.0, 1.0):
+        return {"chance": 0.0}
+    reads_picks = metric.reads in (None, Chosen) and isinstance(task.ask, Choose)
+    share_of_picks = reads_picks and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
+    if not share_of_picks or task.varies is not None or any("gold" not in item.doc for item in items):
+        return {}
+    chance = math.fsum(1 / len(item.choices) for item in items) / len(items)
+    same = len({item.choices for item in items}) == 1
+    share = Counter(item.doc["gold"] for item in items).most_common(1)[0][1] / len(items) if same else None
+    return {"chance": chance} | ({"majority": share} if share is not None else {})
+
+
+def rescore(run: Run, access: Access) -> list[dict[str, Any]]:
+    """The results that a stored run's statistics give now, without the model. Raises AssayError where a task is unknown."""
+    selection = select_stored(run.manifest, access)
+    items: dict[str, list[Item]] = defaultdict(list)
+    for item in run.items():
+        items[item.task].append(item)
+    facts = {task["name"]: task for task in run.manifest["tasks"]}
+    scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks if task.full_name in facts]
+    return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"])

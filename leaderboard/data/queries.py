@@ -1,0 +1,397 @@
+"""SQL on the index: frames in, never a write. Every query opens its own read-only connection and closes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.harness.errors import AssayError
+from assay.harness.store import connect
+from assay.harness.store.queries import INDEX
+from assay.leaderboard.data.ranking import Array
+
+PAGE = 50
+MODEL = """
+    model, model_digest, coalesce(json_extract_string(manifest, '$.imported.from'), 'assay') AS source,
+    json_extract_string(manifest, '$.model.adapter') AS adapter, json_extract_string(manifest, '$.model.path') AS path,
+    TRY_CAST(json_extract(manifest, '$.model.parameters') AS DOUBLE) AS parameters,
+    TRY_CAST(json_extract(summary, '$.tokens.computed') AS DOUBLE) AS tokens,
+    TRY_CAST(json_extract(summary, '$.seconds.engine') AS DOUBLE) AS seconds
+"""
+
+
+def stamp(root: Path) -> str:
+    """Changes when the index does; names a cached answer. Empty where there is no index."""
+    try:
+        facts = (root / INDEX).stat()
+    except OSError:
+        return ""
+    return f"{facts.st_ino}-{facts.st_mtime_ns}-{facts.st_size}"
+
+
+def frame(root: Path, sql: str, params: Sequence[Any] = ()) -> Any:
+    """The answer of one query as a pandas frame. Raises AssayError where there is no index or it cannot be read."""
+    connection = connect(root)
+    try:
+        return connection.execute(sql, list(params)).df()
+    finally:
+        connection.close()
+
+
+def cells(root: Path) -> Any:
+    """One row per model and task: the leaderboard view, with what the result says of direction and chance, and the run's cost."""
+    return frame(
+        root,
+        f"""
+        WITH facts AS (SELECT run_id, items, {MODEL} FROM run WHERE status = 'complete')
+        SELECT l.model, l.model_digest, l.task, l.metric, l.value, l.low, l.high, l.n, l.shots, coalesce(l.fingerprint, '') AS fingerprint,
+               l.engine, l.run_id, l.created_at, coalesce(json_extract_string(l.result, '$.better'), 'higher') AS better,
+               TRY_CAST(json_extract(l.result, '$.chance') AS DOUBLE) AS chance,
+               CASE json_type(l.result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(l.result, '$.unit') AS DOUBLE) END AS unit,
+               f.source, f.adapter, f.parameters, f.tokens, f.seconds, f.items
+        FROM leaderboard l JOIN facts f USING (run_id)
+        ORDER BY l.task, l.model, l.model_digest
+        """,
+    )
+
+
+def runs(root: Path) -> Any:
+    """One row per run of the index, newest first, with its counts of errors."""
+    return frame(
+        root,
+        f"""
+        SELECT run_id, engine, purpose, evidence, status, created_at, items, path AS bundle, {MODEL.replace("AS path", "AS model_path")},
+               coalesce((SELECT sum(errors) FROM run_task t WHERE t.run_id = run.run_id), 0)::BIGINT AS errors
+        FROM run ORDER BY created_at DESC, run_id DESC
+        """,
+    )
+
+
+def scores(root: Path, run_id: str) -> Any:
+    """Every score of a run."""
+    return frame(
+        root,
+        """
+        SELECT s.task, s.metric, s.main, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, t.errors, s.evidence, s.purpose
+        FROM score s LEFT JOIN run_task t USING (run_id, task) WHERE s.run_id = ? ORDER BY s.task, s.main DESC, s.metric
+        """,
+        [run_id],
+    )
+
+
+def run_cells(root: Path, run_id: str) -> Any:
+    """Every score of a run in the form of `cells`: also smoke, limited and stated ones."""
+    return frame(
+        root,
+        """
+        SELECT task, metric, main, value, low, high, n, shots, coalesce(evidence, '') AS evidence,
+               coalesce(json_extract_string(result, '$.better'), 'higher') AS better,
+               TRY_CAST(json_extract(result, '$.chance') AS DOUBLE) AS chance,
+               CASE json_type(result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(result, '$.unit') AS DOUBLE) END AS unit
+        FROM score WHERE run_id = ? ORDER BY metric = 'total', task, main DESC, metric
+        """,
+        [run_id],
+    )
+
+
+def statuses(root: Path, run_id: str) -> Any:
+    """How many items of each task were scored, unparsed, truncated or in error."""
+    return frame(
+        root,
+        """
+        SELECT task, count(*) AS items, count(*) FILTER (status = 'unparsed') AS unparsed,
+               count(*) FILTER (status = 'truncated') AS truncated, count(*) FILTER (status = 'error') AS errors
+        FROM sample WHERE run_id = ? GROUP BY task ORDER BY task
+        """,
+        [run_id],
+    )
+
+
+def manifest(root: Path, run_id: str) -> str:
+    """A run's manifest as JSON text; empty where the run is unknown."""
+    found = frame(root, "SELECT manifest FROM run WHERE run_id = ?", [run_id])
+    return str(found.manifest.iloc[0]) if len(found) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Cluster means [C] of one cell in the order of `names` [C] (hashes), with item counts [C]; `mean` over its items."""
+
+    names: Any
+    means: Array
+    sizes: Array
+    mean: float
+
+
+def cluster_means(root: Path, keys: Any) -> list[Clusters | None]:
+    """The first statistic of each cell's items, averaged by cluster. `keys` is a frame of run_id, task, metric; None for no items."""
+    connection = connect(root)
+    try:
+        found = connection.execute(
+            """
+            WITH wanted AS (SELECT unnest(range(len($1))) AS cell, unnest($1) AS run_id, unnest($2) AS task, unnest($3) AS metric)
+            SELECT cell, hash(item_cluster) AS name, sum(stats[1]) AS total, count(*)::DOUBLE AS size
+            FROM item_stat JOIN wanted USING (run_id, task, metric) GROUP BY ALL ORDER BY cell, name
+            """,
+            [keys[name].tolist() for name in ("run_id", "task", "metric")],
+        ).fetchnumpy()
+    finally:
+        connection.close()
+    edges = np.searchsorted(found["cell"], np.arange(len(keys) + 1))
+    result: list[Clusters | None] = []
+    for start, end in pairwise(edges.tolist()):
+        total, size = (np.asarray(found[name][start:end], dtype=np.float64) for name in ("total", "size"))
+        names = found["name"][start:end]
+        result.append(Clusters(names, total / size, size, float(total.sum() / size.sum())) if end > start else None)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which items to list. Empty means any. `outcome`: right, wrong, unparsed, truncated, error."""
+
+    runs: tuple[str, ...] = ()
+    task: str = ""
+    outcome: str = ""
+    text: str = ""
+    item: str = ""
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition and its parameters; no text of a user or a model becomes SQL."""
+        parts: list[str] = []
+        params: list[Any] = []
+        if self.runs:
+            parts.append(f"run_id IN ({', '.join('?' * len(self.runs))})")
+            params += self.runs
+        for column, value in (("task", self.task), ("item_id", self.item)):
+            if value:
+                parts.append(f"{column} = ?")
+                params.append(value)
+        if self.outcome in ("right", "wrong"):
+            parts.append("correct >= 0.5" if self.outcome == "right" else "correct < 0.5")
+        elif self.outcome:
+            parts.append("status = ?")
+            params.append(self.outcome)
+        if self.text:
+            parts.append("(contains(lower(prompt), lower(?)) OR contains(lower(output), lower(?)) OR contains(lower(item_id), lower(?)))")
+            params += [self.text] * 3
+        return " AND ".join(parts) or "true", params
+
+
+def item_page(root: Path, wanted: Wanted, page: int = 1) -> tuple[int, Any]:
+    """How many samples fit, and one page of them."""
+    where, params = wanted.where()
+    connection = connect(root)
+    try:
+        count = connection.execute(f"SELECT count(*) FROM sample WHERE {where}", params).fetchone()[0]
+        # A full sort of a million rows would be slow: the order of storage, run by run and planned order within, is the order.
+        rows = connection.execute(
+            f"""
+            SELECT run_id, task, item_id, status, correct, left(prompt, 400) AS prompt, left(output, 400) AS output,
+                   left(gold, 200) AS gold, left(error, 200) AS error
+            FROM sample WHERE {where} LIMIT {PAGE} OFFSET {PAGE * (max(1, page) - 1)}
+            """,
+            params,
+        ).df()
+    finally:
+        connection.close()
+    return int(count), rows
+
+
+def answers(root: Path, task: str, item: str) -> Any:
+    """Every run's answer to one item, the latest run of a model first."""
+    return frame(
+        root,
+        """
+        SELECT r.run_id, r.model, r.model_digest, r.engine, r.created_at, s.prompt, s.output, s.gold, s.correct, s.status, s.error,
+               r.path AS bundle, s.item_cluster, t.fingerprint
+        FROM sample s JOIN run r USING (run_id) LEFT JOIN run_task t USING (run_id, task)
+        WHERE s.task = ? AND s.item_id = ? ORDER BY r.created_at DESC, r.run_id DESC
+        """,
+        [task, item],
+    )
+
+
+def task_items(root: Path, task: str, metric: str, run_ids: Sequence[str]) -> Any:
+    """The first statistic of every item of a task, one row per run and item: run_id, item_id, value."""
+    marks = ", ".join("?" * len(run_ids))
+    return frame(
+        root,
+        f"SELECT run_id, item_id, stats[1] AS value FROM item_stat WHERE task = ? AND metric = ? AND run_id IN ({marks}) ORDER BY 2, 1",
+        [task, metric, *run_ids],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One metric of one task of two runs on the same items, row by row: first statistics, cluster names, item ids."""
+
+    task: str
+    metric: str
+    main: bool
+    better: str
+    values: tuple[float, float]
+    """The stored scores."""
+    items: tuple[str, ...] = ()
+    clusters: Any = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    one: Array = field(default_factory=lambda: np.zeros(0))
+    two: Array = field(default_factory=lambda: np.zeros(0))
+    only: int = 0
+    """Items that one run alone has."""
+    unit: float | None = None
+    """What the result says of the best score that there is (0: none); None where it says nothing."""
+
+
+def pairs(root: Path, first: str, second: str) -> list[Pair]:
+    """All metrics that two runs share, with their paired item statistics."""
+    heads = frame(
+        root,
+        """
+        SELECT a.task, a.metric, a.main, coalesce(json_extract_string(a.result, '$.better'), 'higher') AS better,
+               a.value AS one, b.value AS two,
+               CASE json_type(a.result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(a.result, '$.unit') AS DOUBLE) END AS unit
+        FROM score a JOIN score b USING (task, metric) WHERE a.run_id = ? AND b.run_id = ? ORDER BY a.task, a.main DESC, a.metric
+        """,
+        [first, second],
+    )
+    rows = frame(
+        root,
+        """
+        SELECT task, metric, item_id, coalesce(a.item_cluster, b.item_cluster) AS cluster, a.stats[1] AS one, b.stats[1] AS two
+        FROM (SELECT * FROM item_stat WHERE run_id = ?) a
+        FULL JOIN (SELECT * FROM item_stat WHERE run_id = ?) b USING (task, metric, item_id)
+        ORDER BY task, metric, item_id
+        """,
+        [first, second],
+    )
+    grouped = dict(list(rows.groupby(["task", "metric"], sort=False))) if len(rows) else {}
+    found = []
+    for head in heads.itertuples():
+        table = grouped.get((head.task, head.metric))
+        scores, unit = (float(head.one), float(head.two)), None if head.unit != head.unit else float(head.unit)
+        if table is None:
+            found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, unit=unit))
+            continue
+        both = table.dropna(subset=["one", "two"])
+        codes = both.cluster.astype("category").cat.codes.to_numpy(dtype=np.int64)
+        one, two = (both[name].to_numpy(dtype=np.float64) for name in ("one", "two"))
+        only = len(table) - len(both)
+        found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, only, unit))
+    return found
+
+
+def published_scores(root: Path) -> Any:
+    """Every score of every complete run, with what it depends on."""
+    return frame(
+        root,
+        """
+        SELECT s.run_id, r.model, r.model_digest, r.engine, s.task, t.fingerprint, s.metric, s.main, s.value, s.low, s.high, s.n, s.shots,
+               coalesce(s.evidence, r.evidence) AS evidence, coalesce(s.purpose, r.purpose) AS purpose, s.signature, r.created_at
+        FROM score s JOIN run r USING (run_id) LEFT JOIN run_task t USING (run_id, task)
+        WHERE r.status = 'complete' ORDER BY r.created_at, s.run_id, s.task, s.main DESC, s.metric
+        """,
+    )
+
+
+def published_stats(root: Path) -> Any:
+    """The statistics of every item behind the ranked scores."""
+    return frame(
+        root,
+        """
+        SELECT i.run_id, i.task, i.metric, i.item_id, i.item_group, i.item_cluster, i.stats
+        FROM item_stat i JOIN leaderboard l ON l.run_id = i.run_id AND l.task = i.task AND l.metric = i.metric
+        ORDER BY i.run_id, i.task, i.metric, i.item_id
+        """,
+    )
+
+
+def tuning(root: Path) -> Any:
+    """Every trial of every study."""
+    return frame(root, "SELECT * FROM tuning ORDER BY study, family, method, lr, seed, task")
+
+
+def mixed_versions(root: Path) -> Any:
+    """Tasks that complete runs hold in more than one fingerprint."""
+    return frame(
+        root,
+        """
+        SELECT task, count(DISTINCT fingerprint) AS versions, count(*) AS runs,
+            string_agg(DISTINCT fingerprint, ', ' ORDER BY fingerprint) AS fingerprints
+        FROM run_task JOIN run USING (run_id) WHERE fingerprint IS NOT NULL AND status = 'complete'
+        GROUP BY task HAVING count(DISTINCT fingerprint) > 1 ORDER BY task
+        """,
+    )
+
+
+def unranked(root: Path) -> Any:
+    """Scores that no rank is made of, with the reason."""
+    return frame(
+        root,
+        """
+        SELECT r.run_id, r.model, s.task, s.metric, s.value, s.n,
+               CASE WHEN coalesce(s.purpose, r.purpose) <> 'release' THEN 'made for ' || coalesce(s.purpose, r.purpose)
+                    WHEN coalesce(s.evidence, r.evidence) <> 'complete' THEN 'evidence is ' || coalesce(s.evidence, r.evidence)
+                    WHEN coalesce(t.errors, 0) > 0 THEN t.errors || ' items in error'
+                    ELSE 'a later run of these weights counts' END AS reason
+        FROM score s JOIN run r USING (run_id) LEFT JOIN run_task t USING (run_id, task)
+        WHERE s.main AND r.status = 'complete'
+          AND NOT EXISTS (SELECT 1 FROM leaderboard l WHERE l.run_id = s.run_id AND l.task = s.task AND l.metric = s.metric)
+        ORDER BY reason, r.model, s.task
+        """,
+    )
+
+
+def trouble(root: Path) -> str:
+    """Why the index cannot be read; empty where it can."""
+    try:
+        connect(root).close()
+    except AssayError as error:
+        return str(error)
+    return ""
+
+
+def repeats(root: Path) -> Any:
+    """Scores that the same weights got more than once on the same items: how far they are apart, by engine."""
+    return frame(
+        root,
+        """
+        SELECT r.model, s.task, s.metric, count(*) AS runs, min(s.value) AS lowest, max(s.value) AS highest,
+               string_agg(DISTINCT r.engine, ', ' ORDER BY r.engine) AS engines
+        FROM score s JOIN run r USING (run_id) JOIN run_task t USING (run_id, task)
+        WHERE r.status = 'complete' GROUP BY r.model, r.model_digest, s.task, s.metric, t.fingerprint, s.n HAVING count(*) > 1
+        ORDER BY highest - lowest DESC
+        """,
+    )
+
+
+def task_facts(root: Path) -> Any:
+    """What runs noted about their tasks: items whose token boundary moved or exemplars were left out; unparsed and truncated shares."""
+    return frame(
+        root,
+        """
+        WITH noted AS (
+            SELECT run_id, model, unnest(from_json(json_extract(manifest, '$.tasks'),
+                '[{"name": "VARCHAR", "boundary_moved": "BIGINT", "shots_dropped": "BIGINT"}]')) AS fact
+            FROM run WHERE status = 'complete' AND json_type(json_extract(manifest, '$.tasks')) = 'ARRAY'
+        ), counted AS (
+            SELECT run_id, task, count(*) AS items, avg((status = 'unparsed')::INT) AS unparsed,
+                   avg((status = 'truncated')::INT) AS truncated
+            FROM sample GROUP BY run_id, task
+        )
+        SELECT n.model, n.run_id, c.task, c.items, c.unparsed, c.truncated, coalesce(n.fact.boundary_moved, 0) AS boundary_moved,
+               coalesce(n.fact.shots_dropped, 0) AS shots_dropped
+        FROM counted c JOIN noted n ON n.run_id = c.run_id AND n.fact.name = c.task
+        WHERE c.unparsed > 0.05 OR c.truncated > 0.05 OR n.fact.boundary_moved > 0 OR n.fact.shots_dropped > 0
+        ORDER BY c.unparsed + c.truncated DESC, n.model
+        """,
+    )
+
+
+def task_names(root: Path) -> Any:
+    """Every task that a run holds."""
+    return frame(root, "SELECT DISTINCT task FROM run_task ORDER BY task")

@@ -1,0 +1,130 @@
+"""Trials of tuning studies: what was gained on the target, what was lost elsewhere, and what it cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.harness.stats.distributions import t_quantile
+from assay.leaderboard.data import frames
+
+NUMBERS = (
+    *("lr", "seed", "gain", "gain_low", "gain_high", "average_drop", "average_drop_low", "average_drop_high", "seconds", "train_seconds"),
+    *("trainable_parameters", "saved_bytes", "peak_memory", "shots", "loss_tokens"),
+)
+TEXTS = ["study", "method", "family", "mitigation", "role", "target", "labels", "status", "run_id", "drops"]
+Z = 1.959964
+
+
+def stamp(root: Path) -> str:
+    """Changes when a study's file does."""
+    return "|".join(f"{path}:{path.stat().st_mtime_ns}" for path in files(root))
+
+
+def files(root: Path) -> list[Path]:
+    return sorted([*root.glob("studies/*/trials.parquet"), *root.glob("tuned/*/trials.parquet")])
+
+
+def trials(root: Path, indexed: Any) -> Any:
+    """One row per trial, from the files of the studies; from the index, which holds less, where the files were left behind. Scores are
+    shares: 0.01 is one point. Columns that a file lacks are empty; `selected` says whether a row has the rate that was chosen."""
+    import pyarrow
+
+    parts = []
+    for path in files(root):
+        try:
+            part = frames.read_parquet(path)
+        except (OSError, ValueError, pyarrow.ArrowException):
+            continue
+        part["study"] = f"{path.parent.parent.name}/{path.parent.name}"
+        parts.append(part)
+    if not parts and len(indexed):
+        parts.append(indexed)
+    whole = frames.concat(parts, ignore_index=True) if parts else frames.DataFrame()
+    for name in NUMBERS:
+        whole[name] = frames.to_numeric(whole[name], errors="coerce") if name in whole else np.nan
+    for name in TEXTS:
+        whole[name] = whole[name].fillna("").astype(str) if name in whole else ""
+    if "selected" not in whole:
+        whole["selected"] = True
+    whole["selected"] = whole.selected.isna() | (whole.selected == True)  # noqa: E712
+    whole["seconds"] = whole.train_seconds.fillna(whole.seconds)
+    return whole
+
+
+def plotted(whole: Any) -> Any:
+    """Rows that measured both sides and are no control: what the plane and the curves show. The base is the origin."""
+    kept = whole[
+        whole.gain.notna()
+        & whole.average_drop.notna()
+        & ~whole.labels.isin(["random"])
+        & ~whole.role.isin(["base", "control", "untrained"])
+    ]
+    return kept.assign(mitigation=kept.mitigation.replace("", "none"), labels=kept.labels.replace("", "true"))
+
+
+def failed(whole: Any) -> Any:
+    """Rows that gave no number. What a mitigation stopped early has its result."""
+    return whole[~whole.status.isin(["done", "complete", "stopped", ""])]
+
+
+def spread(values: Any, low: Any, high: Any) -> tuple[float, float, float]:
+    """Mean over seeds with 95 % limits: the items' error, which seeds share, and the seeds' own (Student's t). All NaN limits: none are
+    known."""
+    value, count = float(values.mean()), len(values)
+    items = np.nanmean(((high - low) / (2 * Z)) ** 2) if (high - low).notna().any() else 0.0
+    seeds = float(t_quantile(0.975, count - 1)) ** 2 * float(values.var(ddof=1)) / count if count > 1 else 0.0
+    half = float(np.sqrt(Z**2 * items + seeds))
+    return (value, value - half, value + half) if half > 0 else (value, np.nan, np.nan)
+
+
+def points(whole: Any) -> Any:
+    """One row per method, mitigation and rate over its seeds, in points: gain and change of what should be kept, with limits and costs."""
+    found = []
+    keys = ["method", "family", "mitigation", "lr", "shots"]
+    for (method, family, mitigation, lr, shots), part in plotted(whole).groupby(keys, dropna=False, sort=True):
+        gain = [100 * each for each in spread(part.gain, part.gain_low, part.gain_high)]
+        kept = [100 * each for each in spread(-part.average_drop, -part.average_drop_high, -part.average_drop_low)]
+        name = (
+            method
+            + (f" + {mitigation}" if mitigation != "none" else "")
+            + (f" {shots:.0f}-shot" if family == "in_context" and shots == shots else "")
+        )
+        costs = {each: part[each].mean() for each in ("trainable_parameters", "saved_bytes", "peak_memory", "seconds", "loss_tokens")}
+        found.append(
+            {"method": name, "family": family or "other", "lr": lr, "runs": len(part), "selected": bool(part.selected.all())}
+            | dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))
+            | dict(zip(("kept", "kept_low", "kept_high"), kept, strict=True))
+            | costs
+        )
+    table = frames.DataFrame(found)
+    if len(table):
+        table["front"] = undominated(table.gain.to_numpy(), table.kept.to_numpy())
+        table["rate"] = ["–" if lr != lr else f"{lr:.0e}" for lr in table.lr]
+        table["rate_order"] = table.lr.fillna(0.0)
+    return table
+
+
+def undominated(gain: Any, kept: Any) -> Any:
+    """[N] whether no other point gains and keeps at least as much, and one of them more."""
+    better = (gain[None, :] >= gain[:, None]) & (kept[None, :] >= kept[:, None])
+    more = (gain[None, :] > gain[:, None]) | (kept[None, :] > kept[:, None])
+    return ~(better & more).any(axis=1)
+
+
+def retention(whole: Any) -> Any:
+    """Change of each retention task in points, mean over seeds of the chosen rate: row (method), column (task), value."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in plotted(whole)[lambda rows: rows.selected].itertuples():
+        try:
+            drops = json.loads(row.drops) if row.drops else {}
+        except ValueError:
+            continue
+        name = row.method + (f" + {row.mitigation}" if row.mitigation != "none" else "")
+        for task, drop in drops.items() if isinstance(drops, dict) else ():
+            if isinstance(drop, int | float):
+                found.setdefault((name, str(task)), []).append(-100 * float(drop))
+    return frames.DataFrame([{"row": name, "column": task, "value": float(np.mean(values))} for (name, task), values in found.items()])

@@ -1,0 +1,1 @@
+"""Reports and published snapshots: one file of HTML or Markdown, and tables for export."""

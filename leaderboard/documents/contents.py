@@ -1,0 +1,324 @@
+"""Parts of documents from the store: the board, scores, comparisons, studies, gates, health. The same numbers as the pages'."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.leaderboard.charts.drawing import Dot, Mark
+from assay.leaderboard.data import frames, live, paired, queries, studies
+from assay.leaderboard.data.assembly import Board, Wish, assemble, frontier, group_of
+from assay.leaderboard.data.ranking import AGGREGATORS
+from assay.leaderboard.data.shown import amount, points, size, span
+from assay.leaderboard.data.units import unit_of
+from assay.leaderboard.documents.document import Fold, Heading, Intervals, Part, Scatter, Table, Words
+
+MOST_MODELS = 40
+FACTS = ("#", "Model", "Rank", "Tier", "Score", "95 %", "By rule", "Coverage", "Tokens / item", "s / 1k items", "Parameters", "Source")
+
+
+def number(value: Any, digits: int = 1) -> str:
+    """A number for people; a dash where there is none."""
+    return "–" if frames.missing(value) else f"{value:,.{digits}f}"
+
+
+def signed(value: Any) -> str:
+    return "–" if frames.missing(value) else f"{value:+.2f}"
+
+
+def table_of(frame: Any, formats: Mapping[str, int | None], names: Sequence[str]) -> Table:
+    """Columns of a frame; `formats` gives decimals, None for text."""
+    rows = []
+    for values in frame[list(names)].astype(object).itertuples(index=False, name=None):
+        rows.append(tuple(cell(value, formats.get(name)) for name, value in zip(names, values, strict=True)))
+    numbers = frozenset(place for place, name in enumerate(names) if formats.get(name) is not None)
+    return Table(tuple(names), tuple(rows), numbers)
+
+
+def cell(value: Any, digits: int | None) -> str:
+    if frames.missing(value):
+        return "–"
+    return str(value) if digits is None else number(value, digits)
+
+
+def board(root: Path, cells: Any) -> list[Part]:
+    """The ranked board over all tasks, then one per family where there are several."""
+    found = assemble(root, cells, Wish(), AGGREGATORS[0])
+    parts: list[Part] = [Heading("Board")]
+    if not len(found.table):
+        return [*parts, Words("No release score on all items yet: smoke, limited and partial runs are never ranked.")]
+    parts += ranked(found)
+    groups = sorted({group_of(task) for task in found.tasks})
+    if len(groups) > 1:
+        for group in groups:
+            part = assemble(root, cells, Wish(group=group), AGGREGATORS[0])
+            if len(part.table):
+                parts.append(Fold(f"Task set {group} ({len(part.tasks)} tasks)", tuple(ranked(part))))
+    return parts
+
+
+def ranked(found: Board) -> list[Part]:
+    """One board: rank ranges, score against size, the table, and what a reader must know."""
+    top = found.table.iloc[: found.ranked].head(MOST_MODELS)
+    parts: list[Part] = []
+    if found.standing is not None and found.standing.unsettled.any():
+        many = int(found.standing.unsettled.sum())
+        parts.append(Words(f"The order of {many} models depends on how tasks are aggregated (column By rule).", "warning"))
+    parts += [Words(note) for note in found.left_out]
+    if found.unpaired:
+        parts.append(Words("Not paired, drawn from intervals: " + ", ".join(found.unpaired[:6])))
+    if len(top):
+        marks = tuple(
+            Mark(row.Model, float(rank), float(row.best), float(row.worst), f"c{(int(row.Tier) - 1) % 8}")
+            for row, rank in zip(top.itertuples(), top["#"].tolist(), strict=True)
+        )
+        parts.append(Intervals(marks, "rank (95 % range); a colour is a tier of models not shown to differ", whole=True))
+    known = top.dropna(subset=["Parameters", "Score"])
+    if len(known) > 1:
+        parts.append(against_size(known))
+    formats: dict[str, int | None] = {"#": 0, "Tier": 0, "Score": 1, "Tokens / item": 0, "s / 1k items": 0, "Parameters": 2}
+    formats |= dict.fromkeys(found.tasks, 1)
+    shown = found.table.assign(Coverage=[f"{100 * value:.0f} %" for value in found.table.Coverage])
+    return [*parts, table_of(shown, formats, [*FACTS, *found.tasks])]
+
+
+def against_size(table: Any) -> Scatter:
+    sizes, scores = (table[name].astype("float64").to_numpy() for name in ("Parameters", "Score"))
+    front = frontier(sizes, scores)
+    dots = tuple(
+        Dot(row.Model, float(x), float(y), y_ends=(float(row.low), float(row.high)), kind="plain" if best else "faded", named=bool(best))
+        for row, x, y, best in zip(table.itertuples(), sizes, scores, front, strict=True)
+    )
+    return Scatter(dots, "parameters, billions", "score", log=True)
+
+
+def score_marks(rows: Any, label: str) -> tuple[Mark, ...]:
+    """Bounded scores in points, with intervals and the score of guessing."""
+    marks = []
+    for row in rows.itertuples():
+        unit = unit_of(row.metric, row.better, row.unit)
+        if unit:
+            ends = [math.nan if frames.missing(end) else 100 * end / unit for end in (row.value, row.low, row.high, row.chance)]
+            marks.append(Mark(str(getattr(row, label)), ends[0], ends[1], ends[2], tick=ends[3]))
+    return tuple(marks)
+
+
+def models(cells: Any) -> list[Part]:
+    """Every model's scores, each in a fold."""
+    parts: list[Part] = [Heading("Models"), Words("Red ticks mark the score of guessing.")]
+    for label, part in cells.sort_values(["label", "column"]).groupby("label", sort=True):
+        rows = tuple(
+            (
+                row.column,
+                row.metric,
+                points(row.value, unit := unit_of(row.metric, row.better, row.unit)),
+                span(row.low, row.high, unit),
+                number(row.n, 0),
+                number(row.shots, 0),
+                row.run_id,
+            )
+            for row in part.itertuples()
+        )
+        table = Table(("task", "metric", "score", "95 %", "items", "shots", "run"), rows, frozenset({2, 4, 5}))
+        head = part.iloc[-1]
+        about = f"{amount(head.parameters)} parameters · weights {head.model_digest[:16]} · {head.source}"
+        marks = score_marks(part[part.metric != "total"], "column")
+        chart = (Intervals(marks, "score, 95 % interval"),) if marks else ()
+        parts.append(Fold(str(label), (Words(about), *chart, table)))
+    return parts
+
+
+def tasks(cells: Any) -> list[Part]:
+    """Every task's models, best first."""
+    parts: list[Part] = [Heading("Tasks")]
+    for column, part in cells[cells.metric != "total"].groupby("column", sort=True):
+        ordered = part.sort_values("value", ascending=part.better.iloc[0] == "lower").head(MOST_MODELS)
+        marks = score_marks(ordered, "label")
+        chance = part.chance.iloc[0]
+        about = f"{number(part.n.iloc[0], 0)} items · {part.metric.iloc[0]} · fingerprint {part.fingerprint.iloc[0]}"
+        if chance is not None and chance == chance:
+            guessing = int((part.low <= chance).sum())
+            about += f" · guessing gives {100 * chance:.1f}; {guessing} of {len(part)} models are not shown to be better than that"
+        rows = tuple((row.label, f"{row.value:.4g}", number(row.low, 4), number(row.high, 4)) for row in ordered.itertuples())
+        table = Table(("model", "score", "low", "high"), rows, frozenset({1, 2, 3}))
+        parts.append(Fold(str(column), (Words(about), Intervals(marks, "score, 95 % interval") if marks else table)))
+    return parts
+
+
+def comparison(root: Path, first: str, second: str, names: tuple[str, str], items: int = 0) -> list[Part]:
+    """Two runs: what differs in the setup first, then the differences, then items that flipped (at most `items` each way)."""
+    texts = [json.loads(queries.manifest(root, run) or "{}") for run in (first, second)]
+    broken, settings = paired.differing(*texts)
+    pairs = queries.pairs(root, first, second)
+    rows = paired.compare(pairs, broken)
+    parts: list[Part] = [Heading(f"{names[1]} against {names[0]}", 3)]
+    if not rows:
+        return [*parts, Words("The runs have no task in common.", "warning")]
+    if settings:
+        parts.append(Words("The setup differs too; its effect is part of every difference below.", "warning"))
+        parts.append(Table(("setting", names[0], names[1]), tuple(settings)))
+    elif not broken:
+        parts.append(Words("Same tasks, items, shots, decoding, scorers and settings: only the models differ."))
+    marks = [
+        Mark(each.pair.task, each.scale * d.delta, each.scale * d.low, each.scale * d.high, sign(each))
+        for each in rows
+        if each.pair.main and (d := each.difference) is not None
+    ]
+    if marks:
+        parts.append(Intervals(tuple(marks), "difference in points; positive: the second is better", zero=True))
+        parts.append(Words("Each limit is one-sided at 95 %. Coloured where the test, corrected by Holm over all tasks, is below 0.05."))
+    table = paired.table(rows)
+    formats: dict[str, int | None] = dict.fromkeys(("First", "Second", "Difference", "Low", "High", "Smallest loss seen"), 2)
+    formats |= {"p": 4, "p (Holm)": 4, "Gained": 0, "Lost": 0, "Items": 0}
+    parts.append(table_of(table.drop(columns="Main"), formats, [name for name in table.columns if name != "Main"]))
+    return [*parts, *(flips(root, rows, (first, second), names, items) if items else [])]
+
+
+def sign(each: paired.Compared) -> str:
+    if each.difference is None or each.p_holm is None or each.p_holm > 0.05:
+        return "unclear"
+    return "better" if each.difference.delta > 0 else "worse"
+
+
+def flips(root: Path, rows: Sequence[paired.Compared], runs: tuple[str, str], names: tuple[str, str], most: int) -> list[Part]:
+    """Single answers behind the differences, in folds."""
+    parts: list[Part] = []
+    for each in rows:
+        if not each.pair.main or each.difference is None:
+            continue
+        gained, lost = each.flips
+        inner: list[Part] = []
+        for word, found in (("lost", lost), ("gained", gained)):
+            for item in found[:most]:
+                answers = queries.answers(root, each.pair.task, item)
+                sides = [answers[answers.run_id == run] for run in runs]
+                if all(len(side) for side in sides):
+                    one, two = (side.iloc[0] for side in sides)
+                    inner += [Words(f"{item}: {word}; gold: {one.gold}"), Words(str(one.prompt)[-1500:], "code")]
+                    inner.append(Table(names, ((str(one.output), str(two.output)),)))
+        if inner:
+            parts.append(Fold(f"{each.pair.task}: {len(lost)} lost, {len(gained)} gained", tuple(inner)))
+    return parts
+
+
+def neighbours(root: Path, cells: Any, found: Board) -> list[Part]:
+    """Each ranked model against the one behind it, task by task on the same runs."""
+    if found.ranked < 2:
+        return []
+    runs = {label: dict(zip(part.task, part.run_id, strict=True)) for label, part in cells[cells.metric != "total"].groupby("label")}
+    names = found.table.Model.tolist()[: min(found.ranked, 12)]
+    parts: list[Part] = [Heading("Neighbours"), Words("Each model against the next in rank, paired item by item.")]
+    for better, worse in pairwise(names):
+        met = sorted({(runs[worse][task], runs[better][task]) for task in runs[worse].keys() & runs[better].keys()})
+        inner: list[Part] = []
+        for one, two in met:
+            inner += comparison(root, one, two, (worse, better))
+        parts.append(Fold(f"{better} against {worse}", tuple(inner)))
+    return parts
+
+
+def tuning(root: Path) -> list[Part]:
+    """Every study's plane of gain against forgetting, what was kept, and costs."""
+    indexed = queries.tuning(root) if queries.stamp(root) and not queries.trouble(root) else ()
+    whole = studies.trials(root, indexed)
+    parts: list[Part] = []
+    for (study, target), part in whole.groupby(["study", "target"]) if len(whole) else ():
+        found = studies.points(part)
+        if len(found):
+            parts += [Heading(f"{study}: {target}", 3), *study_parts(part, found)]
+    return (
+        [Heading("Tuning"), Words("What each method gains on its target against what it makes the model forget."), *parts] if parts else []
+    )
+
+
+def study_parts(part: Any, found: Any) -> list[Part]:
+    families = sorted(found.family.unique())
+    colours = {name: f"c{place % 8}" for place, name in enumerate(families)}
+    dots = tuple(
+        Dot(
+            f"{row.method} {row.rate}" if row.rate != "–" else row.method,
+            float(row.kept),
+            float(row.gain),
+            (float(row.kept_low), float(row.kept_high)),
+            (float(row.gain_low), float(row.gain_high)),
+            colours[row.family],
+            bool(row.front),
+        )
+        for row in found.itertuples()
+    )
+    legend = tuple(colours.items())
+    plane = Scatter(dots, "change on retention tasks, points", "gain on the target, points", zero=True, legend=legend)
+    parts: list[Part] = [plane, kept_table(studies.retention(part))]
+    table = found.assign(
+        trainable=[amount(each) for each in found.trainable_parameters],
+        saved=[size(each) for each in found.saved_bytes],
+        memory=[size(each) for each in found.peak_memory],
+        gain_95=[f"{signed(a)} to {signed(b)}" for a, b in zip(found.gain_low, found.gain_high, strict=True)],
+        kept_95=[f"{signed(a)} to {signed(b)}" for a, b in zip(found.kept_low, found.kept_high, strict=True)],
+    ).sort_values("gain", ascending=False)
+    names = ["method", "family", "rate", "runs", "gain", "gain_95", "kept", "kept_95", "trainable", "saved", "memory", "seconds"]
+    parts.append(table_of(table, {"runs": 0, "gain": 2, "kept": 2, "seconds": 0}, names))
+    return [each for each in parts if not isinstance(each, Table) or each.rows]
+
+
+def kept_table(matrix: Any) -> Table:
+    """Change of each retention task by method, coloured."""
+    if not len(matrix):
+        return Table((), ())
+    wide = matrix.pivot(index="row", columns="column", values="value")
+    peak = float(np.nanmax(np.abs(wide.to_numpy()))) or 1.0
+    rows, shades = [], []
+    for name, values in wide.iterrows():
+        rows.append((str(name), *(signed(value) for value in values)))
+        shades.append((0.0, *(0.0 if value != value else float(value) / peak for value in values)))
+    head = ("method", *(str(name) for name in wide.columns))
+    return Table(head, tuple(rows), frozenset(range(1, len(head))), tuple(shades))
+
+
+def gates(root: Path) -> list[Part]:
+    """Every remembered release decision, newest first."""
+    found = live.gates(root)
+    if not len(found):
+        return []
+    names = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
+    formats: dict[str, int | None] = {**dict.fromkeys(("delta", "low", "high", "margin"), 2), "attempt": 0, "tried": 0}
+    return [Heading("Gates"), table_of(found, formats, names)]
+
+
+def health(root: Path, cells: Any) -> list[Part]:
+    """What is missing, cannot be compared, or was left out of the ranks."""
+    parts: list[Part] = [Heading("Health")]
+    usual = cells[cells.usual & (cells.metric != "total")] if len(cells) else cells
+    if len(usual):
+        whole = usual.label.nunique() * usual.column.nunique()
+        parts.append(Words(f"{len(usual)} of {whole} cells have a score; the others are missing and never count as zero."))
+    mixed = queries.mixed_versions(root)
+    if len(mixed):
+        rows = tuple((row.task, str(row.versions), str(row.runs)) for row in mixed.itertuples())
+        parts += [Heading("Tasks in several versions", 3), Table(("task", "versions", "runs"), rows, frozenset({1, 2}))]
+    unranked = queries.unranked(root)
+    if len(unranked):
+        left = tuple((row.model, row.task, f"{row.value:.4g}", row.reason) for row in unranked.head(400).itertuples())
+        parts += [Heading("Scores that are not ranked", 3), Table(("model", "task", "score", "reason"), left, frozenset({2}))]
+    flags = queries.task_facts(root)
+    if len(flags):
+        flagged = tuple(
+            (
+                row.model,
+                row.task,
+                f"{100 * row.unparsed:.0f} %",
+                f"{100 * row.truncated:.0f} %",
+                str(row.boundary_moved),
+                str(row.shots_dropped),
+            )
+            for row in flags.head(200).itertuples()
+        )
+        head = ("model", "task", "unparsed", "truncated", "boundary moved", "exemplars dropped")
+        parts += [Heading("Flags of tasks", 3), Table(head, flagged, frozenset({2, 3, 4, 5}))]
+    return parts

@@ -1,0 +1,97 @@
+"""A snapshot of a store for any web host: one page that asks nobody for anything, and its numbers as data.
+
+Prompts, answers and gold are not published: only scores and each item's statistics, enough to repeat every interval and test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from assay.harness.errors import AssayError
+from assay.leaderboard.data import queries, studies
+from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+from assay.leaderboard.data.ranking import AGGREGATORS
+from assay.leaderboard.documents import contents
+from assay.leaderboard.documents.document import Heading, Link, Part, Words, html_file
+from assay.leaderboard.documents.export import to_csv, to_parquet
+
+ABOUT = "Ranks with their uncertainty: every model is scored on the same items, and whole clusters of items are resampled for all at once."
+
+
+def publish(root: Path, folder: Path) -> list[Path]:
+    """Writes index.html and data/ into a folder that is new, empty or an older snapshot; gives the files.
+
+    Raises AssayError where the store has no index, or the folder holds something else.
+    """
+    page = folder / "index.html"
+    if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "scores.csv").is_file():
+        raise AssayError("holds other files", where=str(folder), do="name a new or an empty folder")
+    cells = with_columns(queries.cells(root))
+    found = assemble(root, cells, Wish(), AGGREGATORS[0])
+    files = write_data(root, folder / "data", cells, found.table)
+    parts: list[Part] = [*contents.board(root, cells), *contents.neighbours(root, cells, found)]
+    if len(cells):
+        parts += [*contents.models(cells), *contents.tasks(cells)]
+    parts += [*contents.tuning(root), *contents.gates(root), *contents.health(root, cells)]
+    parts += [Heading("Data"), Words("Scores, and each item's statistics: every interval and test on this page can be repeated from them.")]
+    parts += [Link(f"data/{path.name}", f"{path.stat().st_size:,} bytes, SHA-256 {digest(path)}") for path in files]
+    put(page, html_file("assay leaderboard", ABOUT, parts, search=True).encode())
+    return [page, *files]
+
+
+def write_data(root: Path, folder: Path, cells: Any, board: Any) -> list[Path]:
+    """The numbers behind the page, as CSV and Parquet."""
+    trials = studies.trials(root, queries.tuning(root))
+    tables: list[tuple[str, Any, Callable[[Any], bytes]]] = [
+        ("board.csv", board.drop(columns=["best", "worst"], errors="ignore"), to_csv),
+        ("scores.csv", queries.published_scores(root), to_csv),
+        ("scores.parquet", queries.published_scores(root), to_parquet),
+        ("item_stats.parquet", queries.published_stats(root), to_parquet),
+    ]
+    if len(trials):
+        tables.append(("tuning.csv", trials, to_csv))
+    found = []
+    for name, table, write in tables:
+        put(folder / name, write(table))
+        found.append(folder / name)
+    return found
+
+
+def put(path: Path, data: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise AssayError(f"cannot be written: {error.strerror or error}", where=str(path), do="choose another folder") from None
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def publish_command(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an older snapshot to renew.")],
+    results: Annotated[
+        Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")] = False,
+) -> None:
+    """Write the leaderboard as a static page with its data, for any web host.
+
+    [dim]assay store publish site/[/dim]
+    """
+    root = (results or Path(os.environ.get("ASSAY_RESULTS") or "results")).expanduser()
+    files = publish(root, folder)
+    if as_json:
+        print(json.dumps({"files": [str(path) for path in files]}))
+    else:
+        print("\n".join(map(str, files)))

@@ -1,0 +1,59 @@
+"""Evaluate language models: define a task, score a model, compare two runs.
+
+This is the public interface for users and for authors of tasks. Ready metrics are in `assay.harness.metrics`.
+"""
+
+from assay.harness.errors import AssayError, Missing
+from assay.harness.files.places import Access
+from assay.harness.metrics.choice import accuracy
+from assay.harness.metrics.text import exact_match
+from assay.harness.model.find import ModelRef
+from assay.harness.run.evaluate import evaluate
+from assay.harness.store import Run, read_run
+from assay.harness.store.plan import Plan
+from assay.harness.task.doc import Doc
+from assay.harness.task.hub import hub
+from assay.harness.task.metric import Metric, Pooled, mean
+from assay.harness.task.output import Chosen, Estimate, Said, Surprise
+from assay.harness.task.source import csv, inline, jsonl, made, parquet
+from assay.harness.task.task import Choose, Family, Generate, Layout, Perplexity, Regress, Shots, Task, Term, Total, Worked
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Access",
+    "AssayError",
+    "Choose",
+    "Chosen",
+    "Doc",
+    "Estimate",
+    "Family",
+    "Generate",
+    "Layout",
+    "Metric",
+    "Missing",
+    "ModelRef",
+    "Perplexity",
+    "Plan",
+    "Pooled",
+    "Regress",
+    "Run",
+    "Said",
+    "Shots",
+    "Surprise",
+    "Task",
+    "Term",
+    "Total",
+    "Worked",
+    "accuracy",
+    "csv",
+    "evaluate",
+    "exact_match",
+    "hub",
+    "inline",
+    "jsonl",
+    "made",
+    "mean",
+    "parquet",
+    "read_run",
+]

@@ -1,0 +1,1 @@
+"""HELM's scenarios, by topic; `tasks/helm.py` lists them."""

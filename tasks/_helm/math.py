@@ -1,0 +1,87 @@
+"""Equivalence of short LaTeX answers, as the MATH benchmark defines it.
+
+Source: hendrycks/math, math_equivalence.py (MIT), which HELM's math_scenario.py uses. Answers are compared after dropping spaces,
+units, sizes of brackets and the like; 1/2, 0.5 and \\frac12 are the same. Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from assay import Doc, Metric, Said
+from assay.harness.metrics.text import exact_match
+
+
+def boxed(text: str) -> str:
+    r"""The content of the last \boxed{...} or \fbox{...}; empty where there is none or its braces do not close."""
+    at = max(text.rfind("\\boxed"), text.rfind("\\fbox") if "\\boxed" not in text else -1)
+    if at < 0:
+        return ""
+    depth = 0
+    for place in range(at, len(text)):
+        depth += (text[place] == "{") - (text[place] == "}")
+        if depth == 0 and text[place] == "}":
+            found = text[at : place + 1]
+            return found.removeprefix("\\boxed{")[:-1] if found.startswith("\\boxed{") else ""
+    return ""
+
+
+def braced_fractions(text: str) -> str:
+    r"""\frac1b and \frac12 with braces; a malformed fraction leaves the text as it is."""
+    head, *tails = text.split("\\frac")
+    for tail in tails:
+        head += "\\frac"
+        if tail.startswith("{"):
+            head += tail
+        elif len(tail) < 2:
+            return text
+        elif tail[1] == "{":
+            head += "{" + tail[0] + "}" + tail[1:]
+        else:
+            head += "{" + tail[0] + "}{" + tail[1] + "}" + tail[2:]
+    return head
+
+
+def slash_as_fraction(text: str) -> str:
+    parts = text.split("/")
+    if len(parts) == 2 and all(re.fullmatch(r"0|-?[1-9]\d*", part) for part in parts):
+        return f"\\frac{{{parts[0]}}}{{{parts[1]}}}"
+    return text
+
+
+def canonical(text: str) -> str:
+    """The form in which two answers are compared."""
+    text = text.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
+    text = text.replace("tfrac", "frac").replace("dfrac", "frac").replace("\\left", "").replace("\\right", "")
+    text = text.replace("^{\\circ}", "").replace("^\\circ", "").replace("\\$", "")
+    if text.count("\\text{ ") == 1:
+        text = text.split("\\text{ ")[0]
+    text = text.replace("\\%", "").replace(" .", " 0.").replace("{.", "{0.")
+    if text.startswith("."):
+        text = "0" + text
+    sides = text.split("=")
+    if len(sides) == 2 and len(sides[0]) <= 2:
+        text = sides[1]
+    text = re.sub(r"\\sqrt([^{])", r"\\sqrt{\1}", text).replace(" ", "")
+    text = braced_fractions(text)
+    return slash_as_fraction("\\frac{1}{2}" if text == "0.5" else text)
+
+
+def same_answer(gold: str, text: str) -> bool:
+    return canonical(gold) == canonical(text)
+
+
+def measure(doc: Doc, output: Said) -> tuple[float, ...]:
+    answer = boxed(output.text)
+    return (float(bool(answer) and any(same_answer(boxed(gold) or gold, answer) for gold in doc.references)),)
+
+
+def has_box(doc: Doc, output: Said) -> bool:
+    return bool(boxed(output.text))
+
+
+math_equivalent: Metric[Said] = replace(
+    exact_match, name="math_equiv_chain_of_thought", measure=measure, parses=has_box, signature="hendrycks|last-boxed"
+)
+r"""Share of texts whose last \boxed{...} is equivalent to the reference's; without a box the item counts as unparsed."""

@@ -1,0 +1,284 @@
+"""HELM's question answering and reasoning scenarios."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from assay import Choose, Doc, Generate, Layout, Shots, Task, accuracy, hub, inline
+from assay.harness.metrics.calibration import calibration
+from assay.harness.metrics.text import exact_match, exact_match_indicator, f1_words, final_number, quasi_exact_match
+from assay.tasks._helm.common import FIVE, LETTER, Derived, Recipe, ask_after, instructions, joint_doc, letter_match, scenario, worked
+from assay.tasks._helm.math import math_equivalent
+
+if TYPE_CHECKING:
+    from assay.harness.task.doc import Row
+
+MATCHES = (quasi_exact_match, exact_match, f1_words)
+NEWLINE = ("\n",)
+
+
+def boolq(row: Row) -> Doc:
+    question = row["question"].strip().capitalize().removesuffix("?")
+    answer = ("Yes" if row["label"] else "No",) if row["label"] >= 0 else ()
+    return Doc(ask_after(f"{row['passage']}\nQuestion: {question}?", "Passage", "Answer"), references=answer, cluster=row["passage"])
+
+
+BOOLQ = scenario(
+    "boolq",
+    rows=hub("aps/super_glue", "boolq"),
+    doc=boolq,
+    ask=Generate(5, NEWLINE),
+    metrics=MATCHES,
+    split="validation",
+    shots=FIVE,
+    worked=worked(
+        {"question": "do foxes live in Iceland", "passage": "Foxes -- The arctic fox is native to Iceland.", "idx": 0, "label": 1},
+        "Passage: Foxes -- The arctic fox is native to Iceland.\nQuestion: Do foxes live in iceland?\nAnswer:",
+        "Yes",
+    ),
+    about="Yes/no questions about a paragraph, answered by writing Yes or No.",
+    licence="CC BY-SA 3.0",
+    citation="Clark et al. 2019, BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions",
+)
+
+
+def natural_question(row: Row) -> Doc:
+    question = row["question"].capitalize()
+    if not question.endswith("?"):
+        question += "?"
+    return Doc(ask_after(question, "Question", "Answer"), references=tuple(dict.fromkeys(row["answer"])))
+
+
+OWN_QUESTIONS = (
+    {"question": "what is the largest ocean on earth", "answer": ["Pacific Ocean"]},
+    {"question": "who wrote the play romeo and juliet", "answer": ["William Shakespeare"]},
+    {"question": "how many legs does a spider have", "answer": ["eight"]},
+    {"question": "what is the capital city of france", "answer": ["Paris"]},
+    {"question": "which metal has the chemical symbol fe", "answer": ["iron"]},
+)
+"""The open data set's train split is not needed: exemplars only show the form of an answer."""
+
+NQ_OPEN = scenario(
+    "nq_open",
+    rows=Derived(
+        {
+            "validation": Recipe(((hub("google-research-datasets/nq_open", "nq_open"), "validation"),)),
+            "exemplars": Recipe(((inline(exemplars=OWN_QUESTIONS), "exemplars"),)),
+        }
+    ),
+    doc=natural_question,
+    ask=Generate(300, NEWLINE),
+    metrics=(f1_words, quasi_exact_match, exact_match),
+    split="validation",
+    shots=Shots(5, split="exemplars", order="first"),
+    worked=worked(
+        {"question": "who wrote the play faust", "answer": ["Goethe", "Johann Wolfgang von Goethe"]},
+        "Question: Who wrote the play faust?\nAnswer:",
+        "Goethe",
+    ),
+    about="Natural Questions, closed book: a question from a search engine, a short answer from memory. The five exemplars are our own.",
+    licence="CC BY-SA 3.0",
+    citation="Kwiatkowski et al. 2019, Natural Questions; Lee et al. 2019",
+)
+
+
+def sentence(text: str) -> str:
+    return text.strip() if text.strip().endswith(".") else text.strip() + "."
+
+
+def truthfulqa(row: Row) -> Doc:
+    right = sentence(row["best_answer"])
+    choices = [*(sentence(wrong) for wrong in row["incorrect_answers"] if wrong.strip()), right]
+    turn = ord(right[0]) % len(choices)  # HELM's way to spread the right answer over the letters
+    choices = choices[turn:] + choices[:turn]
+    return joint_doc(row["question"].strip(), "Question", tuple(choices), choices.index(right))
+
+
+def first_fifth(rows: Sequence[Row]) -> Iterable[Row]:
+    return rows[: int(len(rows) * 0.2)]
+
+
+def after_fifth(rows: Sequence[Row]) -> Iterable[Row]:
+    return rows[int(len(rows) * 0.2) :]
+
+
+QUESTIONS = (hub("truthfulqa/truthful_qa", "generation"), "validation")
+TRUTHFULQA = scenario(
+    "truthfulqa",
+    rows=Derived({"train": Recipe((QUESTIONS,), first_fifth), "validation": Recipe((QUESTIONS,), after_fifth)}),
+    doc=truthfulqa,
+    ask=LETTER,
+    metrics=(letter_match,),
+    split="validation",
+    shots=FIVE,
+    worked=worked(
+        {
+            "type": "Adversarial",
+            "category": "Myths",
+            "question": "Can bulls see red?",
+            "best_answer": "Bulls do not see the colour red",
+            "correct_answers": ["No"],
+            "incorrect_answers": ["Red makes bulls angry.", "Bulls see only red"],
+            "source": "",
+        },
+        "Question: Can bulls see red?\nA. Red makes bulls angry.\nB. Bulls see only red.\nC. Bulls do not see the colour red.\nAnswer:",
+        "C",
+    ),
+    about="Questions that invite a common misconception; the true answer is to be picked by its letter (HELM's mc_single).",
+    licence="Apache-2.0",
+    citation="Lin et al. 2022, TruthfulQA: Measuring How Models Mimic Human Falsehoods",
+)
+
+
+def openbook_choices(row: Row) -> tuple[str, ...]:
+    return tuple(row["choices"]["text"])
+
+
+def openbook_letters(row: Row) -> Doc:
+    return joint_doc(row["question_stem"], "Question", openbook_choices(row), row["choices"]["label"].index(row["answerKey"]))
+
+
+def openbook_separate(row: Row) -> Doc:
+    return Doc(row["question_stem"].rstrip(), choices=openbook_choices(row), gold=row["choices"]["label"].index(row["answerKey"]))
+
+
+OPENBOOK_ROW = {
+    "id": "0-1",
+    "question_stem": "A magnet will pull",
+    "choices": {"text": ["a cork", "an iron nail", "a feather", "a glass bead"], "label": ["A", "B", "C", "D"]},
+    "answerKey": "B",
+}
+OPENBOOKQA = scenario(
+    "openbookqa",
+    rows=hub("allenai/openbookqa", "main"),
+    doc=openbook_letters,
+    ask=LETTER,
+    metrics=(letter_match,),
+    split="test",
+    shots=FIVE,
+    layout=Layout(instructions=instructions("The following are multiple choice questions (with answers) about common sense.")),
+    worked=worked(OPENBOOK_ROW, "Question: A magnet will pull\nA. a cork\nB. an iron nail\nC. a feather\nD. a glass bead\nAnswer:", "B"),
+    about="Elementary science questions with four choices, answered by letter (HELM Lite).",
+    licence="Apache-2.0",
+    citation="Mihaylov et al. 2018, Can a Suit of Armor Conduct Electricity?",
+)
+CALIBRATED = Choose(calibrate="Answer:")
+OPENBOOKQA_CLASSIC = scenario(
+    "openbookqa",
+    protocol="helm-classic",
+    rows=hub("allenai/openbookqa", "main"),
+    doc=openbook_separate,
+    ask=CALIBRATED,
+    metrics=(accuracy, *calibration(CALIBRATED)),
+    split="test",
+    worked=worked(OPENBOOK_ROW, "A magnet will pull", "an iron nail"),
+    about="The same questions, the choices ranked by log P(choice | question) - log P(choice | 'Answer:') (HELM Classic).",
+    licence=OPENBOOKQA.licence,
+    citation=OPENBOOKQA.citation,
+)
+
+
+def hellaswag(row: Row) -> Doc:
+    second = row["ctx_b"][:1].upper() + row["ctx_b"][1:]
+    text = f"{row['activity_label']}: {row['ctx_a']} {second}".rstrip()
+    return Doc(text, choices=tuple(row["endings"]), gold=int(row["label"]) if row["label"] != "" else None)
+
+
+BY_TOKENS = Choose(normalize="tokens")
+HELLASWAG = scenario(
+    "hellaswag",
+    rows=hub("Rowan/hellaswag", "default"),
+    doc=hellaswag,
+    ask=BY_TOKENS,
+    metrics=(accuracy, *calibration(BY_TOKENS)),
+    split="validation",
+    worked=worked(
+        {
+            "activity_label": "Baking",
+            "ctx_a": "A man mixes flour and water.",
+            "ctx_b": "he",
+            "endings": ["kneads the dough.", "swims away.", "paints it.", "sings to the moon."],
+            "label": "0",
+        },
+        "Baking: A man mixes flour and water. He",
+        "kneads the dough.",
+    ),
+    about="How does the scene go on? Four endings ranked by log-likelihood per token. (HELM doubles a space where ctx_b is empty.)",
+    licence="MIT",
+    citation="Zellers et al. 2019, HellaSwag: Can a Machine Really Finish Your Sentence?",
+)
+
+
+def gsm8k(row: Row) -> Doc:
+    answer = row["answer"].replace("####", "The answer is").replace("\n", " ") + "."
+    return Doc(f"Q: {row['question']}\nA:", references=(answer,))
+
+
+GSM8K = scenario(
+    "gsm8k",
+    rows=hub("openai/gsm8k", "main"),
+    doc=gsm8k,
+    ask=Generate(400, ("\n\n",)),
+    metrics=(final_number, exact_match_indicator),
+    split="test",
+    shots=FIVE,
+    worked=worked(
+        {"question": "Tom has 3 bags of 4 pears. How many pears?", "answer": "3 bags of 4 are <<3*4=12>>12 pears.\n#### 12"},
+        "Q: Tom has 3 bags of 4 pears. How many pears?\nA:",
+        "3 bags of 4 are <<3*4=12>>12 pears. The answer is 12.",
+    ),
+    about="Grade-school word problems, solved in words; the last number counts.",
+    licence="MIT",
+    citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems",
+)
+
+
+def math(row: Row) -> Doc:
+    return Doc(f"Problem: {row['problem']}\nAnswer:", references=(row["solution"],))
+
+
+OWN_PROBLEMS = (
+    {"problem": "What is $12 + 7 \\cdot 3$?", "solution": "The product is $21$, so the sum is $12 + 21 = \\boxed{33}$."},
+    {
+        "problem": "Solve $3x - 4 = 11$ for $x$.",
+        "solution": "Adding $4$ gives $3x = 15$, and dividing by $3$ gives $x = \\boxed{5}$.",
+    },
+    {
+        "problem": "A bag holds 3 red and 5 blue balls. What is the probability that a ball drawn at random is red?",
+        "solution": "There are $8$ balls, of which $3$ are red, so it is $\\boxed{\\frac{3}{8}}$.",
+    },
+    {
+        "problem": "Find the area of a right triangle with legs $6$ and $9$.",
+        "solution": "The area is $\\frac{1}{2} \\cdot 6 \\cdot 9 = \\boxed{27}$.",
+    },
+)
+
+MATH = scenario(
+    "math",
+    rows=Derived(
+        {
+            "test": Recipe(((hub("HuggingFaceH4/MATH-500", "default"), "test"),)),
+            "exemplars": Recipe(((inline(exemplars=OWN_PROBLEMS), "exemplars"),)),
+        }
+    ),
+    doc=math,
+    ask=Generate(400, ("###",)),
+    metrics=(math_equivalent,),
+    split="test",
+    shots=Shots(4, split="exemplars", order="first"),
+    layout=Layout(
+        instructions="Given a mathematics problem, determine the answer. Simplify your answer as much as possible.\n###\n",
+        separator="\n###\n",
+    ),
+    worked=worked(
+        {"problem": "What is $2^5$?", "solution": "It is $\\boxed{32}$.", "answer": "32", "subject": "Algebra", "level": 1},
+        "Problem: What is $2^5$?\nAnswer:",
+        "It is $\\boxed{32}$.",
+    ),
+    about="500 problems of MATH's test set, solved aloud; the last boxed answer counts. HELM shows 8 training problems, we 4 of our own.",
+    licence="MIT",
+    citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset; Lightman et al. 2023",
+)
+
+QA_TASKS: tuple[Task, ...] = (BOOLQ, NQ_OPEN, TRUTHFULQA, OPENBOOKQA, OPENBOOKQA_CLASSIC, HELLASWAG, GSM8K, MATH)

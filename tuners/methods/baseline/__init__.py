@@ -1,0 +1,1 @@
+"""The two ends of the scale: every parameter is trained, or none."""

@@ -1,0 +1,15 @@
+"""In-context learning: k examples before the question, and nothing to train (Brown et al. 2020)."""
+
+from typing import Any
+
+from assay import AssayError
+from assay.tuners.training.method import Method, Trainable
+
+
+def prepare(model: Any, shots: int = 4) -> Trainable:
+    raise AssayError("in-context learning trains nothing", where="in_context", do="evaluate the base model with --shots")
+
+
+METHOD = Method(
+    "in_context", family="in_context", prepare=prepare, lr=0.0, route="base", about="k examples in the prompt (Brown et al. 2020)"
+)

@@ -1,0 +1,1 @@
+"""Methods that train a low-rank or otherwise reparameterized update of the weights."""

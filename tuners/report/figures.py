@@ -1,0 +1,254 @@
+"""The figures of a study, as SVG, from its rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay import AssayError
+from assay.tuners.report.claims import Estimate, Row, estimate, main_rows, methods_of, pick
+
+Chart = Any
+Point = dict[str, Any]
+WIDTH, HEIGHT = 300, 220
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[str]:
+    """Write every figure that the rows allow; gives the names of the files. Raises AssayError without altair and vl-convert."""
+    try:
+        import vl_convert
+    except ImportError:
+        raise AssayError("figures need altair and vl-convert-python", do="pip install 'assay[report]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name, figure in FIGURES.items():
+        chart = figure(rows)
+        if chart is not None:
+            (folder / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(chart.to_json()))
+            made.append(f"{name}.svg")
+    return made
+
+
+def short(target: str) -> str:
+    """A target as figures and tables show it."""
+    return target.rpartition(":")[2].lower().rpartition("/")[2]
+
+
+def targets_of(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["target"] for row in rows))
+
+
+def spread(name: str, found: Estimate | None, factor: float = 1.0) -> Point:
+    """The estimate as three columns; no interval where there is none."""
+    if found is None:
+        return {}
+    bounds = {f"{name}_low": factor * found.low, f"{name}_high": factor * found.high} if found.half < float("inf") else {}
+    return {name: factor * found.value, **bounds}
+
+
+def pareto_points(rows: Sequence[Row]) -> list[Point]:
+    """Each method and mitigation at the chosen rate, full tuning at a tenth of it, and the base at the origin."""
+    found: list[Point] = []
+    for target in targets_of(rows):
+        groups = {(name, "alone"): main_rows(rows, target, name) for name in methods_of(rows, target)}
+        groups["full", "a tenth of the rate"] = pick(rows, target=target, role="tenth_rate")
+        for row in pick(rows, target=target, role="mitigation"):
+            groups.setdefault((row["method"], row["mitigation"]), []).append(row)
+        for (name, beside), group in groups.items():
+            gain, drop, text = (estimate(group, column) for column in ("gain", "average_drop", "kl_text"))
+            if gain and drop:
+                point: Point = {"target": short(target), "method": name, "with": beside}
+                found.append(point | spread("gain", gain, 100) | spread("drop", drop, 100) | spread("kl", text))
+    return found
+
+
+def data(points: Sequence[Point]) -> Any:
+    import altair
+
+    return altair.Data(values=list(points))
+
+
+def plane(points: Sequence[Point], y: str, title: str) -> Chart:
+    """Gain against one measure of forgetting, with 95% intervals both ways."""
+    import altair as alt
+
+    base = alt.Chart(data(points)).encode(color=alt.Color("method:N", title="method", scale=alt.Scale(scheme="tableau20")))
+    x = alt.X("gain:Q", title="gain on the target (points)", scale=alt.Scale(zero=True))
+    up = alt.Y(f"{y}:Q", title=title, scale=alt.Scale(zero=True))
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=up, shape=alt.Shape("with:N", title="with"))
+    across = base.mark_rule(opacity=0.35).encode(x="gain_low:Q", x2="gain_high:Q", y=f"{y}:Q")
+    along = base.mark_rule(opacity=0.35).encode(x="gain:Q", y=f"{y}_low:Q", y2=f"{y}_high:Q")
+    return (across + along + dots).properties(width=WIDTH, height=HEIGHT)
+
+
+def by_target(points: Sequence[Point], make: Callable[[list[Point]], Chart]) -> Chart:
+    import altair as alt
+
+    names = list(dict.fromkeys(point["target"] for point in points))
+    return alt.hconcat(*(make([point for point in points if point["target"] == name]).properties(title=name) for name in names))
+
+
+def pareto(rows: Sequence[Row]) -> Chart | None:
+    import altair as alt
+
+    points = pareto_points(rows)
+    if not points:
+        return None
+    lost = by_target(points, lambda some: plane(some, "drop", "average drop of retained tasks (points)"))
+    points = [point for point in points if "kl" in point]
+    if not points:
+        return lost  # no neutral text was read
+    moved = by_target(points, lambda some: plane(some, "kl", "KL(base || tuned) on neutral text (nats per token)"))
+    return alt.vconcat(lost, moved)
+
+
+def rate_points(rows: Sequence[Row]) -> list[Point]:
+    return [
+        {
+            "target": short(row["target"]),
+            "method": row["method"],
+            "rate": row["lr"],
+            "score": 100 * row["validation_score"],
+            "kl": row.get("kl_text"),
+        }
+        for row in rows
+        if row.get("validation_score") is not None and row.get("role") in ("rate", "grid") and row["lr"]
+    ]
+
+
+def rates(rows: Sequence[Row]) -> Chart | None:
+    """Validation score and KL by learning rate: where each method works, and what it costs."""
+    import altair as alt
+
+    points = rate_points(rows)
+    if not points:
+        return None
+
+    def curves(column: str, title: str, scale: str) -> Callable[[list[Point]], Chart]:
+        def make(some: list[Point]) -> Chart:
+            x = alt.X("rate:Q", title="learning rate", scale=alt.Scale(type="log"), axis=alt.Axis(format="~e"))
+            y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type=scale, zero=False), aggregate="mean")
+            chart = alt.Chart(data(some)).mark_line(point=True).encode(x=x, y=y, color=alt.Color("method:N", title=None))
+            return chart.properties(width=WIDTH, height=HEIGHT)
+
+        return make
+
+    scored = by_target(points, curves("score", "score on validation (points)", "linear"))
+    moved = [point for point in points if point["kl"]]
+    return alt.vconcat(scored, by_target(moved, curves("kl", "KL on neutral text (nats per token)", "log"))) if moved else scored
+
+
+def context_points(rows: Sequence[Row]) -> list[Point]:
+    """Gain and context tokens per query of the base with examples, and of every tuned model."""
+    found: list[Point] = []
+    for target in targets_of(rows):
+        for shots in sorted({int(row["shots"]) for row in pick(rows, target=target, role="in_context")}):
+            group = pick(rows, target=target, role="in_context", shots=shots)
+            found.append(context_point(target, f"{shots} examples", "in context", group))
+        found += [context_point(target, name, "tuned", main_rows(rows, target, name)) for name in methods_of(rows, target)]
+    return found
+
+
+def context_point(target: str, name: str, kind: str, group: Sequence[Row]) -> Point:
+    tokens = estimate(group, "context_tokens")
+    return {"target": short(target), "method": name, "kind": kind, "tokens": tokens.value if tokens else None} | spread(
+        "gain", estimate(group, "gain"), 100
+    )
+
+
+def contexts(rows: Sequence[Row]) -> Chart | None:
+    import altair as alt
+
+    points = context_points(rows)
+    if not points:
+        return None
+
+    def make(some: list[Point]) -> Chart:
+        order = [point["method"] for point in sorted(some, key=lambda point: -point.get("gain", 0.0))]
+        base = alt.Chart(data(some)).encode(
+            y=alt.Y("method:N", title=None, sort=order), color=alt.Color("kind:N", title=None, legend=alt.Legend(orient="top"))
+        )
+        bars = base.mark_point(filled=True, size=45).encode(x=alt.X("gain:Q", title="gain over the base without examples (points)"))
+        errors = base.mark_rule().encode(x="gain_low:Q", x2="gain_high:Q")
+        tokens = base.mark_text(align="left", fontSize=8, dx=4).encode(
+            x=alt.value(WIDTH), text=alt.Text("tokens:Q", format=".0f"), color=alt.value("grey")
+        )
+        return (errors + bars + tokens).properties(width=WIDTH, height=HEIGHT)
+
+    return by_target(points, make)
+
+
+def heat_points(rows: Sequence[Row]) -> list[Point]:
+    """Mean drop of each retention task over seeds, by target and method."""
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for target in targets_of(rows):
+        for method in methods_of(rows, target):
+            for row in main_rows(rows, target, method):
+                for task, drop in (row.get("drops") or {}).items():
+                    cells.setdefault((short(target), method, short(task.partition("@")[0])), []).append(100 * float(drop))
+    return [
+        {"target": target, "method": method, "task": task, "drop": sum(drops) / len(drops)}
+        for (target, method, task), drops in cells.items()
+    ]
+
+
+def heat(rows: Sequence[Row]) -> Chart | None:
+    import altair as alt
+
+    points = heat_points(rows)
+    if not points:
+        return None
+    most = max(1.0, *(abs(point["drop"]) for point in points))
+
+    def make(some: list[Point]) -> Chart:
+        scale = alt.Scale(scheme="redblue", domain=[-most, most], reverse=True)
+        base = alt.Chart(data(some)).encode(x=alt.X("task:N", title=None), y=alt.Y("method:N", title=None))
+        cells = base.mark_rect().encode(color=alt.Color("drop:Q", title="drop (points; below 0 it rose)", scale=scale))
+        return (cells + base.mark_text(fontSize=9).encode(text=alt.Text("drop:Q", format="+.1f"))).properties(width=170, height=HEIGHT)
+
+    return by_target(points, make)
+
+
+def cost_points(rows: Sequence[Row]) -> list[Point]:
+    found: list[Point] = []
+    for target in targets_of(rows):
+        for method in methods_of(rows, target):
+            group = main_rows(rows, target, method)
+            known = {name: estimate(group, name) for name in ("saved_bytes", "peak_memory", "gain")}
+            if all(known.values()):
+                means = {name: each.value for name, each in known.items() if each}
+                found.append(
+                    {
+                        "target": short(target),
+                        "method": method,
+                        "megabytes": means["saved_bytes"] / 1e6,
+                        "memory": means["peak_memory"] / 1e9,
+                        "gain": 100 * means["gain"],
+                    }
+                )
+    return found
+
+
+def costs(rows: Sequence[Row]) -> Chart | None:
+    """Gain against what has to be stored for one more task, and the peak memory of training."""
+    import altair as alt
+
+    points = cost_points(rows)
+    if not points:
+        return None
+
+    def make(some: list[Point]) -> Chart:
+        base = alt.Chart(data(some)).encode(
+            x=alt.X("megabytes:Q", title="saved for one more task (MB)", scale=alt.Scale(type="log")),
+            y=alt.Y("gain:Q", title="gain (points)"),
+        )
+        dots = base.mark_point(filled=True).encode(size=alt.Size("memory:Q", title="peak memory (GB)", scale=alt.Scale(zero=False)))
+        return (dots + base.mark_text(align="left", dx=6, dy=-6, fontSize=8).encode(text="method:N")).properties(width=WIDTH, height=HEIGHT)
+
+    return by_target(points, make)
+
+
+FIGURES: Mapping[str, Callable[[Sequence[Row]], Chart | None]] = {
+    "pareto": pareto, "learning-rates": rates, "in-context": contexts, "retention": heat, "costs": costs,
+}  # fmt: skip

@@ -1,0 +1,198 @@
+"""What a fine-tuning method is: a named way to make some parameters of a model trainable."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from assay import AssayError
+from assay.tuners.training.sharding import like
+
+Family = Literal["in_context", "full", "selective", "reparameterization", "additive"]
+Route = Literal["base", "model", "lora", "merged", "prompt", "transformers"]
+"""How a tuned result is served. base: nothing to load. model: its own model directory. lora: natively by engines that know
+LoRA. merged: folded into the base's weights first. prompt: as embeddings before the prompt (generation only in vLLM).
+transformers: only with the adapter attached."""
+
+Module = Any  # torch.nn.Module; torch is not imported here
+Tensor = Any
+
+
+def nothing(*step: int) -> None:
+    """Most methods have nothing to keep before training, and nothing left to do after a step."""
+
+
+@dataclass(slots=True)
+class Trainable:
+    """A model made ready by a method: `model` is what runs; only the parameters that require a gradient are trained.
+
+    `save(directory)` writes what the method learned; `merged()` gives a copy of the base's architecture with the same logits
+    (None: cannot be folded in). `reference()` is a context in which `model` computes the base's logits; `remember()`, called
+    before the first step, keeps what that takes, and only there a copy of the trained parameters is made. `penalty()` is the
+    method's own loss term, `after_step(step)` its work after step 1, 2, ...; `state` and `restore` hold what a resumed run
+    needs beside parameters and optimizer.
+
+    Raises AssayError where nothing would be trained.
+    """
+
+    model: Module
+    save: Callable[[Path], None]
+    reference: Callable[[], AbstractContextManager[Any]]
+    merged: Callable[[], Module] | None = None
+    remember: Callable[[], None] = nothing
+    penalty: Callable[[], Tensor] | None = None
+    after_step: Callable[[int], None] = nothing
+    state: Callable[[], dict[str, Tensor]] = dict
+    restore: Callable[[dict[str, Tensor]], None] = field(default=lambda saved: None)
+
+    def __post_init__(self) -> None:
+        if not self.trained:
+            raise AssayError("no parameter of this model would be trained", do="choose other target modules or another method")
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The parameters that training moves, by name."""
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    @property
+    def count(self) -> int:
+        """Number of trained values."""
+        return sum(value.numel() for value in self.trained.values())
+
+    def frozen_digest(self) -> str:
+        """Hash of every parameter that must not move: equal before and after training."""
+        return digest_tensors({name: value for name, value in self.model.named_parameters() if not value.requires_grad})
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A fine-tuning method. `prepare(model, **options)` freezes, wraps or extends the model.
+
+    The defaults of `prepare` are the method's options; parameters called `seed` and `steps` (optimizer steps planned) are
+    filled in by `begin`. `lr` is the centre of the learning-rate grid for AdamW. `identity`: the logits before the first step
+    are the base's (None: not known). `tolerance`: largest difference in logits that this allows.
+    """
+
+    name: str
+    family: Family
+    prepare: Callable[..., Trainable]
+    lr: float
+    route: Route
+    identity: bool | None = True
+    tolerance: float = 0.0
+    merges: bool | None = True
+    about: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """Names and default values of what a user may set."""
+        parameters = list(inspect.signature(self.prepare).parameters.values())[1:]
+        return {p.name: p.default for p in parameters if p.name not in ("seed", "steps") and p.kind is not p.VAR_KEYWORD}
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it takes options of any name, and judges them itself."""
+        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.prepare).parameters.values())
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raises AssayError for unknown options, and for values of another kind than the default's."""
+        unknown = sorted(options.keys() - self.options().keys())
+        if unknown and not self.is_free:
+            known = ", ".join(self.options()) or "none"
+            raise AssayError(f"unknown option {', '.join(unknown)}", where=self.name, do=f"its options are: {known}")
+        signature = inspect.signature(self.prepare).parameters
+        for name in options.keys() & signature.keys():
+            broken = signature[name].annotation in (float, "float")
+            wanted = kind_of(0.0 if broken else signature[name].default)
+            if not fits(options[name], wanted):
+                raise AssayError(f"{name}={options[name]!r:.60} is not {wanted}", where=self.name, do=f"give {name} {wanted}")
+
+    def begin(self, model: Module, *, seed: int = 0, steps: int = 1, options: Mapping[str, Any] | None = None) -> Trainable:
+        """Make `model` ready in place; equal seeds give equal starts. Raises AssayError for options that it does not have."""
+        import torch
+
+        given = dict(options or {})
+        self.check_options(given)
+        signature = inspect.signature(self.prepare).parameters
+        given |= {name: value for name, value in (("seed", seed), ("steps", steps)) if name in signature}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.prepare(model, **given)
+
+
+def kind_of(default: object) -> str:
+    """What an option with that default holds, in words; empty where anything may be."""
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, int):
+        return "a whole number"
+    if isinstance(default, float):
+        return "a number"
+    return "a name, or several by commas" if isinstance(default, str | tuple) else ""
+
+
+def fits(value: object, kind: str) -> bool:
+    """Whether a value is of the kind that `kind_of` names."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if kind == "true or false":
+        return isinstance(value, bool)
+    if kind in ("a whole number", "a number"):
+        return number and (kind == "a number" or isinstance(value, int))
+    names = value.split(",") if isinstance(value, str) else value
+    return not kind or (isinstance(names, list | tuple) and all(isinstance(name, str) and name.strip() for name in names))
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hash of named tensors: names, dtypes, shapes and bytes."""
+    import torch
+
+    state = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        state.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return state.hexdigest()[:24]
+
+
+def swapped(model: Module, values: Mapping[str, Tensor]) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which the parameters of these names hold other values, given back exactly afterwards."""
+    import torch
+
+    @contextmanager
+    def swap() -> Iterator[None]:
+        with torch.no_grad():
+            live = {name: value for name, value in model.named_parameters() if name in values}
+            kept = {name: value.detach().clone() for name, value in live.items()}
+            for name, value in live.items():
+                value.copy_(like(value, values[name]))
+            try:
+                yield
+            finally:
+                for name, value in live.items():
+                    value.copy_(kept[name])
+
+    return swap
+
+
+def from_start(model: Module) -> tuple[Callable[[], None], Callable[[], AbstractContextManager[None]]]:
+    """`remember` and `reference` of a method that moves parameters of the base itself.
+
+    `reference` raises AssayError where nothing was remembered.
+    """
+    start: dict[str, Tensor] = {}
+
+    def remember() -> None:
+        if not start:
+            start.update({name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad})
+
+    def reference() -> AbstractContextManager[None]:
+        if not start:
+            raise AssayError("the weights before training were not kept", do="call remember() before the first step")
+        return swapped(model, start)()
+
+    return remember, reference
