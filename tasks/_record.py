@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from assay import AssayError, Chosen, Doc, Metric
+from assay import AssayError, ChoiceScores, Doc, Metric
 from assay.harness.metrics.text import normalize_text
 from assay.tasks.glue import Row
 
@@ -34,22 +34,22 @@ def word_f1(found: str, gold: str) -> float:
     return 2 * shared / (len(ours) + len(theirs))
 
 
-def named(doc: Doc, output: Chosen) -> tuple[str, list[str]]:
+def named(doc: Doc, output: ChoiceScores) -> tuple[str, list[str]]:
     """The picked entity and the gold ones."""
     if not doc.meta["answers"]:
         raise AssayError("no gold answers to measure against", where=doc.id, do="score a labelled split, or read the predictions")
     return doc.meta["entities"][output.pick], doc.meta["answers"]
 
 
-def entity_f1(doc: Doc, output: Chosen) -> tuple[float]:
+def entity_f1(doc: Doc, output: ChoiceScores) -> tuple[float]:
     entity, answers = named(doc, output)
     return (max(word_f1(entity, answer) for answer in answers),)
 
 
-def entity_match(doc: Doc, output: Chosen) -> tuple[float]:
+def entity_match(doc: Doc, output: ChoiceScores) -> tuple[float]:
     entity, answers = named(doc, output)
     return (float(any(normalize_text(entity) == normalize_text(answer) for answer in answers)),)
 
 
-RECORD_F1: Metric[Chosen] = Metric("f1", entity_f1, reads=Chosen, signature="squad|best")
-RECORD_EM: Metric[Chosen] = Metric("em", entity_match, reads=Chosen, signature="squad|best")
+RECORD_F1: Metric[ChoiceScores] = Metric("f1", entity_f1, reads=ChoiceScores, signature="squad|best")
+RECORD_EM: Metric[ChoiceScores] = Metric("em", entity_match, reads=ChoiceScores, signature="squad|best")

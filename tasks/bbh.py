@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from assay import (
     Access,
     AssayError,
+    Completion,
     Doc,
     Family,
     Generate,
     Layout,
     Metric,
-    Said,
     Shots,
     Task,
     Term,
@@ -100,19 +100,19 @@ def historic(doc: Doc, text: str) -> str:
     return found.group(1) if found else ""
 
 
-def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Said]:
+def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Completion]:
     """Exact match of the extracted answer; none at all counts as unparsed."""
 
-    def measure(doc: Doc, output: Said) -> tuple[float, ...]:
+    def measure(doc: Doc, output: Completion) -> tuple[float, ...]:
         return exact_match.measure(doc, replace(output, text=extract(doc, output.text)))
 
-    def parses(doc: Doc, output: Said) -> bool:
+    def parses(doc: Doc, output: Completion) -> bool:
         return bool(extract(doc, output.text))
 
     return replace(exact_match, measure=measure, parses=parses, signature=f"extract:{name}")
 
 
-PROTOCOLS: dict[str, tuple[tuple[str, ...], Metric[Said]]] = {
+PROTOCOLS: dict[str, tuple[tuple[str, ...], Metric[Completion]]] = {
     "bbh": (("\nQ:",), answer_match(repaired, "repaired")),
     "bbh-historic": (("Q", "</s>", "\n\n"), answer_match(historic, "lm-eval")),
 }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from assay import Choose, Doc, Family, Generate, Layout, Metric, Said, Shots, Task, Term, Total, Worked, exact_match, hub
+from assay import Choose, Completion, Doc, Family, Generate, Layout, Metric, Shots, Task, Term, Total, Worked, exact_match, hub
 from assay.harness.metrics.choice import accuracy, accuracy_per
 
 REVISION = "c30699e8356da336a370243923dbaf21066bb9fe"
@@ -126,11 +126,11 @@ def joint(row: Row) -> Doc:
     return Doc(f"Question: {row['question']}\n{lettered(row)}Answer:", references=references, inputs=(row["question"],))
 
 
-def is_letter(doc: Doc, output: Said) -> bool:
+def is_letter(doc: Doc, output: Completion) -> bool:
     return output.text.strip() in LETTERS
 
 
-LETTER_MATCH: Metric[Said] = replace(exact_match, parses=is_letter)
+LETTER_MATCH: Metric[Completion] = replace(exact_match, parses=is_letter)
 """HELM's exact match after mapping letters back: anything but a letter is wrong (and counted as unparsed)."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from assay import Chosen, Family, Metric, Worked, hub
+from assay import ChoiceScores, Family, Metric, Worked, hub
 from assay.harness.metrics.choice import accuracy, exact_set, f1, macro_f1, mcc, pair_parity
 from assay.tasks._record import RECORD_EM, RECORD_F1, record
 from assay.tasks._superglue_rows import axb, axg, boolq, cb, copa, multirc, rte, wic, wsc
@@ -21,11 +21,11 @@ data = partial(hub, "aps/super_glue", revision=REVISION)
 member = partial(task_of, "superglue", data)
 
 
-F1A: Metric[Chosen] = Metric("f1a", f1.measure, f1.combine, reads=Chosen, signature=f1.signature)
+F1A: Metric[ChoiceScores] = Metric("f1a", f1.measure, f1.combine, reads=ChoiceScores, signature=f1.signature)
 """MultiRC: F1 of label 1 over the answers to all questions."""
-EM: Metric[Chosen] = Metric("em", exact_set.measure, exact_set.combine, reads=Chosen, signature=exact_set.signature)
+EM: Metric[ChoiceScores] = Metric("em", exact_set.measure, exact_set.combine, reads=ChoiceScores, signature=exact_set.signature)
 """MultiRC: share of questions of which every answer is judged right."""
-GENDER_PARITY: Metric[Chosen] = Metric("gender_parity", pair_parity.measure, pair_parity.combine, reads=Chosen)
+GENDER_PARITY: Metric[ChoiceScores] = Metric("gender_parity", pair_parity.measure, pair_parity.combine, reads=ChoiceScores)
 """AX-g: share of minimal pairs with equal predictions."""
 
 BOOLQ = member(

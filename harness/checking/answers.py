@@ -18,7 +18,7 @@ from assay.harness.stats.distributions import z_quantile
 from assay.harness.store.record import Item, Record
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array
-from assay.harness.task.output import Chosen
+from assay.harness.task.output import ChoiceScores
 from assay.harness.task.task import Choose, Generate, Task
 
 TIE = 1e-3
@@ -243,4 +243,4 @@ def ranked(item: Item, record: Record, ask: Choose) -> Array:
     sums = tuple(math.fsum(values) for values in logprobs)
     if len(sums) != len(item.choices) or not all(map(math.isfinite, sums)):
         return np.zeros(0)
-    return choice_scores(ask, Doc("", choices=item.choices), Chosen(sums, tuple(map(len, logprobs)), 0, priors))
+    return choice_scores(ask, Doc("", choices=item.choices), ChoiceScores(sums, tuple(map(len, logprobs)), 0, priors))

@@ -18,7 +18,7 @@ from assay.harness.run.scoring.measure import measure, pick_choice
 from assay.harness.run.scoring.results import codes
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Metric, mean
-from assay.harness.task.output import Chosen, Estimate, Output, Said, Surprise
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 TEXTS = 300
@@ -38,20 +38,20 @@ def oracle(task: Task, doc: Doc) -> Output:
             right = [doc.targets[k] == best if doc.targets else k == doc.gold for k in range(len(doc.choices))]
             return chosen(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
         case Regress():
-            return Estimate(doc.value if doc.value is not None else math.nan, tuple(0.0 for _ in task.ask.answers))
+            return ExpectedValue(doc.value if doc.value is not None else math.nan, tuple(0.0 for _ in task.ask.answers))
         case Perplexity():
-            return Surprise(0.0, max(1, len(doc.answer.split())), len(doc.answer.encode()))
+            return TextLogprob(0.0, max(1, len(doc.answer.split())), len(doc.answer.encode()))
         case Generate():
             return said(task.ask, doc.answer)
 
 
-def chosen(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> Chosen:
+def chosen(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> ChoiceScores:
     tokens = tuple(max(1, len(choice.split())) for choice in doc.choices)
     priors = (0.0,) * len(scores) if ask.calibrate is not None else ()
-    return Chosen(scores, tokens, pick_choice(ask, doc, scores, tokens, priors), priors)
+    return ChoiceScores(scores, tokens, pick_choice(ask, doc, scores, tokens, priors), priors)
 
 
-def said(ask: Generate, text: str) -> Said:
+def said(ask: Generate, text: str) -> Completion:
     """A text as generation would give it: cut at the first stop string and after as many words as there are tokens."""
     for stop in ask.stop:
         text = text.split(stop)[0]
@@ -59,7 +59,7 @@ def said(ask: Generate, text: str) -> Said:
     if words > ask.max_tokens:
         text = " ".join(text.split()[: ask.max_tokens])
     samples = (text,) * ask.samples if ask.samples > 1 else ()
-    return Said(text, "length" if words > ask.max_tokens else "stop", min(words, ask.max_tokens), 0.0, samples)
+    return Completion(text, "length" if words > ask.max_tokens else "stop", min(words, ask.max_tokens), 0.0, samples)
 
 
 def constant_choice(index: int) -> Answer:

@@ -22,7 +22,7 @@ from assay.harness.metrics.pattern import reach
 from assay.harness.metrics.text import bleu, rouge
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Affine, Array, Codes, Combine, Metric, Pooled, Stats
-from assay.harness.task.output import Chosen, Said
+from assay.harness.task.output import ChoiceScores, Completion
 
 __all__ = ["CHOICE_METRICS", "Extract", "choice_metrics", "generative_metrics", "likelihood_metrics", "normalized"]
 
@@ -53,7 +53,7 @@ def argmax(absolute: tuple[float, ...]) -> int:
     return int(ties[int(digest, 16) % len(ties)])
 
 
-def probabilities(output: Chosen) -> Array:
+def probabilities(output: ChoiceScores) -> Array:
     """Softmax over the choices [k]."""
     weights = np.exp(np.array(output.loglikelihoods) - max(output.loglikelihoods))
     return np.asarray(weights / weights.sum())
@@ -65,18 +65,18 @@ def shares(doc: Doc) -> Array:
     return np.asarray(scores / scores.sum()) if scores.sum() else np.zeros_like(scores)
 
 
-def grade(doc: Doc, output: Chosen) -> Stats:
+def grade(doc: Doc, output: ChoiceScores) -> Stats:
     """The target score of the likeliest choice: soft scores count as they are."""
     return (float(scores_of(doc)[argmax(output.loglikelihoods)]),)
 
 
-def brier(doc: Doc, output: Chosen) -> Stats:
+def brier(doc: Doc, output: ChoiceScores) -> Stats:
     """(summed Brier terms, number of options): the reference averages over options, not over items."""
     chance, target = probabilities(output), shares(doc)
     return (float((target * (chance - 1) ** 2 + (1 - target) * chance**2).sum()), float(len(chance)))
 
 
-def bin_gap(doc: Doc, output: Chosen) -> Stats:
+def bin_gap(doc: Doc, output: ChoiceScores) -> Stats:
     """Accuracy less confidence, in the column of its confidence bin."""
     chance = probabilities(output)
     top = float(chance.max())
@@ -93,22 +93,22 @@ def gaps(means: Array) -> Array:
     return np.asarray(np.abs(means).sum(axis=-1))
 
 
-def weighted_logs(doc: Doc, output: Chosen) -> Stats:
+def weighted_logs(doc: Doc, output: ChoiceScores) -> Stats:
     return (float(scores_of(doc) @ np.array(output.loglikelihoods)),)
 
 
-def weighted(doc: Doc, output: Chosen) -> Stats:
+def weighted(doc: Doc, output: ChoiceScores) -> Stats:
     return (float(scores_of(doc) @ np.exp(np.array(output.loglikelihoods))),)
 
 
-def macro_f1(classes: tuple[str, ...]) -> Metric[Chosen]:
+def macro_f1(classes: tuple[str, ...]) -> Metric[ChoiceScores]:
     """Mean F1 over the classes that occur or are picked; `classes` are all choices of the task.
 
     Statistics per class: right, gold, picked. Raises AssayError where an item has no single right choice.
     """
     column = {name: index for index, name in enumerate(classes)}
 
-    def measure(doc: Doc, output: Chosen) -> Stats:
+    def measure(doc: Doc, output: ChoiceScores) -> Stats:
         if sorted(doc.targets)[-1:] != [1.0] or sum(doc.targets) != 1:
             raise AssayError(
                 "macro_f1 needs exactly one right choice, with score 1", where=doc.id, do="give one choice the score 1, the others 0"
@@ -126,21 +126,21 @@ def macro_f1(classes: tuple[str, ...]) -> Metric[Chosen]:
         score = np.where(either > 1e-12, 2 * right / np.maximum(either, 1e-12), 0.0)
         return np.asarray(score.sum(axis=-1) / np.maximum((either > 1e-12).sum(axis=-1), 1))
 
-    return Metric("macro_f1", measure, Pooled(finish), reads=Chosen, signature=f"classes:{len(classes)}")
+    return Metric("macro_f1", measure, Pooled(finish), reads=ChoiceScores, signature=f"classes:{len(classes)}")
 
 
 def choice_metrics(names: tuple[str, ...], classes: tuple[str, ...] = ()) -> dict[str, Metric[Any]]:
     """The multiple-choice metrics of these names; multiple_choice_grade brings Brier score and calibration error with it."""
     made: dict[str, Metric[Any]] = {
-        "multiple_choice_grade": Metric("multiple_choice_grade", grade, reads=Chosen, signature="soft|ties:hash"),
+        "multiple_choice_grade": Metric("multiple_choice_grade", grade, reads=ChoiceScores, signature="soft|ties:hash"),
         "calibration_multiple_choice_brier_score": Metric(
-            "calibration_multiple_choice_brier_score", brier, Pooled(ratio), better="lower", reads=Chosen, signature="per-option"
+            "calibration_multiple_choice_brier_score", brier, Pooled(ratio), better="lower", reads=ChoiceScores, signature="per-option"
         ),
         "expected_calibration_error": Metric(
-            "expected_calibration_error", bin_gap, Pooled(gaps), better="lower", reads=Chosen, signature=f"bins:{BINS}|equal-width"
+            "expected_calibration_error", bin_gap, Pooled(gaps), better="lower", reads=ChoiceScores, signature=f"bins:{BINS}|equal-width"
         ),
-        "weighted_log_probabilities": Metric("weighted_log_probabilities", weighted_logs, low=None, high=0.0, reads=Chosen),
-        "weighted_probabilities": Metric("weighted_probabilities", weighted, low=-1.0, reads=Chosen),
+        "weighted_log_probabilities": Metric("weighted_log_probabilities", weighted_logs, low=None, high=0.0, reads=ChoiceScores),
+        "weighted_probabilities": Metric("weighted_probabilities", weighted, low=-1.0, reads=ChoiceScores),
         "macro_f1": macro_f1(classes),
     }
     wanted = set(names)
@@ -175,28 +175,28 @@ class Extract:
     def signature(self) -> str:
         return f"stop:{self.stop!r}|regex:{self.regex!r}"
 
-    def apply(self, metric: Metric[Any]) -> Metric[Said]:
+    def apply(self, metric: Metric[Any]) -> Metric[Completion]:
         """The same metric over the extracted answer; an empty one counts as unparsed."""
 
-        def measure(doc: Doc, output: Said) -> Stats:
+        def measure(doc: Doc, output: Completion) -> Stats:
             return metric.measure(doc, replace(output, text=self(output.text)))
 
-        def parses(doc: Doc, output: Said) -> bool:
+        def parses(doc: Doc, output: Completion) -> bool:
             return bool(self(output.text))
 
         signature = "|".join(part for part in (metric.signature, self.signature) if part)
         return replace(metric, measure=measure, parses=parses if self.regex else None, signature=signature)
 
 
-def exact(doc: Doc, output: Said) -> Stats:
+def exact(doc: Doc, output: Completion) -> Stats:
     return (float(output.text in doc.references),)
 
 
-def exact_caseless(doc: Doc, output: Said) -> Stats:
+def exact_caseless(doc: Doc, output: Completion) -> Stats:
     return (float(output.text.strip().lower() in [gold.strip().lower() for gold in doc.references]),)
 
 
-def near(doc: Doc, output: Said) -> Stats:
+def near(doc: Doc, output: Completion) -> Stats:
     """Within a tenth of the only target. A negative target divides by itself, so any number above it is within: the reference's way."""
     if len(doc.references) != 1:
         raise AssayError(f"{len(doc.references)} targets", where=doc.id, do="numeric_match wants exactly one")
@@ -207,7 +207,7 @@ def near(doc: Doc, output: Said) -> Stats:
     return (float(abs(given - wanted) / (wanted if wanted != 0 else 1) <= 0.1),)
 
 
-def sequence(doc: Doc, output: Said) -> Stats:
+def sequence(doc: Doc, output: Completion) -> Stats:
     """Percent of space-separated labels that agree, the answer padded with "O" or cut to the target's length."""
     wanted = doc.references[0].split(" ")
     given = [*output.text.split(" "), *["O"] * len(wanted)][: len(wanted)]
@@ -220,10 +220,10 @@ def lines(text: str) -> str:
 
 
 GENERATIVE: Mapping[str, tuple[Metric[Any], ...]] = {
-    "exact_str_match": (Metric("exact_str_match", exact, reads=Said),),
-    "case_insensitive_str_match": (Metric("case_insensitive_str_match", exact_caseless, reads=Said),),
-    "numeric_match_with_0_1_relative_error": (Metric("numeric_match_with_0_1_relative_error", near, reads=Said),),
-    "sequence_f1": (Metric("sequence_f1", sequence, high=100.0, reads=Said),),
+    "exact_str_match": (Metric("exact_str_match", exact, reads=Completion),),
+    "case_insensitive_str_match": (Metric("case_insensitive_str_match", exact_caseless, reads=Completion),),
+    "numeric_match_with_0_1_relative_error": (Metric("numeric_match_with_0_1_relative_error", near, reads=Completion),),
+    "sequence_f1": (Metric("sequence_f1", sequence, high=100.0, reads=Completion),),
     "bleu": (bleu("intl"),),
     "rouge": tuple(rouge(kind, stemmer=False, prepare=lines, scale=100.0) for kind in ("rouge1", "rouge2", "rougeLsum")),
 }
@@ -234,27 +234,27 @@ def generative_metrics(names: tuple[str, ...], extract: Extract) -> dict[str, Me
     return {metric.name: extract.apply(metric) for name in names for metric in GENERATIVE.get(name, ())}
 
 
-def log_of_sum(doc: Doc, output: Chosen) -> Stats:
+def log_of_sum(doc: Doc, output: ChoiceScores) -> Stats:
     """Log of the summed probability of all targets. Choices are the targets, perhaps repeated to make two."""
     values = np.array(output.loglikelihoods[: len(doc.references)])
     return (float(values.max() + np.log(np.exp(values - values.max()).sum())),)
 
 
-def per_char(doc: Doc, output: Chosen) -> Stats:
+def per_char(doc: Doc, output: ChoiceScores) -> Stats:
     return (output.loglikelihoods[0] / len(doc.references[0]),)
 
 
-def per_word(doc: Doc, output: Chosen) -> Stats:
+def per_word(doc: Doc, output: ChoiceScores) -> Stats:
     return (output.loglikelihoods[0] / len(doc.references[0].split()),)
 
 
 def likelihood_metrics(several: bool) -> dict[str, Metric[Any]]:
     """log_likelihood, and its values per word and character unless `several` targets are right for some item."""
-    found = [Metric("log_likelihood", log_of_sum, low=None, high=0.0, reads=Chosen)]
+    found = [Metric("log_likelihood", log_of_sum, low=None, high=0.0, reads=ChoiceScores)]
     if not several:
         found += [
-            Metric("log_likelihood_per_word", per_word, low=None, high=0.0, reads=Chosen),
-            Metric("log_likelihood_per_char", per_char, low=None, high=0.0, reads=Chosen),
+            Metric("log_likelihood_per_word", per_word, low=None, high=0.0, reads=ChoiceScores),
+            Metric("log_likelihood_per_char", per_char, low=None, high=0.0, reads=ChoiceScores),
         ]
     return {metric.name: metric for metric in found}
 

@@ -18,7 +18,7 @@ from assay.harness.errors import AssayError
 from assay.harness.metrics.text import exact_match
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Stats
-from assay.harness.task.output import Chosen, Said
+from assay.harness.task.output import ChoiceScores, Completion
 from assay.harness.task.task import Choose
 
 __all__ = ["calibration"]
@@ -30,7 +30,7 @@ def confidence(scores: Array) -> float:
     return float(weights.max() / weights.sum())
 
 
-def choice_scores(ask: Choose, doc: Doc, output: Chosen) -> Array:
+def choice_scores(ask: Choose, doc: Doc, output: ChoiceScores) -> Array:
     """The scores [k] that the task ranks its choices by."""
     lengths = np.ones(len(output.loglikelihoods))
     match ask.normalize:
@@ -46,10 +46,10 @@ def choice_scores(ask: Choose, doc: Doc, output: Chosen) -> Array:
     return scores / lengths
 
 
-def confident_choice(ask: Choose) -> Callable[[Doc, Chosen], Stats]:
+def confident_choice(ask: Choose) -> Callable[[Doc, ChoiceScores], Stats]:
     """Measures (confidence, correct) of a ranking."""
 
-    def measure(doc: Doc, output: Chosen) -> Stats:
+    def measure(doc: Doc, output: ChoiceScores) -> Stats:
         if doc.gold is None and not doc.targets:
             raise AssayError("no gold label to measure against", where=doc.id, do="score a labelled split")
         right = doc.targets[output.pick] == max(doc.targets) if doc.targets else output.pick == doc.gold
@@ -58,7 +58,7 @@ def confident_choice(ask: Choose) -> Callable[[Doc, Chosen], Stats]:
     return measure
 
 
-def confident_text(doc: Doc, output: Said) -> Stats:
+def confident_text(doc: Doc, output: Completion) -> Stats:
     """(probability of the generated text, exact match)."""
     if not math.isfinite(output.logprob):
         raise AssayError("the engine gave no probability of the generated text", where=doc.id, do="drop the calibration metrics")
@@ -177,12 +177,14 @@ SCORES: tuple[tuple[str, Callable[[Array, Array], float], str], ...] = (
 )
 
 
-def calibration(ask: Choose | None = None) -> tuple[Metric[Chosen], ...] | tuple[Metric[Said], ...]:
+def calibration(ask: Choose | None = None) -> tuple[Metric[ChoiceScores], ...] | tuple[Metric[Completion], ...]:
     """The calibration metrics for tasks that rank choices with `ask`, or for generated text where it is None."""
     if ask is None:
         return tuple(
-            Metric(name, confident_text, Curve(score), better=better, reads=Said, signature="helm|p(text)")
+            Metric(name, confident_text, Curve(score), better=better, reads=Completion, signature="helm|p(text)")
             for name, score, better in SCORES
         )
     measure, signature = confident_choice(ask), f"helm|softmax-max|{ask.normalize}"
-    return tuple(Metric(name, measure, Curve(score), better=better, reads=Chosen, signature=signature) for name, score, better in SCORES)
+    return tuple(
+        Metric(name, measure, Curve(score), better=better, reads=ChoiceScores, signature=signature) for name, score, better in SCORES
+    )

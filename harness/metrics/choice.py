@@ -15,7 +15,7 @@ import numpy as np
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats, first
-from assay.harness.task.output import Chosen
+from assay.harness.task.output import ChoiceScores
 
 __all__ = ["accuracy", "accuracy_per", "exact_set", "f1", "macro_f1", "mcc", "pair_parity"]
 
@@ -30,22 +30,22 @@ def gold_of(doc: Doc) -> int:
     return doc.gold
 
 
-def right(doc: Doc, output: Chosen) -> Stats:
+def right(doc: Doc, output: ChoiceScores) -> Stats:
     """1 if the gold choice was picked, else 0."""
     return (float(output.pick == gold_of(doc)),)
 
 
-accuracy: Metric[Chosen] = Metric("accuracy", right, reads=Chosen)
+accuracy: Metric[ChoiceScores] = Metric("accuracy", right, reads=ChoiceScores)
 """Share of items whose gold choice is picked, under the task's own normalisation of log-likelihoods."""
 
 
-def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[Chosen]:
+def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[ChoiceScores]:
     """Accuracy of the choice with the highest log-likelihood per character, byte or token, whatever the task picks by.
 
     lm-eval calls the first two acc_norm and acc_bytes: lengths are those of the choice without the joint before it.
     """
 
-    def measure(doc: Doc, output: Chosen) -> Stats:
+    def measure(doc: Doc, output: ChoiceScores) -> Stats:
         lengths: dict[str, Callable[[], list[int]]] = {
             "chars": lambda: [len(choice) for choice in doc.choices],
             "bytes": lambda: [len(choice.encode()) for choice in doc.choices],
@@ -54,13 +54,13 @@ def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[Chosen]:
         rates = [total / max(length, 1) for total, length in zip(output.loglikelihoods, lengths[unit](), strict=True)]
         return (float(rates.index(max(rates)) == gold_of(doc)),)
 
-    return Metric(f"accuracy_{unit}", measure, reads=Chosen)
+    return Metric(f"accuracy_{unit}", measure, reads=ChoiceScores)
 
 
-def cells(classes: int) -> Callable[[Doc, Chosen], Stats]:
+def cells(classes: int) -> Callable[[Doc, ChoiceScores], Stats]:
     """Measures an item as one-hot cells of the gold x pick table, row by row: classes * classes numbers."""
 
-    def measure(doc: Doc, output: Chosen) -> Stats:
+    def measure(doc: Doc, output: ChoiceScores) -> Stats:
         gold = gold_of(doc)
         if not (gold < classes and output.pick < classes):
             raise AssayError(
@@ -106,18 +106,18 @@ def f1_averaged(means: Array) -> Array:
     return averaged
 
 
-def mcc(classes: int = 2) -> Metric[Chosen]:
+def mcc(classes: int = 2) -> Metric[ChoiceScores]:
     """Matthews correlation of gold and pick, in [-1, 1]; 0 where either is constant."""
-    return Metric("mcc", cells(classes), Pooled(matthews), low=-1.0, reads=Chosen, signature=f"classes:{classes}")
+    return Metric("mcc", cells(classes), Pooled(matthews), low=-1.0, reads=ChoiceScores, signature=f"classes:{classes}")
 
 
-f1: Metric[Chosen] = Metric("f1", cells(2), Pooled(f1_of_label_1), reads=Chosen, signature="positive:1")
+f1: Metric[ChoiceScores] = Metric("f1", cells(2), Pooled(f1_of_label_1), reads=ChoiceScores, signature="positive:1")
 """F1 of label 1 in a two-class task."""
 
 
-def macro_f1(classes: int) -> Metric[Chosen]:
+def macro_f1(classes: int) -> Metric[ChoiceScores]:
     """Unweighted mean of the one-vs-rest F1 of all `classes`, absent ones included (as 0)."""
-    return Metric("macro_f1", cells(classes), Pooled(f1_averaged), reads=Chosen, signature=f"classes:{classes}")
+    return Metric("macro_f1", cells(classes), Pooled(f1_averaged), reads=ChoiceScores, signature=f"classes:{classes}")
 
 
 def extremes(values: Array, groups: Codes) -> tuple[Array, Array]:
@@ -141,14 +141,14 @@ def all_equal(stats: Array, groups: Codes) -> Array:
     return equal
 
 
-exact_set: Metric[Chosen] = Metric("exact_set", right, Pooled(first, all_right), reads=Chosen, signature="by:group")
+exact_set: Metric[ChoiceScores] = Metric("exact_set", right, Pooled(first, all_right), reads=ChoiceScores, signature="by:group")
 """Share of groups (`Doc.group`) of which every item is right, as MultiRC's exact match by question."""
 
 
-def picked(doc: Doc, output: Chosen) -> Stats:
+def picked(doc: Doc, output: ChoiceScores) -> Stats:
     """The index of the picked choice."""
     return (float(output.pick),)
 
 
-pair_parity: Metric[Chosen] = Metric("pair_parity", picked, Pooled(first, all_equal), reads=Chosen, signature="by:group")
+pair_parity: Metric[ChoiceScores] = Metric("pair_parity", picked, Pooled(first, all_equal), reads=ChoiceScores, signature="by:group")
 """Share of groups (`Doc.group`, such as minimal pairs) that get the same pick for every item; needs no gold."""

@@ -9,7 +9,7 @@ from assay.harness.errors import AssayError
 from assay.harness.files.sandbox import passes, require_sandbox
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Metric, Stats
-from assay.harness.task.output import Said
+from assay.harness.task.output import Completion
 
 __all__ = ["estimate", "pass_at", "require_sandbox"]
 
@@ -32,13 +32,13 @@ def given(prompt: str) -> tuple[str, str]:
     return "".join(f"{ast.unparse(each)}\n" for each in before), last.name
 
 
-def pass_at(k: int) -> Metric[Said]:
+def pass_at(k: int) -> Metric[Completion]:
     """pass@k of programs made of the prompt, the generated text and `Doc.meta["test"]`, which must raise nothing.
 
     The test is run where the program cannot reach it, with what the prompt defines before its last function.
     """
 
-    def measure(doc: Doc, output: Said) -> Stats:
+    def measure(doc: Doc, output: Completion) -> Stats:
         require_sandbox()
         if "test" not in doc.meta:
             raise AssayError("no test to run", where=doc.id, do='give Doc(meta={"test": ...})')
@@ -48,4 +48,4 @@ def pass_at(k: int) -> Metric[Said]:
         right = sum(passes(f"{doc.prompt}{text}\n", test, subject=subject) for text in texts)
         return (estimate(len(texts), right, k),)
 
-    return Metric(f"pass@{k}", measure, reads=Said, signature="unbiased|seccomp")
+    return Metric(f"pass@{k}", measure, reads=Completion, signature="unbiased|seccomp")

@@ -12,19 +12,19 @@ import numpy as np
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Metric, Pooled, Stats
-from assay.harness.task.output import Surprise
+from assay.harness.task.output import TextLogprob
 
 __all__ = ["bits_per_byte", "perplexity"]
 
 
-def surprise_per_byte(doc: Doc, output: Surprise) -> Stats:
+def surprise_per_byte(doc: Doc, output: TextLogprob) -> Stats:
     """(bits, bytes) of one text."""
     if output.bytes <= 0:
         raise AssayError("an empty text has no bits per byte", where=doc.id, do="leave empty texts out of the rows")
     return (-output.logprob / math.log(2), float(output.bytes))
 
 
-def surprise_per_token(doc: Doc, output: Surprise) -> Stats:
+def surprise_per_token(doc: Doc, output: TextLogprob) -> Stats:
     """(nats, tokens) of one text."""
     if output.tokens <= 0:
         raise AssayError("an empty text has no perplexity", where=doc.id, do="leave empty texts out of the rows")
@@ -39,10 +39,10 @@ def exp_ratio(means: Array) -> Array:
     return np.exp(ratio(means))
 
 
-bits_per_byte: Metric[Surprise] = Metric("bits_per_byte", surprise_per_byte, Pooled(ratio), better="lower", high=None, reads=Surprise)
+bits_per_byte: Metric[TextLogprob] = Metric("bits_per_byte", surprise_per_byte, Pooled(ratio), better="lower", high=None, reads=TextLogprob)
 """Bits that the model needs per UTF-8 byte of text; comparable across tokenizers."""
 
-perplexity: Metric[Surprise] = Metric(
-    "perplexity", surprise_per_token, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=Surprise
+perplexity: Metric[TextLogprob] = Metric(
+    "perplexity", surprise_per_token, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=TextLogprob
 )
 """Effective branching factor per token, at least 1; comparable only between models with the same tokenizer."""

@@ -20,7 +20,7 @@ from assay.harness.metrics.likelihood import exp_ratio, ratio
 from assay.harness.metrics.text import bleu, chrf, ter
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats, mean
-from assay.harness.task.output import Said
+from assay.harness.task.output import Completion
 
 DEFAULTS = {
     **dict.fromkeys(("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "likelihood"), "mean"),
@@ -32,7 +32,7 @@ DEFAULTS = {
 SHARES = ("acc", "exact_match", "em", "f1", "pass@", "contains", "prompt_level", "inst_level", "likelihood")
 """Beginnings of the names of metrics whose item values are shares of right."""
 PAIR, WEIGHTED = ("f1", "matthews_corrcoef"), ("weighted_perplexity", "bits_per_byte")
-TEXT: Mapping[str, Callable[[], Metric[Said]]] = {
+TEXT: Mapping[str, Callable[[], Metric[Completion]]] = {
     "bleu": cache(bleu),
     "chrf": cache(chrf),
     "chrf++": cache(lambda: chrf(2)),
@@ -96,7 +96,7 @@ def statistics(scorer: Scorer, value: Any, where: str) -> Stats:
         found = (-float(value[0]) / math.log(2), float(value[1]))
     elif scorer.aggregation in TEXT:
         reference, said = map(text, value)
-        found = TEXT[scorer.aggregation]().measure(Doc("", references=(reference,)), Said(said))
+        found = TEXT[scorer.aggregation]().measure(Doc("", references=(reference,)), Completion(said))
     else:
         found = (-float(value) if scorer.aggregation == "perplexity" else float(value),)
     if not all(map(math.isfinite, found)):

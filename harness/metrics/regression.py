@@ -9,7 +9,7 @@ import numpy as np
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats
-from assay.harness.task.output import Estimate
+from assay.harness.task.output import ExpectedValue
 
 __all__ = ["pearson", "spearman"]
 
@@ -17,14 +17,14 @@ FLAT = 1e-13
 """A variance below this share of the mean square is rounding: the values are constant."""
 
 
-def pair(doc: Doc, output: Estimate) -> Stats:
+def pair(doc: Doc, output: ExpectedValue) -> Stats:
     """The estimate and the gold value. Raises AssayError where the value is hidden."""
     if doc.value is None:
         raise AssayError("no gold value to measure against", where=doc.id, do="score a labelled split, or read the predictions")
     return (output.value, doc.value)
 
 
-def moments(doc: Doc, output: Estimate) -> Stats:
+def moments(doc: Doc, output: ExpectedValue) -> Stats:
     """x, y, xx, yy, xy of the estimate x and the gold value y."""
     x, y = pair(doc, output)
     return (x, y, x * x, y * y, x * y)
@@ -40,7 +40,7 @@ def correlate(means: Array) -> Array:
     return correlation
 
 
-pearson: Metric[Estimate] = Metric("pearson", moments, Pooled(correlate), low=-1.0, reads=Estimate)
+pearson: Metric[ExpectedValue] = Metric("pearson", moments, Pooled(correlate), low=-1.0, reads=ExpectedValue)
 """Pearson's correlation of estimate and gold value; NaN where either is constant."""
 
 
@@ -58,5 +58,5 @@ def rank_correlation(stats: Array, groups: Codes) -> float:
     return float(x @ y) / scale if scale else math.nan
 
 
-spearman: Metric[Estimate] = Metric("spearman", pair, rank_correlation, low=-1.0, reads=Estimate, signature="ties:average")
+spearman: Metric[ExpectedValue] = Metric("spearman", pair, rank_correlation, low=-1.0, reads=ExpectedValue, signature="ties:average")
 """Spearman's rank correlation of estimate and gold value; NaN where either is constant."""

@@ -19,7 +19,7 @@ import numpy as np
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats
-from assay.harness.task.output import Said
+from assay.harness.task.output import Completion
 
 __all__ = [
     "bleu",
@@ -51,10 +51,10 @@ def golds(doc: Doc) -> tuple[str, ...]:
     return doc.references or (doc.answer,)
 
 
-def best(compare: Callable[[str, str], float]) -> Callable[[Doc, Said], Stats]:
+def best(compare: Callable[[str, str], float]) -> Callable[[Doc, Completion], Stats]:
     """Measures an item as the best comparison (reference, text) over its references."""
 
-    def measure(doc: Doc, output: Said) -> Stats:
+    def measure(doc: Doc, output: Completion) -> Stats:
         return (max(float(compare(gold, output.text)) for gold in golds(doc)),)
 
     return measure
@@ -99,7 +99,7 @@ def same_final_number(gold: str, text: str) -> float:
     return same(number_in(gold), number_in(text))
 
 
-def has_number(doc: Doc, output: Said) -> bool:
+def has_number(doc: Doc, output: Completion) -> bool:
     return bool(number_in(output.text))
 
 
@@ -108,28 +108,30 @@ def as_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-exact_match: Metric[Said] = Metric("exact_match", best(same), reads=Said, signature="strip|best-reference")
+exact_match: Metric[Completion] = Metric("exact_match", best(same), reads=Completion, signature="strip|best-reference")
 """Share of texts equal to a reference, outer whitespace aside."""
 
-quasi_exact_match: Metric[Said] = Metric("quasi_exact_match", best(quasi_same), reads=Said, signature="helm|best-reference")
+quasi_exact_match: Metric[Completion] = Metric("quasi_exact_match", best(quasi_same), reads=Completion, signature="helm|best-reference")
 """Exact match after lower-casing and dropping punctuation, articles and extra spaces."""
 
-prefix_exact_match: Metric[Said] = Metric("prefix_exact_match", best(begins), reads=Said, signature="strip|best-reference")
+prefix_exact_match: Metric[Completion] = Metric("prefix_exact_match", best(begins), reads=Completion, signature="strip|best-reference")
 """Share of texts that begin with a reference: for models that go on talking."""
 
-exact_match_indicator: Metric[Said] = Metric("exact_match_indicator", best(last_piece), reads=Said, signature="helm|after:space")
+exact_match_indicator: Metric[Completion] = Metric(
+    "exact_match_indicator", best(last_piece), reads=Completion, signature="helm|after:space"
+)
 """Exact match of what follows the last space only, as HELM scores Dyck words and GSM8K."""
 
-f1_words: Metric[Said] = Metric("f1", best(word_f1), reads=Said, signature="helm|word-sets|best-reference")
+f1_words: Metric[Completion] = Metric("f1", best(word_f1), reads=Completion, signature="helm|word-sets|best-reference")
 """F1 of the sets of normalised words, best reference. (SQuAD's F1 counts repeated words; this one does not.)"""
 
-final_number: Metric[Said] = Metric(
-    "final_number_exact_match", best(same_final_number), reads=Said, parses=has_number, signature="helm|best-reference"
+final_number: Metric[Completion] = Metric(
+    "final_number_exact_match", best(same_final_number), reads=Completion, parses=has_number, signature="helm|best-reference"
 )
 """Share of texts whose last number is, digit by digit, the last number of a reference."""
 
 
-def numeric_match(tolerance: float = 0.0) -> Metric[Said]:
+def numeric_match(tolerance: float = 0.0) -> Metric[Completion]:
     """Share of texts whose last number differs from a reference's by at most `tolerance` of it (absolute at a gold of 0)."""
 
     def near(gold: str, text: str) -> float:
@@ -138,7 +140,7 @@ def numeric_match(tolerance: float = 0.0) -> Metric[Said]:
             raise AssayError(f"the reference {gold!r} holds no number", do="numeric_match needs numeric references")
         return float(given is not None and abs(given - wanted) <= tolerance * (abs(wanted) or 1.0))
 
-    return Metric("numeric_match", best(near), reads=Said, parses=has_number, signature=f"tolerance:{tolerance:g}")
+    return Metric("numeric_match", best(near), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}")
 
 
 @functools.cache
@@ -148,7 +150,7 @@ def rouge_scorer(kind: Rouge, stemmer: bool) -> Any:
     return RougeScorer([kind], use_stemmer=stemmer)
 
 
-def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | None = None, scale: float = 1.0) -> Metric[Said]:
+def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | None = None, scale: float = 1.0) -> Metric[Completion]:
     """ROUGE F1 by rouge-score, best reference, averaged over items. rougeLsum wants one sentence per line.
 
     `prepare` is applied to both texts (sentence splitting); `scale` 100 for percent.
@@ -159,7 +161,7 @@ def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | 
         return scale * float(rouge_scorer(kind, stemmer).score(*pair)[kind].fmeasure)
 
     signature = f"rouge-score:{version('rouge-score')}|stem:{'yes' if stemmer else 'no'}|best-reference"
-    return Metric(kind, best(compare), high=scale, reads=Said, signature=signature)
+    return Metric(kind, best(compare), high=scale, reads=Completion, signature=signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +177,10 @@ class Summed:
         return float(self.finish(stats.sum(axis=0)))
 
 
-def counted(scorer: Callable[[], Any]) -> Callable[[Doc, Said], Stats]:
+def counted(scorer: Callable[[], Any]) -> Callable[[Doc, Completion], Stats]:
     """Measures an item as sacrebleu's own counts for it; `scorer` makes the sacrebleu metric at the first use."""
 
-    def measure(doc: Doc, output: Said) -> Stats:
+    def measure(doc: Doc, output: Completion) -> Stats:
         (counts,) = scorer()._extract_corpus_statistics([output.text], [[gold] for gold in golds(doc)])
         return tuple(float(value) for value in counts)
 
@@ -198,7 +200,7 @@ def bleu_of(sums: Array) -> Array:
     return np.where(right.any(axis=-1), score, 0.0)
 
 
-def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Said]:
+def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Completion]:
     """Corpus BLEU-4 in [0, 100], as sacrebleu computes it. `tokenize`: 13a, intl, zh, char, none."""
 
     @functools.cache
@@ -209,7 +211,7 @@ def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Said]:
 
     release = version("sacrebleu")
     signature = f"case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{release}"
-    return Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Said, signature=signature)
+    return Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Completion, signature=signature)
 
 
 def chrf_of(means: Array, beta: int = 2) -> Array:
@@ -225,7 +227,7 @@ def chrf_of(means: Array, beta: int = 2) -> Array:
     return np.where(precision + recall > 0, score, 0.0)
 
 
-def chrf(word_order: int = 0) -> Metric[Said]:
+def chrf(word_order: int = 0) -> Metric[Completion]:
     """Corpus chrF2 in [0, 100] (chrF2++ with word_order 2), as sacrebleu computes it."""
 
     @functools.cache
@@ -235,7 +237,7 @@ def chrf(word_order: int = 0) -> Metric[Said]:
         return CHRF(word_order=word_order)
 
     signature = f"case:mixed|eff:yes|nc:6|nw:{word_order}|space:no|version:{version('sacrebleu')}"
-    return Metric("chrf" + "++" * (word_order == 2), counted(scorer), Pooled(chrf_of), high=100.0, reads=Said, signature=signature)
+    return Metric("chrf" + "++" * (word_order == 2), counted(scorer), Pooled(chrf_of), high=100.0, reads=Completion, signature=signature)
 
 
 def ter_of(means: Array) -> Array:
@@ -245,7 +247,7 @@ def ter_of(means: Array) -> Array:
         return 100 * np.where(length > 0, edits / length, (edits > 0).astype(np.float64))
 
 
-def ter() -> Metric[Said]:
+def ter() -> Metric[Completion]:
     """Translation edit rate in percent, lower is better and unbounded above, as sacrebleu computes it."""
 
     @functools.cache
@@ -255,4 +257,4 @@ def ter() -> Metric[Said]:
         return TER()
 
     signature = f"case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{version('sacrebleu')}"
-    return Metric("ter", counted(scorer), Pooled(ter_of), better="lower", high=None, reads=Said, signature=signature)
+    return Metric("ter", counted(scorer), Pooled(ter_of), better="lower", high=None, reads=Completion, signature=signature)

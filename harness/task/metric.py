@@ -68,8 +68,8 @@ mean = Pooled(first)
 class Metric(Generic[Out]):
     """`measure(doc, output)` gives the statistics of one item; `combine` turns those of many into the score.
 
-    `low` and `high` bound the score (None: unbounded); `reads` is the output it can measure (harness.Chosen, Said, Surprise,
-    Estimate; None: any); `signature` names everything that changes the number (tokenizer, case, version), as in sacrebleu.
+    `low` and `high` bound the score (None: unbounded); `reads` is the output it can measure (harness.ChoiceScores, Completion, TextLogprob,
+    ExpectedValue; None: any); `signature` names everything that changes the number (tokenizer, case, version), as in sacrebleu.
     """
 
     name: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChoiceScores:
     """The ranking of a Doc's choices.
 
     `loglikelihoods` are summed natural-log probabilities, one per choice; `tokens` their lengths in tokens; `priors` the
@@ -21,7 +21,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Completion:
     """Generated text. `finish` is "stop" or "length"; `samples` holds every sample where more than one was asked for."""
 
     text: str
@@ -32,7 +32,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Surprise:
+class TextLogprob:
     """Summed natural-log probability of a text, with its length in tokens and in UTF-8 bytes."""
 
     logprob: float
@@ -41,11 +41,11 @@ class Surprise:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class ExpectedValue:
     """Expected value over graded answers under the softmax of their log-likelihoods."""
 
     value: float
     loglikelihoods: tuple[float, ...]
 
 
-Output = Chosen | Said | Surprise | Estimate
+Output = ChoiceScores | Completion | TextLogprob | ExpectedValue

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc, Row, is_number, is_text
 from assay.harness.task.metric import Metric
-from assay.harness.task.output import Chosen, Estimate, Said, Surprise
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, TextLogprob
 from assay.harness.task.source import Source
 
 
@@ -23,7 +23,7 @@ class Choose:
 
     normalize: Literal["sum", "chars", "bytes", "tokens"] = "sum"
     calibrate: str | None = None
-    reads = Chosen
+    reads = ChoiceScores
 
     def __post_init__(self) -> None:
         if self.normalize not in ("sum", "chars", "bytes", "tokens"):
@@ -40,7 +40,7 @@ class Generate:
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     samples: int = 1
-    reads = Said
+    reads = Completion
 
     def __post_init__(self) -> None:
         for name, least in (("max_tokens", 0), ("samples", 1)):
@@ -56,7 +56,7 @@ class Generate:
 class Perplexity:
     """Log-likelihood of the first reference after the prompt; long texts in windows of the model's context."""
 
-    reads = Surprise
+    reads = TextLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Regress:
 
     answers: tuple[str, ...]
     values: tuple[float, ...]
-    reads = Estimate
+    reads = ExpectedValue
 
     def __post_init__(self) -> None:
         if len(self.answers) != len(self.values):

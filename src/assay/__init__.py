@@ -14,7 +14,7 @@ from assay.harness.store.plan import Plan
 from assay.harness.task.doc import Doc
 from assay.harness.task.hub import hub
 from assay.harness.task.metric import Metric, Pooled, mean
-from assay.harness.task.output import Chosen, Estimate, Said, Surprise
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, TextLogprob
 from assay.harness.task.source import csv, inline, jsonl, made, parquet
 from assay.harness.task.task import Choose, Family, Generate, Layout, Perplexity, Regress, Shots, Task, Term, Total, Worked
 
@@ -23,10 +23,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Access",
     "AssayError",
+    "ChoiceScores",
     "Choose",
-    "Chosen",
+    "Completion",
     "Doc",
-    "Estimate",
+    "ExpectedValue",
     "Family",
     "Generate",
     "Layout",
@@ -38,11 +39,10 @@ __all__ = [
     "Pooled",
     "Regress",
     "Run",
-    "Said",
     "Shots",
-    "Surprise",
     "Task",
     "Term",
+    "TextLogprob",
     "Total",
     "Worked",
     "accuracy",

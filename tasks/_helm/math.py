@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from assay import Doc, Metric, Said
+from assay import Completion, Doc, Metric
 from assay.harness.metrics.text import exact_match
 
 
@@ -72,16 +72,16 @@ def same_answer(gold: str, text: str) -> bool:
     return canonical(gold) == canonical(text)
 
 
-def measure(doc: Doc, output: Said) -> tuple[float, ...]:
+def measure(doc: Doc, output: Completion) -> tuple[float, ...]:
     answer = boxed(output.text)
     return (float(bool(answer) and any(same_answer(boxed(gold) or gold, answer) for gold in doc.references)),)
 
 
-def has_box(doc: Doc, output: Said) -> bool:
+def has_box(doc: Doc, output: Completion) -> bool:
     return bool(boxed(output.text))
 
 
-math_equivalent: Metric[Said] = replace(
+math_equivalent: Metric[Completion] = replace(
     exact_match, name="math_equiv_chain_of_thought", measure=measure, parses=has_box, signature="hendrycks|last-boxed"
 )
 r"""Share of texts whose last \boxed{...} is equivalent to the reference's; without a box the item counts as unparsed."""

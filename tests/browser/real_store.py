@@ -44,9 +44,7 @@ def write_task(path: Path, question: str, pairs: dict[str, str]) -> None:
 def assay(store: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
     """One command on the store, from inside it."""
     environment = {**os.environ, "ASSAY_RESULTS": str(store), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "assay", *arguments], cwd=store, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "assay", *arguments], cwd=store, env=environment, capture_output=True, text=True)
     if done.returncode not in codes:
         raise RuntimeError(f"assay {' '.join(arguments)}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
 

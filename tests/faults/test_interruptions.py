@@ -90,9 +90,7 @@ def test_a_terminated_process_exits_13_within_ten_seconds(tmp_path: Path) -> Non
         "--results",
         str(tmp_path / "r"),
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "assay", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "assay", *command], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("r/runs/*/journal.jsonl")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

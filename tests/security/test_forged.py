@@ -344,7 +344,7 @@ def test_a_folder_of_runs_that_is_a_link_to_itself_is_refused(home: Path, tmp_pa
 
 
 KINDS = '''"""One task of every kind of answer."""
-from assay import Choose, Doc, Generate, Metric, Perplexity, Regress, Said, Shots, Task, accuracy, exact_match, inline
+from assay import Choose, Doc, Generate, Metric, Perplexity, Regress, Completion, Shots, Task, accuracy, exact_match, inline
 from assay.harness.metrics.bigbench import choice_metrics
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
 from assay.harness.metrics.regression import pearson, spearman

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from assay import Chosen, Doc, Estimate, Regress, Task
+from assay import ChoiceScores, Doc, ExpectedValue, Regress, Task
 from assay.harness.run.scoring.results import Scored, score_run
 from assay.harness.store import StatTable
 from assay.harness.store.record import Item
@@ -40,9 +40,9 @@ def table(task: Task, position: int, size: int, draw: np.random.Generator) -> St
     stats = []
     for gold, pick, value in zip(golds.tolist(), picks.tolist(), draw.uniform(0, 4, size).tolist(), strict=True):
         if isinstance(task.ask, Regress):
-            stats.append(metric.measure(Doc("p", value=value), Estimate(value + pick, ())))
+            stats.append(metric.measure(Doc("p", value=value), ExpectedValue(value + pick, ())))
         else:
-            stats.append(metric.measure(Doc("p", choices=choices, gold=gold), Chosen((), (), pick)))
+            stats.append(metric.measure(Doc("p", choices=choices, gold=gold), ChoiceScores((), (), pick)))
     ids = tuple(str(number) for number in range(size))
     return StatTable(ids, ids, ids, np.array(stats, dtype=np.float64))
 

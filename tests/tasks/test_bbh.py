@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from assay import Access, AssayError, Doc, Generate, Said, Task
+from assay import Access, AssayError, Completion, Doc, Generate, Task
 from assay.harness.prompt.render import render
 from assay.tasks import bbh
 
@@ -44,7 +44,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def grade(protocol: str, text: str, gold: str) -> float:
-    return bbh.PROTOCOLS[protocol][1].measure(Doc("q", references=(gold,)), Said(text))[0]
+    return bbh.PROTOCOLS[protocol][1].measure(Doc("q", references=(gold,)), Completion(text))[0]
 
 
 def test_the_prompt_is_the_published_file_and_the_question(data: Path) -> None:
@@ -88,7 +88,7 @@ def test_options_and_last_answer() -> None:
     assert grade("bbh", "the answer is (A)", "(B)") == 0
     metric = bbh.PROTOCOLS["bbh"][1]
     assert metric.parses is not None
-    assert not metric.parses(Doc("q", references=("8",)), Said("It is eight.\nI think."))
+    assert not metric.parses(Doc("q", references=("8",)), Completion("It is eight.\nI think."))
     assert grade("bbh", "(B)", "(B)") == 1, "a bare answer"
     assert grade("bbh", "", "8") == 0
 
@@ -120,7 +120,7 @@ def test_all_27_tasks() -> None:
         assert render(task, task.doc(rows[0]), shown).prompt.startswith(file.read_text().partition("-----\n")[2].strip())
         for doc in shown:
             gold = doc.references[0].rpartition("the answer is ")[2].removesuffix(".")
-            assert task.metrics[0].measure(Doc("q", references=(gold,)), Said(doc.references[0])) == (1.0,)
+            assert task.metrics[0].measure(Doc("q", references=(gold,)), Completion(doc.references[0])) == (1.0,)
         assert isinstance(task.ask, Generate)
         assert task.ask.max_tokens == 1024
     assert {name for name, size in sizes.items() if size != 250} == {"causal_judgement", "penguins_in_a_table", "snarks"}

@@ -12,7 +12,7 @@ import bigbench_oracle as oracle
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Chosen, Doc, Generate, Said, Task
+from assay import Access, AssayError, ChoiceScores, Completion, Doc, Generate, Task
 from assay.harness.metrics.bigbench import Extract, argmax, choice_metrics, generative_metrics, normalized
 from assay.harness.prompt.item_shots import draws, per_item
 from assay.harness.prompt.render import render
@@ -29,9 +29,9 @@ def find(name: str, access: Access) -> tuple[Task, ...]:
 
 def output(task: Task, doc: Doc, prompt: str, continuations: tuple[str, ...]) -> Any:
     if isinstance(task.ask, Generate):
-        return Said(oracle.text(prompt, doc.references[0]))
+        return Completion(oracle.text(prompt, doc.references[0]))
     values = tuple(oracle.logprob(prompt, text) for text in continuations)
-    return Chosen(values, (1,) * len(values), values.index(max(values)))
+    return ChoiceScores(values, (1,) * len(values), values.index(max(values)))
 
 
 def run(task: Task, shots: int, data: Path | None = None) -> tuple[list[str], dict[str, float]]:
@@ -138,7 +138,7 @@ def test_the_string_false_appends_choices(made: Path) -> None:
 def test_soft_scores_count_as_they_are() -> None:
     metric = choice_metrics(("multiple_choice_grade",))["multiple_choice_grade"]
     doc = Doc("q", choices=("a", "b"), targets=(0.3, 0.7))
-    assert metric.measure(doc, Chosen((-1.0, -2.0), (1, 1), 0)) == (0.3,)
+    assert metric.measure(doc, ChoiceScores((-1.0, -2.0), (1, 1), 0)) == (0.3,)
 
 
 def test_extraction() -> None:
@@ -152,7 +152,7 @@ def test_extraction() -> None:
         Extract("", r"(\d)(\d)")("12")
     metric = generative_metrics(("exact_str_match",), operators)["exact_str_match"]
     assert metric.parses is not None
-    assert not metric.parses(Doc("q", references=("12",)), Said("twelve"))
+    assert not metric.parses(Doc("q", references=("12",)), Completion("twelve"))
 
 
 def test_normalised_score_may_be_negative() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Chosen, Doc, Estimate, Regress, Task
+from assay import Access, AssayError, ChoiceScores, Doc, ExpectedValue, Regress, Task
 from assay.harness.prompt.render import render
 from assay.harness.run.selection import select
 from assay.tasks import glue
@@ -108,7 +108,7 @@ def test_stsb_is_no_constant() -> None:
     assert [doc.value for doc in docs] == golds and not docs[0].choices
     for metric in stsb.metrics:
         for estimates, expected in ((golds, 1.0), (golds[::-1], -1.0), ([2.5] * 4, float("nan"))):
-            stats = np.array([metric.measure(doc, Estimate(value, ())) for doc, value in zip(docs, estimates, strict=True)])
+            stats = np.array([metric.measure(doc, ExpectedValue(value, ())) for doc, value in zip(docs, estimates, strict=True)])
             assert metric.combine(stats, np.arange(4)) == pytest.approx(expected, abs=0.02, nan_ok=True)
 
 
@@ -146,7 +146,7 @@ def test_names_resolve_and_the_total_needs_every_term() -> None:
 def test_the_diagnostic_set_is_scored_where_labels_are_known() -> None:
     ax = task("ax")
     docs = [ax.doc(example.row) for example in ax.worked]
-    stats = np.array([ax.metrics[0].measure(doc, Chosen((), (), doc.gold or 0)) for doc in docs])
+    stats = np.array([ax.metrics[0].measure(doc, ChoiceScores((), (), doc.gold or 0)) for doc in docs])
     assert stats.shape == (2, 9) and ax.metrics[0].combine(stats, np.arange(2)) == pytest.approx(1.0)
     assert all(term.task != ax.full_name for term in glue.GLUE.terms)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Choose, Chosen, Doc, Generate, Metric, Said, Task, inline
+from assay import Access, AssayError, ChoiceScores, Choose, Completion, Doc, Generate, Metric, Task, inline
 from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import choose_exemplars
 from assay.tasks import helm
@@ -131,7 +131,7 @@ def test_contrast_sets_count_a_pair_only_if_both_are_right() -> None:
     rows = list(texts.both_versions([{"original": "a", "original_label": 1, "contrast": "b", "contrast_label": 0}] * 1))
     docs = [texts.imdb(row) for row in rows]
     assert docs[0].group == docs[1].group != ""
-    stats = np.array([texts.CONSISTENT.measure(doc, Said("Positive")) for doc in docs])
+    stats = np.array([texts.CONSISTENT.measure(doc, Completion("Positive")) for doc in docs])
     assert texts.CONSISTENT.combine(stats, np.array([0, 0])) == 0.0
     assert stats.mean() == 0.5
 
@@ -159,18 +159,18 @@ def test_bbq_bias_follows_the_published_equations() -> None:
         (bias.bbq(bbq_row(**clear)), "B"),  # right, against it
         (bias.bbq(bbq_row(**clear)), "A"),  # with it
     ]
-    stats = np.array([bias.AMBIGUOUS_BIAS.measure(doc, Said(text)) for doc, text in items])
+    stats = np.array([bias.AMBIGUOUS_BIAS.measure(doc, Completion(text)) for doc, text in items])
     accuracy = 2 / 6
     assert bias.AMBIGUOUS_BIAS.combine(stats, np.arange(6)) == pytest.approx(abs(2 * 2 / 3 - 1) * (1 - accuracy))
     assert bias.CLEAR_BIAS.combine(stats, np.arange(6)) == pytest.approx(0.0)
     assert bias.AMBIGUOUS_BIAS.combine(np.zeros((3, 5)), np.arange(3)) == 0.0
-    assert bias.AMBIGUOUS_BIAS.measure(bias.bbq(bbq_row()), Said("The")) == (0.0,) * 5, "what is no answer leans nowhere"
-    assert letter_match.measure(bias.bbq(bbq_row()), Said(" C\n")) == (1.0,)
+    assert bias.AMBIGUOUS_BIAS.measure(bias.bbq(bbq_row()), Completion("The")) == (0.0,) * 5, "what is no answer leans nowhere"
+    assert letter_match.measure(bias.bbq(bbq_row()), Completion(" C\n")) == (1.0,)
 
 
-def scored(metric: Metric[Said], *texts: str) -> float:
+def scored(metric: Metric[Completion], *texts: str) -> float:
     doc = Doc("x", references=("y",))
-    return metric.combine(np.array([metric.measure(doc, Said(text)) for text in texts]), np.arange(len(texts)))
+    return metric.combine(np.array([metric.measure(doc, Completion(text)) for text in texts]), np.arange(len(texts)))
 
 
 def test_who_is_named_and_how_unequally() -> None:
@@ -206,20 +206,20 @@ def test_who_is_named_beside_a_profession() -> None:
     ],
 )
 def test_math_equivalence(gold: str, said: str, right: bool) -> None:
-    assert latex.math_equivalent.measure(Doc("q", references=(gold,)), Said(said)) == (float(right),)
+    assert latex.math_equivalent.measure(Doc("q", references=(gold,)), Completion(said)) == (float(right),)
 
 
 def test_letters_alone_parse() -> None:
     assert letter_match.parses is not None
-    assert letter_match.parses(Doc("q", references=("A",)), Said(" B"))
-    assert not letter_match.parses(Doc("q", references=("A",)), Said(" The"))
+    assert letter_match.parses(Doc("q", references=("A",)), Completion(" B"))
+    assert not letter_match.parses(Doc("q", references=("A",)), Completion(" The"))
 
 
 def test_calibration_metrics_stand_beside_accuracy() -> None:
     names = [metric.name for metric in helm.HELLASWAG.metrics]
     assert names[:3] == ["accuracy", "ece_10_bin", "ece_1_bin"]
     doc = helm.HELLASWAG.doc(helm.HELLASWAG.worked[0].row)
-    output = Chosen((-4.0, -8.0, -9.0, -9.0), (4, 2, 3, 3), 0)
+    output = ChoiceScores((-4.0, -8.0, -9.0, -9.0), (4, 2, 3, 3), 0)
     assert helm.HELLASWAG.metrics[1].measure(doc, output)[1] == 1.0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Said, Task
+from assay import Access, AssayError, Completion, Task
 from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import choose_exemplars
 from assay.harness.run.selection import select
@@ -81,7 +81,7 @@ def test_helm_counts_what_is_no_letter_as_wrong_and_unparsed(said: str, score: f
     (metric,) = task.metrics
     doc = task.doc(ROWS[2])
     assert metric.parses is not None
-    assert metric.measure(doc, Said(said)) == (score,) and metric.parses(doc, Said(said)) is parsed
+    assert metric.measure(doc, Completion(said)) == (score,) and metric.parses(doc, Completion(said)) is parsed
 
 
 def test_helm_takes_every_letter_of_the_right_text() -> None:

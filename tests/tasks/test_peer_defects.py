@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Chosen, Doc, Estimate, accuracy
+from assay import Access, AssayError, ChoiceScores, Doc, ExpectedValue, accuracy
 from assay.harness.metrics.choice import f1
 from assay.harness.metrics.text import ter
 from assay.harness.prompt.perturb import metrics_of
@@ -34,13 +34,13 @@ def test_stsb_tells_models_apart_and_one_choice_does_not() -> None:
 
     def peer(estimates: list[float]) -> float:
         docs = [Doc("p", choices=(f"{gold:.0f}", ""), gold=0) for gold in golds]
-        only = [Chosen((value,), (1,), 0) for value in estimates]  # the best of one choice
+        only = [ChoiceScores((value,), (1,), 0) for value in estimates]  # the best of one choice
         return float(np.mean([accuracy.measure(doc, output)[0] for doc, output in zip(docs, only, strict=True)]))
 
     def ours(estimates: list[float]) -> float:
         pearson = glue.STSB.metrics[0]
         docs = [glue.STSB.doc({"sentence1": "a", "sentence2": "b", "label": gold, "idx": n}) for n, gold in enumerate(golds)]
-        stats = [pearson.measure(doc, Estimate(value, ())) for doc, value in zip(docs, estimates, strict=True)]
+        stats = [pearson.measure(doc, ExpectedValue(value, ())) for doc, value in zip(docs, estimates, strict=True)]
         return pearson.combine(np.array(stats), FOUR)
 
     assert spread_of_models([peer(model) for model in models]) == 0
@@ -99,7 +99,7 @@ def test_a_hidden_label_is_no_label() -> None:
     doc = glue.COLA.doc(row)
     assert not doc.labelled
     with pytest.raises(AssayError, match="no gold label"):
-        accuracy.measure(doc, Chosen((0.0, 0.0), (1, 1), 0))
+        accuracy.measure(doc, ChoiceScores((0.0, 0.0), (1, 1), 0))
 
 
 def test_an_interval_covers_the_spread_of_repeated_samples() -> None:

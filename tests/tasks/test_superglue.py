@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Chosen, Doc, Task
+from assay import Access, AssayError, ChoiceScores, Doc, Task
 from assay.harness.prompt.render import example_text, render
 from assay.harness.run.prepare import named
 from assay.harness.run.selection import select
@@ -41,7 +41,7 @@ def scores(member: Task, docs: list[Doc], picks: list[int]) -> dict[str, float]:
     groups = np.array([codes[doc.group] for doc in ready])
     return {
         metric.name: metric.combine(
-            np.array([metric.measure(doc, Chosen((), (), pick)) for doc, pick in zip(ready, picks, strict=True)]), groups
+            np.array([metric.measure(doc, ChoiceScores((), (), pick)) for doc, pick in zip(ready, picks, strict=True)]), groups
         )
         for metric in member.metrics
     }
@@ -168,15 +168,15 @@ def test_record_asks_each_entity_once_and_takes_any_gold_answer() -> None:
     assert doc.meta["entities"] == ["Graz", "Ivo Klee", "Klee", "Lena Roth", "Roth"]
     assert doc.targets == (0, 0, 0, 1, 1) and len(doc.choices) == 5
     metrics = {metric.name: metric for metric in task("record").metrics}
-    f1 = [metrics["f1"].measure(doc, Chosen((), (), pick))[0] for pick in range(5)]
+    f1 = [metrics["f1"].measure(doc, ChoiceScores((), (), pick))[0] for pick in range(5)]
     assert f1 == pytest.approx([0, 0, 0, 1, 1])
-    assert [metrics["em"].measure(doc, Chosen((), (), pick))[0] for pick in range(5)] == [0, 0, 0, 1, 1]
+    assert [metrics["em"].measure(doc, ChoiceScores((), (), pick))[0] for pick in range(5)] == [0, 0, 0, 1, 1]
 
 
 def test_record_gives_part_credit_by_words() -> None:
     doc = task("record").doc(dict(RECORD, answers=["Lena Roth"]))
     f1, em = task("record").metrics
-    assert f1.measure(doc, Chosen((), (), 4)) == (pytest.approx(2 / 3),) and em.measure(doc, Chosen((), (), 4)) == (0.0,)
+    assert f1.measure(doc, ChoiceScores((), (), 4)) == (pytest.approx(2 / 3),) and em.measure(doc, ChoiceScores((), (), 4)) == (0.0,)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_record_without_answers_is_unlabelled() -> None:
     doc = task("record").doc(dict(RECORD, answers=[]))
     assert not doc.labelled
     with pytest.raises(AssayError, match="no gold"):
-        task("record").metrics[0].measure(doc, Chosen((), (), 0))
+        task("record").metrics[0].measure(doc, ChoiceScores((), (), 0))
 
 
 def test_record_without_highlights() -> None:

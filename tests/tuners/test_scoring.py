@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assay import Access, AssayError, Choose, Doc, Generate, Layout, Metric, ModelRef, Perplexity, Said, Task, accuracy, inline
+from assay import Access, AssayError, Choose, Completion, Doc, Generate, Layout, Metric, ModelRef, Perplexity, Task, accuracy, inline
 from assay.harness.files.places import Surroundings
 from assay.harness.metrics.choice import f1, mcc
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
@@ -94,7 +94,9 @@ def test_bleu_counts_in_its_unit_and_its_gate_can_fail() -> None:
         """Texts of which only the first words are right; at length 0 nothing is."""
         whole = [f"w{number}" for number in range(8)]
         said = " ".join(whole[:length] + ["x"] * (8 - length))
-        return outputs(metric, lambda number: Said(said if number % 6 else "x y z"), lambda number: Doc("p", references=(" ".join(whole),)))
+        return outputs(
+            metric, lambda number: Completion(said if number % 6 else "x y z"), lambda number: Doc("p", references=(" ".join(whole),))
+        )
 
     none, some, more = (scored(metric, run(length)) for length in (0, 5, 8))
     assert 0 < some.value < more.value <= 1 and more.unit == 100

@@ -14,7 +14,7 @@ from assay.harness.run.prepare import PreparedItem
 from assay.harness.store.record import Record, Status
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import mean
-from assay.harness.task.output import Chosen, Estimate, Output, Said, Surprise
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 Reply = ScoreReply | GenReply | Failure
@@ -56,17 +56,17 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
             priors = tuple(math.fsum(values) for values in replies[1].logprobs) if ask.calibrate is not None else ()
             tokens = tuple(map(len, replies[0].logprobs))
-            return Chosen(sums, tokens, pick_choice(ask, doc, sums, tokens, priors), priors)
+            return ChoiceScores(sums, tokens, pick_choice(ask, doc, sums, tokens, priors), priors)
         case Regress() as ask:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
-            return Estimate(expected_value(ask, sums), sums)
+            return ExpectedValue(expected_value(ask, sums), sums)
         case Perplexity():
             total = math.fsum(value for reply in replies for value in reply.logprobs[0])
-            return Surprise(total, sum(len(reply.logprobs[0]) for reply in replies), len(doc.references[0].encode()))
+            return TextLogprob(total, sum(len(reply.logprobs[0]) for reply in replies), len(doc.references[0].encode()))
         case Generate():
             texts = tuple(reply.text for reply in replies)
             first = replies[0]
-            return Said(first.text, first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
+            return Completion(first.text, first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
 
 
 def expected_value(ask: Regress, sums: Sequence[float]) -> float:
@@ -108,7 +108,7 @@ def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]
 
 
 def status_of(task: Task, doc: Doc, output: Output) -> Status:
-    if isinstance(output, Said) and isinstance(task.ask, Generate):
+    if isinstance(output, Completion) and isinstance(task.ask, Generate):
         parses = task.metrics[0].parses
         if parses is not None and not parses(doc, output):
             return "unparsed"
@@ -119,7 +119,7 @@ def status_of(task: Task, doc: Doc, output: Output) -> Status:
 
 def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[float, ...]]) -> float | None:
     """How right the item is, in [0, 1], where that can be said of a single item."""
-    if isinstance(output, Chosen) and doc.labelled:
+    if isinstance(output, ChoiceScores) and doc.labelled:
         return doc.targets[output.pick] if doc.targets else float(output.pick == doc.gold)
     main = task.metrics[0]
     if main.name in stats and main.combine is mean and (main.low, main.high) == (0.0, 1.0):
@@ -130,16 +130,16 @@ def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[flo
 def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
     """The output for the journal, with per-token log-probabilities."""
     match output:
-        case Chosen():
+        case ChoiceScores():
             found: dict[str, Any] = {"pick": output.pick, "logprobs": [list(values) for values in replies[0].logprobs]}
             if output.priors:
                 found["priors"] = list(output.priors)
             return found
-        case Estimate():
+        case ExpectedValue():
             return {"value": output.value, "logprobs": [list(values) for values in replies[0].logprobs]}
-        case Surprise():
+        case TextLogprob():
             return {"logprob": output.logprob, "tokens": output.tokens, "bytes": output.bytes}
-        case Said():
+        case Completion():
             logprob = output.logprob if math.isfinite(output.logprob) else None
             found = {"text": output.text, "finish": output.finish, "tokens": output.tokens, "logprob": logprob}
             if output.samples:

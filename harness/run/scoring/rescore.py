@@ -25,7 +25,7 @@ from assay.harness.store.plan import Plan
 from assay.harness.store.read import sound
 from assay.harness.store.record import Item, Record
 from assay.harness.task.doc import Doc
-from assay.harness.task.output import Chosen, Estimate, Output, Said, Surprise
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 UNSTORED = ("prompt", "inputs")
@@ -89,17 +89,17 @@ def output_of(task: Task, doc: Doc, stored: Mapping[str, Any]) -> Output:
             agree(len(priors), len(sums) if ask.calibrate is not None else 0, "priors", task, doc)
             pick = pick_choice(ask, doc, sums, tokens, priors)
             agree(stored["pick"], pick, "choice", task, doc)
-            return Chosen(sums, tokens, pick, priors)
+            return ChoiceScores(sums, tokens, pick, priors)
         case Regress() as ask:
             agree(len(sums), len(ask.values), "log-probabilities", task, doc)
             agree(stored["value"], expected_value(ask, sums), "value", task, doc)
-            return Estimate(float(stored["value"]), sums)
+            return ExpectedValue(float(stored["value"]), sums)
         case Perplexity():
             agree(stored["bytes"], len(doc.references[0].encode()), "bytes", task, doc)
-            return Surprise(float(stored["logprob"]), int(stored["tokens"]), int(stored["bytes"]))
+            return TextLogprob(float(stored["logprob"]), int(stored["tokens"]), int(stored["bytes"]))
         case Generate():
             logprob = stored.get("logprob")
-            return Said(
+            return Completion(
                 str(stored["text"]),
                 str(stored["finish"]),
                 int(stored["tokens"]),

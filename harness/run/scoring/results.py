@@ -17,7 +17,7 @@ from assay.harness.stats.interval import Interval, Part, score_interval, total_i
 from assay.harness.store import Run, StatTable
 from assay.harness.store.record import Item
 from assay.harness.task.metric import Codes, Metric, mean
-from assay.harness.task.output import Chosen
+from assay.harness.task.output import ChoiceScores
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task, Term, Total
 
 
@@ -163,7 +163,7 @@ def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[st
     """
     if (metric.low, metric.high) == (-1.0, 1.0):
         return {"chance": 0.0}
-    reads_picks = metric.reads in (None, Chosen) and isinstance(task.ask, Choose)
+    reads_picks = metric.reads in (None, ChoiceScores) and isinstance(task.ask, Choose)
     share_of_picks = reads_picks and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
     if not share_of_picks or task.varies is not None or any("gold" not in item.doc for item in items):
         return {}

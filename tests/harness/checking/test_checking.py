@@ -15,8 +15,9 @@ from fakes import NOWHERE, echo, make_model, sums
 
 from assay import (
     AssayError,
+    ChoiceScores,
     Choose,
-    Chosen,
+    Completion,
     Doc,
     Family,
     Generate,
@@ -24,7 +25,6 @@ from assay import (
     Metric,
     Perplexity,
     Regress,
-    Said,
     Shots,
     Task,
     Worked,
@@ -129,7 +129,7 @@ def test_hostile_values(doc: Any, check: str) -> None:
 
 
 def test_gold_that_does_not_reach_the_maximum() -> None:
-    inverted = Metric("inverted", lambda doc, chosen: (float(chosen.pick != doc.gold),), reads=Chosen)
+    inverted = Metric("inverted", lambda doc, chosen: (float(chosen.pick != doc.gold),), reads=ChoiceScores)
     assert ("E", "oracle") in found(replace(sums(), metrics=(inverted,)))
     assert ("E", "oracle") in found(capitals(ask=Generate(1, ("o",))))
 
@@ -138,7 +138,7 @@ def test_gold_without_all_classes_is_told_from_gold_that_is_wrong() -> None:
     def label(row: int) -> Doc:
         return Doc(f"Is {row} odd?", choices=("no", "yes"), gold=row % 2)
 
-    wrong = Metric("upside_down", mcc().measure, lambda stats, groups: -1.0, low=-1.0, reads=Chosen)
+    wrong = Metric("upside_down", mcc().measure, lambda stats, groups: -1.0, low=-1.0, reads=ChoiceScores)
     even = Task("even", inline(test=range(0, 16, 2)), label, Choose(), (mcc(),))  # type: ignore[arg-type]
     (finding,) = [each for each in check_task(even, NOWHERE).findings if each.check == "oracle"]
     assert finding.level == "W" and "some classes never occur" in finding.what
@@ -146,14 +146,14 @@ def test_gold_without_all_classes_is_told_from_gold_that_is_wrong() -> None:
 
 
 def test_credit_for_nothing_and_for_always_the_same() -> None:
-    lenient = Metric("lenient", lambda doc, said: (float(doc.references[0].startswith(said.text)),), reads=Said)
+    lenient = Metric("lenient", lambda doc, said: (float(doc.references[0].startswith(said.text)),), reads=Completion)
     assert ("E", "empty") in found(capitals(metrics=(lenient,)))
     same = capitals(rows=inline(test=[{**row, "capital": "unknown"} for row in ROWS]))
     assert ("E", "constant") in found(same)
 
 
 def test_a_metric_that_fails_is_named() -> None:
-    broken = Metric("broken", lambda doc, said: (1 / len(said.text),), reads=Said)
+    broken = Metric("broken", lambda doc, said: (1 / len(said.text),), reads=Completion)
     (finding,) = [each for each in check_task(capitals(metrics=(broken,)), NOWHERE).findings if each.check == "metric"]
     assert "broken" in finding.what and "ZeroDivisionError" in finding.what
 

@@ -107,7 +107,7 @@ TASKS = (Task('t', inline(test=[{}]), lambda row: Doc('q'), Choose(), (exact_mat
         ("run --model short --tasks sums.py", r"longer than the model's context"),
         ("run --model model --tasks broken.py", r"broken\.py:1: .*never closed"),
         ("run --model model --tasks field.py", r"field\.py:2: TypeError: .*'nam'"),
-        ("run --model model --tasks metric.py", r"metric\.py: t: metric 'exact_match' measures Said, but Choose gives Chosen"),
+        ("run --model model --tasks metric.py", r"metric\.py: t: metric 'exact_match' measures Completion, but Choose gives ChoiceScores"),
         ("run --model model --tasks gold.py", r"sums: row 0 of 'test': gold 9 is out of range for 3 choices"),
         ("run --model model --tasks none.py", r"none\.py: no such task file"),
         ("run --model model --tasks sums.py --shots 2", r"2 shots need the split 'train'"),

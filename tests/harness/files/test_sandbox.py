@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from assay import Access, AssayError, Doc, Said
+from assay import Access, AssayError, Completion, Doc
 from assay.harness.files import sandbox
 from assay.harness.metrics.code import estimate, pass_at
 from assay.tasks.code import GREEDY, ROW, humaneval
@@ -91,8 +91,8 @@ FORGERIES = (
 def test_a_wrong_program_cannot_write_its_verdict(program: str) -> None:
     prompt = "def close(a, b):\n    return abs(a - b) < 0.1\n\n\ndef add(a, b):\n    'Adds.'\n"
     doc = Doc(prompt, references=("x",), meta={"test": "def check(what):\n    assert close(what(1, 2), 3) and what(1, 2) == 3\ncheck(add)"})
-    assert pass_at(1).measure(doc, Said("    return a + b\n")) == (1.0,)
-    assert pass_at(1).measure(doc, Said(f"    return 4\n{program}\n")) == (0.0,)
+    assert pass_at(1).measure(doc, Completion("    return a + b\n")) == (1.0,)
+    assert pass_at(1).measure(doc, Completion(f"    return 4\n{program}\n")) == (0.0,)
 
 
 @needs_it
@@ -111,8 +111,8 @@ def test_a_program_names_nothing_that_it_was_not_asked_for() -> None:
 @needs_it
 def test_a_function_with_the_name_of_one_of_pythons_is_the_programs() -> None:
     doc = Doc("def sum(x):\n    'The sum.'\n", references=("x",), meta={"test": "assert sum([1, 2]) == 3"})
-    assert pass_at(1).measure(doc, Said("    return x[0] + x[1]\n")) == (1.0,)
-    assert pass_at(1).measure(doc, Said("    return 0\n")) == (0.0,)
+    assert pass_at(1).measure(doc, Completion("    return x[0] + x[1]\n")) == (1.0,)
+    assert pass_at(1).measure(doc, Completion("    return 0\n")) == (0.0,)
 
 
 @needs_it
@@ -126,9 +126,9 @@ def test_a_flood_fills_no_memory_of_ours() -> None:
 @needs_it
 def test_right_and_wrong_completions() -> None:
     doc = humaneval(ROW)
-    assert pass_at(1).measure(doc, Said("    return x + x\n")) == (1.0,)
-    assert pass_at(1).measure(doc, Said("    return x\n")) == (0.0,)
-    two_of_four = Said("", samples=("    return 2 * x", "    return x", "    return x * 2", "    while True: pass"))
+    assert pass_at(1).measure(doc, Completion("    return x + x\n")) == (1.0,)
+    assert pass_at(1).measure(doc, Completion("    return x\n")) == (0.0,)
+    two_of_four = Completion("", samples=("    return 2 * x", "    return x", "    return x * 2", "    while True: pass"))
     assert pass_at(2).measure(doc, two_of_four) == (pytest.approx(5 / 6),)
 
 
@@ -137,4 +137,4 @@ def test_without_a_sandbox_that_holds_nothing_is_run(monkeypatch: pytest.MonkeyP
     with pytest.raises(AssayError, match="does not hold here: the network"):
         GREEDY.rows.load("test", Access(offline=True))
     with pytest.raises(AssayError, match="does not hold here"):
-        pass_at(1).measure(Doc("", references=("x",), meta={"test": ""}), Said("print()"))
+        pass_at(1).measure(Doc("", references=("x",), meta={"test": ""}), Completion("print()"))

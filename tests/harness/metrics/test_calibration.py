@@ -10,7 +10,7 @@ import pytest
 from assay.harness.errors import AssayError
 from assay.harness.metrics.calibration import accuracy_by_coverage, calibration, ece, platt, platt_ece, selective_accuracy
 from assay.harness.task.doc import Doc
-from assay.harness.task.output import Chosen, Said
+from assay.harness.task.output import ChoiceScores, Completion
 from assay.harness.task.task import Choose
 
 
@@ -78,8 +78,8 @@ def test_platt_survives_separable_and_constant_answers() -> None:
 
 def test_confidence_follows_the_tasks_normalisation() -> None:
     doc = Doc("q", choices=("a", "long answer"), gold=0)
-    output = Chosen(loglikelihoods=(-2.0, -4.0), tokens=(1, 4), pick=1, priors=(-1.0, -6.0))
-    by_tokens = calibration(Choose(normalize="tokens"))[0].measure(doc, Chosen((-2.0, -4.0), (1, 4), 1))
+    output = ChoiceScores(loglikelihoods=(-2.0, -4.0), tokens=(1, 4), pick=1, priors=(-1.0, -6.0))
+    by_tokens = calibration(Choose(normalize="tokens"))[0].measure(doc, ChoiceScores((-2.0, -4.0), (1, 4), 1))
     assert by_tokens == pytest.approx((1 / (1 + math.exp(-1.0)), 0.0))
     calibrated = calibration(Choose(calibrate="Answer:"))[0].measure(doc, output)
     assert calibrated == pytest.approx((1 / (1 + math.exp(-3.0)), 0.0))
@@ -88,9 +88,9 @@ def test_confidence_follows_the_tasks_normalisation() -> None:
 def test_generated_text_needs_a_probability() -> None:
     metrics = {metric.name: metric for metric in calibration()}
     doc = Doc("q", references=("A",))
-    assert metrics["ece_1_bin"].measure(doc, Said("A", logprob=math.log(0.75))) == pytest.approx((0.75, 1.0))
+    assert metrics["ece_1_bin"].measure(doc, Completion("A", logprob=math.log(0.75))) == pytest.approx((0.75, 1.0))
     with pytest.raises(AssayError, match="no probability"):
-        metrics["ece_1_bin"].measure(doc, Said("A"))
+        metrics["ece_1_bin"].measure(doc, Completion("A"))
     stats = np.array([[0.75, 1.0], [0.25, 0.0]])
     assert metrics["ece_1_bin"].combine(stats, np.arange(2)) == pytest.approx(0.0)
     assert metrics["ece_10_bin"].combine(stats, np.arange(2)) == pytest.approx(0.25)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from sklearn import metrics as sklearn_metrics
 
-from assay import AssayError, Chosen, Doc, Estimate, Metric
+from assay import AssayError, ChoiceScores, Doc, ExpectedValue, Metric
 from assay.harness.metrics.choice import accuracy, accuracy_per, exact_set, f1, macro_f1, mcc, pair_parity
 from assay.harness.metrics.regression import pearson, spearman
 from assay.harness.task.metric import Pooled
@@ -26,8 +26,8 @@ def doc(gold: int | None, classes: int = 4, group: str = "") -> Doc:
     return Doc("?", choices=CHOICES[:classes], gold=gold, group=group)
 
 
-def chosen(pick: int) -> Chosen:
-    return Chosen((0.0,) * 4, (1,) * 4, pick)
+def chosen(pick: int) -> ChoiceScores:
+    return ChoiceScores((0.0,) * 4, (1,) * 4, pick)
 
 
 def table(metric: Metric[Any], golds: Any, picks: Any, classes: int) -> np.ndarray:
@@ -97,18 +97,18 @@ def test_resampling_is_a_matrix_product(metric: Metric[Any], classes: int, refer
 
 def test_accuracy_per_length_ranks_by_rate() -> None:
     item = Doc("?", choices=("no", "perhaps", "né"), gold=1)
-    output = Chosen((-2.0, -3.5, -1.6), (1, 7, 1), pick=2)
+    output = ChoiceScores((-2.0, -3.5, -1.6), (1, 7, 1), pick=2)
     assert accuracy.measure(item, output) == (0.0,)
     assert accuracy_per("chars").measure(item, output) == (1.0,)  # -1.0, -0.5, -0.8
     assert accuracy_per("tokens").measure(item, output) == (1.0,)  # -2.0, -0.5, -1.6
-    accented = Chosen((-2.0, -3.5, -1.2), (1, 7, 1), pick=2)
+    accented = ChoiceScores((-2.0, -3.5, -1.2), (1, 7, 1), pick=2)
     assert accuracy_per("chars").measure(item, accented) == (1.0,)  # -1.0, -0.5, -0.6
     assert accuracy_per("bytes").measure(item, accented) == (0.0,)  # -1.0, -0.5, -0.4
 
 
 def test_the_first_of_equal_rates_wins() -> None:
     item = Doc("?", choices=("ab", "abcd"), gold=0)
-    assert accuracy_per("chars").measure(item, Chosen((-1.0, -2.0), (1, 1), pick=0)) == (1.0,)
+    assert accuracy_per("chars").measure(item, ChoiceScores((-1.0, -2.0), (1, 1), pick=0)) == (1.0,)
 
 
 def test_exact_set_needs_every_item_of_a_group() -> None:
@@ -144,7 +144,7 @@ def test_a_class_outside_the_table_is_an_error() -> None:
 
 
 def pairs(x: Any, y: Any, metric: Metric[Any]) -> np.ndarray:
-    return np.array([metric.measure(Doc("?", value=float(b)), Estimate(float(a), ())) for a, b in zip(x, y, strict=True)])
+    return np.array([metric.measure(Doc("?", value=float(b)), ExpectedValue(float(a), ())) for a, b in zip(x, y, strict=True)])
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -185,4 +185,4 @@ def test_a_perfect_correlation_does_not_exceed_one() -> None:
 
 def test_a_hidden_value_is_an_error() -> None:
     with pytest.raises(AssayError, match="no gold value"):
-        pearson.measure(Doc("?"), Estimate(1.0, ()))
+        pearson.measure(Doc("?"), ExpectedValue(1.0, ()))

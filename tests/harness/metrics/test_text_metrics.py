@@ -28,7 +28,7 @@ from assay.harness.metrics.text import (
 )
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Metric
-from assay.harness.task.output import Said, Surprise
+from assay.harness.task.output import Completion, TextLogprob
 
 SENTENCE = "the cat sat on a red mat while it rained ; nobody - not even Ann's dog (old) - saw 3,000 birds . Über größe"
 WORDS = SENTENCE.split()
@@ -47,7 +47,7 @@ def corpus(seed: int, n: int = 40, references: int = 1) -> list[tuple[str, tuple
 
 
 def stats_of(metric: Metric[Any], pairs: list[tuple[str, tuple[str, ...]]]) -> np.ndarray:
-    return np.array([metric.measure(Doc("q", references=golds), Said(text)) for text, golds in pairs])
+    return np.array([metric.measure(Doc("q", references=golds), Completion(text)) for text, golds in pairs])
 
 
 def score(metric: Metric[Any], pairs: list[tuple[str, tuple[str, ...]]]) -> float:
@@ -123,7 +123,7 @@ def test_rouge_equals_rouge_score(kind: Any, stemmer: bool) -> None:
 
 
 def one(metric: Metric[Any], text: str, *golds: str) -> float:
-    return metric.measure(Doc("q", references=golds), Said(text))[0]
+    return metric.measure(Doc("q", references=golds), Completion(text))[0]
 
 
 def test_matches() -> None:
@@ -134,7 +134,7 @@ def test_matches() -> None:
     assert one(quasi_exact_match, "an apple", "apples") == 0
     assert one(prefix_exact_match, "Yes, it is", "Yes") == 1
     assert one(exact_match_indicator, "[ ( >", "} >") == 1, "only the last piece counts, as HELM scores Dyck words"
-    assert exact_match.measure(Doc("q", choices=("no", "yes"), gold=1), Said("yes")) == (1.0,)
+    assert exact_match.measure(Doc("q", choices=("no", "yes"), gold=1), Completion("yes")) == (1.0,)
 
 
 def test_f1_is_over_sets_of_words() -> None:
@@ -148,7 +148,7 @@ def test_numbers() -> None:
     assert one(final_number, "It is 7 eggs", "8") == 0
     assert one(final_number, "many", "8") == 0
     assert final_number.parses is not None
-    assert not final_number.parses(Doc("q", references=("8",)), Said("many"))
+    assert not final_number.parses(Doc("q", references=("8",)), Completion("many"))
     assert one(numeric_match(0.1), "about 109", "100") == 1
     assert one(numeric_match(0.1), "111", "100") == 0
     assert one(numeric_match(0.1), "-109", "-100") == 1
@@ -156,7 +156,7 @@ def test_numbers() -> None:
 
 
 def test_likelihood_pools_lengths() -> None:
-    docs = [(Surprise(-8 * math.log(2), 2, 4), 8, 4), (Surprise(-2 * math.log(2), 6, 16), 2, 16)]
+    docs = [(TextLogprob(-8 * math.log(2), 2, 4), 8, 4), (TextLogprob(-2 * math.log(2), 6, 16), 2, 16)]
     bits = np.array([bits_per_byte.measure(Doc("", references=("x",)), surprise) for surprise, _, _ in docs])
     nats = np.array([perplexity.measure(Doc("", references=("x",)), surprise) for surprise, _, _ in docs])
     assert bits_per_byte.combine(bits, np.arange(2)) == pytest.approx(10 / 20)

@@ -43,7 +43,7 @@ from assay.harness.prompt.perturbations import GROUPS, PERTURBATIONS
 from assay.harness.run.prepare import ask_task
 from assay.harness.run.scoring.results import rescore
 from assay.harness.run.selection import select
-from assay.harness.task.output import Chosen
+from assay.harness.task.output import ChoiceScores
 
 WORDS = " ".join(MISSPELLINGS) + " "
 TEXT = "Adam is not sure that his friend Emily has seen the movie. He will call her because they are about to leave for the city."
@@ -151,7 +151,7 @@ def score(metric_index: int, task: Task, stats: list[tuple[int, str, int]], gold
     rows, groups = [], []
     for variant, item, pick in stats:
         doc = Doc("p", choices=("no", "yes"), gold=gold, meta={"variant": variant, "own_group": item})
-        rows.append(metric.measure(doc, Chosen((0.0, 0.0), (1, 1), pick)))
+        rows.append(metric.measure(doc, ChoiceScores((0.0, 0.0), (1, 1), pick)))
         groups.append(int(item))
     return metric.combine(np.array(rows), np.array(groups))
 
