@@ -295,7 +295,7 @@ class ChildEngine:
             self.learn(said)
         except Died as death:  # the next process opens the new weights at once
             self.mourn(death, 1)
-        self.model = replace(self.model, path=weights)
+        self.model = replace(self.model, path=weights, checkpoint=None)
 
     def close(self) -> None:
         """Lets the process end by itself, but not for long."""

@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Worker:
                 raise AssayError(
                     "this node has other files of the model", where=f"{os.uname().nodename}: {ref.path}", do="share one folder"
                 )
-            self.engine = open_engine(name, ref, Settings(**json.loads(settings)))
+            self.engine = open_engine(name, replace(ref, checkpoint=here.checkpoint), Settings(**json.loads(settings)))
         except AssayError as error:
             return json.dumps({"error": pack_error(error)})
         return json.dumps({"limits": asdict(self.engine.limits), "facts": self.engine.describe(), "notes": list(self.engine.stats.notes)})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import time
@@ -21,7 +20,7 @@ from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.trie import logical_tokens
 from assay.harness.errors import AssayError
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, checkpoint_of
 
 Request = ScoreGroup | GenRequest
 Reply = ScoreReply | GenReply | Failure
@@ -242,8 +241,8 @@ def read_script(text: str) -> Script:
 def limits_of(model: ModelRef) -> Limits:
     """The limits of the model that a scripted engine stands in for; roomy ones where it names none."""
     try:
-        config = json.loads((model.path / "config.json").read_text())
-    except (OSError, ValueError):
+        config = checkpoint_of(model).config
+    except (OSError, AssayError):
         return ROOMY
     return Limits(model.positions or ROOMY.positions, int(config.get("vocab_size") or ROOMY.vocabulary))
 

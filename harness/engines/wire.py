@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,8 @@ def read_reply(said: Sequence[Any]) -> ScoreReply | GenReply | Failure:
 
 
 def pack_model(model: ModelRef) -> Message:
-    return {**asdict(model), "path": str(model.path), "adapter": None if model.adapter is None else str(model.adapter)}
+    plain = {each.name: getattr(model, each.name) for each in fields(model) if each.name != "checkpoint"}
+    return {**plain, "path": str(model.path), "adapter": None if model.adapter is None else str(model.adapter)}
 
 
 def read_model(said: Mapping[str, Any]) -> ModelRef:

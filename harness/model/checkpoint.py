@@ -1,265 +1,155 @@
-"""Weights on disk, checked without loading them: safetensors headers and indexes, adapters that fit, and content digests."""
+"""Reads a model's folder once, without loading a tensor, into one frozen value that engines, doctor and tuners use."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import os
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.model.adapter import Adapter, read_adapter
+from assay.harness.model.weights import AGAIN, Tensor, adapter_alone, read_json, read_tensors
 
-# Bits per value, from the safetensors format description.
-BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8}
-BITS |= {"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64}
-BITS |= {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
-LONGEST_HEADER = 100_000_000  # the format's own limit
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-AGAIN = "fetch or save the file again"
-SAFE = 'save it as safetensors: model.save_pretrained(folder) in a place where you trust the file, or the hub\'s "convert to safetensors"'
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
+"""Vocabulary files: a model has at least one."""
+BESIDE: tuple[str, ...] = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "merges.txt",
+)
+BESIDE += ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja", "*.tiktoken", "model.safetensors.index.json")
+CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "max_seq_length")
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
-    """What a header says about one tensor."""
+class Checkpoint:
+    """The contents of a model's folder, and of its adapter's folder if it has one."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    path: Path
+    config: Mapping[str, Any]
+    """config.json."""
+    generation_config: Mapping[str, Any]
+    """generation_config.json; empty if there is none."""
+    tensors: Mapping[str, Tensor]
+    """Every tensor of the weights by name, from the safetensors headers."""
+    last_token: tuple[str, int] | None
+    """The token with the highest id; None if the vocabulary is not in a JSON file."""
+    files: Mapping[str, Path]
+    """Every file of the model that can change a score, by its name in the folder."""
+    adapter: Adapter | None = None
 
     @property
-    def count(self) -> int:
-        return math.prod(self.shape)
+    def text_config(self) -> Mapping[str, Any]:
+        """The language part of the configuration."""
+        inner = self.config.get("text_config")
+        return inner if isinstance(inner, dict) else self.config
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.config.get("architectures") or ())
+
+    @property
+    def positions(self) -> int:
+        """Longest sequence in tokens; 0 if the configuration sets no limit. Raises AssayError if it is not a number."""
+        for key in POSITIONS:
+            value = self.text_config.get(key)
+            if value is None or value == 0:
+                continue
+            if not isinstance(value, int) or value < 0:
+                raise AssayError(f"{key} is {value!r:.60}, not a number of tokens", where=str(self.path / "config.json"), do=AGAIN)
+            return value
+        return 0
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored values; tied weights count once."""
+        return sum(tensor.count for tensor in self.tensors.values())
+
+    @property
+    def weights(self) -> tuple[Path, ...]:
+        """The safetensors files that hold the tensors."""
+        return tuple(self.path / name for name in sorted({tensor.file for tensor in self.tensors.values()}))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file. Raises AssayError naming the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise AssayError(f"not valid JSON: {error}", where=str(path), do=AGAIN) from None
-    if not isinstance(value, dict):
-        raise AssayError("must hold one JSON object", where=str(path), do=AGAIN)
-    return value
+def read_checkpoint(folder: Path, adapter: Path | None = None) -> Checkpoint:
+    """Reads configuration, safetensors headers and tokenizer of a model, and its adapter.
 
-
-def read_header(path: Path) -> dict[str, Tensor]:
-    """Names, types and shapes in a safetensors file, by its header alone.
-
-    Raises AssayError if the file is truncated or corrupt: header length, JSON, offsets that overlap, leave gaps, contradict the shapes or
-    do not end where the file does. Source: the format description of safetensors.
+    Raises AssayError for missing or malformed files, for pickle weights, for a model that needs its own code, and for one that is not a
+    causal language model; OSError if a file cannot be read.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or not 2 <= length <= min(LONGEST_HEADER, size - 8):
-            raise broken(path, f"the header should take {length} bytes of {size}", size)
-        text = file.read(length)
-    try:
-        entries = json.loads(text)
-        entries.pop("__metadata__", None)
-        spans = sorted((*entry["data_offsets"], name) for name, entry in entries.items())
-        tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-        end = 0
-        for start, stop, name in spans:
-            bits = BITS[tensors[name].dtype] * tensors[name].count
-            if start != end or stop < start or 8 * (stop - start) != bits:
-                raise broken(path, f"tensor {name} does not lie where the header says", size)
-            end = stop
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        raise broken(path, "the header cannot be read", size) from None
-    if end != size - 8 - length:
-        raise broken(path, f"the tensors end at byte {8 + length + end}", size)
-    if not tensors:
-        raise AssayError("holds no tensor", where=str(path), do=AGAIN)
-    return tensors
-
-
-def broken(path: Path, what: str, size: int) -> AssayError:
-    return AssayError(f"truncated or corrupt safetensors file of {size} bytes: {what}", where=str(path), do=AGAIN)
-
-
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files that make up the model: model.safetensors, or the shards that its index names.
-
-    Raises AssayError where there are none, only pickles, or both kinds (engines would not agree on which to read).
-    """
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if index.is_file():
-        if single.is_file():
-            raise AssayError("has model.safetensors and an index of shards too", where=str(folder), do="remove the one that is stale")
-        return tuple(folder / name for name in sorted(set(weight_map(index).values())))
-    if single.is_file():
-        return (single,)
-    if any(folder.glob("model-*-of-*.safetensors")):
-        raise AssayError("has shards but no model.safetensors.index.json", where=str(folder), do="fetch the index too")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise AssayError(f"has only pickle weights ({pickles[0]}), which can run code when read: refused", where=str(folder), do=SAFE)
-    if (folder / "adapter_config.json").is_file():
-        raise AssayError(
-            "is an adapter, not a whole model", where=str(folder), do="give its base as the model and this folder as the adapter"
-        )
-    raise AssayError(
-        "no weights: no model.safetensors and no index of shards", where=str(folder), do="give a folder with safetensors weights"
+    config = read_config(folder)
+    generation = folder / "generation_config.json"
+    tensors = read_tensors(folder)
+    files = {name: folder / name for name in sorted({tensor.file for tensor in tensors.values()})}
+    for pattern in (*TOKENIZERS, *BESIDE):
+        files |= {path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()}
+    return Checkpoint(
+        path=folder,
+        config=config,
+        generation_config=read_json(generation) if generation.is_file() else {},
+        tensors=tensors,
+        last_token=max(dict(token_ids(folder)).items(), key=lambda pair: pair[1], default=None),
+        files=files,
+        adapter=None if adapter is None else read_adapter(adapter),
     )
 
 
-def weight_map(index: Path) -> dict[str, str]:
-    """Tensor to file name, from an index of shards."""
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise AssayError("has no weight_map", where=str(index), do=AGAIN)
-    for name in names.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise AssayError(f"names a shard {name!r} that is no safetensors file of this folder", where=str(index), do=SAFE)
-    return names
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a model by name, from the headers. Raises AssayError for missing shards, or tensors the index promises in vain."""
-    tensors: dict[str, Tensor] = {}
-    index = folder / "model.safetensors.index.json"
-    promised = weight_map(index) if index.is_file() else {}
-    files = weight_files(folder)
-    missing = [path.name for path in files if not path.is_file()]
-    if missing:
-        raise AssayError(f"{len(missing)} of {len(files)} shards are missing, first {missing[0]}", where=str(folder), do="fetch them")
-    for path in files:
-        found = read_header(path)
-        lost = [name for name, file in promised.items() if file == path.name and name not in found]
-        if lost:
-            raise AssayError(f"lacks tensor {lost[0]}, which the index says it holds", where=str(path), do=AGAIN)
-        tensors |= {name: tensor for name, tensor in found.items() if promised.get(name, path.name) == path.name}
-    return tensors
-
-
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight", "embeddings.weight", "embedding.weight")
-
-
-def embedding(tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """The table of input embeddings [rows, width], by its usual names; None where it has another name."""
-    for ending in EMBEDDINGS:
-        for name, tensor in tensors.items():
-            if (name == ending or name.endswith(f".{ending}")) and len(tensor.shape) == 2 and "vision" not in name:
-                return tensor
-    return None
-
-
-def digest_files(files: Mapping[str, Path]) -> str:
-    """SHA-256 over the sorted names and SHA-256 of files; read in threads. Only content counts, never place or time."""
-
-    def hash_one(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    names = sorted(files)
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        hashes = list(pool.map(hash_one, [files[name] for name in names]))
-    lines = "".join(f"{name} {value}\n" for name, value in zip(names, hashes, strict=True))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def adapter_files(adapter: Path) -> dict[str, Path]:
-    """The files of an adapter in the format of peft. Raises AssayError for a folder that holds none, or a pickle."""
-    if not (adapter / "adapter_config.json").is_file():
-        raise AssayError(
-            "no adapter: adapter_config.json is missing", where=str(adapter), do="give the folder that peft's save_pretrained wrote"
-        )
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        if any(path.suffix in PICKLES for path in adapter.iterdir()):
-            raise AssayError("has only pickle weights, which can run code when read: refused", where=str(adapter), do=SAFE)
-        raise AssayError("no adapter: adapter_model.safetensors is missing", where=str(adapter), do=AGAIN)
-    return {"adapter_config.json": adapter / "adapter_config.json", "adapter_model.safetensors": weights}
-
-
-SOFT_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
-"""Kinds of adapters that are embeddings before the prompt; of P-tuning's network peft saves what it gives, the same embeddings."""
-
-
-def check_adapter(adapter: Path, base: Mapping[str, Tensor], quantized: bool = False) -> dict[str, Tensor]:
-    """The tensors of an adapter, after comparing them with the base: every module exists and every shape fits.
-
-    Shapes are compared for LoRA, IA3, soft prompts and saved modules; other methods by module name alone. Expert modules are skipped, since
-    transformers fuses them when it loads. Raises AssayError naming the first module that does not fit.
-    """
-    files = adapter_files(adapter)
-    if "auto_mapping" in (config := read_json(files["adapter_config.json"])) and config["auto_mapping"]:
-        mapping = config["auto_mapping"]
-        module = str(mapping.get("parent_library", "")) if isinstance(mapping, dict) else "an auto_mapping of another form"
-        if not module.startswith("transformers."):
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a causal language model that needs no code of its own."""
+    path = folder / "config.json"
+    if not path.is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise adapter_alone(folder)
+        raise AssayError("no model: config.json is missing", where=str(folder), do=suggest_inside(folder))
+    config = read_json(path)
+    tokenizer = folder / "tokenizer_config.json"
+    for file, content in ((path, config), (tokenizer, read_json(tokenizer) if tokenizer.is_file() else {})):
+        if content.get("auto_map"):
             raise AssayError(
-                f"the adapter needs code from {module!r}: refused", where=str(adapter), do="use an adapter without auto_mapping"
+                "the model brings its own code (auto_map), which assay never runs: refused",
+                where=str(file),
+                do="if transformers has this architecture itself, use a copy of the model without auto_map",
             )
-    tensors = read_header(files["adapter_model.safetensors"])
-    table = embedding(base)
-    for name, tensor in tensors.items():
-        if name == "prompt_embeddings":
-            if config.get("peft_type") in SOFT_PROMPTS and table is not None and tensor.shape[-1] != table.shape[1]:
-                raise misfit(adapter, f"soft prompt of width {tensor.shape[-1]} for a model of width {table.shape[1]}")
-            continue
-        module, part = split_adapter_name(name)
-        if not part or "experts" in module:
-            continue
-        target = base_tensor(module, base)
-        if target is None:
-            raise misfit(adapter, f"the model has no module {module}")
-        if not quantized and not fits(part, tensor.shape, target.shape):
-            raise misfit(adapter, f"{module}: {part} is {list(tensor.shape)}, the model's weight is {list(target.shape)}")
-    return tensors
+    names = config.get("architectures") or []
+    if not isinstance(names, list):
+        raise AssayError(f"architectures is {names!r:.60}, not a list", where=str(path), do=AGAIN)
+    if names and not any(str(name).endswith(CAUSAL) for name in names):
+        raise AssayError(
+            f"{names[0]} is no causal language model", where=str(folder), do="give a model whose architecture ends in ForCausalLM"
+        )
+    return config
 
 
-def misfit(adapter: Path, what: str) -> AssayError:
-    return AssayError(f"the adapter does not fit this model: {what}", where=str(adapter), do="give the base model that it was trained on")
+def suggest_inside(folder: Path) -> str:
+    inside = sorted(path.parent for path in folder.glob("*/config.json"))
+    return f"did you mean {inside[-1]}?" if inside else "give the folder that save_pretrained wrote"
 
 
-PARTS: tuple[str, ...] = (
-    "lora_A",
-    "lora_B",
-    "lora_embedding_A",
-    "lora_embedding_B",
-    "lora_magnitude_vector",
-    "ia3_l",
-    "vera_lambda_b",
-    "vera_lambda_d",
-)
-PARTS += ("oft_r", "oft_R", "boft_R", "boft_s", "ln_tuning_layers")
-
-
-def split_adapter_name(name: str) -> tuple[str, str]:
-    """peft's name of an adapter tensor as module of the base and part; the part is empty for tensors that belong to no module."""
-    pieces = name.removeprefix("base_model.model.").split(".")
-    for part in PARTS:
-        if part in pieces:
-            return ".".join(pieces[: pieces.index(part)]), part
-    if pieces[-1] == "weight" and name.startswith("base_model.model."):
-        return ".".join(pieces[:-1]).removesuffix(".modules_to_save"), "weight"
-    return "", ""
-
-
-def base_tensor(module: str, base: Mapping[str, Tensor]) -> Tensor | None:
-    """The weight of a module; checkpoints may leave out the outermost names (GPT-2: h.0 for transformer.h.0), and a tied output layer."""
-    pieces = module.split(".")
-    for start in range(len(pieces)):
-        found = base.get(".".join([*pieces[start:], "weight"]))
-        if found is not None:
-            return found
-    return embedding(base) if pieces[-1] in ("lm_head", "embed_out") else None
-
-
-def fits(part: str, shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    """Whether a part of an adapter fits a weight [out, in]; GPT-2's layers are stored [in, out], so either side may match."""
-    if part == "weight":
-        return shape == target
-    if part in ("lora_A", "lora_embedding_B"):
-        return shape[-1] in target if part == "lora_A" else shape[0] in target
-    if part in ("lora_B", "lora_embedding_A"):
-        return shape[0] in target if part == "lora_B" else shape[-1] in target
-    if part in ("ia3_l", "lora_magnitude_vector"):
-        return max(shape) in target
-    return True
+def token_ids(folder: Path) -> Iterator[tuple[str, int]]:
+    """Every token and its id, from the JSON files of a tokenizer; none from a SentencePiece file alone."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        for file in ("vocab.json", "added_tokens.json"):
+            if (folder / file).is_file():
+                yield from ((token, id) for token, id in read_json(folder / file).items() if isinstance(id, int))
+        return
+    whole = read_json(path)
+    model = whole.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not vocab:
+        raise AssayError("has no vocabulary", where=str(path), do="fetch the tokenizer again")
+    try:
+        # A Unigram vocabulary is a list of [token, score], the others map token to id.
+        yield from (
+            ((str(token), int(id)) for token, id in vocab.items())
+            if isinstance(vocab, dict)
+            else ((str(pair[0]), i) for i, pair in enumerate(vocab))
+        )
+        yield from ((str(added["content"]), int(added["id"])) for added in whole.get("added_tokens") or ())
+    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
+        raise AssayError(f"holds a token without its id: {error!r:.80}", where=str(path), do=AGAIN) from None

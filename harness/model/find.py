@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.model.adapter import check_adapter
 from assay.harness.model.builtin import MODELS, PREFIX, builtin_model
-from assay.harness.model.checkpoint import (
-    AGAIN,
-    Tensor,
-    adapter_files,
-    check_adapter,
-    digest_files,
-    embedding,
-    read_json,
-    read_tensors,
-    weight_files,
-)
+from assay.harness.model.checkpoint import BESIDE, TOKENIZERS, Checkpoint, read_checkpoint
+from assay.harness.model.weights import AGAIN, digest_files, embedding
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
-"""Files of which a model has at least one: its vocabulary."""
-BESIDE: tuple[str, ...] = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-)
-BESIDE += ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja", "*.tiktoken", "model.safetensors.index.json")
 HUB_FILES = [*TOKENIZERS, *BESIDE, "*.safetensors"]
 """What is fetched from the hub: no pickle, no code."""
-CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "max_seq_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +33,14 @@ class ModelRef:
     adapter: Path | None = None
     parameters: int = 0
     positions: int = 0
-    """Longest sequence that the model is made for; 0 where its configuration sets no limit."""
+    """Longest sequence in tokens; 0 if the configuration sets no limit."""
+    checkpoint: Checkpoint | None = field(default=None, repr=False, compare=False)
+    """The contents of the folder; None for a reference that came from another process."""
+
+
+def checkpoint_of(model: ModelRef) -> Checkpoint:
+    """The contents of the model's folder, read now if finding the model did not read it in this process. Raises AssayError, OSError."""
+    return model.checkpoint or read_checkpoint(model.path, model.adapter)
 
 
 def find_model(
@@ -82,38 +66,26 @@ def find_model(
 
 
 def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = None) -> ModelRef:
-    """The model in a folder, checked: configuration, weights, tokenizer, adapter; then hashed."""
-    config = check_config(folder)
-    tensors = read_tensors(folder)
-    check_sizes(folder, config, tensors)
-    check_tokenizer(folder, tensors)
-    files = model_files(folder)
-    if adapter is not None:
-        if not adapter.is_dir():
-            raise AssayError("no such adapter folder", where=str(adapter), do=suggest(str(adapter)))
-        check_adapter(adapter, tensors, quantized="quantization_config" in config)
-        files |= {f"adapter/{file}": path for file, path in adapter_files(adapter).items()}
+    """The model in a folder: read, checked, then hashed."""
+    if adapter is not None and not adapter.is_dir():
+        raise AssayError("no such adapter folder", where=str(adapter), do=suggest(str(adapter)))
+    checkpoint = read_checkpoint(folder, adapter)
+    check_sizes(checkpoint)
+    check_tokenizer(checkpoint)
+    files = dict(checkpoint.files)
+    if checkpoint.adapter is not None:
+        check_adapter(checkpoint.adapter, checkpoint.tensors, quantized="quantization_config" in checkpoint.config)
+        files |= {f"adapter/{file}": path for file, path in checkpoint.adapter.files.items()}
     return ModelRef(
         name=name if adapter is None else f"{name}+{adapter}",
         path=folder,
         digest=digest_files(files),
         revision=revision,
         adapter=adapter,
-        parameters=sum(tensor.count for tensor in tensors.values()),
-        positions=positions_of(folder, text_config(config)),
+        parameters=checkpoint.parameters,
+        positions=checkpoint.positions,
+        checkpoint=checkpoint,
     )
-
-
-def positions_of(folder: Path, config: Mapping[str, Any]) -> int:
-    """The longest sequence that a configuration tells; 0 where it sets no limit."""
-    for key in POSITIONS:
-        value = config.get(key)
-        if value is None or value == 0:
-            continue
-        if not isinstance(value, int) or value < 0:
-            raise AssayError(f"{key} is {value!r:.60}, not a number of tokens", where=str(folder / "config.json"), do=AGAIN)
-        return value
-    return 0
 
 
 def locate(name: str, revision: str | None, cache: Path, offline: bool) -> tuple[Path, str]:
@@ -173,102 +145,30 @@ def suggest(name: str) -> str:
     return f"give a model folder, a hub id, or {', '.join(MODELS)}"
 
 
-def check_config(folder: Path) -> dict[str, Any]:
-    """config.json of a causal language model that needs no code of its own."""
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise AssayError(
-                "is an adapter, not a whole model", where=str(folder), do="give its base as the model and this folder as the adapter"
-            )
-        raise AssayError("no model: config.json is missing", where=str(folder), do=suggest_inside(folder))
-    config = read_json(folder / "config.json")
-    for file in ("config.json", "tokenizer_config.json"):
-        if (folder / file).is_file() and read_json(folder / file).get("auto_map"):
-            raise AssayError(
-                "the model brings its own code (auto_map), which assay never runs: refused",
-                where=str(folder / file),
-                do="if transformers has this architecture itself, use a copy of the model without auto_map",
-            )
-    names = config.get("architectures") or []
-    if not isinstance(names, list):
-        raise AssayError(f"architectures is {names!r:.60}, not a list", where=str(folder / "config.json"), do=AGAIN)
-    if names and not any(str(name).endswith(CAUSAL) for name in names):
-        raise AssayError(
-            f"{names[0]} is no causal language model", where=str(folder), do="give a model whose architecture ends in ForCausalLM"
-        )
-    return config
-
-
-def suggest_inside(folder: Path) -> str:
-    inside = sorted(path.parent for path in folder.glob("*/config.json"))
-    return f"did you mean {inside[-1]}?" if inside else "give the folder that save_pretrained wrote"
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The language part of a configuration."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, dict) else config
-
-
-def check_sizes(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def check_sizes(checkpoint: Checkpoint) -> None:
     """Weights and configuration agree on the number of layers and rows of embeddings; missing layers would be random ones."""
-    text, table = text_config(config), embedding(tensors)
+    text, table, where = checkpoint.text_config, embedding(checkpoint.tensors), str(checkpoint.path)
     layers = text.get("num_hidden_layers") or text.get("n_layer")
-    found = [int(number) for name in tensors for number in re.findall(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", name)]
+    found = [int(number) for name in checkpoint.tensors for number in re.findall(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", name)]
     if isinstance(layers, int) and found and max(found) + 1 < layers:
-        raise AssayError(
-            f"config.json says {layers} layers, the weights hold {max(found) + 1}", where=str(folder), do="fetch the model again"
-        )
+        raise AssayError(f"config.json says {layers} layers, the weights hold {max(found) + 1}", where=where, do="fetch the model again")
     rows = text.get("vocab_size")
-    if isinstance(rows, int) and table is not None and "quantization_config" not in config and table.shape[0] != rows:
-        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=str(folder), do=AGAIN)
+    if isinstance(rows, int) and table is not None and "quantization_config" not in checkpoint.config and table.shape[0] != rows:
+        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=where, do=AGAIN)
 
 
-def check_tokenizer(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_tokenizer(checkpoint: Checkpoint) -> None:
     """There is a tokenizer, and the embeddings have a row for every id that it can give."""
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise AssayError(
-            "no tokenizer: tokenizer.json is missing", where=str(folder), do="copy the tokenizer files of the base model there"
-        )
-    table = embedding(tensors)
-    tokens = dict(token_ids(folder))
-    if table is None or not tokens:
+    where = str(checkpoint.path)
+    if not any(name in checkpoint.files for name in TOKENIZERS):
+        raise AssayError("no tokenizer: tokenizer.json is missing", where=where, do="copy the tokenizer files of the base model there")
+    table = embedding(checkpoint.tensors)
+    if table is None or checkpoint.last_token is None:
         return
-    worst = max(tokens, key=tokens.__getitem__)
-    if tokens[worst] >= table.shape[0]:
+    token, id = checkpoint.last_token
+    if id >= table.shape[0]:
         raise AssayError(
-            f"the tokenizer does not match: token {worst!r} has id {tokens[worst]}, the embeddings have {table.shape[0]} rows",
-            where=str(folder),
+            f"the tokenizer does not match: token {token!r} has id {id}, the embeddings have {table.shape[0]} rows",
+            where=where,
             do="put the tokenizer there that the model was trained with",
         )
-
-
-def token_ids(folder: Path) -> Iterator[tuple[str, int]]:
-    """Every token and its id, from the JSON files of a tokenizer (a SentencePiece file alone tells none)."""
-    for file in ("vocab.json", "added_tokens.json"):
-        if (folder / file).is_file() and not (folder / "tokenizer.json").is_file():
-            yield from ((token, id) for token, id in read_json(folder / file).items() if isinstance(id, int))
-    if (folder / "tokenizer.json").is_file():
-        whole = read_json(folder / "tokenizer.json")
-        model = whole.get("model")
-        vocab = model.get("vocab") if isinstance(model, dict) else None
-        if not vocab:
-            raise AssayError("has no vocabulary", where=str(folder / "tokenizer.json"), do="fetch the tokenizer again")
-        # A Unigram vocabulary is a list of [token, score], the others map token to id.
-        try:
-            yield from (
-                ((str(token), int(id)) for token, id in vocab.items())
-                if isinstance(vocab, dict)
-                else ((str(pair[0]), i) for i, pair in enumerate(vocab))
-            )
-            yield from ((str(added["content"]), int(added["id"])) for added in whole.get("added_tokens") or ())
-        except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
-            raise AssayError(f"holds a token without its id: {error!r:.80}", where=str(folder / "tokenizer.json"), do=AGAIN) from None
-
-
-def model_files(folder: Path) -> dict[str, Path]:
-    """Every file that can change a score, by its name in the folder."""
-    found = {path.name: path for path in weight_files(folder)}
-    for pattern in (*TOKENIZERS, *BESIDE):
-        found |= {path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()}
-    return found

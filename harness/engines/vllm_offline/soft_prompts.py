@@ -7,12 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.model.checkpoint import SOFT_PROMPTS, read_json
-
-
-def is_soft_prompt(adapter: Path) -> bool:
-    """Whether an adapter is a plain soft prompt: virtual tokens before every sequence, and nothing else."""
-    return read_json(adapter / "adapter_config.json").get("peft_type") in SOFT_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)

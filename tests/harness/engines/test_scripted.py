@@ -13,6 +13,7 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, open_engine, oracle, replay, uniform
 from assay.harness.errors import AssayError
+from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.find import ModelRef
 
 GROUPS = [ScoreGroup((1, 2, number), ((3,), (4, 5), (6, 7, 8)), greedy=True) for number in range(40)]
@@ -114,8 +115,8 @@ list(engine.score([ScoreGroup((number,), ((1,),)) for number in range(9)]))
 
 
 def test_engines_open_by_name_with_the_limits_of_the_model(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"vocab_size": 99}')
-    engine = open_engine(ModelRef("m", tmp_path, "d", positions=64), Settings(), "constant,text=no")
+    checkpoint = Checkpoint(tmp_path, {"vocab_size": 99}, generation_config={}, tensors={}, last_token=None, files={})
+    engine = open_engine(ModelRef("m", tmp_path, "d", positions=64, checkpoint=checkpoint), Settings(), "constant,text=no")
     assert (engine.limits.positions, engine.limits.vocabulary) == (64, 99)
     assert dict(engine.generate([PROMPT]))[0] == said(constant(text="no"))
     for wrong in ("wise", "hashed,iq=9", "hashed,seed=x", "hashed,fault=rust"):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply
 from assay.harness.engines.vllm_offline.process import tidy_folder
 from assay.harness.engines.vllm_offline.score_requests import Answer, Known, Probe, grow, probes, probes_again, read, refusal, reply_of
+from assay.harness.model.checkpoint import Checkpoint
+from assay.harness.model.weights import Tensor
 
 VOCABULARY = 5
 BLOCK = 4
@@ -141,8 +143,10 @@ def test_what_cannot_be_asked_is_refused() -> None:
 def test_stray_safetensors_are_kept_from_vllm(tmp_path: Path) -> None:
     for name in ("model.safetensors", "config.json"):
         (tmp_path / name).write_bytes(b"{}")
-    assert tidy_folder(tmp_path) is None
+    tensors = {"weight": Tensor("F32", (1,), "model.safetensors")}
+    checkpoint = Checkpoint(tmp_path, {}, generation_config={}, tensors=tensors, last_token=None, files={})
+    assert tidy_folder(checkpoint) is None
     (tmp_path / "optimizer.safetensors").write_bytes(b"")
-    folder = tidy_folder(tmp_path)
+    folder = tidy_folder(checkpoint)
     assert folder is not None and {path.name for path in Path(folder.name).iterdir()} == {"model.safetensors", "config.json"}
     folder.cleanup()

@@ -200,7 +200,7 @@ def test_a_changed_model_in_the_cache_is_found(package: builtin.Package, tmp_pat
 MAKE = """
 import sys
 from pathlib import Path
-from assay import builtin
+from assay.harness.model import builtin
 builtin.MODELS[{name!r}] = builtin.{package!r}
 print(builtin.builtin_model({name!r}, Path(sys.argv[1]), quiet=True))
 """

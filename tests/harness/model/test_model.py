@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from assay.harness.engines.wire import pack_model, read_model
 from assay.harness.errors import AssayError
-from assay.harness.model.checkpoint import read_header
-from assay.harness.model.find import ModelRef, find_model
+from assay.harness.model.find import ModelRef, checkpoint_of, find_model
+from assay.harness.model.weights import read_header
 
 WIDTH, ROWS = 8, 12
 SHAPES = {
@@ -290,3 +291,24 @@ def test_a_hub_model_is_read_from_the_hub_cache(tmp_path: Path, monkeypatch: pyt
     assert ref.digest == find(make(tmp_path / "copy")).digest
     refuse("someone/tiny", "network is off", offline=True, revision="v2")
     refuse("someone/other", "network is off", offline=True)
+
+
+def test_the_folder_is_read_once_into_one_value(model: Path, tmp_path: Path) -> None:
+    write_json(model / "generation_config.json", {"eos_token_id": 1})
+    ref = find(model, adapter=lora(tmp_path / "adapter"))
+    shutil.rmtree(model)
+    shutil.rmtree(tmp_path / "adapter")
+    checkpoint = checkpoint_of(ref)
+    assert checkpoint.config == CONFIG and checkpoint.generation_config == {"eos_token_id": 1}
+    assert checkpoint.architectures == ("LlamaForCausalLM",) and checkpoint.positions == 64 and checkpoint.last_token == ("t11", 11)
+    assert {name: tensor.shape for name, tensor in checkpoint.tensors.items()} == SHAPES
+    assert {(tensor.dtype, tensor.file) for tensor in checkpoint.tensors.values()} == {("F32", "model.safetensors")}
+    assert checkpoint.weights == (model / "model.safetensors",)
+    assert checkpoint.adapter is not None and checkpoint.adapter.kind == "LORA" and len(checkpoint.adapter.tensors) == 2
+
+
+def test_a_reference_from_another_process_is_read_again(model: Path) -> None:
+    ref = find(model)
+    sent = read_model(json.loads(json.dumps(pack_model(ref))))
+    assert sent == ref and sent.checkpoint is None
+    assert checkpoint_of(sent) == ref.checkpoint

