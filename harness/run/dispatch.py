@@ -1,28 +1,59 @@
-"""Puts the requests of prepared items to an engine: each distinct one once, each item given back as soon as it is whole."""
+"""Send the requests of prepared items to an engine, store each finished item, and report progress."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from assay.harness.engines import Engine
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.errors import Incomplete
-from assay.harness.run.prepare import PreparedItem, Request
-from assay.harness.run.scoring.measure import Reply
+from assay.harness.run.prepare import PreparedItem, PreparedTask, Request
+from assay.harness.run.scoring.measure import Reply, score_item
+from assay.harness.store import Writer
+from assay.harness.store.provenance import clock
+from assay.harness.store.record import Record
+
+MAX_FAILED = 10
+"""Failed items of a task before the run stops; in large tasks 0.1 % of the items."""
 
 
-def answer(
+class RunProgress(Protocol):
+    """Receives the progress of a run: a progress bar, plain lines, or `NoProgress`."""
+
+    def stage(self, text: str) -> None:
+        """A stage begins."""
+
+    def begin(self, task: str, items: int, done: int) -> None:
+        """A task begins; `done` of its `items` were scored earlier."""
+
+    def advance(self, items: int, tokens: int) -> None:
+        """`items` more are finished; they took `tokens` computed tokens."""
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def stage(self, text: str) -> None: ...
+
+    def begin(self, task: str, items: int, done: int) -> None: ...
+
+    def advance(self, items: int, tokens: int) -> None: ...
+
+
+def send_requests(
     items: Sequence[PreparedItem],
     engine: Engine,
     finished: Callable[[PreparedItem, Sequence[Reply]], None],
-    memory: dict[str, Reply],
+    cache: dict[str, Reply],
     shared: frozenset[str],
 ) -> None:
-    """Send every distinct request once; call `finished` with an item as soon as its last reply is there.
+    """Send every distinct request once; call `finished` with an item as soon as all its replies have arrived.
 
-    Replies to the keys in `shared` are kept in `memory`, and what is there is not asked. Raises Incomplete where the engine
-    leaves a request unanswered.
+    Replies to the keys in `shared` are added to `cache`; requests with a reply in `cache` are not sent. Raises Incomplete where
+    the engine leaves a request without a reply.
     """
     replies: dict[str, Reply] = {}
     waiting: dict[str, list[int]] = defaultdict(list)
@@ -31,28 +62,63 @@ def answer(
     keys = [[request.key for request in each.requests] for each in items]
     for number, each in enumerate(items):
         wanted = dict(zip(keys[number], each.requests, strict=True))
-        open_keys = [key for key in wanted if key not in memory]
+        open_keys = [key for key in wanted if key not in cache]
         missing.append(len(open_keys))
         for key in open_keys:
             unique[key] = wanted[key]
             waiting[key].append(number)
         if not open_keys:
-            finished(each, [memory[key] for key in keys[number]])
+            finished(each, [cache[key] for key in keys[number]])
 
     def arrived(key: str, reply: Reply) -> None:
         replies[key] = reply
         if key in shared:
-            memory[key] = reply
+            cache[key] = reply
         for number in waiting.pop(key):
             missing[number] -= 1
             if missing[number] == 0:
-                finished(items[number], [replies[key] if key in replies else memory[key] for key in keys[number]])
+                finished(items[number], [replies[key] if key in replies else cache[key] for key in keys[number]])
 
     score = [(key, request) for key, request in unique.items() if isinstance(request, ScoreGroup)]
-    for position, reply in engine.score([request for _, request in score]) if score else ():
-        arrived(score[position][0], reply)
+    for position, scored in engine.score([request for _, request in score]) if score else ():
+        arrived(score[position][0], scored)
     generate = [(key, request) for key, request in unique.items() if isinstance(request, GenRequest)]
-    for position, said in engine.generate([request for _, request in generate]) if generate else ():
-        arrived(generate[position][0], said)
+    for position, generated in engine.generate([request for _, request in generate]) if generate else ():
+        arrived(generate[position][0], generated)
     if waiting:
-        raise Incomplete(f"the engine left {len(waiting)} requests unanswered", do="resume the run")
+        raise Incomplete(f"the engine did not reply to {len(waiting)} requests", do="resume the run")
+
+
+class Recorder:
+    """Scores finished items of one task and stores them, with the tokens and seconds since the previous item.
+
+    All but the newest item are stored at once, so that a kill costs one finished item at most. The newest is kept back, because an
+    engine may add to its token counts until it returns.
+    """
+
+    def __init__(self, task: PreparedTask, writer: Writer, progress: RunProgress, engine: Engine) -> None:
+        self.task, self.writer, self.progress, self.engine = task, writer, progress, engine
+        self.newest: Record | None = None
+        self.failed, self.stored = 0, clock()
+        self.computed, self.cached = engine.stats.computed, engine.stats.cached
+
+    def add(self, prepared: PreparedItem, replies: Sequence[Reply]) -> None:
+        record = score_item(self.task.task, prepared, replies)
+        self.flush()
+        self.newest = record
+
+    def flush(self) -> None:
+        """Store the newest item. Raises Incomplete where too many items of the task failed (see MAX_FAILED)."""
+        record, self.newest = self.newest, None
+        if record is None:
+            return
+        now, stats = clock(), self.engine.stats
+        computed, cached = stats.computed - self.computed, stats.cached - self.cached
+        self.writer.append([replace(record, computed=computed, cached=cached, seconds=now - self.stored)])
+        self.progress.advance(1, computed)
+        self.stored, self.computed, self.cached = now, stats.computed, stats.cached
+        self.failed += record.status == "error"
+        if record.status == "error" and self.failed > max(MAX_FAILED, len(self.task.items) // 1000):
+            raise Incomplete(
+                f"stopped early: {self.failed} items of {record.task} failed, the last ({record.item}): {record.error}", do="fix the cause"
+            )

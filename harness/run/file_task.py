@@ -1,4 +1,4 @@
-"""A JSON-lines, CSV or Parquet file is a task without any code.
+"""Make a task from a JSON-lines, CSV or Parquet file, without any code.
 
 Columns: `prompt`; for multiple choice `choices` (a list; in CSV a JSON list or texts separated by |) and `answer` (an index, or the
 text of a choice); for generation `reference` or `answer` (a text or a list of texts). Optional: `id`, `group`.
@@ -26,7 +26,7 @@ def rows_task(path: Path) -> Task:
         raise AssayError("no such task file", where=str(path), do="check the path")
     rows = read_file(path)
     if not rows:
-        raise AssayError("the file has no rows", where=str(path), do="write one row for each item")
+        raise AssayError("the file has no rows", where=str(path), do="write one row per item")
     columns = set(rows[0])
     if "prompt" not in columns or not columns & {"answer", "reference"}:
         raise AssayError(
@@ -40,27 +40,27 @@ def rows_task(path: Path) -> Task:
 
 
 def choice_doc(row: Row) -> Doc:
-    choices = texts(needed(row, "choices"))
-    answer = needed(row, "answer")
+    choices = texts(required(row, "choices"))
+    answer = required(row, "answer")
     if isinstance(answer, str) and answer in choices:
         gold = choices.index(answer)
     elif re.fullmatch(r"[0-9]{1,9}", str(answer)):
         gold = int(answer)
     else:
         raise AssayError(f"answer {answer!r:.80} is neither a choice nor an index", do=f"the choices are {list(choices)!r:.200}")
-    return Doc(str(needed(row, "prompt")), choices=choices, gold=gold, id=name(row, "id"), group=name(row, "group"))
+    return Doc(str(required(row, "prompt")), choices=choices, gold=gold, id=name(row, "id"), group=name(row, "group"))
 
 
 def text_doc(row: Row) -> Doc:
-    answer = row["reference"] if row.get("reference") is not None else needed(row, "answer")
+    answer = row["reference"] if row.get("reference") is not None else required(row, "answer")
     references = tuple(map(str, answer)) if isinstance(answer, list) else (str(answer),)
     if not references:
         raise AssayError("no reference", do="give a text, or a list of texts")
-    return Doc(str(needed(row, "prompt")), references=references, id=name(row, "id"), group=name(row, "group"))
+    return Doc(str(required(row, "prompt")), references=references, id=name(row, "id"), group=name(row, "group"))
 
 
-def needed(row: Row, column: str) -> Any:
-    """A value that must be there: a missing one must not become the text "None"."""
+def required(row: Row, column: str) -> Any:
+    """The value of a required column. Raises AssayError where it is missing, so that it never becomes the text "None"."""
     if row.get(column) is None:
         raise AssayError(f"has no {column}", do=f"the row has {', '.join(map(str, row))}")
     return row[column]
@@ -72,14 +72,14 @@ def name(row: Row, column: str) -> str:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    """A list of choices, as JSON brings it or as CSV writes it."""
+    """The choices of a row: a list, or in CSV a JSON list or texts separated by |."""
     if isinstance(value, str):
         if value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError) as error:
                 raise AssayError(
-                    f"choices begin with [ but are no JSON list: {error}", do="write a JSON list, or texts separated by |"
+                    f"choices begin with [ but are not a JSON list: {error}", do="write a JSON list, or texts separated by |"
                 ) from None
         else:
             value = [part.strip() for part in value.split("|")]

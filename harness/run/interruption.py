@@ -1,4 +1,4 @@
-"""A run that is stopped from outside: Ctrl-C and SIGTERM become Incomplete, with the command that goes on."""
+"""Turn Ctrl-C and SIGTERM during a run into Incomplete, with the command that resumes the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def resume_command(bundle: Path) -> str:
 
 @contextmanager
 def resumable(bundle: Path) -> Iterator[None]:
-    """Once there is a bundle, an interruption at any moment is Incomplete, with the command that goes on."""
+    """Within this block an interruption raises Incomplete, with the command that resumes the run in `bundle`."""
     caught: list[str] = []
     try:
         with interruptible(caught):
@@ -26,14 +26,14 @@ def resumable(bundle: Path) -> Iterator[None]:
         raise
     except (KeyboardInterrupt, Exception) as error:
         if not caught and not isinstance(error, KeyboardInterrupt):
-            raise  # after a signal whatever comes is its doing: DuckDB turns an interruption into an error of its own
+            raise  # after a signal any error is an interruption: DuckDB raises an error of its own
         what = caught[0] if caught else "interrupted"
         raise Incomplete(what, where=bundle.name, do=f"continue with: {resume_command(bundle)}") from None
 
 
 @contextmanager
 def interruptible(caught: list[str]) -> Iterator[None]:
-    """SIGTERM ends the run like Ctrl-C: what is finished is flushed, the run can be resumed. `caught` gets what came."""
+    """Within this block SIGTERM raises KeyboardInterrupt as Ctrl-C does. Names of the signals are added to `caught`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,21 +1,21 @@
-"""The noise floor: the same checkpoint asked again, in other batches or by another engine, item by item.
+"""Run-to-run noise: score every item again in other batches or with another engine, and compare item by item.
 
-Batches change the order in which a machine adds numbers up, and so a few picks near a tie. What such a repetition moves is no
-property of the model: a difference between two checkpoints that is no larger may be nothing else.
+Batching changes the order of floating-point sums, and so the picks of a few items near a tie. These changes are no property of the
+model: a difference between two checkpoints that is no larger may be noise.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from assay.harness.engines import Engine
-from assay.harness.run.dispatch import answer
+from assay.harness.run.dispatch import RunProgress, send_requests
 from assay.harness.run.prepare import PreparedItem, PreparedTask
-from assay.harness.run.scoring.measure import Reply, judge
+from assay.harness.run.scoring.measure import Reply, score_item
 from assay.harness.run.scoring.results import codes
 from assay.harness.stats.difference import units_of
 from assay.harness.stats.influence import blocks
@@ -24,68 +24,58 @@ from assay.harness.store.record import Record
 from assay.harness.task.metric import Metric, Pooled
 
 PORTION = 64
-"""Most items asked at once when a run is repeated; a call decides what can share a batch."""
+"""Largest number of items sent to the engine at once in a repetition; only items of one call can share a batch."""
 Key = tuple[str, str]
 Noise = Mapping[str, Any]
 
 
-class Progress(Protocol):
-    """What assay.harness.run.evaluate.Watch can do and is needed here."""
+def repeat(tasks: Sequence[PreparedTask], first: Sequence[Record], engine: Engine, progress: RunProgress, seed: int) -> dict[str, Any]:
+    """Score every item again, shuffled and in small portions, and compare with the run's records (see `task_noise`).
 
-    def begin(self, task: str, items: int, done: int) -> None: ...
-
-    def advance(self, items: int, tokens: int) -> None: ...
-
-
-def repeat(tasks: Sequence[PreparedTask], first: Sequence[Record], engine: Engine, watch: Progress, seed: int) -> dict[str, Any]:
-    """Ask every item again, shuffled and in small portions, and compare with the records of the run (see `task_noise`).
-
-    The tokens are counted here and nowhere else; engines that keep a cache between calls are asked to forget it.
+    `computed` counts the tokens of the repetition, which are not part of the run's own. Engines with a cache clear it first.
     """
     before = {(record.task, record.item): record for record in first}
     start, found = engine.stats.computed, {}
-    getattr(engine, "forget", nothing)()
+    getattr(engine, "forget", lambda: None)()
     for task in tasks:
-        watch.begin(f"{task.task.full_name} again", len(task.items), 0)
+        progress.begin(f"{task.task.full_name} (repetition)", len(task.items), 0)
         again: dict[Key, Record] = {}
         for portion in portions(task.items, seed):
             done = engine.stats.computed
-            ask_portion(task, portion, engine, again)
-            watch.advance(len(portion), engine.stats.computed - done)
+            score_portion(task, portion, engine, again)
+            progress.advance(len(portion), engine.stats.computed - done)
         found[task.task.full_name] = task_noise(task, before, again)
     return {"tasks": found, "computed": engine.stats.computed - start}
 
 
-def nothing() -> None:
-    """Most engines keep nothing between calls."""
+def score_portion(task: PreparedTask, portion: Sequence[PreparedItem], engine: Engine, again: dict[Key, Record]) -> None:
+    """Score these items and add their records to `again`."""
 
-
-def ask_portion(task: PreparedTask, portion: Sequence[PreparedItem], engine: Engine, again: dict[Key, Record]) -> None:
     def finished(each: PreparedItem, replies: Sequence[Reply]) -> None:
-        again[each.item.task, each.item.id] = judge(task.task, each, replies)
+        again[each.item.task, each.item.id] = score_item(task.task, each, replies)
 
-    answer(portion, engine, finished, {}, frozenset())
+    send_requests(portion, engine, finished, {}, frozenset())
 
 
 def portions(items: Sequence[PreparedItem], seed: int) -> list[list[PreparedItem]]:
-    """The items in another order, fixed by the seed, cut into at least three portions of at most PORTION."""
+    """The items in an order fixed by the seed, split into at least three portions of at most PORTION items."""
     order = sorted(items, key=lambda each: hashlib.sha256(f"{seed}|{each.item.id}".encode()).digest())
     size = max(1, min(PORTION, -(-len(order) // 3)))
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
 def task_noise(task: PreparedTask, before: Mapping[Key, Record], again: Mapping[Key, Record]) -> dict[str, Any]:
-    """What the repetition moved: `flipped` picks of `items`, log-probabilities by at most `max_logprob` and on average
-    `mean_logprob` nats, and `floor` by metric: the mean size of an item's change, in points (in the metric's unit where it has
-    no upper bound), which no shift of the score exceeds."""
+    """Changes in the repetition: `flipped` predictions of `items`; the largest (`max_logprob`) and mean (`mean_logprob`) change of a
+    log-probability, in nats; `floor` by metric: the mean absolute change of an item, in points (in the metric's unit where it has
+    no upper bound). The change of the score is never larger than its floor."""
     pairs = [(each, before[key], again[key]) for each in task.items if (key := (each.item.task, each.item.id)) in before and key in again]
     failed = sum("error" in (one.status, two.status) for _, one, two in pairs)
     pairs = [pair for pair in pairs if "error" not in (pair[1].status, pair[2].status)]
-    drifts = [value for _, one, two in pairs for value in differences(one.output, two.output)]
+    drifts = [value for _, one, two in pairs for value in logprob_changes(one.output, two.output)]
     return {
         "items": len(pairs),
         "failed": failed,
-        "flipped": sum(said(one.output) != said(two.output) for _, one, two in pairs),
+        "flipped": sum(prediction(one.output) != prediction(two.output) for _, one, two in pairs),
         "max_logprob": max(drifts, default=0.0),
         "mean_logprob": sum(drifts) / len(drifts) if drifts else 0.0,
         "floor": {metric.name: floor for metric in task.task.metrics if (floor := metric_floor(metric, pairs)) is not None},
@@ -93,7 +83,7 @@ def task_noise(task: PreparedTask, before: Mapping[Key, Record], again: Mapping[
 
 
 def metric_floor(metric: Metric[Any], pairs: Sequence[tuple[PreparedItem, Record, Record]]) -> float | None:
-    """The mean size of the change per independent unit; None where no item has this metric."""
+    """The mean absolute change per cluster; None where no item has this metric."""
     kept = [(each.item, one.stats[metric.name], two.stats[metric.name]) for each, one, two in pairs if metric.name in one.stats]
     if not kept:
         return None
@@ -109,13 +99,13 @@ def metric_floor(metric: Metric[Any], pairs: Sequence[tuple[PreparedItem, Record
     return float(np.abs(values).mean()) * (100 if bounded else 1)
 
 
-def said(output: Mapping[str, Any]) -> Any:
-    """The prediction in an output: the pick, the text, or nothing where only numbers were measured."""
+def prediction(output: Mapping[str, Any]) -> Any:
+    """The predicted choice or completion in an output; None where it holds only numbers."""
     return output.get("pick", output.get("text"))
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
-    """Differences between the summed log-probabilities of the same choices, or of the same text."""
+def logprob_changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
+    """Absolute changes, in nats, of the summed log-probabilities of the same choices or the same text."""
     found = [abs(sum(left) - sum(right)) for left, right in zip(one.get("logprobs") or (), other.get("logprobs") or (), strict=True)]
     whole = one.get("logprob"), other.get("logprob")
     if None not in whole and one.get("text") == other.get("text"):
@@ -124,7 +114,7 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]
 
 
 def floors(noise: Noise) -> dict[Key, float]:
-    """The floor of every (task, metric) in a run's stored noise: the largest of all repetitions."""
+    """The noise floor of every (task, metric) of a run: the largest of its repetitions."""
     found: dict[Key, float] = {}
     for kind in noise.values():
         for task, facts in kind["tasks"].items():
@@ -134,9 +124,9 @@ def floors(noise: Noise) -> dict[Key, float]:
 
 
 def sentence(kind: str, noise: Noise) -> str:
-    """One repetition in words."""
+    """One repetition as a sentence."""
     tasks = noise["tasks"].values()
     items, flipped = (sum(facts[name] for facts in tasks) for name in ("items", "flipped"))
     largest = max((facts["max_logprob"] for facts in tasks), default=0.0)
-    how = "in other batches" if kind == "batches" else f"by {kind}"
-    return f"asked again {how}, {flipped} of {items:,} picks flipped and log-probabilities moved by at most {largest:.1e} nats"
+    how = "in other batches" if kind == "batches" else f"with engine {kind}"
+    return f"scored again {how}, {flipped} of {items:,} predictions flipped and log-probabilities changed by at most {largest:.1e} nats"

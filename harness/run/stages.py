@@ -1,15 +1,15 @@
-"""The stages one by one, for code that drives them itself (the tuners do): the second half of the public face.
+"""The stages of a run as separate functions, for code that trains or scores between them (the tuners).
 
-Plan to scores in one call is `harness.evaluate`; whoever trains between the stages needs the tasks, the rendering and the engine apart.
+`assay.evaluate` runs all stages in one call.
 """
 
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.opening import open_engine
-from assay.harness.files.lock import release, take
+from assay.harness.files.lock import acquire, release
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.model.find import find_model
 from assay.harness.prompt.render import joint_after, render, render_chat
-from assay.harness.prompt.tokens import Tokenizer, cut_pairs, open_tokenizer
+from assay.harness.prompt.tokens import Tokenizer, encode_pairs, open_tokenizer
 from assay.harness.run.prepare import default_split
 from assay.harness.run.selection import select
 
@@ -18,8 +18,9 @@ __all__ = [
     "Settings",
     "Surroundings",
     "Tokenizer",
-    "cut_pairs",
+    "acquire",
     "default_split",
+    "encode_pairs",
     "find_model",
     "joint_after",
     "open_engine",
@@ -29,5 +30,4 @@ __all__ = [
     "render_chat",
     "select",
     "surroundings",
-    "take",
 ]

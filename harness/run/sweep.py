@@ -1,4 +1,4 @@
-"""Several runs in one process: checkpoints, shot counts, protocols. One engine stays open and swaps weights."""
+"""Run several plans in one process (checkpoints, shot counts, protocols) with one engine that swaps weights."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings
-from assay.harness.model.find import ModelRef
-from assay.harness.run.evaluate import OpenEngine, Watch, evaluate
+from assay.harness.model.find import ModelRef, checkpoint_of
+from assay.harness.run.dispatch import RunProgress
+from assay.harness.run.evaluate import OpenEngine, evaluate
 from assay.harness.store.plan import Plan
 
-FREE_FIELDS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures_version")
+VARYING_FIELDS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures_version")
 """Fields of config.json that may differ between checkpoints of one training."""
 
 
-class Borrowed:
-    """An engine that its borrower cannot close."""
+class SharedEngine:
+    """An engine whose `close` does nothing: its owner closes it."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -34,7 +35,7 @@ class Borrowed:
     def close(self) -> None: ...
 
 
-class Keeper:
+class EngineReuse:
     """Opens an engine once and swaps weights for every further model of the same architecture.
 
     Another architecture, other settings or an adapter get a new engine. Use as the `opener` of `evaluate`, and close at the end.
@@ -43,21 +44,21 @@ class Keeper:
     def __init__(self, opener: OpenEngine = open_engine) -> None:
         self.opener = opener
         self.engine: Engine | None = None
-        self.held: tuple[Any, ...] = ()
+        self.opened_with: tuple[Any, ...] = ()
         self.digest = ""
         self.swaps = 0
 
     def __call__(self, name: str, model: ModelRef, settings: Settings) -> Engine:
-        wanted = (name, settings, architecture(model.path))
-        if self.engine is None or self.held != wanted or model.adapter is not None:
+        wanted = (name, settings, architecture(model))
+        if self.engine is None or self.opened_with != wanted or model.adapter is not None:
             self.close()
             self.engine = self.opener(name, model, settings)
-            self.held = wanted if model.adapter is None else ()
+            self.opened_with = wanted if model.adapter is None else ()
         elif self.digest != model.digest:
             self.engine.swap(model.path)
             self.swaps += 1
         self.digest = model.digest
-        return Borrowed(self.engine)
+        return SharedEngine(self.engine)
 
     def close(self) -> None:
         if self.engine is not None:
@@ -65,10 +66,9 @@ class Keeper:
             self.engine = None
 
 
-def architecture(path: Path) -> str:
-    """What must be equal for one engine to take another checkpoint's weights."""
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return json.dumps({key: value for key, value in config.items() if key not in FREE_FIELDS}, sort_keys=True)
+def architecture(model: ModelRef) -> str:
+    """The configuration that must be equal for an engine to take another checkpoint's weights, as JSON."""
+    return json.dumps({key: value for key, value in checkpoint_of(model).config.items() if key not in VARYING_FIELDS}, sort_keys=True)
 
 
 def expand_models(text: str) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def expand_models(text: str) -> tuple[str, ...]:
 
 
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key under which numbers in names count as numbers."""
+    """Sort key that compares numbers in names as numbers."""
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
 
 
@@ -105,7 +105,7 @@ def under_protocols(tasks: Sequence[str], protocols: Sequence[str]) -> list[tupl
 def plans_of(
     plan: Plan, models: Sequence[str], shots: Sequence[int | None], protocols: Sequence[str], adapters: Sequence[str] = ()
 ) -> list[Plan]:
-    """Every combination, checkpoints innermost, so that one engine serves all of them; each adapter gets an engine of its own."""
+    """Every combination, checkpoints innermost, so that one engine scores all of them. Each adapter gets an engine of its own."""
     return [
         replace(plan, model=model, adapter=adapter, tasks=tasks, shots=count)
         for adapter in adapters or (plan.adapter,)
@@ -115,10 +115,10 @@ def plans_of(
     ]
 
 
-def sweep(plans: Sequence[Plan], place: Surroundings, watch: Watch | None = None, opener: OpenEngine = open_engine) -> list[Path]:
-    """Run all plans with one engine wherever the architecture allows; gives the bundles in order."""
-    keeper = Keeper(opener)
+def sweep(plans: Sequence[Plan], place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine) -> list[Path]:
+    """Run all plans, with one engine per architecture; returns the bundles in order."""
+    engines = EngineReuse(opener)
     try:
-        return [evaluate(plan, place, watch, keeper) for plan in plans]
+        return [evaluate(plan, place, progress, engines) for plan in plans]
     finally:
-        keeper.close()
+        engines.close()

@@ -1,4 +1,4 @@
-"""Scores each new checkpoint of a running training as it appears, in one engine."""
+"""Score each new checkpoint of a running training as it appears, with one engine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import find_model
-from assay.harness.run.evaluate import OpenEngine, Watch, evaluate
-from assay.harness.run.sweep import Keeper, natural
+from assay.harness.run.dispatch import RunProgress
+from assay.harness.run.evaluate import OpenEngine, evaluate
+from assay.harness.run.sweep import EngineReuse, natural
 from assay.harness.store.plan import Plan
 
 Sizes = tuple[tuple[str, int, int], ...]
 
 
 def sizes(folder: Path) -> Sizes:
-    """Name, length and time of every file: what must stand still before a checkpoint counts as written."""
+    """Path, size and modification time of every file; a checkpoint is written when these no longer change."""
     found = []
     for path in sorted(folder.rglob("*")):
         try:
@@ -32,7 +33,7 @@ def sizes(folder: Path) -> Sizes:
 
 
 def ready(folder: Path, before: Sizes | None, place: Surroundings) -> bool:
-    """Whether a checkpoint is whole: unchanged since the last look, and its headers fit its files."""
+    """Whether a checkpoint is complete: unchanged since the last check, and readable as a model."""
     now = sizes(folder)
     if before is None or now != before:
         return False
@@ -48,34 +49,35 @@ def watch_folder(
     plan: Plan,
     place: Surroundings,
     scored: Callable[[Path, Path], None],
-    watch: Watch | None = None,
+    progress: RunProgress | None = None,
     *,
     pause: float = 5.0,
     until: int | None = None,
     opener: OpenEngine = open_engine,
 ) -> int:
-    """Score each whole checkpoint below `folder` once, oldest name first; `scored(checkpoint, bundle)` hears of each.
+    """Score each complete checkpoint in `folder` once, in natural order of names, and call `scored(checkpoint, bundle)` after each.
 
-    Ends after `until` checkpoints (None: never). Gives the number scored. Raises AssayError for a folder that is not there.
+    Checks the folder every `pause` seconds; ends after `until` checkpoints (None: never). Returns the number scored. Raises AssayError
+    where the folder does not exist.
     """
     if not folder.is_dir():
         raise AssayError("no such folder", where=str(folder), do="name the folder that the training writes its checkpoints to")
-    keeper, seen, looks = Keeper(opener), set[str](), dict[str, Sizes]()
+    engines, done, earlier = EngineReuse(opener), set[str](), dict[str, Sizes]()
     try:
-        while until is None or len(seen) < until:
+        while until is None or len(done) < until:
             for checkpoint in sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural(path.name)):
                 name = checkpoint.name
-                if name in seen:
+                if name in done:
                     continue
-                if ready(checkpoint, looks.get(name), place):
-                    scored(checkpoint, evaluate(replace(plan, model=str(checkpoint)), place, watch, keeper))
-                    seen.add(name)
-                    if until is not None and len(seen) >= until:
+                if ready(checkpoint, earlier.get(name), place):
+                    scored(checkpoint, evaluate(replace(plan, model=str(checkpoint)), place, progress, engines))
+                    done.add(name)
+                    if until is not None and len(done) >= until:
                         break
                 else:
-                    looks[name] = sizes(checkpoint)
+                    earlier[name] = sizes(checkpoint)
             else:
                 time.sleep(pause)
-        return len(seen)
+        return len(done)
     finally:
-        keeper.close()
+        engines.close()

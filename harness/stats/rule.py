@@ -77,7 +77,9 @@ def mde80(se: ArrayLike, alpha: float = 0.05) -> Array:
     return np.asarray((z_quantile(1 - alpha) + z_quantile(0.8)) * np.asarray(se, dtype=np.float64))
 
 
-def judge(p_total: Array, total_held: Flags, p_tasks: Array, tasks_held: Flags, critical: Flags, alpha: float = 0.05) -> NDArray[np.int64]:
+def gate_verdicts(
+    p_total: Array, total_held: Flags, p_tasks: Array, tasks_held: Flags, critical: Flags, alpha: float = 0.05
+) -> NDArray[np.int64]:
     """PASS, REGRESSED or INCONCLUSIVE [...] from the aggregate [...] and the tasks [..., m].
 
     Regressed: a loss is shown, on the aggregate at alpha/2 or by Holm over the tasks at alpha/2, and is not shown to be within

@@ -16,10 +16,10 @@ from typing import Any
 
 from assay import Access, Choose, Doc, Generate, Layout, Metric, Task, accuracy, exact_match, inline
 from assay.harness.checking import Finding, check_task
-from assay.harness.checking.answers import Answered, answer_findings
 from assay.harness.checking.finding import at_least, at_most
-from assay.harness.checking.material import gather
-from assay.harness.checking.overlap import shown_items
+from assay.harness.checking.overlap import few_shot_overlap
+from assay.harness.checking.responses import TaskRecords, response_findings
+from assay.harness.checking.task_data import read_task_data
 from assay.harness.store.record import Item, Record
 
 ITEMS, RATE = 1000, 0.05
@@ -174,13 +174,13 @@ def trained(draw: random.Random, rate: float, near: bool) -> list[Finding]:
 def shown(draw: random.Random, rate: float, near: bool) -> list[Finding]:
     """Some items have a copy of themselves among their three exemplars."""
     rows = [long_row(draw) if near else choose_row(draw) for _ in range(ITEMS)]
-    material, _ = gather(made_task(rows, made_rows("four choices", draw, 3)), Access(), shots=3)
+    material, _ = read_task_data(made_task(rows, made_rows("four choices", draw, 3)), Access(), shots=3)
     assert material is not None
     exemplars = []
     for row, own in zip(rows, material.shown, strict=True):
         copy = read(one_word_off(draw, row) if near else {**row, "question": row["question"].upper()})
         exemplars.append((own[0], replace(copy, id="copy"), own[2]) if draw.random() < rate else own)
-    return shown_items(replace(material, shown=tuple(exemplars)))
+    return few_shot_overlap(replace(material, shown=tuple(exemplars)))
 
 
 Answer = Callable[[random.Random, Item], Record]
@@ -237,7 +237,7 @@ def run_findings(draw: random.Random, rate: float, choose: bool, fault: Answer) 
     right = sum(record.correct or 0.0 for record in records)
     facts: Row = {"task": "made", "metric": task.metrics[0].name, "value": right / ITEMS, "main": True}
     facts |= {"low": at_least(right, ITEMS), "high": at_most(right, ITEMS)} | ({"chance": 0.25} if choose else {})
-    return answer_findings(Answered(task, {}, tuple(items), tuple(records), (facts,)))
+    return response_findings(TaskRecords(task, {}, tuple(items), tuple(records), (facts,)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import paired_difference
 from assay.harness.stats.interval import Part
 from assay.harness.stats.paired import mid_p, tango_bound
-from assay.harness.stats.rule import NAMES, PASS, REGRESSED, Aggregate, Columns, combine, holds, judge
+from assay.harness.stats.rule import NAMES, PASS, REGRESSED, Aggregate, Columns, combine, gate_verdicts, holds
 from assay.harness.task.metric import Array
 from tests.sim.coverage import MEAN
 from tests.sim.rules import ALPHA, Flags, z_of
@@ -63,7 +63,7 @@ def verdicts(suite: Suite, margin: float = MARGIN, tried: int = 1) -> Array:
     held = holds(columns.low, TASK_MARGIN, suite.sizes)
     p = np.minimum(1.0, tried * mid_p(suite.wins, suite.losses))
     none = np.zeros(held.shape, dtype=np.bool_)
-    return np.asarray(judge(tried * whole.p_loss, whole.low > -margin, p, held, none))
+    return np.asarray(gate_verdicts(tried * whole.p_loss, whole.low > -margin, p, held, none))
 
 
 def undivided(suite: Suite) -> tuple[Flags, Flags]:

@@ -31,7 +31,7 @@ def harm(base: Path, folder: Path) -> Path:
     """The model after four steps of full fine-tuning on COPA at a rate of 1e-2, three hundred times the usual one."""
     from assay.harness.run.stages import open_tokenizer
     from assay.tuners.methods import find_method
-    from assay.tuners.study.run_trial import BESIDE
+    from assay.tuners.study.run_trial import TOKENIZER_FILES
     from assay.tuners.study.trial import open_base
     from assay.tuners.training.batches import plan_steps
     from assay.tuners.training.data import find_tasks, read_docs, task_examples
@@ -46,7 +46,7 @@ def harm(base: Path, folder: Path) -> Path:
     assert done.status == "done", done.status
     part = folder.with_name(folder.name + ".part")
     trainable.save(part)
-    for pattern in BESIDE:
+    for pattern in TOKENIZER_FILES:
         for path in base.glob(pattern):
             shutil.copy(path, part / path.name)
     return part.rename(folder)

@@ -14,7 +14,7 @@ from scipy.special import ndtri
 
 from assay.harness.stats.distributions import t_cdf, t_quantile, z_cdf
 from assay.harness.stats.paired import mid_p, score_z, tango_z
-from assay.harness.stats.rule import FEW_CLUSTERS, PASS, REGRESSED, judge, n_min
+from assay.harness.stats.rule import FEW_CLUSTERS, PASS, REGRESSED, gate_verdicts, n_min
 from assay.harness.task.metric import Array
 from tests.sim.cells import Trials
 
@@ -54,7 +54,7 @@ def ours(trials: Trials, margin: float) -> tuple[Flags, Flags]:
     p_total = t_cdf(mean / np.sqrt(variance + 1 / trials.units**2), trials.units - 1.0)
     held = excluded(trials, margin)
     none = np.zeros((len(mean), 1), dtype=np.bool_)
-    verdict = judge(p_total, held, loss_p(trials)[:, None], excluded(trials, TASK_MARGIN)[:, None], none)
+    verdict = gate_verdicts(p_total, held, loss_p(trials)[:, None], excluded(trials, TASK_MARGIN)[:, None], none)
     return verdict == REGRESSED, verdict == PASS
 
 

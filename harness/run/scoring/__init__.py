@@ -1,1 +1,1 @@
-"""Replies to statistics to results, and the same again from stored answers."""
+"""Score replies, and score stored outputs again."""

@@ -1,4 +1,4 @@
-"""The results of an imported run, computed from its items again, and checked against the samples that it was made from."""
+"""Recompute the results of an imported run from its items, and check the items against the samples they were read from."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from assay.harness.files.places import Access
 from assay.harness.metrics.lm_eval import Scorer
 from assay.harness.run.scoring.lm_eval_choices import check_values
 from assay.harness.run.scoring.lm_eval_items import of_metric, read_item, samples_of
-from assay.harness.run.scoring.rescore import Lie
+from assay.harness.run.scoring.rescore import Inconsistent
 from assay.harness.run.scoring.results import Scored, score_run
 from assay.harness.run.scoring.stored_tasks import selection_of
 from assay.harness.store import Run, stats_of
-from assay.harness.store.read import answered
+from assay.harness.store.read import scored_items
 from assay.harness.store.record import Item, Record
 
-FACTS = ("alias", "name", "samples", "sample_len", "sample_count", " ", "")
-"""Keys of a task's results that are no scores."""
+NOT_SCORES = ("alias", "name", "samples", "sample_len", "sample_count", " ", "")
+"""Keys of a task's results that are not scores."""
 
 
 def full_name(task: str) -> str:
-    """The name that an imported score carries everywhere."""
+    """The name of an imported task in this store."""
     return f"lm_eval/{task}@imported"
 
 
 def stated_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """Scores by metric; standard errors and names left out. lm-eval writes `metric,filter`, and filter `none` for none."""
+    """Scores by metric, without standard errors and names. lm-eval writes `metric,filter`, with `none` where no filter was used."""
     return {
         key.removesuffix(",none"): float(value)
         for key, value in results.items()
-        if key not in FACTS and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and math.isfinite(value)
+        if key not in NOT_SCORES and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and math.isfinite(value)
     }
 
 
 def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
-    """What an imported run's items give, then what was only stated (evidence "aggregate")."""
+    """The results computed from an imported run's items, then the scores that lm-eval only states (evidence "aggregate")."""
     selection = selection_of(run, access)
     facts = {task["name"]: task for task in run.manifest["tasks"]}
     items: dict[str, list[Item]] = {}
@@ -58,7 +58,7 @@ def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
 
 
 def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any]) -> dict[str, Any]:
-    """A score that nothing here can check."""
+    """A result with a score that lm-eval states without items; it cannot be verified."""
     higher = ((document.get("higher_is_better") or {}).get(name) or {}).get(metric.split(",")[0], True)
     counts = (document.get("n-samples") or {}).get(name) or {}
     return {
@@ -78,27 +78,27 @@ def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any])
     }
 
 
-def refuse_imported(run: Run) -> None:
-    """The same for an import: its items and records must be what the samples in them make, and those must agree with themselves."""
-    told = run.manifest["imported"]
-    document = json.loads(told["document"])
+def check_imported(run: Run) -> None:
+    """Raises Inconsistent where items or records differ from the stored samples, or samples contradict their log-likelihoods."""
+    imported = run.manifest["imported"]
+    document = json.loads(imported["document"])
     configs = {full_name(name): config for name, config in (document.get("configs") or {}).items()}
-    scorers = {task["name"]: [Scorer(**each) for each in task["scorers"]] for task in told["tasks"]}
-    for item, record in answered(run):
+    scorers = {task["name"]: [Scorer(**each) for each in task["scorers"]] for task in imported["tasks"]}
+    for item, record in scored_items(run):
         rows, own = samples_of(item, record), scorers[item.task]
         if not rows or as_text(*read_item(item.task, rows, own)) != as_text(item, record):
-            raise Lie(f"the item {item.id!r} of {item.task} is not what its samples make", do="import the files again")
+            raise Inconsistent(f"the item {item.id!r} of {item.task} differs from its samples", do="import the files again")
         for scorer in own:
             base, kept = of_metric(scorer.name, rows)
             try:
                 readable = check_values(base, kept, configs.get(item.task) or {}, f"samples of {item.task}")
             except Invalid as error:
-                raise Lie(f"{error.where}: {error.what}", do="import the files again") from None
+                raise Inconsistent(f"{error.where}: {error.what}", do="import the files again") from None
             if not readable:
-                raise Lie(f"which choice of the item {item.id!r} of {item.task} is right cannot be read", do="import the files again")
+                raise Inconsistent(f"the item {item.id!r} of {item.task} does not say which choice is right", do="import the files again")
 
 
 def as_text(item: Item, record: Record) -> str:
-    """What of an imported item comes from its samples; as text, in which lists and tuples are alike."""
+    """The part of an imported item that comes from its samples, as JSON, where lists and tuples are equal."""
     item_part = {field.name: getattr(item, field.name) for field in fields(item) if field.name not in ("shots", "key")}
     return json.dumps([item_part, record.status, record.output, record.stats, record.correct], sort_keys=True, default=list)

@@ -1,7 +1,7 @@
-"""What lm-eval's samples say of choices, held against the log-likelihoods beside it, by lm-eval's own rules.
+"""Check the values in lm-eval's samples against the log-likelihoods stored with them, by lm-eval's own rules.
 
-Source: lm_eval 0.4.13, api/task.py, process_results. A task whose own code judges (`process_results`), several contexts with one
-continuation (Winogrande) and generated text hold no more than what they say.
+Source: lm_eval 0.4.13, api/task.py, process_results. Not checked: tasks with their own `process_results`, several contexts with one
+continuation (Winogrande), and generated text.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from assay.harness.errors import Invalid
 from assay.harness.run.scoring.lm_eval_items import Sampled, number
 
 PAIRS = ("f1", "mcc")
-"""Metrics whose values are the right choice and the one taken."""
+"""Metrics whose values are pairs (gold index, picked index)."""
 LENGTHS: Mapping[str, Callable[[str], int]] = {
     **dict.fromkeys(("acc", *PAIRS), lambda text: 1),
     "acc_norm": len,
     "acc_bytes": lambda text: len(text.encode()),
 }
-"""By what a choice's log-likelihood is divided before the highest is taken."""
-BETWEEN = ("acc", "exact_match", "pass@")
-"""Beginnings of the names of metrics that lie between 0 and 1 wherever lm-eval writes them."""
+"""The length that divides a choice's log-likelihood before the highest is picked."""
+UNIT_RANGE = ("acc", "exact_match", "pass@")
+"""Prefixes of the names of lm-eval metrics whose values lie between 0 and 1."""
 
 
 def check_values(base: str, rows: Sequence[Sampled], config: Mapping[str, Any], where: str) -> bool:
-    """Whether the samples' values of a metric may be scored: False where they are of choices, and which is right cannot be read.
+    """Whether the samples' values of a metric may be scored: False for choices where the gold cannot be read from the sample.
 
-    Raises Invalid where a sample contradicts its log-likelihoods, or a share is none.
+    Raises Invalid where a value contradicts its log-likelihoods or lies outside its range.
     """
-    do = "find out which file was changed; neither is imported"
+    do = "import the unchanged files that lm-eval wrote"
     known = True
     for sample in rows:
         value, item = sample.row[base], f"item {sample.doc_id!r:.40}"
-        if base.startswith(BETWEEN) and isinstance(value, int | float) and not 0 <= value <= 1:
-            raise Invalid(f"{base} of {item} is {value}, which is no share", where=where, do=do)
+        if base.startswith(UNIT_RANGE) and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise Invalid(f"{base} of {item} is {value}, expected a value from 0 to 1", where=where, do=do)
         allowed = None if config.get("process_results") else possible(base, sample, config.get("target_delimiter", " "))
         if allowed is None or (base in PAIRS and not isinstance(value, list)):
             continue
@@ -49,37 +49,37 @@ def check_values(base: str, rows: Sequence[Sampled], config: Mapping[str, Any], 
 
 
 def possible(base: str, sample: Sampled, delimiter: Any) -> list[Any] | None:
-    """The values that lm-eval can have given an item, none where the right choice cannot be read; None where it is not about choices."""
-    asked, replies = sample.arguments, sample.row.get("resps")
-    if base not in LENGTHS or sample.ask != "choose" or not isinstance(replies, list) or len(replies) != len(asked):
+    """The values that lm-eval may have stored for an item: empty where the gold cannot be read, None where the item has no choices."""
+    sent, replies = sample.arguments, sample.row.get("resps")
+    if base not in LENGTHS or sample.ask != "choose" or not isinstance(replies, list) or len(replies) != len(sent):
         return None
-    if len(asked) == 1:
-        greedy = {"True": 1.0, "False": 0.0}.get(second(replies[0]))
+    if len(sent) == 1:
+        greedy = {"True": 1.0, "False": 0.0}.get(greedy_flag(replies[0]))
         return None if greedy is None or base != "acc" else [greedy]
     if "acc_mutual_info" in sample.row:  # the second half are the choices without context
-        asked, replies = asked[: len(asked) // 2], replies[: len(asked) // 2]
-    if len({str(each.get("arg_0")) for each in asked}) > 1:
+        sent, replies = sent[: len(sent) // 2], replies[: len(sent) // 2]
+    if len({str(each.get("arg_0")) for each in sent}) > 1:
         return None
-    texts = [str(each.get("arg_1")) for each in asked]
+    texts = [str(each.get("arg_1")) for each in sent]
     sums = [number(reply) for reply in replies]
     golds = golds_of(str(sample.row.get("target", "")), texts)
     if None in sums:
         return []
-    picks = {pick(sums, [LENGTHS[base](text) for text in reading]) for reading in readings(texts, delimiter)}
+    picks = {pick(sums, [LENGTHS[base](text) for text in reading]) for reading in without_joint(texts, delimiter)}
     if base in PAIRS:
         return [[gold, each] for found in golds for gold in found for each in picks]
     return [float(each in found) for found in golds for each in picks]
 
 
-def second(reply: Any) -> str:
-    """Whether the answer was the greedy one, as lm-eval writes it beside the log-likelihood."""
+def greedy_flag(reply: Any) -> str:
+    """lm-eval's text "True" or "False" for whether the continuation is the greedy one; empty where a reply has none."""
     while isinstance(reply, list) and len(reply) == 1:
         reply = reply[0]
     return str(reply[1]) if isinstance(reply, list) and len(reply) == 2 else ""
 
 
-def readings(texts: Sequence[str], delimiter: Any) -> list[Sequence[str]]:
-    """The choices without the joint before them, and as sent: under a chat template there is no joint, and the file does not say."""
+def without_joint(texts: Sequence[str], delimiter: Any) -> list[Sequence[str]]:
+    """The choices without their delimiter, and as sent: under a chat template there is no delimiter, and the file does not say which."""
     bare = isinstance(delimiter, str) and delimiter != "" and all(text.startswith(delimiter) for text in texts)
     return [*([[text.removeprefix(delimiter) for text in texts]] if bare else []), texts]
 
@@ -90,7 +90,7 @@ def pick(sums: Sequence[Any], lengths: Sequence[int]) -> int:
 
 
 def golds_of(target: str, texts: Sequence[str]) -> list[list[Any]]:
-    """The right choices, by every way to read a target: an index, a list of them, or a choice's text."""
+    """The gold choices under every possible reading of a target: an index, a list of indices, or the text of a choice."""
     try:
         value = {"True": 1, "False": 0}.get(target, json.loads(target) if target[:1] in "[-0123456789" and len(target) < 1000 else None)
     except (ValueError, RecursionError):

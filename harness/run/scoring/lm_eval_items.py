@@ -1,4 +1,4 @@
-"""One item of lm-eval as an item and a record of ours, with all that its sample held, so that it can be written again."""
+"""Convert lm-eval samples to items and records, keeping every field so that they can be exported again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from assay.harness.metrics.lm_eval import PAIR, Scorer, statistics
 from assay.harness.store.record import Item, Record, Status
 from assay.harness.task.metric import Stats
 
-ALONE = "aggregate"
-"""The item of a run of which only aggregates were imported."""
-ASKED = ("doc", "target", "doc_hash", "target_hash")
-"""Fields of a sample that are the item's; all others are the model's."""
+AGGREGATE_ITEM = "aggregate"
+"""Id of the only item of a run that was imported without samples."""
+ITEM_FIELDS = ("doc", "target", "doc_hash", "target_hash")
+"""Fields of a sample that describe the item; all others describe the model's output."""
 INVALID = "[invalid]"
-"""What lm-eval's filters give where no answer could be read."""
-MOST = 1 << 32
-"""Bytes that one of lm-eval's files may have."""
+"""The filtered response where lm-eval could not parse an answer."""
+MAX_BYTES = 1 << 32
+"""Largest size of an lm-eval file."""
 DO = "import the files as lm-eval wrote them"
 
 
@@ -41,13 +41,13 @@ class Sampled:
 
     @property
     def ask(self) -> str:
-        """choose, generate or perplexity, by what was asked for."""
+        """choose, generate or perplexity, by the type of the request's arguments."""
         second = self.arguments[0].get("arg_1") if self.arguments else None
         return "choose" if isinstance(second, str) else "generate" if isinstance(second, Mapping) else "perplexity"
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The continuations; where the contexts differ (one continuation, several beginnings), both."""
+        """The continuations; where the contexts differ (several contexts, one continuation), context and continuation."""
         if self.ask != "choose":
             return ()
         same = len({str(each.get("arg_0")) for each in self.arguments}) == 1
@@ -55,9 +55,9 @@ class Sampled:
 
 
 def read_file(path: Path, optional: bool = False) -> bytes:
-    """One of lm-eval's files; nothing where an optional one is not there. Raises AssayError where it cannot be read."""
+    """The bytes of an lm-eval file; empty where an optional file does not exist. Raises AssayError where it cannot be read."""
     try:
-        return read_regular(path, MOST, follow=True)
+        return read_regular(path, MAX_BYTES, follow=True)
     except OSError as error:
         if optional and isinstance(error, FileNotFoundError):
             return b""
@@ -65,24 +65,24 @@ def read_file(path: Path, optional: bool = False) -> bytes:
 
 
 def read_samples(path: Path, task: str) -> tuple[Sampled, ...]:
-    """All rows of a samples file; none where there is no file. Raises AssayError for a line that is no sample."""
+    """All rows of a samples file; empty where it does not exist. Raises AssayError for a line that is not a sample."""
     found = []
-    for number, line in enumerate(read_file(path, optional=True).decode().split("\n"), 1):  # U+2028 ends no line
+    for number, line in enumerate(read_file(path, optional=True).decode().split("\n"), 1):  # splitlines would split at U+2028
         if not line:
             continue
         try:
             row = json.loads(line)
-            json.dumps(row, ensure_ascii=False).encode()  # escapes may hold what is no Unicode
+            json.dumps(row, ensure_ascii=False).encode()  # escapes may hold lone surrogates
             found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), number, row))
         except (ValueError, KeyError, TypeError) as error:
             raise AssayError(f"not a sample of lm-eval: {error!r:.80}", where=f"{path}:{number}", do=DO) from None
     if len({(sample.doc_id, sample.filter) for sample in found}) < len(found):
-        raise AssayError(f"an item of {task} stands twice", where=str(path), do="import the files of one run")
+        raise AssayError(f"an item of {task} occurs twice", where=str(path), do="import the files of one run")
     return tuple(found)
 
 
 def gold_of(sample: Sampled) -> int | None:
-    """The index of the right choice, where the target is one."""
+    """The index of the gold choice, or None where the target names no single choice."""
     target = str(sample.row.get("target", "")).strip()
     if target.isdigit() and len(sample.choices) > 1 and int(target) < len(sample.choices):
         return int(target)
@@ -91,7 +91,7 @@ def gold_of(sample: Sampled) -> int | None:
 
 
 def read_item(task: str, rows: Sequence[Sampled], scorers: Sequence[Scorer]) -> tuple[Item, Record]:
-    """What an item's samples, one for each filter, make. Raises AssayError where a value is not finite."""
+    """The item and record of an item's samples, one for each filter. Raises AssayError where a value is not finite."""
     item = item_of(task, rows)
     return item, record_of(item, rows, stats_of(rows, scorers, f"{task} {item.id}"), scorers[0] if scorers else None)
 
@@ -100,7 +100,7 @@ def item_of(task: str, rows: Sequence[Sampled]) -> Item:
     first = rows[0]
     gold = gold_of(first)
     name = str(first.doc_id)
-    asked = {field: first.row[field] for field in ASKED if field in first.row}
+    kept = {field: first.row[field] for field in ITEM_FIELDS if field in first.row}
     return Item(
         task=task,
         id=name,
@@ -109,19 +109,19 @@ def item_of(task: str, rows: Sequence[Sampled]) -> Item:
         prompt=str(first.arguments[0].get("arg_0", "")) if first.arguments else "",
         choices=first.choices,
         gold=first.choices[gold] if gold is not None else str(first.row.get("target", "")),
-        doc={"lm_eval": asked, "doc_id": first.doc_id, **({} if gold is None else {"gold": gold})},
+        doc={"lm_eval": kept, "doc_id": first.doc_id, **({} if gold is None else {"gold": gold})},
     )
 
 
 def record_of(item: Item, rows: Sequence[Sampled], stats: Mapping[str, Stats], main: Scorer | None) -> Record:
-    """The answers under all filters; right or wrong by the main metric."""
-    kept = [{"line": row.line, **{name: value for name, value in row.row.items() if name not in (*ASKED, "doc_id")}} for row in rows]
-    status: Status = "unparsed" if main is not None and INVALID in answers(chosen(rows, main)) else "scored"
-    return Record(item.task, item.id, status, {**said(rows[0]), "lm_eval": kept}, dict(stats), correct(rows, main))
+    """The responses under all filters; `correct` by the main metric."""
+    kept = [{"line": row.line, **{name: value for name, value in row.row.items() if name not in (*ITEM_FIELDS, "doc_id")}} for row in rows]
+    status: Status = "unparsed" if main is not None and INVALID in filtered_responses(sample_of(rows, main)) else "scored"
+    return Record(item.task, item.id, status, {**output_of(rows[0]), "lm_eval": kept}, dict(stats), correct(rows, main))
 
 
 def stats_of(rows: Sequence[Sampled], scorers: Sequence[Scorer], where: str) -> dict[str, Stats]:
-    """By metric, where its samples hold a value. Raises AssayError where one is not finite."""
+    """Statistics by metric, for metrics with a value. Raises AssayError where a value is not finite."""
     found = {}
     for scorer in scorers:
         base, kept = of_metric(scorer.name, rows)
@@ -131,7 +131,7 @@ def stats_of(rows: Sequence[Sampled], scorers: Sequence[Scorer], where: str) -> 
 
 
 def samples_of(item: Item, record: Record) -> list[Sampled]:
-    """The samples that `read_item` was given."""
+    """The samples from which `read_item` made this item and record."""
     found = []
     for kept in record.output.get("lm_eval", ()):
         row = {"doc_id": item.doc["doc_id"], **item.doc["lm_eval"], **kept}
@@ -145,11 +145,11 @@ def of_metric(metric: str, rows: Sequence[Sampled]) -> tuple[str, list[Sampled]]
     return base, [row for row in rows if row.filter == (filtered or "none")]
 
 
-def chosen(rows: Sequence[Sampled], scorer: Scorer) -> Sampled:
+def sample_of(rows: Sequence[Sampled], scorer: Scorer) -> Sampled:
     return (of_metric(scorer.name, rows)[1] or rows)[0]
 
 
-def answers(sample: Sampled) -> list[Any]:
+def filtered_responses(sample: Sampled) -> list[Any]:
     found = sample.row.get("filtered_resps")
     return found if isinstance(found, list) else [found]
 
@@ -157,14 +157,14 @@ def answers(sample: Sampled) -> list[Any]:
 def correct(rows: Sequence[Sampled], main: Scorer | None) -> float | None:
     if main is None:
         return None
-    value = chosen(rows, main).row.get(of_metric(main.name, rows)[0])
+    value = sample_of(rows, main).row.get(of_metric(main.name, rows)[0])
     if main.aggregation in PAIR and isinstance(value, list):
         return float(value[0] == value[1])
     return float(value) if main.shares and isinstance(value, int | float) else None
 
 
-def said(sample: Sampled) -> dict[str, Any]:
-    """What came back, for people: the choice with the highest log-likelihood, the text, or the log-likelihood."""
+def output_of(sample: Sampled) -> dict[str, Any]:
+    """The output for display: the choice with the highest log-likelihood, the completion, or the log-likelihood."""
     replies = sample.row.get("resps")
     first = replies[0] if isinstance(replies, list) and replies else None
     while isinstance(first, list) and len(first) == 1:
@@ -180,7 +180,7 @@ def said(sample: Sampled) -> dict[str, Any]:
 
 
 def number(reply: Any) -> float | None:
-    """The log-likelihood in a reply, however deep lm-eval nested it; it writes numbers as text."""
+    """The log-likelihood in a reply, which lm-eval nests in lists and may write as text."""
     while isinstance(reply, list) and reply:
         reply = reply[0]
     try:

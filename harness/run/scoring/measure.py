@@ -1,4 +1,4 @@
-"""Replies become an output, the output becomes statistics, and both become the item's record."""
+"""Score one item: replies to an output, the output to statistics, both to the item's record."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 Reply = ScoreReply | GenReply | Failure
 LONG_ANSWER = 16
-"""From this many tokens on, running into the limit means that an answer was cut; a letter task always runs into its one token."""
+"""From this `max_tokens` on, a completion that reaches the limit counts as truncated; a task that wants one letter always reaches it."""
 
 
-def judge(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Record:
-    """The record of one item. A failed or non-finite reply gives an error record, never a zero."""
+def score_item(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Record:
+    """The record of one item. A failed or non-finite reply makes an error record, never a score of 0."""
     item = prepared.item
     failed = next((reply.reason for reply in replies if isinstance(reply, Failure)), "") or nonfinite(replies)
     if failed:
@@ -42,7 +42,7 @@ def judge(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Recor
 
 
 def nonfinite(replies: Sequence[Reply]) -> str:
-    """Why these replies hold no usable number, or nothing."""
+    """The reason why these replies are unusable, or an empty text."""
     for reply in replies:
         if isinstance(reply, ScoreReply) and not all(math.isfinite(value) for values in reply.logprobs for value in values):
             return "non-finite log-probability"
@@ -50,7 +50,7 @@ def nonfinite(replies: Sequence[Reply]) -> str:
 
 
 def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
-    """What the model said, in the form that the task's metrics read."""
+    """The output in the form that the task's metrics read."""
     match task.ask:
         case Choose() as ask:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
@@ -70,13 +70,13 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
 
 
 def expected_value(ask: Regress, sums: Sequence[float]) -> float:
-    """The mean of the graded answers under the softmax of their log-likelihoods."""
+    """The mean of `ask.values` under the softmax of their log-likelihoods."""
     weights = np.exp(np.array(sums) - max(sums))
     return float(weights @ np.array(ask.values) / weights.sum())
 
 
 def pick_choice(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[int], priors: Sequence[float]) -> int:
-    """Index of the preferred choice; the first wins a tie, as numpy's argmax in lm-eval."""
+    """Index of the choice with the highest normalised log-likelihood; the first of equal ones, as with numpy's argmax in lm-eval."""
     values = np.array(sums) - np.array(priors) if priors else np.array(sums)
     match ask.normalize:
         case "chars":
@@ -89,7 +89,7 @@ def pick_choice(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[i
 
 
 def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]]:
-    """Statistics by metric name; none where the label is hidden."""
+    """Statistics by metric name; empty where the label is hidden. Raises AssayError where a metric fails or is not finite."""
     if not doc.labelled:
         return {}
     stats = {}
@@ -118,7 +118,7 @@ def status_of(task: Task, doc: Doc, output: Output) -> Status:
 
 
 def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[float, ...]]) -> float | None:
-    """How right the item is, in [0, 1], where that can be said of a single item."""
+    """The item's score in [0, 1]; None where the task's main metric has no score per item."""
     if isinstance(output, ChoiceScores) and doc.labelled:
         return doc.targets[output.pick] if doc.targets else float(output.pick == doc.gold)
     main = task.metrics[0]

@@ -1,4 +1,4 @@
-"""Stored statistics become scores: one number per task and metric with its interval, and the families' totals."""
+"""Scores from stored statistics: one value per task and metric with its confidence interval, and the families' totals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task,
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A task as scores need it: its metrics, its facts from the manifest and its planned items."""
+    """A task with what its scores depend on: its facts from the manifest and its planned items."""
 
     task: Task
     facts: Mapping[str, Any]
@@ -38,7 +38,7 @@ Tables = Mapping[tuple[str, str], StatTable]
 
 
 def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, engine: str) -> list[dict[str, Any]]:
-    """The results of a run, in the form of the contract (DESIGN section 5). Tasks with hidden labels have none."""
+    """The results of a run, as `assay run --json` prints them. Tasks with hidden labels have none."""
     results, found = [], {}
     for scored in tasks:
         for position, metric in enumerate(scored.task.metrics):
@@ -73,7 +73,7 @@ def number(value: float | None) -> float | None:
 
 def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine: str, main: bool) -> dict[str, Any]:
     facts = scored.facts
-    items = interval.n if scored.task.varies is None else len({item.group for item in scored.items})  # not their forms
+    items = interval.n if scored.task.varies is None else len({item.group for item in scored.items})  # not their perturbations
     return {
         "task": scored.task.full_name,
         "metric": metric.name,
@@ -95,12 +95,12 @@ def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine:
 
 
 def unit_of(metric: Metric[Any]) -> float | None:
-    """The score that 100 points are: the best there is; None where there is no bound, or less is better."""
+    """The score that counts as 100 points: the upper bound; None where there is none, or lower is better."""
     return float(metric.high) if metric.better == "higher" and metric.high is not None and metric.high > 0 else None
 
 
 def unit_of_total(total: Total, parts: Mapping[Term, Part]) -> dict[str, float | None]:
-    """The total of a model that is perfect everywhere; None where a term has no bound."""
+    """The total of a perfect model; None where a term has no upper bound."""
     weights = total_weights(total, {term: len(part.stats) for term, part in parts.items()})
     best = [unit_of(part.metric) for part in parts.values()]
     if any(each is None for each in best):
@@ -123,13 +123,18 @@ def total_result(total: Total, interval: Interval, members: Sequence[Scored], en
         "main": True,
         "better": "higher",
         "method": interval.method,
-        "evidence": next((word for word in ("partial", "limited") if word in evidence), "complete"),
+        "evidence": weakest_evidence(evidence),
         "purpose": members[0].facts["purpose"],
     }
 
 
+def weakest_evidence(evidence: Sequence[str]) -> str:
+    """The evidence of several tasks together: "partial" before "limited" before "complete"."""
+    return next((word for word in ("partial", "limited") if word in evidence), "complete")
+
+
 def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
-    """Everything that a number depends on, in one line that travels with it (sacrebleu's idea)."""
+    """Everything that a score depends on, in one line that is stored with it (as in sacrebleu)."""
     facts = scored.facts
     parts = [
         scored.task.full_name,
@@ -157,15 +162,15 @@ def short_ask(task: Task) -> str:
 
 
 def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[str, float]:
-    """This metric's score of a uniform guess, and of always naming the most frequent answer text; only where both are known.
+    """`chance`: the score of a uniform guess; `majority`: that of always picking the most frequent gold. Only where they are known.
 
-    A correlation of guesses is 0; a share of right picks is one in k for items with one gold each. F1 and calibration have no such number.
+    Guessing gives a correlation of 0, and an accuracy of 1/k on k choices with one gold. F1 and calibration have no such score.
     """
     if (metric.low, metric.high) == (-1.0, 1.0):
         return {"chance": 0.0}
-    reads_picks = metric.reads in (None, ChoiceScores) and isinstance(task.ask, Choose)
-    share_of_picks = reads_picks and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
-    if not share_of_picks or task.varies is not None or any("gold" not in item.doc for item in items):
+    reads_choices = metric.reads in (None, ChoiceScores) and isinstance(task.ask, Choose)
+    is_accuracy = reads_choices and metric.combine is mean and metric.better == "higher" and (metric.low, metric.high) == (0, 1)
+    if not is_accuracy or task.varies is not None or any("gold" not in item.doc for item in items):
         return {}
     chance = math.fsum(1 / len(item.choices) for item in items) / len(items)
     same = len({item.choices for item in items}) == 1
@@ -174,7 +179,7 @@ def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[st
 
 
 def rescore(run: Run, access: Access) -> list[dict[str, Any]]:
-    """The results that a stored run's statistics give now, without the model. Raises AssayError where a task is unknown."""
+    """Results recomputed from a stored run's statistics, without the model. Raises AssayError where a task is unknown."""
     selection = select_stored(run.manifest, access)
     items: dict[str, list[Item]] = defaultdict(list)
     for item in run.items():

@@ -1,4 +1,4 @@
-"""The results of any stored run again, from its items alone."""
+"""Recompute the results of any stored run from its items, without the model."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ from typing import Any
 
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
-from assay.harness.run.scoring.imported import refuse_imported, results_of
-from assay.harness.run.scoring.rescore import Asked, Lie, docs_here, refuse_lies
+from assay.harness.run.scoring.imported import check_imported, results_of
+from assay.harness.run.scoring.rescore import FindDocs, Inconsistent, check_stored_run, local_docs
 from assay.harness.run.scoring.results import rescore
 from assay.harness.run.scoring.stored_tasks import is_imported, selection_of
 from assay.harness.store import Run
-from assay.harness.store.checking import compare
-from assay.harness.store.read import sound
+from assay.harness.store.checking import compare_results
+from assay.harness.store.read import content_errors
 
 
 def verify(access: Access) -> Callable[[Run], str]:
-    """Says of a run which stored result or statistic its items do not give, or nothing.
+    """A function from a run to its first result or statistic that differs from what its items give; empty where all agree.
 
-    Raises AssayError where that cannot be told: a scorer is not installed, or needs data that are not here.
+    The function raises AssayError where that cannot be verified: a scorer is not installed, or needs data that are not on this machine.
     """
-    docs = docs_here(access)
+    docs = local_docs(access)
 
-    def differing(run: Run) -> str:
-        with sound(run.path):
-            unsure: AssayError | None = None
+    def first_difference(run: Run) -> str:
+        with content_errors(run.path):
+            unverified: AssayError | None = None
             try:
-                refuse_false(run, access, docs)
-            except Lie as lie:
-                return lie.what
+                check_statistics(run, access, docs)
+            except Inconsistent as error:
+                return error.what
             except AssayError as error:
-                unsure = error
-            found = next((problem.what for problem in compare(run, results_again(run, access))), "")
-            if unsure is not None and not found:
-                raise unsure
+                unverified = error
+            found = next((problem.what for problem in compare_results(run, results_from_items(run, access))), "")
+            if unverified is not None and not found:
+                raise unverified
             return found
 
-    return differing
+    return first_difference
 
 
-def recompute(run: Run, access: Access, docs: Asked | None = None) -> list[dict[str, Any]]:
-    """What summary.json must hold. Raises AssayError where a task is unknown, or statistics are not what the stored answers give."""
-    with sound(run.path):
-        refuse_false(run, access, docs or docs_here(access))
-        return results_again(run, access)
+def recompute(run: Run, access: Access, docs: FindDocs | None = None) -> list[dict[str, Any]]:
+    """The results that summary.json must hold. Raises AssayError where a task is unknown, or statistics differ from the stored outputs'."""
+    with content_errors(run.path):
+        check_statistics(run, access, docs or local_docs(access))
+        return results_from_items(run, access)
 
 
-def results_again(run: Run, access: Access) -> list[dict[str, Any]]:
-    if run.manifest["plan"].get("shard"):  # a part has no score of its own
+def results_from_items(run: Run, access: Access) -> list[dict[str, Any]]:
+    if run.manifest["plan"].get("shard"):  # a shard has no score of its own
         return []
     return results_of(run, access) if is_imported(run.manifest) else rescore(run, access)
 
 
-def refuse_false(run: Run, access: Access, docs: Asked) -> None:
-    """Raises Lie where statistics are not what the stored answers give, AssayError where that cannot be told."""
+def check_statistics(run: Run, access: Access, docs: FindDocs) -> None:
+    """Raises Inconsistent where statistics differ from those of the stored outputs, AssayError where that cannot be verified."""
     if is_imported(run.manifest):
-        refuse_imported(run)
+        check_imported(run)
     else:
-        refuse_lies(run, selection_of(run, access), docs)
+        check_stored_run(run, selection_of(run, access), docs)

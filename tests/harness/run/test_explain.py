@@ -16,8 +16,9 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.scripted import Scripted, hashed
 from assay.harness.model.find import ModelRef
 from assay.harness.run import explain as explaining
-from assay.harness.run.evaluate import Unwatched, evaluate
-from assay.harness.run.explain import Rate, explain
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import evaluate
+from assay.harness.run.explain import Speed, explain
 
 
 def plan_of(folder: Path, **changes: object) -> Plan:
@@ -33,7 +34,7 @@ def scripted(name: str, ref: ModelRef, settings: Settings) -> Engine:
 
 def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
     plan, here = plan_of(tmp_path, engine="hf"), place(tmp_path)
-    (cost,) = explain(plan, here, Unwatched()).tasks
+    (cost,) = explain(plan, here, NoProgress()).tasks
     assert (cost.items, cost.requests, cost.generated) == (12, 12, 0)
     tokens = read_run(evaluate(plan, here)).summary()["tokens"]
     assert (cost.logical, cost.ideal) == (tokens["logical"], tokens["computed"])
@@ -42,31 +43,31 @@ def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
 
 def test_counts_are_kept_and_an_edited_task_is_counted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, here = plan_of(tmp_path), place(tmp_path)
-    first = explain(plan, here, Unwatched())
-    monkeypatch.setattr(explaining, "counted", lambda *_: pytest.fail("counted again"))
-    assert explain(plan, here, Unwatched()) == first
+    first = explain(plan, here, NoProgress())
+    monkeypatch.setattr(explaining, "count_tokens", lambda *_: pytest.fail("counted again"))
+    assert explain(plan, here, NoProgress()) == first
     monkeypatch.undo()
     (kept,) = (here.cache / "plans").glob("*.json")
     kept.write_text(kept.read_text()[:-9])  # a torn file is no answer
-    assert explain(plan, here, Unwatched()) == first
+    assert explain(plan, here, NoProgress()) == first
     path = tmp_path / "sums.py"
     path.write_text(path.read_text().replace("} =", "} equals"))
-    assert explain(plan, here, Unwatched()).total.ideal > first.total.ideal
+    assert explain(plan, here, NoProgress()).total.ideal > first.total.ideal
     more = [replace(plan, limit=5), replace(plan, shots=0, shard="1/2")]
-    assert [explain(each, here, Unwatched()).total.items for each in more] == [5, 6]
+    assert [explain(each, here, NoProgress()).total.items for each in more] == [5, 6]
 
 
 def test_earlier_runs_tell_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explaining, "ENOUGH", 1)
+    monkeypatch.setattr(explaining, "MIN_TOKENS", 1)
     plan, here = plan_of(tmp_path), place(tmp_path)
-    assert explain(plan, here, Unwatched()).seconds is None
+    assert explain(plan, here, NoProgress()).seconds is None
     summary = read_run(evaluate(plan, here, opener=scripted)).summary()
-    found = explain(plan, here, Unwatched())
+    found = explain(plan, here, NoProgress())
     assert found.rate is not None and "1 earlier run of this model" in found.rate.source
     if summary["seconds"]["engine"] > 0:
         assert found.rate.tokens_per_second == pytest.approx(summary["tokens"]["computed"] / summary["seconds"]["engine"])
     make_model(tmp_path / "other", seed=5)
-    assert "models of this size" in (explain(replace(plan, model=str(tmp_path / "other")), here, Unwatched()).rate or Rate(0, "")).source
+    assert "models of this size" in (explain(replace(plan, model=str(tmp_path / "other")), here, NoProgress()).rate or Speed(0, "")).source
 
 
 def test_on_the_command_line_no_engine_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A suite goes on without members whose data are missing, and says so. Run: pytest tests/harness/test_left_out.py"""
+"""A suite runs without the members whose data are missing, and reports them. Run: pytest tests/harness/run/test_left_out.py"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plan_of(folder: Path, task: str) -> Plan:
     return Plan(model=str(make_model(folder / "model")), tasks=(task,), engine="scripted")
 
 
-def test_members_without_data_are_named_and_so_is_the_total_that_lacks_them(here: Surroundings, tmp_path: Path) -> None:
+def test_members_without_data_are_reported_and_so_is_the_total_without_them(here: Surroundings, tmp_path: Path) -> None:
     run = read_run(evaluate(plan_of(tmp_path, "glue"), here, opener=opener))
     results = run.summary()["results"]
     assert [result["task"] for result in results] == ["glue/rte@lm-eval"], "no total is shown"
@@ -54,13 +54,13 @@ def test_members_without_data_are_named_and_so_is_the_total_that_lacks_them(here
     assert len(left) == 10 and all("no split" in each["reason"] and each["task"] in each["reason"] for each in left)
     (unformed,) = run.manifest["unformed"]
     assert unformed["total"] == "glue" and len(unformed["lacks"]) == 9
-    told = notes(run.manifest, results)
-    assert sum(note.startswith("Left out, data missing: glue/") for note in told) == 10
-    assert any(note.startswith("No total glue: it lacks ") for note in told)
+    found = notes(run.manifest, results)
+    assert sum(note.startswith("Skipped, data missing: glue/") for note in found) == 10
+    assert any(note.startswith("Total glue not computed, tasks missing: ") for note in found)
     assert rescore(run, here.access()) == results
 
 
-def test_a_task_that_is_asked_for_by_name_is_never_left_out(here: Surroundings, tmp_path: Path) -> None:
+def test_a_task_given_by_name_is_never_left_out(here: Surroundings, tmp_path: Path) -> None:
     with pytest.raises(Missing, match=r"glue/mrpc@lm-eval.*no split 'validation'"):
         evaluate(plan_of(tmp_path, "glue/mrpc"), here, opener=opener)
     with pytest.raises(Missing):
@@ -74,10 +74,10 @@ def test_a_suite_without_any_data_is_an_error(here: Surroundings, tmp_path: Path
     assert not (tmp_path / "results" / "runs").exists()
 
 
-def test_data_that_come_later_need_a_new_run(here: Surroundings, tmp_path: Path) -> None:
+def test_data_added_later_need_a_new_run(here: Surroundings, tmp_path: Path) -> None:
     with pytest.raises(Incomplete):
         evaluate(plan_of(tmp_path, "glue"), here, opener=broken)
     bundle = find_run(here.results, next((here.results / "runs").iterdir()).name)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "nyu-mll__glue" / "wnli" / "validation.parquet")
-    with pytest.raises(AssayError, match="other data are here now"):
+    with pytest.raises(AssayError, match="data on this machine have changed"):
         resume(bundle, here, opener=opener)

