@@ -1,7 +1,7 @@
-"""The README's pictures, from real runs: `python -m tests.pictures` scores what is not scored yet, then photographs the board.
+"""Takes the README's screenshots from real runs: `python -m tests.pictures [FOLDER]`.
 
-The built-in model stands beside itself with weights rounded to 4 bits, on complete validation sets; the tuned one is the toy model.
-The runs stay in the folder given as an argument (default: results/pictures, ignored by git), so a second call only takes the pictures.
+Scores the built-in model and a copy with weights rounded to 4 bits on complete validation sets, and tunes the toy model. Runs stay in
+FOLDER (default: results/pictures, ignored by git), so a second call only takes the screenshots.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ TUNED = {
     "--seeds": "2",
 }
 FRAME = {"x": 40, "y": 110, "width": 1200, "height": 900}
-BARELY = 8
-"""Of 255: the strongest difference of a colour that nobody sees."""
+INVISIBLE = 8
+"""Largest difference of a colour channel (of 255) that counts as equal."""
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
 
 def score(home: Path) -> None:
-    """The runs that are missing."""
+    """Makes the runs that are missing."""
     home.mkdir(parents=True, exist_ok=True)
     models = {"smollm2-135m": home / "smollm2-135m", "smollm2-135m-4bit": home / "smollm2-135m-4bit"}
     if not models["smollm2-135m"].exists():
@@ -50,7 +50,7 @@ def score(home: Path) -> None:
 
 
 def assay(home: Path, *arguments: str) -> Any:
-    """A command in `home`, where the models lie beside the results."""
+    """Runs a command in `home`, the folder of models and results. Returns its JSON output."""
     line = [sys.executable, "-m", "assay", *arguments]
     env = {**os.environ, "ASSAY_RESULTS": "results", "PYTHONPATH": str(ROOT)}
     return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, cwd=home, env=env).stdout)
@@ -67,7 +67,7 @@ def board(home: Path) -> Iterator[str]:
             server.kill()
 
 
-def photograph(address: str, home: Path) -> None:
+def take_screenshots(address: str, home: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     names = [f"{name}" for name in ("smollm2-135m", "smollm2-135m-4bit")]
@@ -92,14 +92,13 @@ def photograph(address: str, home: Path) -> None:
 
 
 def save(picture: bytes, path: Path) -> None:
-    """With 256 colours: a third of the bytes, and no difference to the eye. What looks the same stays the same file: browsers do not
-    round off every corner alike."""
+    """Saves with 256 colours (a third of the size). An equal-looking file is kept, because browsers draw rounded corners differently."""
     from PIL import Image, ImageChops
 
     new = Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     if path.is_file() and (old := Image.open(path)).size == new.size:
         strongest = ImageChops.difference(old.convert("RGB"), new.convert("RGB")).getextrema()
-        if max(high for _, high in strongest) <= BARELY:
+        if max(high for _, high in strongest) <= INVISIBLE:
             return
     new.save(path, optimize=True)
 
@@ -108,5 +107,5 @@ if __name__ == "__main__":
     place = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "results" / "pictures").resolve()
     score(place)
     with board(place) as served:
-        photograph(served, place)
+        take_screenshots(served, place)
     print("\n".join(str(path.relative_to(ROOT)) for path in sorted(TARGET.glob("*.png"))))

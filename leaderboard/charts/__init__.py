@@ -1,1 +1,1 @@
-"""Charts, for the browser (Altair) and for documents (SVG and text), and the theme."""
+"""Charts for the browser (Altair) and for documents (SVG and text), and the colour theme."""

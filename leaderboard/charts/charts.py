@@ -1,4 +1,4 @@
-"""Charts as Altair values. Columns have fixed plain names, so that no name of a model or task is ever read as a field or markup."""
+"""Altair charts. Column names are fixed, so that no name of a model or task can act as a field name or markup."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Any
 
 import altair as alt
 
-FEW = alt.Axis(tickCount=8)
-ROW = 26
-WORDS = "#878c90"  # readable on paper and on slate
+FEW_TICKS = alt.Axis(tickCount=8)
+ROW_HEIGHT = 26
+TEXT_COLOUR = "#878c90"  # readable on the light and the dark background
 
 
 def height(rows: int) -> int:
-    return ROW * rows + 80
+    return ROW_HEIGHT * rows + 80
 
 
-def ranks(table: Any) -> Any:
-    """Rank ranges: label, best, worst, rank, tier."""
+def rank_intervals(table: Any) -> Any:
+    """Draws rank intervals from the columns label, best, worst, rank, tier."""
     shown = table.assign(left=table.best - 0.2, right=table.worst + 0.2)
     base = alt.Chart(shown).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=alt.Axis(labelLimit=260)))
     tip = ["label:N", "rank:Q", "best:Q", "worst:Q", "tier:O"]
     x = alt.X(
         "left:Q",
-        title="rank (95 % range)",
+        title="rank (1 is best), 95 % rank interval",
         axis=alt.Axis(tickMinStep=1, format="d", grid=True),
         scale=alt.Scale(domain=[0.5, float(table.worst.max()) + 0.5], nice=False),
     )
@@ -34,7 +34,7 @@ def ranks(table: Any) -> Any:
 
 
 def pareto(table: Any, cost: str) -> Any:
-    """Score with its interval against cost: label, cost, score, low, high, front (whether nothing is cheaper and better)."""
+    """Draws scores with intervals against cost from the columns label, cost, score, low, high, front (on the Pareto front)."""
     x = alt.X(
         "cost:Q",
         title=cost,
@@ -43,21 +43,25 @@ def pareto(table: Any, cost: str) -> Any:
     )
     tip = ["label:N", alt.Tooltip("cost:Q", title=cost, format=".4~s"), alt.Tooltip("score:Q", format=".1f"), "low:Q", "high:Q"]
     base = alt.Chart(table)
-    bars = base.mark_rule(color=WORDS, opacity=0.6).encode(x=x, y=alt.Y("low:Q", title="score", scale=alt.Scale(zero=False)), y2="high:Q")
+    bars = base.mark_rule(color=TEXT_COLOUR, opacity=0.6).encode(
+        x=x, y=alt.Y("low:Q", title="score, points", scale=alt.Scale(zero=False)), y2="high:Q"
+    )
     line = base.transform_filter("datum.front").mark_line(interpolate="step-after", strokeDash=[4, 3], opacity=0.6).encode(x=x, y="score:Q")
     dots = base.mark_point(filled=True, size=85, opacity=1).encode(
         x=x, y="score:Q", color=alt.Color("front:N", legend=None, sort=[True, False]), tooltip=tip
     )
-    once = table[table.front].drop_duplicates(["cost", "score"])  # names upon each other could not be read
+    labelled = table[table.front].drop_duplicates(["cost", "score"])  # overlapping labels are unreadable
     names = (
-        alt.Chart(once).mark_text(align="right", dx=-8, dy=-8, fontSize=11, limit=120, color=WORDS).encode(x=x, y="score:Q", text="label:N")
+        alt.Chart(labelled)
+        .mark_text(align="right", dx=-8, dy=-8, fontSize=11, limit=120, color=TEXT_COLOUR)
+        .encode(x=x, y="score:Q", text="label:N")
     )
     return (line + bars + dots + names).properties(height=340)
 
 
 def forest(table: Any) -> Any:
-    """Differences with limits: label, delta, low, high, sign (worse, unclear, better), order."""
-    colours = alt.Scale(domain=["worse", "unclear", "better"], range=["#b8475b", "#8b8f94", "#2b7f77"])
+    """Draws differences with intervals from the columns label, delta, low, high, sign (worse, not significant, better), order."""
+    colours = alt.Scale(domain=["worse", "not significant", "better"], range=["#b8475b", "#8b8f94", "#2b7f77"])
     base = alt.Chart(table).encode(
         y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)),
         color=alt.Color("sign:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
@@ -68,13 +72,13 @@ def forest(table: Any) -> Any:
             alt.Tooltip("high:Q", format="+.2f"),
         ],
     )
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(x=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="second minus first, points", axis=FEW), x2="high:Q")
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR).encode(x=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="candidate minus baseline, points", axis=FEW_TICKS), x2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
 
 
 def scores(table: Any) -> Any:
-    """Scores with intervals and chance: label, score, low, high, chance, order."""
+    """Draws scores with intervals and chance level from the columns label, score, low, high, chance, order."""
     base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)))
     tip = [
         "label:N",
@@ -83,8 +87,8 @@ def scores(table: Any) -> Any:
         alt.Tooltip("high:Q", format=".2f"),
         "chance:Q",
     ]
-    bars = base.mark_rule(strokeWidth=2, color=WORDS).encode(
-        x=alt.X("low:Q", title="score, 95 % interval", scale=alt.Scale(zero=False), axis=FEW), x2="high:Q"
+    bars = base.mark_rule(strokeWidth=2, color=TEXT_COLOUR).encode(
+        x=alt.X("low:Q", title="score, points, 95 % confidence interval", scale=alt.Scale(zero=False), axis=FEW_TICKS), x2="high:Q"
     )
     dots = base.mark_point(filled=True, size=75, opacity=1).encode(x="score:Q", tooltip=tip)
     chance = base.transform_filter("isValid(datum.chance)").mark_tick(color="#b8475b", thickness=2).encode(x="chance:Q", tooltip=tip)
@@ -92,19 +96,19 @@ def scores(table: Any) -> Any:
 
 
 def histogram(table: Any, title: str) -> Any:
-    """Counts of `value` in [0, 1]."""
+    """Draws a histogram of the column value in [0, 1]."""
     x = alt.X("value:Q", bin=alt.Bin(extent=[0, 1], step=0.1), title=title)
     return alt.Chart(table).mark_bar().encode(x=x, y=alt.Y("count()", title="items"), tooltip=["count()"]).properties(height=220)
 
 
-def items(table: Any) -> Any:
-    """Difficulty against discrimination: item, difficulty, discrimination, kind."""
+def item_scatter(table: Any) -> Any:
+    """Draws items from the columns item, difficulty, discrimination, kind."""
     return (
         alt.Chart(table)
         .mark_circle(size=48, opacity=0.6)
         .encode(
-            x=alt.X("difficulty:Q", title="share of models that are wrong", scale=alt.Scale(domain=[0, 1])),
-            y=alt.Y("discrimination:Q", title="discrimination", scale=alt.Scale(domain=[-1, 1])),
+            x=alt.X("difficulty:Q", title="difficulty (share of models that are wrong)", scale=alt.Scale(domain=[0, 1])),
+            y=alt.Y("discrimination:Q", title="discrimination (correlation with the other items)", scale=alt.Scale(domain=[-1, 1])),
             color=alt.Color("kind:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["item:N", alt.Tooltip("difficulty:Q", format=".2f"), alt.Tooltip("discrimination:Q", format=".2f"), "kind:N"],
         )
@@ -112,40 +116,51 @@ def items(table: Any) -> Any:
     )
 
 
-def plane(table: Any) -> Any:
-    """Gain on the target against change on what should be kept: method, family, gain and kept with
-    _low and _high, front."""
+def gain_against_forgetting(table: Any) -> Any:
+    """Draws gain on the target against change on retention tasks, from the columns method, family, gain and kept with _low and
+    _high, runs, rate, front."""
     base = alt.Chart(table)
-    titles = ("change on retention tasks, points", "gain on the target, points")
+    titles = ("change on retention tasks, points (higher is better)", "gain on the target, points (higher is better)")
     x, y = alt.X("kept:Q", title=titles[0]), alt.Y("gain:Q", title=titles[1])
     colour = alt.Color("family:N", legend=alt.Legend(title=None, orient="top", columns=3, symbolOpacity=1))
-    tip = ["method:N", "family:N", *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("gain", "kept")), "runs:Q", "rate:N"]
+    tip = [
+        "method:N",
+        "family:N",
+        *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in ("gain", "kept")),
+        alt.Tooltip("runs:Q", title="seeds"),
+        alt.Tooltip("rate:N", title="learning rate"),
+    ]
     across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=titles[0]), x2="kept_high:Q", y=y, color=colour)
     up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=titles[1]), y2="gain_high:Q", color=colour)
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS)
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR)
     paths = base.mark_line(opacity=0.3).encode(x=x, y=y, color=colour, detail="method:N", order="rate_order:Q")
     line = base.transform_filter("datum.front").mark_line(strokeDash=[2, 3], color="#8b8f94").encode(x=x, y=y, order="kept:Q")
     dots = base.mark_point(filled=True, size=90).encode(
         x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
     )
-    once = table[table.front].sort_values("gain", ascending=False).drop_duplicates("method")
-    names = alt.Chart(once).mark_text(align="left", dx=8, dy=-7, fontSize=11, color=WORDS).encode(x=x, y=y, text="method:N")
+    labelled = table[table.front].sort_values("gain", ascending=False).drop_duplicates("method")
+    names = alt.Chart(labelled).mark_text(align="left", dx=8, dy=-7, fontSize=11, color=TEXT_COLOUR).encode(x=x, y=y, text="method:N")
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
 
-def rates(table: Any) -> Any:
-    """Gain by learning rate: method, lr, gain, low, high."""
+def learning_rates(table: Any) -> Any:
+    """Draws gain by learning rate from the columns method, lr, gain, low, high, runs."""
     base = alt.Chart(table)
     x = alt.X("lr:Q", scale=alt.Scale(type="log"), title="learning rate", axis=alt.Axis(format=".0e"))
     colour = alt.Color("method:N", legend=alt.Legend(title=None, orient="top", columns=4, symbolOpacity=1))
-    tip = ["method:N", "lr:Q", alt.Tooltip("gain:Q", format="+.2f"), "runs:Q"]
+    tip = [
+        "method:N",
+        alt.Tooltip("lr:Q", title="learning rate"),
+        alt.Tooltip("gain:Q", format="+.2f"),
+        alt.Tooltip("runs:Q", title="seeds"),
+    ]
     bars = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("low:Q", title="gain on the target, points"), y2="high:Q", color=colour)
     line = base.mark_line(point=True).encode(x=x, y="gain:Q", color=colour, tooltip=tip)
     return (bars + line).properties(height=320)
 
 
-def heat(table: Any, title: str, middle: bool = True) -> Any:
-    """A matrix: row, column, value; diverging about zero where `middle`."""
+def heatmap(table: Any, title: str, middle: bool = True) -> Any:
+    """Draws a matrix from the columns row, column, value; colours diverge from zero if `middle`, else go from 0 to 1."""
     peak = float(table.value.abs().max() or 1.0)
     scale = (
         alt.Scale(domain=[-peak, 0, peak], range=["#b4532f", "#f5f1e8", "#2f7c83"])
@@ -163,17 +178,17 @@ def heat(table: Any, title: str, middle: bool = True) -> Any:
     if middle:
         strong = alt.condition(f"abs(datum.value) > {0.6 * peak}", alt.value("white"), alt.value("#1f2528"))
         cells = cells + base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format="+.1f"), color=strong, tooltip=tip)
-    return cells.properties(height=ROW * table.row.nunique() + 170)
+    return cells.properties(height=ROW_HEIGHT * table.row.nunique() + 170)
 
 
-def history(table: Any) -> Any:
-    """Gates over time: at, delta, low, high, verdict, candidate."""
+def gate_history(table: Any) -> Any:
+    """Draws gate decisions over time from the columns at, delta, low, high, verdict, candidate, baseline."""
     colours = alt.Scale(domain=["pass", "inconclusive", "regressed"], range=["#2b7f77", "#d9822b", "#b8475b"])
     base = alt.Chart(table).encode(
         x=alt.X("at:T", title=None, scale=alt.Scale(padding=24)),
         color=alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
         tooltip=["at:T", "candidate:N", "baseline:N", "verdict:N", alt.Tooltip("delta:Q", format="+.2f"), "low:Q", "high:Q"],
     )
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=WORDS).encode(y=alt.datum(0))
-    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="aggregate difference, points"), y2="high:Q")
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR).encode(y=alt.datum(0))
+    bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="candidate minus baseline, points"), y2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=90, opacity=1).encode(y="delta:Q")).properties(height=280)

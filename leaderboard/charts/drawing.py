@@ -1,6 +1,6 @@
-"""Charts as plain SVG and as text, for pages that must stand alone: no script, no font, no request.
+"""Charts as plain SVG and as text for self-contained documents: no script, no font, no request.
 
-Colours are CSS classes of the page, so that a chart follows light and dark. Every text is escaped here.
+Colours are CSS classes of the document, so that a chart follows its light or dark theme. All texts are escaped here.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.leaderboard.data.shown import visible
+from assay.leaderboard.data.safe_text import visible
 
-WIDTH, LABELS, RIGHT, ROW = 760, 230, 24, 24
+WIDTH, LABEL_WIDTH, RIGHT_MARGIN, ROW_HEIGHT = 760, 230, 24, 24
 TEXT_WIDTH = 28
-"""Characters of an interval in Markdown."""
-KINDS = ("plain", "better", "worse", "unclear", "faded", *(f"c{number}" for number in range(8)))
-"""Classes that a mark may have."""
+"""Width of an interval in Markdown, in characters."""
+KINDS = ("plain", "better", "worse", "not-significant", "faded", *(f"c{number}" for number in range(8)))
+"""CSS classes of marks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One row of an interval chart. `tick` is a second value, such as the score of guessing. Limits and tick may be NaN."""
+    """One row of an interval chart. `tick` is a second value, such as the chance level. Limits and tick may be NaN."""
 
     label: str
     value: float
@@ -33,7 +33,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """One point of a scatter chart, with limits where they are known; `named` points show their label."""
+    """One point of a scatter chart. Limits may be NaN; `named` points show their label."""
 
     label: str
     x: float
@@ -44,18 +44,18 @@ class Dot:
     named: bool = False
 
 
-def text(value: object, limit: int = 0) -> str:
-    """Text of strangers as content of XML."""
+def escaped(value: object, limit: int = 0) -> str:
+    """Escapes untrusted text for XML."""
     return html.escape(visible(value, limit), quote=True)
 
 
-def ticks(low: float, high: float, count: int = 5, least: float = 0.0) -> list[float]:
-    """Round numbers from low to high, at least `least` apart."""
+def ticks(low: float, high: float, count: int = 5, minimum_step: float = 0.0) -> list[float]:
+    """Round numbers from low to high, at least `minimum_step` apart."""
     span = high - low
     if not math.isfinite(span) or span <= 0:
         return [low]
     step = 10 ** math.floor(math.log10(span / count))
-    step = max(least, step * next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count))
+    step = max(minimum_step, step * next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= count))
     return [round(step * number, 10) for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -63,12 +63,12 @@ def finite(values: Sequence[float]) -> list[float]:
     return [value for value in values if math.isfinite(value)]
 
 
-def ends(values: Sequence[float], zero: bool) -> tuple[float, float]:
-    """The range of an axis, with a little air."""
+def axis_range(values: Sequence[float], zero: bool) -> tuple[float, float]:
+    """The range of an axis with 4 % padding; `zero` includes 0."""
     kept = finite([*values, *([0.0] if zero else [])]) or [0.0, 1.0]
     low, high = min(kept), max(kept)
-    air = 0.04 * (high - low) or 0.5
-    return low - air, high + air
+    padding = 0.04 * (high - low) or 0.5
+    return low - padding, high + padding
 
 
 def short(value: float) -> str:
@@ -76,19 +76,19 @@ def short(value: float) -> str:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two powers of ten, given as exponents: 1, 2 and 5 where there is room, else whole powers."""
+    """Round numbers between two powers of ten, given as exponents: 1, 2 and 5 times a power, or only powers if those are over 7."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     found = [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= math.log10(factor) + power <= high]
     return found if len(found) <= 7 else [10.0**power for power in powers if low <= power <= high]
 
 
 def intervals(marks: Sequence[Mark], axis: str, *, zero: bool = False, whole: bool = False) -> str:
-    """Values with limits, one row each, in the order given; `zero` draws the line of no difference, `whole` numbers on the axis."""
-    low, high = ends([each for mark in marks for each in (mark.value, mark.low, mark.high, mark.tick)], zero)
-    height = ROW * len(marks) + 46
+    """Draws values with intervals, one per row. `zero` adds a line at 0, `whole` puts only whole numbers on the axis."""
+    low, high = axis_range([each for mark in marks for each in (mark.value, mark.low, mark.high, mark.tick)], zero)
+    height = ROW_HEIGHT * len(marks) + 46
 
     def at(value: float) -> float:
-        return LABELS + (value - low) / (high - low) * (WIDTH - LABELS - RIGHT)
+        return LABEL_WIDTH + (value - low) / (high - low) * (WIDTH - LABEL_WIDTH - RIGHT_MARGIN)
 
     lines = []
     for value in ticks(low, high, 10 if whole else 5, 1.0 if whole else 0.0):
@@ -97,11 +97,13 @@ def intervals(marks: Sequence[Mark], axis: str, *, zero: bool = False, whole: bo
     if zero:
         lines.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="4" y2="{height - 38}"/>')
     for number, mark in enumerate(marks):
-        y = 16 + ROW * number
+        y = 16 + ROW_HEIGHT * number
         kind = mark.kind if mark.kind in KINDS else "plain"
-        told = f"{text(mark.label)}: {short(mark.value)}" + (f" ({short(mark.low)} to {short(mark.high)})" if mark.low == mark.low else "")
-        lines.append(f'<g class="{kind}"><title>{told}</title>')
-        lines.append(f'<text class="label" x="{LABELS - 10}" y="{y + 4}" text-anchor="end">{text(mark.label, 32)}</text>')
+        tooltip = f"{escaped(mark.label)}: {short(mark.value)}" + (
+            f" ({short(mark.low)} to {short(mark.high)})" if mark.low == mark.low else ""
+        )
+        lines.append(f'<g class="{kind}"><title>{tooltip}</title>')
+        lines.append(f'<text class="label" x="{LABEL_WIDTH - 10}" y="{y + 4}" text-anchor="end">{escaped(mark.label, 32)}</text>')
         if math.isfinite(mark.low) and math.isfinite(mark.high):
             lines.append(f'<line class="bar" x1="{at(mark.low):.1f}" x2="{at(mark.high):.1f}" y1="{y}" y2="{y}"/>')
         if math.isfinite(mark.tick):
@@ -109,25 +111,27 @@ def intervals(marks: Sequence[Mark], axis: str, *, zero: bool = False, whole: bo
         if math.isfinite(mark.value):
             lines.append(f'<circle class="dot" cx="{at(mark.value):.1f}" cy="{y}" r="4.5"/>')
         lines.append("</g>")
-    title = f'<text class="axis" x="{(LABELS + WIDTH - RIGHT) / 2}" y="{height - 4}" text-anchor="middle">{text(axis)}</text>'
-    return framed(height, [*lines, title], axis)
+    title = (
+        f'<text class="axis" x="{(LABEL_WIDTH + WIDTH - RIGHT_MARGIN) / 2}" y="{height - 4}" text-anchor="middle">{escaped(axis)}</text>'
+    )
+    return svg(height, [*lines, title], axis)
 
 
 def scatter(dots: Sequence[Dot], across: str, up: str, *, log: bool = False, zero: bool = False) -> str:
-    """Points with limits; `log` for a logarithmic x, `zero` for lines through the origin."""
+    """Draws points with intervals. `log` makes the x axis logarithmic, `zero` adds lines through the origin."""
     height, left, foot = 380, 62, 44
     log = log and all(dot.x > 0 for dot in dots)
 
     def scaled(value: float) -> float:
         return math.log10(value) if log else value
 
-    x_low, x_high = ends(
+    x_low, x_high = axis_range(
         [scaled(each) for dot in dots for each in (dot.x, *dot.x_ends) if math.isfinite(each) and (each > 0 or not log)], zero
     )
-    y_low, y_high = ends([each for dot in dots for each in (dot.y, *dot.y_ends)], zero)
+    y_low, y_high = axis_range([each for dot in dots for each in (dot.y, *dot.y_ends)], zero)
 
     def x_at(value: float) -> float:
-        return left + (scaled(value) - x_low) / (x_high - x_low) * (WIDTH - left - RIGHT)
+        return left + (scaled(value) - x_low) / (x_high - x_low) * (WIDTH - left - RIGHT_MARGIN)
 
     def y_at(value: float) -> float:
         return height - foot - (value - y_low) / (y_high - y_low) * (height - foot - 12)
@@ -138,42 +142,44 @@ def scatter(dots: Sequence[Dot], across: str, up: str, *, log: bool = False, zer
         lines.append(f'<line class="grid" x1="{x_at(value):.1f}" x2="{x_at(value):.1f}" y1="12" y2="{height - foot}"/>')
         lines.append(f'<text class="axis" x="{x_at(value):.1f}" y="{height - foot + 16}" text-anchor="middle">{short(value)}</text>')
     for value in ticks(y_low, y_high):
-        lines.append(f'<line class="grid" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>')
+        lines.append(f'<line class="grid" x1="{left}" x2="{WIDTH - RIGHT_MARGIN}" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>')
         lines.append(f'<text class="axis" x="{left - 8}" y="{y_at(value) + 4:.1f}" text-anchor="end">{short(value)}</text>')
     if zero:
         lines.append(f'<line class="zero" x1="{x_at(0):.1f}" x2="{x_at(0):.1f}" y1="12" y2="{height - foot}"/>')
-        lines.append(f'<line class="zero" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y_at(0):.1f}" y2="{y_at(0):.1f}"/>')
-    told: list[tuple[float, float]] = []  # labels that are there; one upon another could not be read
+        lines.append(f'<line class="zero" x1="{left}" x2="{WIDTH - RIGHT_MARGIN}" y1="{y_at(0):.1f}" y2="{y_at(0):.1f}"/>')
+    placed: list[tuple[float, float]] = []  # positions of labels; overlapping ones are left out
     for dot in dots:
         kind = dot.kind if dot.kind in KINDS else "plain"
         x, y = x_at(dot.x), y_at(dot.y)
-        lines.append(f'<g class="{kind}"><title>{text(dot.label)}: {short(dot.x)}, {short(dot.y)}</title>')
+        lines.append(f'<g class="{kind}"><title>{escaped(dot.label)}: {short(dot.x)}, {short(dot.y)}</title>')
         if all(map(math.isfinite, dot.y_ends)):
             lines.append(f'<line class="thin" x1="{x:.1f}" x2="{x:.1f}" y1="{y_at(dot.y_ends[0]):.1f}" y2="{y_at(dot.y_ends[1]):.1f}"/>')
         if all(map(math.isfinite, dot.x_ends)) and not log:
             lines.append(f'<line class="thin" x1="{x_at(dot.x_ends[0]):.1f}" x2="{x_at(dot.x_ends[1]):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         lines.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        if dot.named and all(abs(x - a) > 150 or abs(y - b) > 14 for a, b in told):
-            told.append((x, y))
+        if dot.named and all(abs(x - a) > 150 or abs(y - b) > 14 for a, b in placed):
+            placed.append((x, y))
             side, anchor = (-9, "end") if x > WIDTH * 0.66 else (9, "start")
-            lines.append(f'<text class="label" x="{x + side:.1f}" y="{y - 7:.1f}" text-anchor="{anchor}">{text(dot.label, 32)}</text>')
+            lines.append(f'<text class="label" x="{x + side:.1f}" y="{y - 7:.1f}" text-anchor="{anchor}">{escaped(dot.label, 32)}</text>')
         lines.append("</g>")
     middle = (height - foot) / 2
-    lines.append(f'<text class="axis" x="{(left + WIDTH - RIGHT) / 2}" y="{height - 6}" text-anchor="middle">{text(across)}</text>')
-    lines.append(f'<text class="axis" transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{text(up)}</text>')
-    return framed(height, lines, f"{up} against {across}")
+    lines.append(
+        f'<text class="axis" x="{(left + WIDTH - RIGHT_MARGIN) / 2}" y="{height - 6}" text-anchor="middle">{escaped(across)}</text>'
+    )
+    lines.append(f'<text class="axis" transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{escaped(up)}</text>')
+    return svg(height, lines, f"{up} against {across}")
 
 
-def framed(height: float, lines: Sequence[str], title: str) -> str:
+def svg(height: float, lines: Sequence[str], title: str) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{text(title)}" xmlns="http://www.w3.org/2000/svg">'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escaped(title)}" xmlns="http://www.w3.org/2000/svg">'
         + "".join(lines)
         + "</svg>"
     )
 
 
 def bar_text(mark: Mark, low: float, high: float) -> str:
-    """An interval in characters: `···├──●──┤···`, on an axis from low to high."""
+    """Draws an interval as text on an axis from low to high: `···├──●──┤···`."""
 
     def at(value: float) -> int:
         return min(TEXT_WIDTH - 1, max(0, round((value - low) / (high - low or 1.0) * (TEXT_WIDTH - 1))))
@@ -189,6 +195,6 @@ def bar_text(mark: Mark, low: float, high: float) -> str:
 
 
 def interval_texts(marks: Sequence[Mark], *, zero: bool = False) -> list[str]:
-    """The same chart, a text per row."""
-    low, high = ends([each for mark in marks for each in (mark.value, mark.low, mark.high)], zero)
+    """Draws an interval chart as text, one string per row."""
+    low, high = axis_range([each for mark in marks for each in (mark.value, mark.low, mark.high)], zero)
     return [bar_text(mark, low, high) for mark in marks]

@@ -1,9 +1,9 @@
-"""How the board looks, as flags for Streamlit: nothing is written to the reader's folder. Ink and paper by day, slate by night."""
+"""The light and dark theme as environment variables for Streamlit, so that no configuration file is written."""
 
 from __future__ import annotations
 
 CATEGORIES = ("#2b6f77", "#d9822b", "#7a5ea8", "#b8475b", "#4f8f4a", "#8a6d3b", "#4a76b8", "#8b8f94")
-"""Distinguishable with red-green blindness, in light and dark; checked by lightness and hue, not by name."""
+"""Distinguishable with red-green colour blindness, on light and dark backgrounds."""
 SEQUENTIAL = ("#eef4f3", "#d8e7e5", "#bcd8d5", "#9bc6c2", "#77b1ad", "#559a97", "#3b8283", "#2b6a6e", "#1d5258", "#123c42")
 DIVERGING = ("#8c2f1b", "#b4532f", "#d47f52", "#e9b08a", "#f5dfcf", "#d6e6e6", "#9fc8c9", "#62a3a7", "#2f7c83", "#155760")
 

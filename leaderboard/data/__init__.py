@@ -1,1 +1,1 @@
-"""What the pages show, read from the store: queries, ranks, paired comparisons, studies."""
+"""Reads the store for the pages: queries, ranks, paired comparisons, studies."""

@@ -1,4 +1,4 @@
-"""From the cells of the index to one board: comparable columns, ranked rows, and what had to be left out."""
+"""Builds the board from the cells of the index: comparable columns, ranked rows, and notes on what is excluded."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 
 from assay.leaderboard.data import frames
+from assay.leaderboard.data.formats import range_text, span, unit_of
 from assay.leaderboard.data.queries import Clusters, cluster_means
-from assay.leaderboard.data.ranking import Aggregator, Array, Column, Standings, standings
-from assay.leaderboard.data.shown import family, labels, range_text, span, visible
-from assay.leaderboard.data.units import unit_of
+from assay.leaderboard.data.ranking import Z95, Aggregator, Column, Standings, standings
+from assay.leaderboard.data.safe_text import family, labels, visible
 
 SIZES = {"under 1 B": (0.0, 1e9), "1 to 10 B": (1e9, 1e10), "over 10 B": (1e10, np.inf)}
 KINDS = ("base", "adapter")
-Z95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the reader chose. Empty means all; `group` is the part of a task's name before the slash."""
+class Filters:
+    """Filters of the board. Empty means all; `group` is the part of a task's name before the slash."""
 
     group: str = ""
     tasks: tuple[str, ...] = ()
@@ -35,16 +34,15 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """`table` has one row per model, ranked ones first; `tasks` are its columns of scores; `left_out` what is not shown
-    or not ranked."""
+    """`table` has one row per model, ranked ones first; `tasks` are its score columns; `notes` name what is excluded and why."""
 
     table: Any
     tasks: tuple[str, ...]
     standing: Standings | None
     ranked: int
-    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
     unpaired: tuple[str, ...]
-    """Tasks whose score is no mean of item scores: drawn from their intervals, each model on its own."""
+    """Tasks whose score is not a mean over items: each model is resampled on its own, from its confidence interval."""
 
 
 def group_of(task: str) -> str:
@@ -52,8 +50,11 @@ def group_of(task: str) -> str:
 
 
 def with_columns(cells: Any) -> Any:
-    """Adds `column`, `label`, `family`, `kind`, `group`. One column holds one fingerprint: of a task in several versions, the one that
-    most models have (then the latest) keeps the task's name, the others are named after their fingerprint."""
+    """Adds `column`, `label`, `family`, `kind`, `group`, and `usual` (whether the column has the task's plain name).
+
+    A column holds one fingerprint. Where a task has several, the one with the most models (then the latest) keeps the task's name;
+    the others get their fingerprint appended.
+    """
     found = cells.copy()
     found["label"] = labels(found.model.tolist(), found.model_digest.tolist())
     seen = found.drop_duplicates("model_digest")
@@ -74,43 +75,43 @@ def with_columns(cells: Any) -> Any:
 
 
 def is_total(cells: Any) -> Any:
-    """Totals repeat their tasks: they are shown where asked for, and never ranked beside them."""
+    """Totals repeat the scores of their tasks: they are shown only if selected."""
     return cells.metric == "total"
 
 
-def chosen(cells: Any, wish: Wish) -> tuple[Any, tuple[str, ...]]:
-    """The cells and the columns that fit a wish."""
+def filtered(cells: Any, filters: Filters) -> tuple[Any, tuple[str, ...]]:
+    """The cells and columns that match the filters."""
     kept = cells
-    if wish.tasks:
-        columns = tuple(name for name in wish.tasks if name in set(cells.column))
+    if filters.tasks:
+        columns = tuple(name for name in filters.tasks if name in set(cells.column))
     else:
         usual = cells[cells.usual & ~is_total(cells)]
-        usual = usual[usual.group == wish.group] if wish.group else usual
+        usual = usual[usual.group == filters.group] if filters.group else usual
         columns = tuple(sorted(usual.column.unique()))
-    if wish.families:
-        kept = kept[kept.family.isin(wish.families)]
-    if wish.kinds:
-        kept = kept[kept.kind.isin(wish.kinds)]
-    if wish.sizes:
-        fits = np.zeros(len(kept), dtype=bool)
-        for name in wish.sizes:
+    if filters.families:
+        kept = kept[kept.family.isin(filters.families)]
+    if filters.kinds:
+        kept = kept[kept.kind.isin(filters.kinds)]
+    if filters.sizes:
+        matches = np.zeros(len(kept), dtype=bool)
+        for name in filters.sizes:
             low, high = SIZES.get(name, (np.inf, np.inf))
-            fits |= ((kept.parameters >= low) & (kept.parameters < high)).to_numpy()
-        kept = kept[fits]
-    if wish.name:
-        kept = kept[kept.model.str.lower().str.contains(wish.name.lower(), regex=False)]
+            matches |= ((kept.parameters >= low) & (kept.parameters < high)).to_numpy()
+        kept = kept[matches]
+    if filters.name:
+        kept = kept[kept.model.str.lower().str.contains(filters.name.lower(), regex=False)]
     return kept[kept.column.isin(columns)], columns
 
 
-def assemble(root: Path, cells: Any, wish: Wish, by: Aggregator) -> Board:
-    """The board. Models without a score in some column are listed but not ranked: a missing cell is never a zero."""
-    kept, columns = chosen(cells, wish)
+def assemble(root: Path, cells: Any, filters: Filters, by: Aggregator) -> Board:
+    """Builds the board. Models that lack a score in some column are listed but not ranked: a missing score never counts as zero."""
+    kept, columns = filtered(cells, filters)
     if not len(kept):
         return Board(kept, columns, None, 0, (), ())
     places = kept.reset_index(drop=True)
     grid = places.reset_index().pivot(index="model_digest", columns="column", values="index").reindex(columns=list(columns))
     whole = grid.notna().all(axis=1)
-    order = [*grid.index[whole], *grid.index[~whole]] if not wish.complete else list(grid.index[whole])
+    order = [*grid.index[whole], *grid.index[~whole]] if not filters.complete else list(grid.index[whole])
     ranked = int(whole.sum())
     standing: Standings | None = None
     unpaired: tuple[str, ...] = ()
@@ -119,13 +120,13 @@ def assemble(root: Path, cells: Any, wish: Wish, by: Aggregator) -> Board:
         found = ranking_columns(root, places, index, columns)
         standing = standings(found, by)
         unpaired = tuple(column.task for column in found if column.means is None)
-    notes = left_out(cells, columns, len(grid), ranked)
+    notes = exclusion_notes(cells, columns, len(grid), ranked)
     table = rows_of(places, order, columns, standing) if order else places.iloc[:0]
     return Board(table, columns, standing, ranked, notes, unpaired)
 
 
 def ranking_columns(root: Path, places: Any, index: Any, columns: Sequence[str]) -> list[Column]:
-    """One Column per task for the models of `index` [M, T], which holds rows of `places`."""
+    """One Column per task. `index` [M, T] holds row numbers of `places`."""
     flat = places.iloc[index.T.ravel()]
     models, found = len(index), []
     clusters = cluster_means(root, flat)
@@ -136,7 +137,7 @@ def ranking_columns(root: Path, places: Any, index: Any, columns: Sequence[str])
 
 
 def column_of(name: str, part: Any, clusters: Sequence[Clusters | None]) -> Column:
-    """Paired where every model has the same clusters and its score is the mean of its items' first statistic."""
+    """Paired if all models have the same clusters and their scores are means of the items' first statistic."""
     values = part.value.to_numpy(dtype=np.float64)
     errors = np.nan_to_num((part.high - part.low).to_numpy(dtype=np.float64) / (2 * Z95))
     first = part.iloc[0]
@@ -153,7 +154,7 @@ def column_of(name: str, part: Any, clusters: Sequence[Clusters | None]) -> Colu
 
 
 def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing: Standings | None) -> Any:
-    """One row per model in `order`; scores in points. Those after the ranked have no rank."""
+    """One row per model in `order`, ranked ones first; scores in points."""
     heads = places.sort_values("created_at").groupby("model_digest").last().loc[list(order)]
     count = 0 if standing is None else len(standing.score)
     blank = [None] * (len(order) - count)
@@ -163,12 +164,14 @@ def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing:
 
     table = frames.DataFrame({"Model": heads.label.to_numpy(), "digest": list(order)})
     s = standing
-    table["#"] = frames.array(filled(s.rank.tolist() if s else []), dtype="Int64")
-    table["Rank"] = filled([range_text(a, b) for a, b in zip(s.best.tolist(), s.worst.tolist(), strict=True)] if s else [])
+    table["Rank"] = frames.array(filled(s.rank.tolist() if s else []), dtype="Int64")
+    table["Rank interval"] = filled([range_text(a, b) for a, b in zip(s.best.tolist(), s.worst.tolist(), strict=True)] if s else [])
     table["Tier"] = frames.array(filled(s.tier.tolist() if s else []), dtype="Int64")
     table["Score"] = frames.array(filled((100 * s.score).tolist() if s else []), dtype="Float64")
-    table["95 %"] = filled([span(a, b, 1.0) for a, b in zip(s.low.tolist(), s.high.tolist(), strict=True)] if s else [])
-    table["By rule"] = filled([range_text(int(a), int(b)) for a, b in zip(s.ranks.min(0), s.ranks.max(0), strict=True)] if s else [])
+    table["95 % CI"] = filled([span(a, b, 1.0) for a, b in zip(s.low.tolist(), s.high.tolist(), strict=True)] if s else [])
+    table["Rank, all rules"] = filled(
+        [range_text(int(a), int(b)) for a, b in zip(s.ranks.min(0), s.ranks.max(0), strict=True)] if s else []
+    )
     for name in ("low", "high"):
         table[name] = frames.array(filled((100 * getattr(s, name)).tolist() if s else []), dtype="Float64")
     for name in ("best", "worst"):
@@ -180,7 +183,7 @@ def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing:
     table["Source"] = heads.source.to_numpy()
     table["Last run"] = heads.created_at.dt.strftime("%Y-%m-%d").to_numpy()
     table = frames.concat([table, wide.reset_index(drop=True)], axis=1)
-    return table.sort_values(["#"], kind="stable", na_position="last").reset_index(drop=True)
+    return table.sort_values(["Rank"], kind="stable", na_position="last").reset_index(drop=True)
 
 
 def shown_score(cell: Any) -> float:
@@ -189,7 +192,7 @@ def shown_score(cell: Any) -> float:
 
 
 def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
-    """Tokens through the model and seconds of the engine per 1,000 items, over the runs that the scores are from."""
+    """Adds computed tokens per item, engine seconds per 1,000 items, and billions of parameters, over the runs of the scores."""
     once = places.drop_duplicates(["model_digest", "run_id"])
     sums = once.groupby("model_digest")[["tokens", "seconds", "items"]].sum(min_count=1).loc[list(order)]
     per = 1000 / sums["items"].clip(lower=1)
@@ -203,20 +206,13 @@ def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
     )
 
 
-def left_out(cells: Any, columns: Sequence[str], models: int, ranked: int) -> tuple[str, ...]:
+def exclusion_notes(cells: Any, columns: Sequence[str], models: int, ranked: int) -> tuple[str, ...]:
     notes = []
     if ranked < models:
-        notes.append(f"Without a rank, for lack of a score in some of the {len(columns)} tasks: {models - ranked} of {models} models.")
+        notes.append(f"Not ranked: {models - ranked} of {models} models, which lack a score in at least one of the {len(columns)} tasks.")
     others = cells[~cells.usual & ~cells.column.isin(columns)]
     if len(others):
         names = ", ".join(sorted(others.task.unique())[:3])
         count = others.model_digest.nunique()
-        notes.append(f"Not comparable, so not in the column: {count} with another version of {visible(names, 120)}.")
+        notes.append(f"Not shown: scores on other versions of {visible(names, 120)} ({count} models).")
     return tuple(notes)
-
-
-def frontier(cost: Array, score: Array) -> Any:
-    """[M] whether no other model is at most as dear and at least as good (and one of them strictly)."""
-    cheaper = (cost[None, :] <= cost[:, None]) & (score[None, :] >= score[:, None])
-    strictly = (cost[None, :] < cost[:, None]) | (score[None, :] > score[:, None])
-    return ~(cheaper & strictly).any(axis=1)

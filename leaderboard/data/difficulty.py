@@ -1,4 +1,4 @@
-"""What the items of a task are worth: how hard they are, whether they tell good models from weak ones, which are suspicious."""
+"""Item statistics of a task: difficulty, discrimination, and items that may have a wrong gold answer."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import numpy as np
 from assay.harness.stats.rule import mde80
 from assay.leaderboard.data.ranking import Array
 
-FEW_MODELS = 4
-"""With fewer models a discrimination is not shown: it would be a number about two or three answers."""
+MIN_MODELS = 4
+"""Discrimination is a correlation over models; with fewer it would rest on two or three responses."""
 SUSPICIOUS = -0.2
+"""Items with a lower discrimination may have a wrong gold answer."""
 
 
 def matrix(items: Any) -> tuple[list[str], list[str], Array]:
-    """Item ids, run ids and values [items, runs]; only items that every run has."""
+    """Item ids, run ids and values [items, runs] of the items that every run has."""
     wide = items.pivot(index="item_id", columns="run_id", values="value").dropna()
     return list(wide.index), list(wide.columns), wide.to_numpy(dtype=np.float64)
 
 
 def discrimination(values: Array) -> Array:
     """Correlation [items] of an item's score with the models' mean on the other items (corrected point-biserial); NaN where an item or
-    the rest does not vary, or there are fewer than FEW_MODELS models. Source: Lord and Novick (1968), item-rest correlation."""
+    the rest does not vary, or there are fewer than MIN_MODELS models. Source: Lord and Novick (1968), item-rest correlation."""
     count, models = values.shape
-    if models < FEW_MODELS or count < 2:
+    if models < MIN_MODELS or count < 2:
         return np.full(count, np.nan)
     rest = (values.sum(axis=0) - values) / (count - 1)
     first, second = (each - each.mean(axis=1, keepdims=True) for each in (values, rest))
@@ -34,7 +35,7 @@ def discrimination(values: Array) -> Array:
 
 
 def kinds(values: Array, found: Array) -> list[str]:
-    """all right, all wrong, suspicious (better models fail it), or ordinary."""
+    """The kind of each item: all right, all wrong, suspicious (better models fail it) or ordinary."""
     low, high = values.min(axis=1), values.max(axis=1)
     return [
         "all right" if a >= 1 else "all wrong" if b <= 0 else "suspicious" if d < SUSPICIOUS else "ordinary"
@@ -42,8 +43,9 @@ def kinds(values: Array, found: Array) -> list[str]:
     ]
 
 
-def smallest_difference(values: Array, error: float = 0.05) -> float:
-    """The true difference of two typical models that a paired one-sided test at `error` finds with probability 0.80; NaN for one model."""
+def detectable_difference(values: Array, error: float = 0.05) -> float:
+    """Minimum detectable effect: the difference that a paired one-sided test at level `error` finds with 80 % power, at the median
+    standard deviation over all pairs of models. NaN for one model or one item."""
     models = values.shape[1]
     pairs = [values[:, i] - values[:, j] for i in range(models) for j in range(i)]
     if not pairs or len(values) < 2:

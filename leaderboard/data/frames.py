@@ -1,4 +1,4 @@
-"""The one place that names pandas, which comes with Streamlit."""
+"""Imports pandas (a dependency of Streamlit) in one place, because it has no type hints."""
 
 from __future__ import annotations
 

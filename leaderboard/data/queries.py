@@ -1,4 +1,4 @@
-"""SQL on the index: frames in, never a write. Every query opens its own read-only connection and closes it."""
+"""SQL queries on the index. Every query opens and closes its own read-only connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = """
 
 
 def stamp(root: Path) -> str:
-    """Changes when the index does; names a cached answer. Empty where there is no index."""
+    """A cache key that changes with the index file. Empty if there is no index."""
     try:
         facts = (root / INDEX).stat()
     except OSError:
@@ -35,7 +35,7 @@ def stamp(root: Path) -> str:
 
 
 def frame(root: Path, sql: str, params: Sequence[Any] = ()) -> Any:
-    """The answer of one query as a pandas frame. Raises AssayError where there is no index or it cannot be read."""
+    """The result of one query as a pandas frame. Raises AssayError if the index is missing or unreadable."""
     connection = connect(root)
     try:
         return connection.execute(sql, list(params)).df()
@@ -44,7 +44,7 @@ def frame(root: Path, sql: str, params: Sequence[Any] = ()) -> Any:
 
 
 def cells(root: Path) -> Any:
-    """One row per model and task: the leaderboard view, with what the result says of direction and chance, and the run's cost."""
+    """One row per model and task: the leaderboard view with the metric's direction, unit and chance score, and the run's cost."""
     return frame(
         root,
         f"""
@@ -61,7 +61,7 @@ def cells(root: Path) -> Any:
 
 
 def runs(root: Path) -> Any:
-    """One row per run of the index, newest first, with its counts of errors."""
+    """One row per run of the index, newest first, with its number of items in error."""
     return frame(
         root,
         f"""
@@ -85,7 +85,7 @@ def scores(root: Path, run_id: str) -> Any:
 
 
 def run_cells(root: Path, run_id: str) -> Any:
-    """Every score of a run in the form of `cells`: also smoke, limited and stated ones."""
+    """Every score of a run, ranked or not, with the columns of `cells`."""
     return frame(
         root,
         """
@@ -113,14 +113,14 @@ def statuses(root: Path, run_id: str) -> Any:
 
 
 def manifest(root: Path, run_id: str) -> str:
-    """A run's manifest as JSON text; empty where the run is unknown."""
+    """A run's manifest as JSON text; empty for an unknown run."""
     found = frame(root, "SELECT manifest FROM run WHERE run_id = ?", [run_id])
     return str(found.manifest.iloc[0]) if len(found) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """Cluster means [C] of one cell in the order of `names` [C] (hashes), with item counts [C]; `mean` over its items."""
+    """Mean [C] and item count [C] of each cluster of one cell, in the order of `names` [C] (hashes); `mean` over all items."""
 
     names: Any
     means: Array
@@ -129,14 +129,14 @@ class Clusters:
 
 
 def cluster_means(root: Path, keys: Any) -> list[Clusters | None]:
-    """The first statistic of each cell's items, averaged by cluster. `keys` is a frame of run_id, task, metric; None for no items."""
+    """Averages the first statistic of each cell's items by cluster. `keys` is a frame of run_id, task, metric; None for no items."""
     connection = connect(root)
     try:
         found = connection.execute(
             """
-            WITH wanted AS (SELECT unnest(range(len($1))) AS cell, unnest($1) AS run_id, unnest($2) AS task, unnest($3) AS metric)
+            WITH requested AS (SELECT unnest(range(len($1))) AS cell, unnest($1) AS run_id, unnest($2) AS task, unnest($3) AS metric)
             SELECT cell, hash(item_cluster) AS name, sum(stats[1]) AS total, count(*)::DOUBLE AS size
-            FROM item_stat JOIN wanted USING (run_id, task, metric) GROUP BY ALL ORDER BY cell, name
+            FROM item_stat JOIN requested USING (run_id, task, metric) GROUP BY ALL ORDER BY cell, name
             """,
             [keys[name].tolist() for name in ("run_id", "task", "metric")],
         ).fetchnumpy()
@@ -152,8 +152,8 @@ def cluster_means(root: Path, keys: Any) -> list[Clusters | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which items to list. Empty means any. `outcome`: right, wrong, unparsed, truncated, error."""
+class ItemFilter:
+    """Selects samples. Empty means any. `outcome`: right, wrong, unparsed, truncated, error."""
 
     runs: tuple[str, ...] = ()
     task: str = ""
@@ -162,7 +162,7 @@ class Wanted:
     item: str = ""
 
     def where(self) -> tuple[str, list[Any]]:
-        """The condition and its parameters; no text of a user or a model becomes SQL."""
+        """The SQL condition and its parameters. Text of users and models is only ever a parameter."""
         parts: list[str] = []
         params: list[Any] = []
         if self.runs:
@@ -183,13 +183,13 @@ class Wanted:
         return " AND ".join(parts) or "true", params
 
 
-def item_page(root: Path, wanted: Wanted, page: int = 1) -> tuple[int, Any]:
-    """How many samples fit, and one page of them."""
-    where, params = wanted.where()
+def item_page(root: Path, chosen: ItemFilter, page: int = 1) -> tuple[int, Any]:
+    """The number of matching samples, and one page of them."""
+    where, params = chosen.where()
     connection = connect(root)
     try:
         count = connection.execute(f"SELECT count(*) FROM sample WHERE {where}", params).fetchone()[0]
-        # A full sort of a million rows would be slow: the order of storage, run by run and planned order within, is the order.
+        # Not sorted: sorting a million rows is slow. Rows come in storage order, by run and then in planned order.
         rows = connection.execute(
             f"""
             SELECT run_id, task, item_id, status, correct, left(prompt, 400) AS prompt, left(output, 400) AS output,
@@ -203,8 +203,8 @@ def item_page(root: Path, wanted: Wanted, page: int = 1) -> tuple[int, Any]:
     return int(count), rows
 
 
-def answers(root: Path, task: str, item: str) -> Any:
-    """Every run's answer to one item, the latest run of a model first."""
+def responses(root: Path, task: str, item: str) -> Any:
+    """Every run's response to one item, newest run first."""
     return frame(
         root,
         """
@@ -229,7 +229,7 @@ def task_items(root: Path, task: str, metric: str, run_ids: Sequence[str]) -> An
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One metric of one task of two runs on the same items, row by row: first statistics, cluster names, item ids."""
+    """One metric of one task of two runs, paired by item: first statistic, cluster and id of each item."""
 
     task: str
     metric: str
@@ -239,16 +239,16 @@ class Pair:
     """The stored scores."""
     items: tuple[str, ...] = ()
     clusters: Any = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    one: Array = field(default_factory=lambda: np.zeros(0))
-    two: Array = field(default_factory=lambda: np.zeros(0))
-    only: int = 0
-    """Items that one run alone has."""
+    first: Array = field(default_factory=lambda: np.zeros(0))
+    second: Array = field(default_factory=lambda: np.zeros(0))
+    unpaired: int = 0
+    """Number of items that only one run has."""
     unit: float | None = None
-    """What the result says of the best score that there is (0: none); None where it says nothing."""
+    """The stored best possible score (0: unbounded); None where the result has none."""
 
 
 def pairs(root: Path, first: str, second: str) -> list[Pair]:
-    """All metrics that two runs share, with their paired item statistics."""
+    """All metrics that two runs share, with their item statistics paired."""
     heads = frame(
         root,
         """
@@ -280,13 +280,15 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
         both = table.dropna(subset=["one", "two"])
         codes = both.cluster.astype("category").cat.codes.to_numpy(dtype=np.int64)
         one, two = (both[name].to_numpy(dtype=np.float64) for name in ("one", "two"))
-        only = len(table) - len(both)
-        found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, only, unit))
+        unpaired = len(table) - len(both)
+        found.append(
+            Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, unpaired, unit)
+        )
     return found
 
 
 def published_scores(root: Path) -> Any:
-    """Every score of every complete run, with what it depends on."""
+    """Every score of every complete run, with its fingerprint and signature."""
     return frame(
         root,
         """
@@ -316,7 +318,7 @@ def tuning(root: Path) -> Any:
 
 
 def mixed_versions(root: Path) -> Any:
-    """Tasks that complete runs hold in more than one fingerprint."""
+    """Tasks with more than one fingerprint among complete runs."""
     return frame(
         root,
         """
@@ -329,15 +331,15 @@ def mixed_versions(root: Path) -> Any:
 
 
 def unranked(root: Path) -> Any:
-    """Scores that no rank is made of, with the reason."""
+    """Scores of complete runs that are not ranked, with the reason."""
     return frame(
         root,
         """
         SELECT r.run_id, r.model, s.task, s.metric, s.value, s.n,
-               CASE WHEN coalesce(s.purpose, r.purpose) <> 'release' THEN 'made for ' || coalesce(s.purpose, r.purpose)
+               CASE WHEN coalesce(s.purpose, r.purpose) <> 'release' THEN 'purpose is ' || coalesce(s.purpose, r.purpose)
                     WHEN coalesce(s.evidence, r.evidence) <> 'complete' THEN 'evidence is ' || coalesce(s.evidence, r.evidence)
                     WHEN coalesce(t.errors, 0) > 0 THEN t.errors || ' items in error'
-                    ELSE 'a later run of these weights counts' END AS reason
+                    ELSE 'replaced by a later run of the same weights' END AS reason
         FROM score s JOIN run r USING (run_id) LEFT JOIN run_task t USING (run_id, task)
         WHERE s.main AND r.status = 'complete'
           AND NOT EXISTS (SELECT 1 FROM leaderboard l WHERE l.run_id = s.run_id AND l.task = s.task AND l.metric = s.metric)
@@ -346,8 +348,8 @@ def unranked(root: Path) -> Any:
     )
 
 
-def trouble(root: Path) -> str:
-    """Why the index cannot be read; empty where it can."""
+def index_error(root: Path) -> str:
+    """Error message if the index cannot be read; else empty."""
     try:
         connect(root).close()
     except AssayError as error:
@@ -355,8 +357,8 @@ def trouble(root: Path) -> str:
     return ""
 
 
-def repeats(root: Path) -> Any:
-    """Scores that the same weights got more than once on the same items: how far they are apart, by engine."""
+def repeated_scores(root: Path) -> Any:
+    """Lowest and highest score where the same weights were scored more than once on the same items, largest difference first."""
     return frame(
         root,
         """
@@ -369,12 +371,12 @@ def repeats(root: Path) -> Any:
     )
 
 
-def task_facts(root: Path) -> Any:
-    """What runs noted about their tasks: items whose token boundary moved or exemplars were left out; unparsed and truncated shares."""
+def task_flags(root: Path) -> Any:
+    """Tasks of runs with over 5 % unparsed or truncated responses, moved token boundaries, or dropped few-shot examples."""
     return frame(
         root,
         """
-        WITH noted AS (
+        WITH recorded AS (
             SELECT run_id, model, unnest(from_json(json_extract(manifest, '$.tasks'),
                 '[{"name": "VARCHAR", "boundary_moved": "BIGINT", "shots_dropped": "BIGINT"}]')) AS fact
             FROM run WHERE status = 'complete' AND json_type(json_extract(manifest, '$.tasks')) = 'ARRAY'
@@ -385,7 +387,7 @@ def task_facts(root: Path) -> Any:
         )
         SELECT n.model, n.run_id, c.task, c.items, c.unparsed, c.truncated, coalesce(n.fact.boundary_moved, 0) AS boundary_moved,
                coalesce(n.fact.shots_dropped, 0) AS shots_dropped
-        FROM counted c JOIN noted n ON n.run_id = c.run_id AND n.fact.name = c.task
+        FROM counted c JOIN recorded n ON n.run_id = c.run_id AND n.fact.name = c.task
         WHERE c.unparsed > 0.05 OR c.truncated > 0.05 OR n.fact.boundary_moved > 0 OR n.fact.shots_dropped > 0
         ORDER BY c.unparsed + c.truncated DESC, n.model
         """,
@@ -393,5 +395,5 @@ def task_facts(root: Path) -> Any:
 
 
 def task_names(root: Path) -> Any:
-    """Every task that a run holds."""
+    """Names of all tasks in the index."""
     return frame(root, "SELECT DISTINCT task FROM run_task ORDER BY task")

@@ -1,8 +1,8 @@
-"""Ranks that carry their uncertainty: every model is scored on the same items, so whole clusters of items are resampled for all at once.
+"""Ranks models and computes rank intervals. All models share the items, so each resample of clusters applies to all models.
 
-Rank ranges are those of Mogstad, Romano, Shaikh and Wilhelm (2024, Review of Economic Studies): a model's range leaves out the
-ranks of those that are shown better or worse than it, at a critical value from the largest studentised difference over its rivals.
-Draws are Bayesian-bootstrap weights (Rubin 1981), rescaled so that their variance is the unbiased one.
+Rank intervals follow Mogstad, Romano, Shaikh and Wilhelm (2024, Review of Economic Studies): a model's interval excludes the ranks
+of models that are significantly better or worse, at a critical value from the largest studentised difference over all others.
+Resampling uses Bayesian-bootstrap weights (Rubin 1981), rescaled to the unbiased variance.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ Ints = NDArray[np.int64]
 Aggregator = Literal["chance-normalised mean", "mean win rate", "Borda", "Bradley-Terry"]
 AGGREGATORS: tuple[Aggregator, ...] = get_args(Aggregator)
 BLOCKS = 400
-"""Clusters are merged at random into at most so many units of resampling; the variance of a mean stays the same in expectation."""
-DRAWS, GAME_DRAWS = 1000, 200
+"""More clusters than this are merged at random into this many resampling units, which keeps the expected variance of a mean."""
+DRAWS, BRADLEY_TERRY_DRAWS = 1000, 200
 PRIOR = 0.5
-"""Drawn games that every pair is given in a Bradley-Terry fit, in units of one task: keeps an unbeaten model finite."""
+"""Pseudo-ties added to every pair in a Bradley-Terry fit, in units of one task: keeps the strength of an unbeaten model finite."""
+Z95 = 1.959964
+"""Normal quantile of a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class Column:
     """One task for M models on the same items.
 
     `values` [M] are the stored scores, `errors` [M] their standard errors. `means` [C, M] and `sizes` [C] are cluster means and item
-    counts, None where the score is no mean of item scores: then each model is drawn on its own, which is wider than pairing.
-    `chance` is the score of guessing, `unit` the best score that there is (None: unbounded, enters no mean).
+    counts, None if the score is not a mean over items: then each model is resampled on its own, which widens the intervals.
+    `chance` is the score of random guessing, `unit` the best possible score (None: unbounded, excluded from means).
     """
 
     task: str
@@ -48,8 +50,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """M models under one aggregator. `best` and `worst` bound the rank at `level`; `tier` 1 holds all that are not shown worse than
-    the first; `ranks` [A, M] are the point ranks under every aggregator, in the order of AGGREGATORS."""
+    """M models under one aggregator. `best` to `worst` is the rank interval; models in a tier are not significantly worse than its
+    first model; `ranks` [A, M] are the point ranks under every aggregator, in the order of AGGREGATORS."""
 
     score: Array
     low: Array
@@ -61,19 +63,19 @@ class Standings:
     ranks: Ints
 
     @property
-    def unsettled(self) -> NDArray[np.bool_]:
-        """[M] whether the model's rank depends on the aggregator."""
+    def rule_dependent(self) -> NDArray[np.bool_]:
+        """Whether each model's rank depends on the aggregator [M]."""
         return np.asarray(self.ranks.min(axis=0) != self.ranks.max(axis=0))
 
 
 def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mean", *, level: float = 0.95, seed: int = 0) -> Standings:
-    """Ranks M models that all have a score in every column. Raises ValueError for no columns or a score that is missing."""
+    """Ranks M models that have a score in every column. Raises ValueError if there are no columns or a score is missing."""
     if not columns or any(not np.isfinite(column.values).all() for column in columns):
         raise ValueError("ranking needs a finite score of every model in every column")
-    points = {name: point(columns, name) for name in AGGREGATORS}
+    points = {name: point_scores(columns, name) for name in AGGREGATORS}
     score = points[by]
-    draws = drawn(columns, by, seed)
-    best, worst, beats = rank_ranges(score, draws, level, floor(columns) if by == AGGREGATORS[0] else 0.0)
+    draws = resampled_scores(columns, by, seed)
+    best, worst, beats = rank_intervals(score, draws, level, minimum_error(columns) if by == AGGREGATORS[0] else 0.0)
     spread = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Standings(
         score=score,
@@ -87,22 +89,22 @@ def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mea
     )
 
 
-def point(columns: Sequence[Column], by: Aggregator) -> Array:
-    """The score [M] of each model as measured."""
+def point_scores(columns: Sequence[Column], by: Aggregator) -> Array:
+    """The aggregate score of each model [M]."""
     if by == "Bradley-Terry":
-        return bradley_terry(np.mean([won(column) for column in columns], axis=0))
+        return bradley_terry(np.mean([win_shares(column) for column in columns], axis=0))
     return np.asarray(aggregate([column.values[None] for column in columns], columns, by)[0])
 
 
-def drawn(columns: Sequence[Column], by: Aggregator, seed: int) -> Array:
-    """Resampled scores [B, M]."""
+def resampled_scores(columns: Sequence[Column], by: Aggregator, seed: int) -> Array:
+    """Resampled aggregate scores [B, M]."""
     if by == "Bradley-Terry":
-        return bradley_terry(np.mean([won_drawn(column, seed) for column in columns], axis=0))
+        return bradley_terry(np.mean([resampled_win_shares(column, seed) for column in columns], axis=0))
     return aggregate([resampled(column, DRAWS, seed) for column in columns], columns, by)
 
 
 def aggregate(scores: Sequence[Array], columns: Sequence[Column], by: Aggregator) -> Array:
-    """One number per model [B, M] from the scores [B, M] of each column; 0 for all where no column has a unit."""
+    """Aggregates the scores [B, M] of all columns to one score per model [B, M]; 0 if no column has a unit."""
     if by == "chance-normalised mean":
         kept = [
             (each - column.chance) / (column.unit - column.chance)
@@ -116,7 +118,7 @@ def aggregate(scores: Sequence[Array], columns: Sequence[Column], by: Aggregator
 
 
 def beaten_share(scores: Array) -> Array:
-    """The share of the other models that each one beats [B, M], ties half."""
+    """The share of other models that each model beats [B, M]; ties count half."""
     from scipy.stats import rankdata
 
     rivals = max(1, scores.shape[-1] - 1)
@@ -124,12 +126,12 @@ def beaten_share(scores: Array) -> Array:
 
 
 def generator(column: Column, seed: int) -> np.random.Generator:
-    """Draws of one task do not depend on which other tasks are chosen."""
+    """A random generator per task, so that a task's draws do not depend on which other tasks are selected."""
     return np.random.default_rng([seed, zlib.crc32(column.task.encode())])
 
 
 def blocks(count: int, rng: np.random.Generator) -> Ints:
-    """The unit of resampling of each cluster."""
+    """The resampling unit of each cluster [C]."""
     return rng.permutation(count) % BLOCKS if count > BLOCKS else np.arange(count)
 
 
@@ -140,7 +142,7 @@ def weights(units: int, draws: int, rng: np.random.Generator) -> Array:
 
 
 def resampled(column: Column, draws: int, seed: int) -> Array:
-    """Scores [B, M] of one task under resampling of its clusters, the same draw for all models."""
+    """Resampled scores [B, M] of one task. All models share each resample of clusters."""
     rng = generator(column, seed)
     if column.means is None or column.sizes is None or len(column.sizes) < 2:
         return np.asarray(column.values + column.errors * rng.standard_normal((draws, len(column.values))))
@@ -154,21 +156,21 @@ def resampled(column: Column, draws: int, seed: int) -> Array:
     return np.asarray(column.values + (found - column.values) * stretch)
 
 
-def floor(columns: Sequence[Column]) -> float:
-    """What one cluster that nobody saw differ could add to the error of a difference: no variation is not certainty."""
+def minimum_error(columns: Sequence[Column]) -> float:
+    """Smallest standard error of a difference: that of one more cluster. Without it, no observed variation would count as certainty."""
     kept = [column for column in columns if column.unit is not None]
     return float(np.sqrt(sum(1.0 / len(column.sizes) ** 2 for column in kept if column.sizes is not None))) / max(1, len(kept))
 
 
-def rank_ranges(score: Array, draws: Array, level: float, least: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Best and worst rank [M] of each model, and whether row i is shown better than column j, at i's own critical value [M, M]."""
+def rank_intervals(score: Array, draws: Array, level: float, minimum: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Best and worst rank [M], and whether model i is significantly better than model j at i's critical value [M, M]."""
     count = len(score)
     best, worst = np.ones(count, dtype=np.int64), np.full(count, count, dtype=np.int64)
     beats = np.zeros((count, count), dtype=bool)
     for i in range(count):
         gap = score[i] - score
         noise = draws[:, i : i + 1] - draws - gap
-        error = np.sqrt((noise**2).mean(axis=0) + least**2)
+        error = np.sqrt((noise**2).mean(axis=0) + minimum**2)
         error = np.where(error > 0, error, np.inf)
         certain = (error == np.inf) & (np.abs(gap) > 1e-12)
         critical = float(np.quantile((np.abs(noise) / error).max(axis=1), level))
@@ -180,12 +182,12 @@ def rank_ranges(score: Array, draws: Array, level: float, least: float = 0.0) ->
 
 
 def ranks_of(score: Array) -> Ints:
-    """1 for the highest; equal scores share the better rank. Differences below 1e-9 are rounding."""
+    """Ranks [M], 1 for the highest; equal scores share the better rank. Differences below 1e-9 count as rounding errors."""
     return np.asarray(1 + (score[None, :] > score[:, None] + 1e-9).sum(axis=1), dtype=np.int64)
 
 
 def tiers(score: Array, beats: NDArray[np.bool_]) -> Ints:
-    """A tier is its first model and all that follow and are not shown worse than it. Equal scores are never parted."""
+    """Tier of each model [M]: its first model and those that follow and are not significantly worse. Equal scores share a tier."""
     found = np.zeros(len(score), dtype=np.int64)
     order = np.argsort(-score, kind="stable")
     tier, head, at = 1, int(order[0]), 0
@@ -198,49 +200,56 @@ def tiers(score: Array, beats: NDArray[np.bool_]) -> Ints:
     return found
 
 
-def won(column: Column) -> Array:
-    """The share of one task's clusters [M, M] on which row i did better than column j; ties count for neither."""
+def win_shares(column: Column) -> Array:
+    """The share of one task's items on which model i beats model j [M, M], by cluster; ties count for neither."""
     if column.means is None or column.sizes is None:
         return np.asarray(column.sign * (column.values[:, None] - column.values[None, :]) > 1e-9, dtype=np.float64)
     share = column.sizes / column.sizes.sum()
-    return np.asarray(np.einsum("c,cij->ij", share, games(column)))
+    return np.asarray(np.einsum("c,cij->ij", share, cluster_wins(column)))
 
 
-def games(column: Column) -> Array:
-    """[C, M, M]: 1 where row i did better than column j on the cluster."""
+def cluster_wins(column: Column) -> Array:
+    """1 where model i beats model j on a cluster [C, M, M]."""
     assert column.means is not None
     signed = (column.sign * column.means).astype(np.float32)
     return np.asarray(signed[:, :, None] > signed[:, None, :] + 1e-7, dtype=np.float32)
 
 
-def won_drawn(column: Column, seed: int) -> Array:
-    """`won` under resampling [B, M, M]."""
+def resampled_win_shares(column: Column, seed: int) -> Array:
+    """Resampled `win_shares` [B, M, M]."""
     rng, models = generator(column, seed), len(column.values)
     if column.means is None or column.sizes is None or len(column.sizes) < 2:
-        found = column.sign * resampled(column, GAME_DRAWS, seed)
+        found = column.sign * resampled(column, BRADLEY_TERRY_DRAWS, seed)
         return np.asarray(found[:, :, None] > found[:, None, :], dtype=np.float64)
     unit = blocks(len(column.sizes), rng)
     count = int(unit.max()) + 1
-    drawn_weights = (weights(count, GAME_DRAWS, rng)[:, unit] * column.sizes).astype(np.float32)
+    drawn_weights = (weights(count, BRADLEY_TERRY_DRAWS, rng)[:, unit] * column.sizes).astype(np.float32)
     drawn_weights /= drawn_weights.sum(axis=1, keepdims=True)
-    found = drawn_weights @ games(column).reshape(len(column.sizes), models * models)
-    return np.asarray(found.reshape(GAME_DRAWS, models, models), dtype=np.float64)
+    found = drawn_weights @ cluster_wins(column).reshape(len(column.sizes), models * models)
+    return np.asarray(found.reshape(BRADLEY_TERRY_DRAWS, models, models), dtype=np.float64)
 
 
 def bradley_terry(wins: Array, steps: int = 500) -> Array:
-    """Log-strengths [..., M], mean 0, from wins [..., M, M] of i over j. Source: Hunter (2004), the MM algorithm."""
+    """Fits log-strengths [..., M], mean 0, to wins [..., M, M] of i over j. Source: Hunter (2004), MM algorithm."""
     models = wins.shape[-1]
     if models < 2:
         return np.zeros(wins.shape[:-1])
-    some = wins + PRIOR / max(1, models) * (1 - np.eye(models))
-    played, total = some + np.swapaxes(some, -1, -2), some.sum(axis=-1)
+    smoothed = wins + PRIOR / max(1, models) * (1 - np.eye(models))
+    played, total = smoothed + np.swapaxes(smoothed, -1, -2), smoothed.sum(axis=-1)
     strength = np.ones(wins.shape[:-1])
     for _ in range(steps):
-        # The diagonal of `played` is 0.
-        fresh = total / (played / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
-        fresh /= np.exp(np.log(fresh).mean(axis=-1, keepdims=True))
-        moved = float(np.abs(np.log(fresh / strength)).max())
-        strength = fresh
-        if moved < 1e-6:
+        # The diagonal of `played` is 0, so it does not count.
+        updated = total / (played / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
+        updated /= np.exp(np.log(updated).mean(axis=-1, keepdims=True))
+        change = float(np.abs(np.log(updated / strength)).max())
+        strength = updated
+        if change < 1e-6:
             break
     return np.asarray(np.log(strength))
+
+
+def pareto_front(first: Array, second: Array) -> NDArray[np.bool_]:
+    """Whether no other point is at least as high in both values and higher in one [N]."""
+    as_good = (first[None, :] >= first[:, None]) & (second[None, :] >= second[:, None])
+    better = (first[None, :] > first[:, None]) | (second[None, :] > second[:, None])
+    return np.asarray(~(as_good & better).any(axis=1))

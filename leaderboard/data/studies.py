@@ -1,4 +1,4 @@
-"""Trials of tuning studies: what was gained on the target, what was lost elsewhere, and what it cost."""
+"""Trials of tuning studies: gain on the target task, change on the retention tasks, and cost."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from assay.harness.stats.distributions import t_quantile
 from assay.leaderboard.data import frames
+from assay.leaderboard.data.ranking import Z95, pareto_front
 
 NUMBERS = (
     *("lr", "seed", "gain", "gain_low", "gain_high", "average_drop", "average_drop_low", "average_drop_high", "seconds", "train_seconds"),
     *("trainable_parameters", "saved_bytes", "peak_memory", "shots", "loss_tokens"),
 )
 TEXTS = ["study", "method", "family", "mitigation", "role", "target", "labels", "status", "run_id", "drops"]
-Z = 1.959964
 
 
 def stamp(root: Path) -> str:
-    """Changes when a study's file does."""
+    """A cache key that changes with the files of the studies."""
     return "|".join(f"{path}:{path.stat().st_mtime_ns}" for path in files(root))
 
 
@@ -29,8 +29,9 @@ def files(root: Path) -> list[Path]:
 
 
 def trials(root: Path, indexed: Any) -> Any:
-    """One row per trial, from the files of the studies; from the index, which holds less, where the files were left behind. Scores are
-    shares: 0.01 is one point. Columns that a file lacks are empty; `selected` says whether a row has the rate that was chosen."""
+    """One row per trial from the files of the studies, or from `indexed` (fewer columns) where the files are missing.
+
+    Scores are fractions: 0.01 is one point. Missing columns are empty; `selected` marks rows with the selected learning rate."""
     import pyarrow
 
     parts = []
@@ -56,7 +57,7 @@ def trials(root: Path, indexed: Any) -> Any:
 
 
 def plotted(whole: Any) -> Any:
-    """Rows that measured both sides and are no control: what the plane and the curves show. The base is the origin."""
+    """Rows with a gain and an average drop, without baselines and controls; the base model is the origin of the chart."""
     kept = whole[
         whole.gain.notna()
         & whole.average_drop.notna()
@@ -67,22 +68,23 @@ def plotted(whole: Any) -> Any:
 
 
 def failed(whole: Any) -> Any:
-    """Rows that gave no number. What a mitigation stopped early has its result."""
+    """Rows without a result. A trial that a mitigation stopped early has a result."""
     return whole[~whole.status.isin(["done", "complete", "stopped", ""])]
 
 
 def spread(values: Any, low: Any, high: Any) -> tuple[float, float, float]:
-    """Mean over seeds with 95 % limits: the items' error, which seeds share, and the seeds' own (Student's t). All NaN limits: none are
-    known."""
+    """Mean over seeds with a 95 % interval that combines the error of the items, which all seeds share, with the variation between
+    seeds (Student's t). Limits are NaN where neither is known."""
     value, count = float(values.mean()), len(values)
-    items = np.nanmean(((high - low) / (2 * Z)) ** 2) if (high - low).notna().any() else 0.0
+    items = np.nanmean(((high - low) / (2 * Z95)) ** 2) if (high - low).notna().any() else 0.0
     seeds = float(t_quantile(0.975, count - 1)) ** 2 * float(values.var(ddof=1)) / count if count > 1 else 0.0
-    half = float(np.sqrt(Z**2 * items + seeds))
+    half = float(np.sqrt(Z95**2 * items + seeds))
     return (value, value - half, value + half) if half > 0 else (value, np.nan, np.nan)
 
 
 def points(whole: Any) -> Any:
-    """One row per method, mitigation and rate over its seeds, in points: gain and change of what should be kept, with limits and costs."""
+    """One row per method, mitigation and learning rate, averaged over seeds: gain and change on retention tasks with 95 % intervals
+    (points, higher is better), and costs."""
     found = []
     keys = ["method", "family", "mitigation", "lr", "shots"]
     for (method, family, mitigation, lr, shots), part in plotted(whole).groupby(keys, dropna=False, sort=True):
@@ -102,21 +104,14 @@ def points(whole: Any) -> Any:
         )
     table = frames.DataFrame(found)
     if len(table):
-        table["front"] = undominated(table.gain.to_numpy(), table.kept.to_numpy())
+        table["front"] = pareto_front(table.gain.to_numpy(), table.kept.to_numpy())
         table["rate"] = ["–" if lr != lr else f"{lr:.0e}" for lr in table.lr]
         table["rate_order"] = table.lr.fillna(0.0)
     return table
 
 
-def undominated(gain: Any, kept: Any) -> Any:
-    """[N] whether no other point gains and keeps at least as much, and one of them more."""
-    better = (gain[None, :] >= gain[:, None]) & (kept[None, :] >= kept[:, None])
-    more = (gain[None, :] > gain[:, None]) | (kept[None, :] > kept[:, None])
-    return ~(better & more).any(axis=1)
-
-
 def retention(whole: Any) -> Any:
-    """Change of each retention task in points, mean over seeds of the chosen rate: row (method), column (task), value."""
+    """Change on each retention task in points, mean over seeds at the selected learning rate: row (method), column (task), value."""
     found: dict[tuple[str, str], list[float]] = {}
     for row in plotted(whole)[lambda rows: rows.selected].itertuples():
         try:

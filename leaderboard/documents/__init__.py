@@ -1,1 +1,1 @@
-"""Reports and published snapshots: one file of HTML or Markdown, and tables for export."""
+"""Self-contained documents: the report on runs, and the published leaderboard."""

@@ -1,4 +1,4 @@
-"""Parts of documents from the store: the board, scores, comparisons, studies, gates, health. The same numbers as the pages'."""
+"""Parts of documents: board, scores, comparisons, studies, gates, health, with the same numbers as the pages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,31 @@ from typing import Any
 import numpy as np
 
 from assay.leaderboard.charts.drawing import Dot, Mark
-from assay.leaderboard.data import frames, live, paired, queries, studies
-from assay.leaderboard.data.assembly import Board, Wish, assemble, frontier, group_of
-from assay.leaderboard.data.ranking import AGGREGATORS
-from assay.leaderboard.data.shown import amount, points, size, span
-from assay.leaderboard.data.units import unit_of
-from assay.leaderboard.documents.document import Fold, Heading, Intervals, Part, Scatter, Table, Words
+from assay.leaderboard.data import bundles, frames, paired, queries, studies
+from assay.leaderboard.data.assembly import Board, Filters, assemble, group_of
+from assay.leaderboard.data.formats import amount, duration, points, size, span, unit_of
+from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
+from assay.leaderboard.documents.document import Fold, Heading, Intervals, Paragraph, Part, Scatter, Table
 
 MOST_MODELS = 40
-FACTS = ("#", "Model", "Rank", "Tier", "Score", "95 %", "By rule", "Coverage", "Tokens / item", "s / 1k items", "Parameters", "Source")
+BOARD_COLUMNS = (
+    "Rank",
+    "Model",
+    "Rank interval",
+    "Tier",
+    "Score",
+    "95 % CI",
+    "Rank, all rules",
+    "Coverage",
+    "Tokens / item",
+    "s / 1k items",
+    "Parameters",
+    "Source",
+)
 
 
 def number(value: Any, digits: int = 1) -> str:
-    """A number for people; a dash where there is none."""
+    """A number with thousands separators; a dash if missing."""
     return "–" if frames.missing(value) else f"{value:,.{digits}f}"
 
 
@@ -33,7 +45,7 @@ def signed(value: Any) -> str:
 
 
 def table_of(frame: Any, formats: Mapping[str, int | None], names: Sequence[str]) -> Table:
-    """Columns of a frame; `formats` gives decimals, None for text."""
+    """A table of some columns of a frame; `formats` gives the decimals of each number column."""
     rows = []
     for values in frame[list(names)].astype(object).itertuples(index=False, name=None):
         rows.append(tuple(cell(value, formats.get(name)) for name, value in zip(names, values, strict=True)))
@@ -48,58 +60,58 @@ def cell(value: Any, digits: int | None) -> str:
 
 
 def board(root: Path, cells: Any) -> list[Part]:
-    """The ranked board over all tasks, then one per family where there are several."""
-    found = assemble(root, cells, Wish(), AGGREGATORS[0])
+    """The board over all tasks, then one per task set if there are several."""
+    found = assemble(root, cells, Filters(), AGGREGATORS[0])
     parts: list[Part] = [Heading("Board")]
     if not len(found.table):
-        return [*parts, Words("No release score on all items yet: smoke, limited and partial runs are never ranked.")]
+        return [*parts, Paragraph("No ranked scores yet. Only complete release runs are ranked, not smoke, limited or partial ones.")]
     parts += ranked(found)
     groups = sorted({group_of(task) for task in found.tasks})
     if len(groups) > 1:
         for group in groups:
-            part = assemble(root, cells, Wish(group=group), AGGREGATORS[0])
+            part = assemble(root, cells, Filters(group=group), AGGREGATORS[0])
             if len(part.table):
                 parts.append(Fold(f"Task set {group} ({len(part.tasks)} tasks)", tuple(ranked(part))))
     return parts
 
 
 def ranked(found: Board) -> list[Part]:
-    """One board: rank ranges, score against size, the table, and what a reader must know."""
+    """One board: notes, rank intervals, score against size, and the table."""
     top = found.table.iloc[: found.ranked].head(MOST_MODELS)
     parts: list[Part] = []
-    if found.standing is not None and found.standing.unsettled.any():
-        many = int(found.standing.unsettled.sum())
-        parts.append(Words(f"The order of {many} models depends on how tasks are aggregated (column By rule).", "warning"))
-    parts += [Words(note) for note in found.left_out]
+    if found.standing is not None and found.standing.rule_dependent.any():
+        many = int(found.standing.rule_dependent.sum())
+        parts.append(Paragraph(f"The ranks of {many} models depend on the aggregation rule (column Rank, all rules).", "warning"))
+    parts += [Paragraph(note) for note in found.notes]
     if found.unpaired:
-        parts.append(Words("Not paired, drawn from intervals: " + ", ".join(found.unpaired[:6])))
+        parts.append(Paragraph("Resampled per model from confidence intervals, not paired by item: " + ", ".join(found.unpaired[:6])))
     if len(top):
         marks = tuple(
             Mark(row.Model, float(rank), float(row.best), float(row.worst), f"c{(int(row.Tier) - 1) % 8}")
-            for row, rank in zip(top.itertuples(), top["#"].tolist(), strict=True)
+            for row, rank in zip(top.itertuples(), top["Rank"].tolist(), strict=True)
         )
-        parts.append(Intervals(marks, "rank (95 % range); a colour is a tier of models not shown to differ", whole=True))
+        parts.append(Intervals(marks, "rank (1 is best), 95 % rank interval; one colour per tier", whole=True))
     known = top.dropna(subset=["Parameters", "Score"])
     if len(known) > 1:
         parts.append(against_size(known))
-    formats: dict[str, int | None] = {"#": 0, "Tier": 0, "Score": 1, "Tokens / item": 0, "s / 1k items": 0, "Parameters": 2}
+    formats: dict[str, int | None] = {"Rank": 0, "Tier": 0, "Score": 1, "Tokens / item": 0, "s / 1k items": 0, "Parameters": 2}
     formats |= dict.fromkeys(found.tasks, 1)
     shown = found.table.assign(Coverage=[f"{100 * value:.0f} %" for value in found.table.Coverage])
-    return [*parts, table_of(shown, formats, [*FACTS, *found.tasks])]
+    return [*parts, table_of(shown, formats, [*BOARD_COLUMNS, *found.tasks])]
 
 
 def against_size(table: Any) -> Scatter:
     sizes, scores = (table[name].astype("float64").to_numpy() for name in ("Parameters", "Score"))
-    front = frontier(sizes, scores)
+    front = pareto_front(-sizes, scores)
     dots = tuple(
         Dot(row.Model, float(x), float(y), y_ends=(float(row.low), float(row.high)), kind="plain" if best else "faded", named=bool(best))
         for row, x, y, best in zip(table.itertuples(), sizes, scores, front, strict=True)
     )
-    return Scatter(dots, "parameters, billions", "score", log=True)
+    return Scatter(dots, "parameters, billions", "score, points", log=True)
 
 
 def score_marks(rows: Any, label: str) -> tuple[Mark, ...]:
-    """Bounded scores in points, with intervals and the score of guessing."""
+    """Scores of bounded metrics in points, with intervals and chance level."""
     marks = []
     for row in rows.itertuples():
         unit = unit_of(row.metric, row.better, row.unit)
@@ -110,8 +122,8 @@ def score_marks(rows: Any, label: str) -> tuple[Mark, ...]:
 
 
 def models(cells: Any) -> list[Part]:
-    """Every model's scores, each in a fold."""
-    parts: list[Part] = [Heading("Models"), Words("Red ticks mark the score of guessing.")]
+    """Every model's scores, collapsed."""
+    parts: list[Part] = [Heading("Models"), Paragraph("Red ticks mark the chance level.")]
     for label, part in cells.sort_values(["label", "column"]).groupby("label", sort=True):
         rows = tuple(
             (
@@ -125,17 +137,17 @@ def models(cells: Any) -> list[Part]:
             )
             for row in part.itertuples()
         )
-        table = Table(("task", "metric", "score", "95 %", "items", "shots", "run"), rows, frozenset({2, 4, 5}))
+        table = Table(("task", "metric", "score", "95 % CI", "items", "shots", "run"), rows, frozenset({2, 4, 5}))
         head = part.iloc[-1]
         about = f"{amount(head.parameters)} parameters · weights {head.model_digest[:16]} · {head.source}"
         marks = score_marks(part[part.metric != "total"], "column")
-        chart = (Intervals(marks, "score, 95 % interval"),) if marks else ()
-        parts.append(Fold(str(label), (Words(about), *chart, table)))
+        chart = (Intervals(marks, "score, points, 95 % confidence interval"),) if marks else ()
+        parts.append(Fold(str(label), (Paragraph(about), *chart, table)))
     return parts
 
 
 def tasks(cells: Any) -> list[Part]:
-    """Every task's models, best first."""
+    """Every task's scores, best model first, collapsed."""
     parts: list[Part] = [Heading("Tasks")]
     for column, part in cells[cells.metric != "total"].groupby("column", sort=True):
         ordered = part.sort_values("value", ascending=part.better.iloc[0] == "lower").head(MOST_MODELS)
@@ -144,50 +156,45 @@ def tasks(cells: Any) -> list[Part]:
         about = f"{number(part.n.iloc[0], 0)} items · {part.metric.iloc[0]} · fingerprint {part.fingerprint.iloc[0]}"
         if chance is not None and chance == chance:
             guessing = int((part.low <= chance).sum())
-            about += f" · guessing gives {100 * chance:.1f}; {guessing} of {len(part)} models are not shown to be better than that"
+            about += f" · chance level {100 * chance:.1f}; {guessing} of {len(part)} models are not significantly above it"
         rows = tuple((row.label, f"{row.value:.4g}", number(row.low, 4), number(row.high, 4)) for row in ordered.itertuples())
-        table = Table(("model", "score", "low", "high"), rows, frozenset({1, 2, 3}))
-        parts.append(Fold(str(column), (Words(about), Intervals(marks, "score, 95 % interval") if marks else table)))
+        table = Table(("model", "score", "95 % CI low", "95 % CI high"), rows, frozenset({1, 2, 3}))
+        parts.append(Fold(str(column), (Paragraph(about), Intervals(marks, "score, points, 95 % confidence interval") if marks else table)))
     return parts
 
 
 def comparison(root: Path, first: str, second: str, names: tuple[str, str], items: int = 0) -> list[Part]:
-    """Two runs: what differs in the setup first, then the differences, then items that flipped (at most `items` each way)."""
+    """Two runs: differing settings, paired differences, and flipped items (at most `items` per task and direction)."""
     texts = [json.loads(queries.manifest(root, run) or "{}") for run in (first, second)]
     broken, settings = paired.differing(*texts)
     pairs = queries.pairs(root, first, second)
     rows = paired.compare(pairs, broken)
     parts: list[Part] = [Heading(f"{names[1]} against {names[0]}", 3)]
     if not rows:
-        return [*parts, Words("The runs have no task in common.", "warning")]
+        return [*parts, Paragraph("The runs have no task in common.", "warning")]
     if settings:
-        parts.append(Words("The setup differs too; its effect is part of every difference below.", "warning"))
+        parts.append(Paragraph("Settings differ between the runs and contribute to every difference below.", "warning"))
         parts.append(Table(("setting", names[0], names[1]), tuple(settings)))
     elif not broken:
-        parts.append(Words("Same tasks, items, shots, decoding, scorers and settings: only the models differ."))
+        parts.append(Paragraph("Tasks, items, shots, decoding, metrics and settings are the same: only the models differ."))
     marks = [
-        Mark(each.pair.task, each.scale * d.delta, each.scale * d.low, each.scale * d.high, sign(each))
+        Mark(each.pair.task, each.scale * d.delta, each.scale * d.low, each.scale * d.high, each.direction.replace(" ", "-"))
         for each in rows
         if each.pair.main and (d := each.difference) is not None
     ]
     if marks:
-        parts.append(Intervals(tuple(marks), "difference in points; positive: the second is better", zero=True))
-        parts.append(Words("Each limit is one-sided at 95 %. Coloured where the test, corrected by Holm over all tasks, is below 0.05."))
+        parts.append(Intervals(tuple(marks), "candidate minus baseline, points (higher is better), 90 % interval", zero=True))
+        parts.append(Paragraph("90 % confidence intervals. Red or green: p < 0.05, Holm-corrected over all tasks."))
     table = paired.table(rows)
-    formats: dict[str, int | None] = dict.fromkeys(("First", "Second", "Difference", "Low", "High", "Smallest loss seen"), 2)
+    parts.append(Paragraph("Points; MDE80: the smallest loss that the test detects with 80 % power."))
+    formats: dict[str, int | None] = dict.fromkeys(("Baseline", "Candidate", "Difference", "Low", "High", "MDE80"), 2)
     formats |= {"p": 4, "p (Holm)": 4, "Gained": 0, "Lost": 0, "Items": 0}
     parts.append(table_of(table.drop(columns="Main"), formats, [name for name in table.columns if name != "Main"]))
     return [*parts, *(flips(root, rows, (first, second), names, items) if items else [])]
 
 
-def sign(each: paired.Compared) -> str:
-    if each.difference is None or each.p_holm is None or each.p_holm > 0.05:
-        return "unclear"
-    return "better" if each.difference.delta > 0 else "worse"
-
-
 def flips(root: Path, rows: Sequence[paired.Compared], runs: tuple[str, str], names: tuple[str, str], most: int) -> list[Part]:
-    """Single answers behind the differences, in folds."""
+    """Responses of both runs to flipped items, collapsed per task."""
     parts: list[Part] = []
     for each in rows:
         if not each.pair.main or each.difference is None:
@@ -196,11 +203,11 @@ def flips(root: Path, rows: Sequence[paired.Compared], runs: tuple[str, str], na
         inner: list[Part] = []
         for word, found in (("lost", lost), ("gained", gained)):
             for item in found[:most]:
-                answers = queries.answers(root, each.pair.task, item)
-                sides = [answers[answers.run_id == run] for run in runs]
+                responses = queries.responses(root, each.pair.task, item)
+                sides = [responses[responses.run_id == run] for run in runs]
                 if all(len(side) for side in sides):
                     one, two = (side.iloc[0] for side in sides)
-                    inner += [Words(f"{item}: {word}; gold: {one.gold}"), Words(str(one.prompt)[-1500:], "code")]
+                    inner += [Paragraph(f"{item}: {word}; gold: {one.gold}"), Paragraph(str(one.prompt)[-1500:], "code")]
                     inner.append(Table(names, ((str(one.output), str(two.output)),)))
         if inner:
             parts.append(Fold(f"{each.pair.task}: {len(lost)} lost, {len(gained)} gained", tuple(inner)))
@@ -208,12 +215,12 @@ def flips(root: Path, rows: Sequence[paired.Compared], runs: tuple[str, str], na
 
 
 def neighbours(root: Path, cells: Any, found: Board) -> list[Part]:
-    """Each ranked model against the one behind it, task by task on the same runs."""
+    """Each ranked model compared with the next, task by task."""
     if found.ranked < 2:
         return []
     runs = {label: dict(zip(part.task, part.run_id, strict=True)) for label, part in cells[cells.metric != "total"].groupby("label")}
     names = found.table.Model.tolist()[: min(found.ranked, 12)]
-    parts: list[Part] = [Heading("Neighbours"), Words("Each model against the next in rank, paired item by item.")]
+    parts: list[Part] = [Heading("Neighbours"), Paragraph("Each model compared with the next in rank, paired by item.")]
     for better, worse in pairwise(names):
         met = sorted({(runs[worse][task], runs[better][task]) for task in runs[worse].keys() & runs[better].keys()})
         inner: list[Part] = []
@@ -224,17 +231,16 @@ def neighbours(root: Path, cells: Any, found: Board) -> list[Part]:
 
 
 def tuning(root: Path) -> list[Part]:
-    """Every study's plane of gain against forgetting, what was kept, and costs."""
-    indexed = queries.tuning(root) if queries.stamp(root) and not queries.trouble(root) else ()
+    """Every study: gain against forgetting, changes on retention tasks, and costs."""
+    indexed = queries.tuning(root) if queries.stamp(root) and not queries.index_error(root) else ()
     whole = studies.trials(root, indexed)
     parts: list[Part] = []
     for (study, target), part in whole.groupby(["study", "target"]) if len(whole) else ():
         found = studies.points(part)
         if len(found):
             parts += [Heading(f"{study}: {target}", 3), *study_parts(part, found)]
-    return (
-        [Heading("Tuning"), Words("What each method gains on its target against what it makes the model forget."), *parts] if parts else []
-    )
+    about = "Gain on the target task and change on the retention tasks of each method."
+    return [Heading("Tuning"), Paragraph(about), *parts] if parts else []
 
 
 def study_parts(part: Any, found: Any) -> list[Part]:
@@ -253,22 +259,35 @@ def study_parts(part: Any, found: Any) -> list[Part]:
         for row in found.itertuples()
     )
     legend = tuple(colours.items())
-    plane = Scatter(dots, "change on retention tasks, points", "gain on the target, points", zero=True, legend=legend)
-    parts: list[Part] = [plane, kept_table(studies.retention(part))]
-    table = found.assign(
-        trainable=[amount(each) for each in found.trainable_parameters],
-        saved=[size(each) for each in found.saved_bytes],
-        memory=[size(each) for each in found.peak_memory],
-        gain_95=[f"{signed(a)} to {signed(b)}" for a, b in zip(found.gain_low, found.gain_high, strict=True)],
-        kept_95=[f"{signed(a)} to {signed(b)}" for a, b in zip(found.kept_low, found.kept_high, strict=True)],
-    ).sort_values("gain", ascending=False)
-    names = ["method", "family", "rate", "runs", "gain", "gain_95", "kept", "kept_95", "trainable", "saved", "memory", "seconds"]
-    parts.append(table_of(table, {"runs": 0, "gain": 2, "kept": 2, "seconds": 0}, names))
+    chart = Scatter(
+        dots,
+        "change on retention tasks, points (higher is better)",
+        "gain on the target, points (higher is better)",
+        zero=True,
+        legend=legend,
+    )
+    parts: list[Part] = [chart, kept_table(studies.retention(part))]
+    columns = {
+        "method": found.method,
+        "family": found.family,
+        "learning rate": found.rate,
+        "seeds": found.runs,
+        "gain": found.gain,
+        "gain, 95 % CI": [f"{signed(a)} to {signed(b)}" for a, b in zip(found.gain_low, found.gain_high, strict=True)],
+        "change": found.kept,
+        "change, 95 % CI": [f"{signed(a)} to {signed(b)}" for a, b in zip(found.kept_low, found.kept_high, strict=True)],
+        "trainable": [amount(each) for each in found.trainable_parameters],
+        "saved": [size(each) for each in found.saved_bytes],
+        "memory": [size(each) for each in found.peak_memory],
+        "time": [duration(each) for each in found.seconds],
+    }
+    table = frames.DataFrame(columns).sort_values("gain", ascending=False)
+    parts.append(table_of(table, {"seeds": 0, "gain": 2, "change": 2}, list(columns)))
     return [each for each in parts if not isinstance(each, Table) or each.rows]
 
 
 def kept_table(matrix: Any) -> Table:
-    """Change of each retention task by method, coloured."""
+    """Change in points on each retention task by method, coloured."""
     if not len(matrix):
         return Table((), ())
     wide = matrix.pivot(index="row", columns="column", values="value")
@@ -282,22 +301,24 @@ def kept_table(matrix: Any) -> Table:
 
 
 def gates(root: Path) -> list[Part]:
-    """Every remembered release decision, newest first."""
-    found = live.gates(root)
+    """Every stored gate decision, newest first."""
+    found = bundles.gates(root)
     if not len(found):
         return []
+    heads = {"at": "at (UTC)", "delta": "difference", "low": "low", "high": "high", "lost": "regressed tasks", "tried": "baselines tried"}
     names = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
-    formats: dict[str, int | None] = {**dict.fromkeys(("delta", "low", "high", "margin"), 2), "attempt": 0, "tried": 0}
-    return [Heading("Gates"), table_of(found, formats, names)]
+    formats: dict[str, int | None] = {**dict.fromkeys(("difference", "low", "high", "margin"), 2), "attempt": 0, "baselines tried": 0}
+    about = "Differences are candidate minus baseline in points, with the limits of the interval; margin: the largest loss that passes."
+    return [Heading("Gates"), Paragraph(about), table_of(found.rename(columns=heads), formats, [heads.get(name, name) for name in names])]
 
 
 def health(root: Path, cells: Any) -> list[Part]:
-    """What is missing, cannot be compared, or was left out of the ranks."""
+    """Missing scores, tasks in several versions, unranked scores, and task warnings."""
     parts: list[Part] = [Heading("Health")]
     usual = cells[cells.usual & (cells.metric != "total")] if len(cells) else cells
     if len(usual):
         whole = usual.label.nunique() * usual.column.nunique()
-        parts.append(Words(f"{len(usual)} of {whole} cells have a score; the others are missing and never count as zero."))
+        parts.append(Paragraph(f"{len(usual)} of {whole} scores are present. Missing scores never count as zero."))
     mixed = queries.mixed_versions(root)
     if len(mixed):
         rows = tuple((row.task, str(row.versions), str(row.runs)) for row in mixed.itertuples())
@@ -305,8 +326,8 @@ def health(root: Path, cells: Any) -> list[Part]:
     unranked = queries.unranked(root)
     if len(unranked):
         left = tuple((row.model, row.task, f"{row.value:.4g}", row.reason) for row in unranked.head(400).itertuples())
-        parts += [Heading("Scores that are not ranked", 3), Table(("model", "task", "score", "reason"), left, frozenset({2}))]
-    flags = queries.task_facts(root)
+        parts += [Heading("Unranked scores", 3), Table(("model", "task", "score", "reason"), left, frozenset({2}))]
+    flags = queries.task_flags(root)
     if len(flags):
         flagged = tuple(
             (
@@ -319,6 +340,6 @@ def health(root: Path, cells: Any) -> list[Part]:
             )
             for row in flags.head(200).itertuples()
         )
-        head = ("model", "task", "unparsed", "truncated", "boundary moved", "exemplars dropped")
-        parts += [Heading("Flags of tasks", 3), Table(head, flagged, frozenset({2, 3, 4, 5}))]
+        head = ("model", "task", "unparsed", "truncated", "token boundary moved (items)", "few-shot examples dropped (items)")
+        parts += [Heading("Task warnings", 3), Table(head, flagged, frozenset({2, 3, 4, 5}))]
     return parts

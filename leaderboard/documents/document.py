@@ -1,6 +1,6 @@
 """A document of headings, paragraphs, tables and charts, written as one HTML file or as Markdown.
 
-The HTML asks nobody for anything: its policy forbids every request, and its one small script (sorting, filtering) is allowed by hash.
+The HTML file makes no request: its content security policy forbids all, and allows its one script (sort, filter) by hash.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.leaderboard.charts.drawing import Dot, Mark, interval_texts, intervals, scatter, text
+from assay.leaderboard.charts.drawing import Dot, Mark, escaped, interval_texts, intervals, scatter
 from assay.leaderboard.charts.theme import CATEGORIES, DARK, LIGHT
-from assay.leaderboard.data.shown import visible
+from assay.leaderboard.data.safe_text import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +23,16 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """A paragraph; `kind` note, warning, or code (kept as it is)."""
+class Paragraph:
+    """A paragraph; `kind` is note, warning or code (preformatted)."""
 
-    words: str
+    text: str
     kind: str = "note"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells as text; `numbers` are the columns that are set right. `shades` (-1 to 1) colours a cell by row and column."""
+    """Cells as text; columns in `numbers` are right-aligned. `shades` (-1 to 1) colours each cell, by row and column."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -57,29 +57,29 @@ class Scatter:
     log: bool = False
     zero: bool = False
     legend: tuple[tuple[str, str], ...] = ()
-    """Names with the class of their colour."""
+    """Names with the CSS class of their colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A file that lies beside the document, under a name of ours."""
+    """A file next to the document; its name must not come from untrusted text."""
 
     file: str
-    words: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Parts that open on a click."""
+    """Parts that are collapsed until clicked."""
 
     title: str
     parts: tuple[Part, ...]
 
 
-Part = Heading | Words | Table | Intervals | Scatter | Link | Fold
+Part = Heading | Paragraph | Table | Intervals | Scatter | Link | Fold
 
-NARROW = 30
-"""Texts of so many characters stay on one line."""
+SHORT_TEXT = 30
+"""Cells up to this many characters do not wrap."""
 SCRIPT = """
 for (const table of document.querySelectorAll("table")) {
   table.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {
@@ -101,7 +101,7 @@ if (field) field.addEventListener("input", () => {
 
 
 def style() -> str:
-    """The board's own colours, by day and by night."""
+    """The CSS, with the colours of the leaderboard's light and dark theme."""
 
     def colours(mode: dict[str, str], shade: str) -> str:
         names = {"ink": "text_color", "paper": "background_color", "soft": "secondary_background_color"}
@@ -128,7 +128,7 @@ def style() -> str:
         "svg text{font:12px system-ui,sans-serif;fill:var(--ink)}svg .axis{fill:var(--quiet)}.grid{stroke:var(--line)}"
         ".zero{stroke:var(--quiet);stroke-dasharray:4 3}.bar{stroke:var(--mark);stroke-width:2.5;opacity:.75}"
         ".thin{stroke:var(--mark);opacity:.5}.dot{fill:var(--mark)}.tick{stroke:#b8475b;stroke-width:2}"
-        f".plain{{--mark:{CATEGORIES[0]}}}.better{{--mark:#2b7f77}}.worse{{--mark:#b8475b}}.unclear,.faded{{--mark:#8b8f94}}{kinds}"
+        f".plain{{--mark:{CATEGORIES[0]}}}.better{{--mark:#2b7f77}}.worse{{--mark:#b8475b}}.not-significant,.faded{{--mark:#8b8f94}}{kinds}"
         ".legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:.85rem}.legend i{display:inline-block;width:.7em;height:.7em;"
         "border-radius:50%;background:var(--mark);margin-right:6px}"
         "details{border:1px solid var(--line);border-radius:6px;padding:6px 12px;margin:8px 0}summary{cursor:pointer;font-weight:600}"
@@ -138,17 +138,17 @@ def style() -> str:
 
 
 def html_file(title: str, about: str, parts: Sequence[Part], *, search: bool = False) -> str:
-    """One self-contained page. A content policy forbids every request and every script but ours."""
+    """One self-contained page. Its content security policy forbids all requests and all scripts but ours."""
     mark = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{mark}'; base-uri 'none'; form-action 'none'"
     chapters = [part for part in parts if isinstance(part, Heading) and part.level == 2]
-    anchors = "".join(f'<a href="#{anchor(part.title)}">{text(part.title, 40)}</a>' for part in chapters)
+    anchors = "".join(f'<a href="#{anchor(part.title)}">{escaped(part.title, 40)}</a>' for part in chapters)
     field = '<input type="search" placeholder="Filter rows" aria-label="Filter rows">' if search else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">'
-        f"<title>{text(title, 120)}</title><style>{style()}</style></head><body>"
-        f'<h1>{text(title, 200)}</h1><p class="note">{text(about)}</p><nav>{anchors}</nav>{field}'
+        f"<title>{escaped(title, 120)}</title><style>{style()}</style></head><body>"
+        f'<h1>{escaped(title, 200)}</h1><p class="note">{escaped(about)}</p><nav>{anchors}</nav>{field}'
         + "\n".join(map(html_part, parts))
         + f"<script>{SCRIPT}</script></body></html>\n"
     )
@@ -161,35 +161,35 @@ def anchor(title: str) -> str:
 def html_part(part: Part) -> str:
     match part:
         case Heading(title, level):
-            return f'<h{level} id="{anchor(title)}">{text(title, 200)}</h{level}>'
-        case Words(words, "code"):
-            return f"<pre>{text_lines(words)}</pre>"
-        case Words(words, kind):
-            return f'<p class="{"warning" if kind == "warning" else "note"}">{text(words)}</p>'
+            return f'<h{level} id="{anchor(title)}">{escaped(title, 200)}</h{level}>'
+        case Paragraph(text, "code"):
+            return f"<pre>{text_lines(text)}</pre>"
+        case Paragraph(text, kind):
+            return f'<p class="{"warning" if kind == "warning" else "note"}">{escaped(text)}</p>'
         case Table():
             return html_table(part)
         case Intervals(marks, axis, zero, whole):
             return f'<div class="chart">{intervals(marks, axis, zero=zero, whole=whole)}</div>'
         case Scatter(dots, across, up, log, zero, legend):
-            names = "".join(f'<span class="{kind}"><i></i>{text(name, 40)}</span>' for name, kind in legend)
+            names = "".join(f'<span class="{kind}"><i></i>{escaped(name, 40)}</span>' for name, kind in legend)
             return f'<div class="legend">{names}</div><div class="chart">{scatter(dots, across, up, log=log, zero=zero)}</div>'
-        case Link(file, words):
-            return f'<p><a href="{text(file)}" download>{text(file)}</a> <span class="note">{text(words)}</span></p>'
+        case Link(file, text):
+            return f'<p><a href="{escaped(file)}" download>{escaped(file)}</a> <span class="note">{escaped(text)}</span></p>'
         case Fold(title, parts):
-            return f"<details><summary>{text(title, 200)}</summary>{''.join(map(html_part, parts))}</details>"
+            return f"<details><summary>{escaped(title, 200)}</summary>{''.join(map(html_part, parts))}</details>"
 
 
-def text_lines(words: str) -> str:
-    return "\n".join(text(line) for line in words.split("\n"))
+def text_lines(text: str) -> str:
+    return "\n".join(escaped(line) for line in text.split("\n"))
 
 
 def html_table(table: Table) -> str:
     def cell(name: str, value: str, column: int, row: int) -> str:
         shade = table.shades[row][column] if name == "td" and table.shades else 0.0
         colour = "43 127 119" if shade > 0 else "180 83 47"
-        look = f' style="background:rgb({colour} / {min(0.75, abs(shade)):.2f})"' if shade else ""
-        side = ' class="n"' if column in table.numbers else ' class="s"' if len(value) <= NARROW else ""
-        return f"<{name}{side}{look}>{text(value, 400)}</{name}>"
+        shading = f' style="background:rgb({colour} / {min(0.75, abs(shade)):.2f})"' if shade else ""
+        side = ' class="n"' if column in table.numbers else ' class="s"' if len(value) <= SHORT_TEXT else ""
+        return f"<{name}{side}{shading}>{escaped(value, 400)}</{name}>"
 
     head = "".join(cell("th", name, column, 0) for column, name in enumerate(table.head))
     rows = ["".join(cell("td", value, column, number) for column, value in enumerate(row)) for number, row in enumerate(table.rows)]
@@ -198,42 +198,42 @@ def html_table(table: Table) -> str:
 
 
 def markdown_file(title: str, about: str, parts: Sequence[Part]) -> str:
-    """The same as Markdown; charts of intervals are drawn in characters, points are a table."""
-    return "\n\n".join([f"# {quoted(title)}", quoted(about), *filter(None, map(markdown_part, parts))]) + "\n"
+    """The document as Markdown. Interval charts are drawn in characters, scatter charts become tables."""
+    return "\n\n".join([f"# {markdown_text(title)}", markdown_text(about), *filter(None, map(markdown_part, parts))]) + "\n"
 
 
-def quoted(value: object, limit: int = 400) -> str:
-    """Text that Markdown shows as it is."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>#|~!$&])", r"\\\1", visible(value, limit))
-    return re.sub(r"(?i)(https?|javascript|data|ftp|mailto)(?=:)|(?<=www)(?=\.)", lambda found: f"{found[0]}\u2060", escaped)
+def markdown_text(value: object, limit: int = 400) -> str:
+    """Escapes text for Markdown."""
+    text = re.sub(r"([\\`*_{}\[\]<>#|~!$&])", r"\\\1", visible(value, limit))
+    return re.sub(r"(?i)(https?|javascript|data|ftp|mailto)(?=:)|(?<=www)(?=\.)", lambda found: f"{found[0]}\u2060", text)
 
 
 def markdown_part(part: Part) -> str:
     match part:
         case Heading(title, level):
-            return f"{'#' * level} {quoted(title)}"
-        case Words(words, "code"):
-            return "\n".join(f"    {visible(line)}" for line in words.split("\n"))
-        case Words(words, "warning"):
-            return f"> **Note.** {quoted(words, 1000)}"
-        case Words(words, _):
-            return quoted(words, 1000)
+            return f"{'#' * level} {markdown_text(title)}"
+        case Paragraph(text, "code"):
+            return "\n".join(f"    {visible(line)}" for line in text.split("\n"))
+        case Paragraph(text, "warning"):
+            return f"> **Note.** {markdown_text(text, 1000)}"
+        case Paragraph(text, _):
+            return markdown_text(text, 1000)
         case Table(head, rows, numbers, _):
             return markdown_table(head, rows, numbers)
         case Intervals(marks, axis, zero, _):
             drawn = interval_texts(marks, zero=zero)
             rows = tuple((mark.label, f"{mark.value:.4g}", bar) for mark, bar in zip(marks, drawn, strict=True))
-            return markdown_table(("", axis, "with its interval"), rows, frozenset({1}))
+            return markdown_table(("", axis, "interval"), rows, frozenset({1}))
         case Scatter(dots, across, up):
             rows = tuple((dot.label, f"{dot.x:.4g}", f"{dot.y:.4g}") for dot in dots)
             return markdown_table(("", across, up), rows, frozenset({1, 2}))
-        case Link(file, words):
-            return f"- `{visible(file)}`: {quoted(words)}"
+        case Link(file, text):
+            return f"- `{visible(file)}`: {markdown_text(text)}"
         case Fold(title, parts):
-            return "\n\n".join([f"### {quoted(title)}", *map(markdown_part, parts)])
+            return "\n\n".join([f"### {markdown_text(title)}", *map(markdown_part, parts)])
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: frozenset[int]) -> str:
-    lines = ["| " + " | ".join(quoted(name) for name in head) + " |"]
+    lines = ["| " + " | ".join(markdown_text(name) for name in head) + " |"]
     lines.append("|" + "|".join("---:" if column in numbers else "---" for column in range(len(head))) + "|")
-    return "\n".join(lines + ["| " + " | ".join(quoted(value) for value in row) + " |" for row in rows])
+    return "\n".join(lines + ["| " + " | ".join(markdown_text(value) for value in row) + " |" for row in rows])

@@ -1,4 +1,4 @@
-"""A table as CSV, Parquet, Markdown or LaTeX. What a spreadsheet or a typesetter would run stays text."""
+"""Writes a table as CSV, Parquet, Markdown or LaTeX. Formulas and TeX commands in cells are escaped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from assay.leaderboard.data.shown import visible
+from assay.leaderboard.data.safe_text import visible
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LATEX = {
@@ -23,16 +23,16 @@ LATEX = {
 }
 
 
-def guarded(value: Any) -> Any:
-    """Text that a spreadsheet would take for a formula gets an apostrophe in front (OWASP); numbers stay numbers."""
+def csv_safe(value: Any) -> Any:
+    """Puts an apostrophe before text that a spreadsheet would run as a formula (OWASP, CSV injection). Numbers stay numbers."""
     if value is None or value != value:
         return ""
     text = visible(value) if isinstance(value, str) else value
     return f"'{text}" if isinstance(text, str) and text.lstrip(" ").startswith(FORMULA) else text
 
 
-def harmless(text: str) -> str:
-    """The same for a table on a page, which a browser saves as CSV without us: a word joiner stands in front, which nobody sees."""
+def formula_safe(text: str) -> str:
+    """The same for tables that the browser itself saves as CSV, with an invisible word joiner in place of the apostrophe."""
     return f"\u2060{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
@@ -46,8 +46,8 @@ def rows(table: Any) -> list[list[Any]]:
 def to_csv(table: Any) -> bytes:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow([guarded(str(name)) for name in table.columns])
-    writer.writerows([guarded(value) for value in row] for row in rows(table))
+    writer.writerow([csv_safe(str(name)) for name in table.columns])
+    writer.writerows([csv_safe(value) for value in row] for row in rows(table))
     return sink.getvalue().encode()
 
 
@@ -90,4 +90,4 @@ FORMATS: dict[str, tuple[str, str, Callable[[Any], bytes]]] = {
     "Markdown": ("md", "text/markdown", to_markdown),
     "LaTeX": ("tex", "application/x-tex", to_latex),
 }
-"""Suffix, media type and writer by the name that people know."""
+"""Suffix, media type and writer of each format."""

@@ -1,6 +1,6 @@
-"""A snapshot of a store for any web host: one page that asks nobody for anything, and its numbers as data.
+"""`assay store publish`: writes the leaderboard as one self-contained page with its data, for any web host.
 
-Prompts, answers and gold are not published: only scores and each item's statistics, enough to repeat every interval and test.
+Prompts, responses and gold are not published: only scores and per-item statistics, from which every interval and test can be recomputed.
 """
 
 from __future__ import annotations
@@ -16,38 +16,41 @@ import typer
 
 from assay.harness.errors import AssayError
 from assay.leaderboard.data import queries, studies
-from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.ranking import AGGREGATORS
 from assay.leaderboard.documents import contents
-from assay.leaderboard.documents.document import Heading, Link, Part, Words, html_file
+from assay.leaderboard.documents.document import Heading, Link, Paragraph, Part, html_file
 from assay.leaderboard.documents.export import to_csv, to_parquet
 
-ABOUT = "Ranks with their uncertainty: every model is scored on the same items, and whole clusters of items are resampled for all at once."
+ABOUT = "Models ranked by score, with 95 % rank intervals from resampled items."
 
 
 def publish(root: Path, folder: Path) -> list[Path]:
-    """Writes index.html and data/ into a folder that is new, empty or an older snapshot; gives the files.
+    """Writes index.html and data/ into a folder that is new, empty or an earlier snapshot. Returns the files.
 
-    Raises AssayError where the store has no index, or the folder holds something else.
+    Raises AssayError if the store has no index or the folder holds other files.
     """
     page = folder / "index.html"
     if folder.exists() and any(folder.iterdir()) and not (folder / "data" / "scores.csv").is_file():
-        raise AssayError("holds other files", where=str(folder), do="name a new or an empty folder")
+        raise AssayError("the folder holds other files", where=str(folder), do="choose a new or empty folder")
     cells = with_columns(queries.cells(root))
-    found = assemble(root, cells, Wish(), AGGREGATORS[0])
+    found = assemble(root, cells, Filters(), AGGREGATORS[0])
     files = write_data(root, folder / "data", cells, found.table)
     parts: list[Part] = [*contents.board(root, cells), *contents.neighbours(root, cells, found)]
     if len(cells):
         parts += [*contents.models(cells), *contents.tasks(cells)]
     parts += [*contents.tuning(root), *contents.gates(root), *contents.health(root, cells)]
-    parts += [Heading("Data"), Words("Scores, and each item's statistics: every interval and test on this page can be repeated from them.")]
+    parts += [
+        Heading("Data"),
+        Paragraph("Scores and per-item statistics: every interval and test can be recomputed from them."),
+    ]
     parts += [Link(f"data/{path.name}", f"{path.stat().st_size:,} bytes, SHA-256 {digest(path)}") for path in files]
     put(page, html_file("assay leaderboard", ABOUT, parts, search=True).encode())
     return [page, *files]
 
 
 def write_data(root: Path, folder: Path, cells: Any, board: Any) -> list[Path]:
-    """The numbers behind the page, as CSV and Parquet."""
+    """Writes the numbers of the page as CSV and Parquet."""
     trials = studies.trials(root, queries.tuning(root))
     tables: list[tuple[str, Any, Callable[[Any], bytes]]] = [
         ("board.csv", board.drop(columns=["best", "worst"], errors="ignore"), to_csv),
@@ -65,13 +68,14 @@ def write_data(root: Path, folder: Path, cells: Any, board: Any) -> list[Path]:
 
 
 def put(path: Path, data: bytes) -> None:
+    """Writes a file atomically. Raises AssayError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:
-        raise AssayError(f"cannot be written: {error.strerror or error}", where=str(path), do="choose another folder") from None
+        raise AssayError(f"cannot write the file: {error.strerror or error}", where=str(path), do="choose another folder") from None
 
 
 def digest(path: Path) -> str:
@@ -79,7 +83,7 @@ def digest(path: Path) -> str:
 
 
 def publish_command(
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an older snapshot to renew.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an earlier snapshot to overwrite.")],
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")
     ] = None,

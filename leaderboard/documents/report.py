@@ -1,4 +1,4 @@
-"""assay report: runs as one self-contained file, HTML or Markdown, with the board's tables and charts."""
+"""`assay report`: writes runs as one self-contained HTML or Markdown file."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import typer
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.store import find_run, index, query, read_run
 from assay.leaderboard.documents.publishing import put
-from assay.leaderboard.documents.reporting import run_report
+from assay.leaderboard.documents.run_report import run_report
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(help="Runs (id, unique prefix, model name or folder); the first is the one compared with.")],
+    runs: Annotated[list[str], typer.Argument(help="Runs (id, unique prefix, model name or folder). The first is the baseline.")],
     to: Annotated[Path | None, typer.Option("--to", help="A .html or .md file. [default: Markdown on stdout]")] = None,
-    items: Annotated[int, typer.Option(help="Flipped items to show per task and direction.", min=0)] = 3,
+    items: Annotated[int, typer.Option(help="Number of flipped items to show per task and direction.", min=0)] = 3,
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")] = False,
 ) -> None:
-    """Write runs as one file that needs nothing else: scores, differences, flipped items, costs.
+    """Write a self-contained report: scores, differences, flipped items, costs.
 
     [dim]assay report v1 candidate --to report.html[/dim]
     """
     if to is not None and to.suffix not in (".html", ".md"):
-        raise AssayError(f"{to.name} is neither .html nor .md", where="--to", do="name a file that ends in .html or .md")
+        raise AssayError(f"{to.name} is neither .html nor .md", where="--to", do="choose a file name that ends in .html or .md")
     root = (results or Path(os.environ.get("ASSAY_RESULTS") or "results")).expanduser()
     found = [indexed(root, find_run(root, text)) for text in runs]
     text = run_report(root, tuple(dict.fromkeys(found)), markdown=to is None or to.suffix == ".md", items=items)
@@ -45,7 +45,7 @@ def report(
 
 
 def indexed(root: Path, bundle: Path) -> str:
-    """The id of a complete run that the index holds; one that it does not hold yet is added."""
+    """Returns the id of a complete run, and adds the run to the index if it is not there yet. Raises Incomplete."""
     run = read_run(bundle)
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")

@@ -1,1 +1,1 @@
-"""The Streamlit app: one file per page."""
+"""The Streamlit app: one script per page."""

@@ -1,4 +1,4 @@
-"""The board's script for Streamlit: names the pages, each a file of its own."""
+"""The entry script for Streamlit: lists the pages, each a script of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare: what differs in the setup, then in the scores, then in single answers."""
+"""Compare: differences between two models in settings, scores and single responses."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import streamlit as st
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import frames, paired
 from assay.leaderboard.data.queries import Pair
-from assay.leaderboard.data.shown import plain, visible
+from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
-FORMATS = {"First": "%.2f", "Second": "%.2f", "Difference": "%+.2f", "Low": "%+.2f", "High": "%+.2f", "p": "%.4f", "p (Holm)": "%.4f"}
+FORMATS = {"Baseline": "%.2f", "Candidate": "%.2f", "Difference": "%+.2f", "Low": "%+.2f", "High": "%+.2f", "p": "%.4f", "p (Holm)": "%.4f"}
 
 
-def sides() -> dict[str, dict[str, str]]:
-    """What can be compared, by label: the run of each task. A model stands for its ranked scores, a run for itself."""
+def comparable() -> dict[str, dict[str, str]]:
+    """The run of each task, by label of what can be compared: a model (its ranked scores) or a run (key "": all its tasks)."""
     cells, runs = shell.cells(), shell.read("runs")
     found = {label: dict(zip(part.task, part.run_id, strict=True)) for label, part in cells[cells.metric != "total"].groupby("label")}
     for run, label in shell.run_labels(runs[runs.status == "complete"]).items():
@@ -26,8 +26,8 @@ def sides() -> dict[str, dict[str, str]]:
     return found
 
 
-def meetings(first: dict[str, str], second: dict[str, str]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Pairs of runs with the tasks to compare between them; no tasks: all that both have."""
+def run_pairs(first: dict[str, str], second: dict[str, str]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Pairs of runs with the tasks to compare; no tasks means all that both have."""
     if "" in first or "" in second:
         ones, twos = ({each.get("")} if "" in each else set(each.values()) for each in (first, second))
         return [(str(one), str(two), ()) for one in sorted(map(str, ones)) for two in sorted(map(str, twos))]
@@ -40,12 +40,12 @@ def meetings(first: dict[str, str], second: dict[str, str]) -> list[tuple[str, s
 def collect(
     first: dict[str, str], second: dict[str, str]
 ) -> tuple[list[paired.Compared], list[tuple[str, str, str]], dict[str, tuple[str, str]]]:
-    """All paired rows, settings that differ, and the two runs of each task."""
+    """All compared metrics, settings that differ, and the two runs of each task."""
     pairs: list[Pair] = []
     broken: dict[str, str] = {}
     settings: list[tuple[str, str, str]] = []
     runs: dict[str, tuple[str, str]] = {}
-    for one, two, tasks in meetings(first, second):
+    for one, two, tasks in run_pairs(first, second):
         manifests = [json.loads(shell.read("manifest", run) or "{}") for run in (one, two)]
         wrong, different = paired.differing(*manifests)
         kept = [pair for pair in shell.read("pairs", one, two) if not tasks or pair.task in tasks]
@@ -57,19 +57,19 @@ def collect(
 
 
 def setup(rows: list[paired.Compared], settings: list[tuple[str, str, str]]) -> None:
-    """Differences in the setup come first: they are part of every difference in the scores."""
-    stopped = [each for each in rows if each.pair.main and each.why.startswith("not comparable")]
-    if stopped:
-        st.error("\n\n".join(f"{plain(each.pair.task, 80)}: {plain(each.why, 200)}" for each in stopped[:8]), icon=":material/block:")
+    """Tasks that cannot be compared, and settings that differ."""
+    blocked = [each for each in rows if each.pair.main and each.reason.startswith("not comparable")]
+    if blocked:
+        st.error("\n\n".join(f"{plain(each.pair.task, 80)}: {plain(each.reason, 200)}" for each in blocked[:8]), icon=":material/block:")
     if settings:
-        st.warning("The setup differs too; its effect is part of every difference below.", icon=":material/tune:")
+        st.warning("Settings differ between the runs and contribute to every difference below.", icon=":material/tune:")
         shell.table(
-            [{"Setting": name, "First": visible(one, 80), "Second": visible(two, 80)} for name, one, two in settings],
+            [{"Setting": name, "Baseline": visible(one, 80), "Candidate": visible(two, 80)} for name, one, two in settings],
             hide_index=True,
             alt="Settings",
         )
-    elif not stopped:
-        st.caption("Same tasks, items, shots, decoding, scorers and settings: only the models differ.")
+    elif not blocked:
+        st.caption("Tasks, items, shots, decoding, metrics and settings are the same: only the models differ.")
 
 
 def forest(rows: list[paired.Compared]) -> None:
@@ -80,81 +80,80 @@ def forest(rows: list[paired.Compared]) -> None:
     for number, each in enumerate(sorted(shown, key=lambda row: row.difference.delta if row.difference else 0.0)):
         d = each.difference
         assert d is not None
-        sign = "unclear" if (each.p_holm or 1.0) > 0.05 else ("better" if d.delta > 0 else "worse")
         ends = {name: each.scale * getattr(d, name) for name in ("delta", "low", "high")}
-        found.append({"label": visible(each.pair.task, 60), **ends, "sign": sign, "order": number})
+        found.append({"label": visible(each.pair.task, 60), **ends, "sign": each.direction, "order": number})
     st.altair_chart(charts.forest(frames.DataFrame(found)), width="stretch")
-    st.caption("Each limit is one-sided at 95 %. Coloured where the two-sided test, corrected by Holm over all tasks, is below 0.05.")
+    st.caption("Lines: 90 % confidence intervals. Red or green: p < 0.05 (two-sided), Holm-corrected over all tasks.")
 
 
 def flips(rows: list[paired.Compared], runs: dict[str, tuple[str, str]], names: tuple[str, str]) -> None:
-    shown = {each.pair.task: each for each in rows if each.pair.main and len(each.pair.one)}
+    shown = {each.pair.task: each for each in rows if each.pair.main and len(each.pair.first)}
     if not shown:
         return
-    st.subheader("Items that flipped")
+    st.subheader("Flipped items")
     task = st.selectbox("Task", list(shown), key="task", bind="query-params", format_func=lambda each: visible(each, 80))
     each = shown.get(str(task)) or next(iter(shown.values()))
     gained, lost = each.flips
-    sides = {f"lost ({len(lost)})": lost, f"gained ({len(gained)})": gained}
-    side = st.segmented_control("Second run", ["lost", "gained"], default="lost", required=True, key="side", bind="query-params")
+    side = st.segmented_control("Change", ["lost", "gained"], default="lost", required=True, key="side", bind="query-params")
     items = lost if side == "lost" else gained
-    st.caption(" · ".join(sides) + f" of {len(each.pair.items)} items")
+    st.caption(f"The candidate lost {len(lost)} and gained {len(gained)} of {len(each.pair.items)} items.")
     if not items:
-        st.caption(f"No item was {side}.")
         return
     item = st.selectbox("Item", list(items), key="flip", bind="query-params", format_func=lambda each: visible(each, 80))
-    answers = shell.read("answers", each.pair.task, str(item))
-    found = [answers[answers.run_id == run] for run in runs[each.pair.task]]
+    responses = shell.read("responses", each.pair.task, str(item))
+    found = [responses[responses.run_id == run] for run in runs[each.pair.task]]
     if all(len(part) for part in found):
         beside(found, names)
-        shell.link("items", "Every model's answer to this item", of=each.pair.task, item=str(item))
+        shell.link("items", "All responses to this item", of=each.pair.task, item=str(item))
 
 
 def beside(found: list[Any], names: tuple[str, str]) -> None:
-    """The question once, the two answers side by side, and their difference as text."""
+    """The prompt, the two responses side by side, and their text difference."""
     one, two = (part.iloc[0] for part in found)
-    st.markdown("**Sent**" if one.prompt == two.prompt else "**Sent to the first** (the second got another prompt)")
+    st.markdown("**Prompt**" if one.prompt == two.prompt else "**Prompt of the baseline** (the candidate had another prompt)")
     st.code(visible(one.prompt, 6000, lines=True), language=None, wrap_lines=True)
     for column, row, name in zip(st.columns(2), (one, two), names, strict=True):
         with column:
             st.markdown(f"**{plain(name, 80)}** · {'right' if row.correct == row.correct and row.correct >= 0.5 else 'wrong'}")
-            st.code(visible(row.output, 6000, lines=True) or "(nothing)", language=None, wrap_lines=True)
+            st.code(visible(row.output, 6000, lines=True) or "(empty)", language=None, wrap_lines=True)
     st.caption(f"Gold: {plain(one.gold, 400)}")
     texts = [visible(row.output, 6000, lines=True).splitlines() for row in (one, two)]
     if max(map(len, texts)) > 1 or sum(map(len, texts[0] + texts[1])) > 200:
-        lines = list(difflib.unified_diff(texts[0], texts[1], "first", "second", lineterm="", n=2))
+        lines = list(difflib.unified_diff(texts[0], texts[1], "baseline", "candidate", lineterm="", n=2))
         st.code("\n".join(lines), language="diff", wrap_lines=True)
 
 
 def page() -> None:
     shell.head(
-        "Compare", "Two models item by item, with the gate's numbers: what differs in the setup, in the scores, and in single answers."
+        "Compare",
+        "Differences between a baseline and a candidate, paired by item, with the same statistics as assay compare and assay gate.",
     )
-    known = sides()
+    known = comparable()
     if len(known) < 2:
-        shell.empty("A comparison needs two complete runs.", "assay run --model OTHER --tasks TASKS")
+        shell.empty("A comparison needs two complete runs. Score another model:", "assay run --model OTHER --tasks TASKS")
         return
     left, right = st.columns(2)
-    first = left.selectbox("First", list(known), index=None, key="first", bind="query-params", placeholder="the baseline")
-    second = right.selectbox("Second", list(known), index=None, key="second", bind="query-params", placeholder="the candidate")
+    first = left.selectbox("Baseline", list(known), index=None, key="first", bind="query-params", placeholder="choose a model or run")
+    second = right.selectbox("Candidate", list(known), index=None, key="second", bind="query-params", placeholder="choose a model or run")
     if first not in known or second not in known:
-        shell.empty("Choose two models or runs. On the command line:", "assay compare FIRST SECOND")
+        shell.empty("Choose two models or runs. On the command line:", "assay compare BASELINE CANDIDATE")
         return
     rows, settings, runs = collect(known[str(first)], known[str(second)])
     if not rows:
-        shell.empty("These two have no task in common.", "assay run --model OTHER --tasks TASKS")
+        shell.empty("These two have no task in common. Score one on the tasks of the other:", "assay run --model OTHER --tasks TASKS")
         return
     setup(rows, settings)
     forest(rows)
     table = paired.table(rows)
     shown = table.assign(Task=[visible(text, 80) for text in table.Task], Note=[visible(text, 120) for text in table.Note])
     config = {name: st.column_config.NumberColumn(format=form) for name, form in FORMATS.items()}
-    config["Smallest loss seen"] = st.column_config.NumberColumn(
-        format="%.2f", help="The true loss that this test finds with probability 0.80."
+    config["MDE80"] = st.column_config.NumberColumn(
+        format="%.2f", help="Minimum detectable effect: the smallest loss in points that the test detects with 80 % power."
     )
+    config["Difference"] = st.column_config.NumberColumn(format="%+.2f", help="Candidate minus baseline, points; higher is better.")
     shell.table(shown, hide_index=True, column_config=config, placeholder="–", alt="Paired differences")
     shell.downloads(table, "compare")
     flips(rows, runs, (str(first), str(second)))
 
 
-shell.guarded(page)
+shell.run_page(page)

@@ -1,4 +1,4 @@
-"""Gates: every release decision, oldest mistakes included."""
+"""Gates: every stored gate decision."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ from typing import Any
 import streamlit as st
 
 from assay.leaderboard.charts import charts
-from assay.leaderboard.data import live
-from assay.leaderboard.data.shown import plain, visible
+from assay.leaderboard.data import bundles
+from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
 SIGNS = {"pass": "✓ pass", "regressed": "✗ regressed", "inconclusive": "? inconclusive"}
 
 
-def one(row: Any) -> None:
-    st.subheader("One gate")
+def detail(row: Any) -> None:
+    st.subheader("Gate")
     with st.container(border=True):
         st.markdown(f"**{plain(SIGNS.get(row.verdict, row.verdict))}**: {plain(row.candidate, 80)} against {plain(row.baseline, 80)}")
         ends = f" ({row.low:+.2f} to {row.high:+.2f})" if row.low == row.low and row.high == row.high else ""
-        aggregate = (
-            f"Aggregate difference {row.delta:+.2f}{ends} points; a loss of {row.margin:g} may pass." if row.delta == row.delta else ""
-        )
+        aggregate = f"Aggregate difference {row.delta:+.2f}{ends} points. Margin: {row.margin:g} points." if row.delta == row.delta else ""
         st.caption(plain(aggregate))
         if row.lost:
-            st.caption(f"Lost on {plain(row.lost, 300)}.")
+            st.caption(f"Regressed tasks: {plain(row.lost, 300)}.")
         if row.attempt > 1:
             st.warning(
-                f"Attempt {row.attempt} on the same items: each further look makes a chance pass likelier.", icon=":material/repeat:"
+                f"Attempt {row.attempt} on the same items: repeated attempts make a pass by chance more likely.", icon=":material/repeat:"
             )
         if row.tried > 1:
-            st.caption(f"The baseline is the best of {row.tried} models on these items; the test is corrected for that.")
-        shell.link("compare", "The items behind it", first=labels().get(row.baseline_run, ""), second=labels().get(row.candidate_run, ""))
+            st.caption(f"The baseline is the best of {row.tried} models on these items. The test corrects for this.")
+        shell.link("compare", "Compare the two runs", first=labels().get(row.baseline_run, ""), second=labels().get(row.candidate_run, ""))
 
 
 def labels() -> dict[str, str]:
@@ -39,29 +37,35 @@ def labels() -> dict[str, str]:
 
 
 def page() -> None:
-    shell.head("Gates", "Every release decision with its interval: pass, regressed or inconclusive, and how often the same pair was tried.")
-    whole = live.gates(shell.root())
+    shell.head("Gates", "Every gate decision: pass, regressed or inconclusive, with the confidence interval of the difference.")
+    whole = bundles.gates(shell.root())
     if not len(whole):
-        shell.empty("No gate yet. One asks whether a candidate may be released:", "assay gate CANDIDATE --baseline BASELINE")
+        shell.empty("No gate decisions yet. Compare a candidate with a baseline:", "assay gate CANDIDATE --baseline BASELINE")
         return
     verdicts = st.pills("Verdict", list(SIGNS), selection_mode="multi", key="verdict", bind="query-params")
     found = whole[whole.verdict.isin(verdicts)] if verdicts else whole
     if not len(found):
-        shell.empty("No gate of this verdict.")
+        shell.empty("No gate has this verdict.")
         return
     cut = found.assign(candidate=[visible(each, 60) for each in found.candidate], baseline=[visible(each, 60) for each in found.baseline])
     drawn = cut[cut.delta.notna()].drop(columns=["margin"])
     if len(drawn):
-        st.altair_chart(charts.history(drawn), width="stretch")
+        st.altair_chart(charts.gate_history(drawn), width="stretch")
     table = cut.assign(verdict=[SIGNS.get(each, visible(each, 30)) for each in cut.verdict], lost=[visible(each, 120) for each in cut.lost])
     order = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
     config: dict[str, object] = {name: st.column_config.NumberColumn(format="%+.2f") for name in ("delta", "low", "high")}
     config["at"] = st.column_config.TextColumn("at (UTC)")
+    config["delta"] = st.column_config.NumberColumn(
+        "difference", format="%+.2f", help="Candidate minus baseline, points; higher is better."
+    )
+    config["margin"] = st.column_config.NumberColumn(help="Largest loss in points that passes.")
+    config["lost"] = st.column_config.TextColumn("regressed tasks")
+    config["tried"] = st.column_config.NumberColumn("baselines tried", help="The baseline is the best of this many models.")
     shell.table(table, column_order=order, column_config=config, hide_index=True, alt="Gates, newest first")
     shell.downloads(table[order], "gates")
     names = {f"{row.at} {row.candidate}": number for number, row in enumerate(cut.itertuples())}
     choice = st.selectbox("Gate", list(names), key="gate", bind="query-params")
-    one(found.iloc[names.get(str(choice), 0)])
+    detail(found.iloc[names.get(str(choice), 0)])
 
 
-shell.guarded(page)
+shell.run_page(page)

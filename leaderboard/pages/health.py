@@ -1,4 +1,4 @@
-"""Health: what is missing, what cannot be compared, and what was flagged."""
+"""Health: missing scores, scores that cannot be compared, and warnings."""
 
 from __future__ import annotations
 
@@ -8,71 +8,81 @@ import streamlit as st
 
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import frames
-from assay.leaderboard.data.shown import plain, visible
+from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
+
+HEADS = {
+    "run_id": "run",
+    "value": "score",
+    "n": "items",
+    "unparsed": st.column_config.NumberColumn(format="percent"),
+    "truncated": st.column_config.NumberColumn(format="percent"),
+    "boundary_moved": "token boundary moved (items)",
+    "shots_dropped": "few-shot examples dropped (items)",
+}
 
 
 def coverage() -> None:
     cells = shell.cells()
-    st.subheader("Scores that are there")
+    st.subheader("Coverage")
     if not len(cells):
-        shell.empty("No release score on all items yet.", "assay run --model MODEL --tasks glue,superglue,mmlu")
+        shell.empty("No ranked scores yet. Score a model:", "assay run --model MODEL --tasks glue,superglue,mmlu")
         return
     columns = sorted(cells[cells.usual & (cells.metric != "total")].column.unique())
     models = list(dict.fromkeys(cells.label))
-    there = set(zip(cells.label, cells.column, strict=True))
-    grid = frames.DataFrame([{"row": m, "column": visible(c, 40), "value": float((m, c) in there)} for m in models for c in columns])
+    present = set(zip(cells.label, cells.column, strict=True))
+    grid = frames.DataFrame([{"row": m, "column": visible(c, 40), "value": float((m, c) in present)} for m in models for c in columns])
     missing = int((grid.value == 0).sum())
-    st.caption(f"{len(grid) - missing} of {len(grid)} cells; {missing} are missing and never count as zero.")
+    st.caption(f"{len(grid) - missing} of {len(grid)} scores are present. Missing scores never count as zero.")
     if len(grid) <= 2500:
-        st.altair_chart(charts.heat(grid, "scored", middle=False), width="stretch")
-    lacking = [{"Model": m, "Missing": sum((m, c) not in there for c in columns)} for m in models]
-    if lacking := [row for row in lacking if row["Missing"]]:
-        shell.table(sorted(lacking, key=lambda row: -row["Missing"]), hide_index=True, alt="Models with missing cells")
+        st.altair_chart(charts.heatmap(grid, "scored", middle=False), width="stretch")
+    counts = [{"Model": m, "Missing scores": sum((m, c) not in present for c in columns)} for m in models]
+    if incomplete := [row for row in counts if row["Missing scores"]]:
+        shell.table(sorted(incomplete, key=lambda row: -row["Missing scores"]), hide_index=True, alt="Models with missing scores")
 
 
-def section(title: str, found: Any, fine: str, about: str) -> None:
-    """A table of findings, or the sentence that there are none."""
+def section(title: str, found: Any, none: str, about: str) -> None:
+    """A table of findings with its description, or the text `none`."""
     st.subheader(title)
     if not len(found):
-        st.caption(fine)
+        st.caption(none)
         return
     st.caption(about)
     shown = found.copy()
     for name in shown.columns:
         if shown[name].dtype == object or str(shown[name].dtype).startswith("str"):
             shown[name] = [visible(each, 160) for each in shown[name]]
-    shell.table(shown, hide_index=True, alt=title)
+    shell.table(shown, column_config=HEADS, hide_index=True, alt=title)
 
 
 def page() -> None:
-    shell.head("Health", "What is missing, what cannot be compared, and what a reader of the board should doubt.")
+    shell.head("Health", "Missing scores, scores that cannot be compared, and warnings about tasks and runs.")
     coverage()
     section(
         "Tasks in several versions",
         shell.read("mixed_versions"),
-        "Every task has one version: all its scores can be compared.",
-        "Scores of different fingerprints (prompts, items, gold or groups) never share a column. Run the older ones again.",
+        "None. All scores of a task can be compared.",
+        "Scores with different fingerprints (prompts, items, gold or groups) are in separate columns. Run the older ones again to compare.",
     )
     section(
-        "Scores that are not ranked",
+        "Unranked scores",
         shell.read("unranked"),
-        "Every score of a complete run is ranked.",
-        "Smoke, limited and partial runs, runs with items in error, and runs that a later one replaced.",
+        "None. Every score of a complete run is ranked.",
+        "Scores of smoke, limited and partial runs, of runs with items in error, and of runs replaced by a later run.",
     )
     section(
-        "Flags of tasks",
-        shell.read("task_facts"),
-        "No task has many unparsed or truncated answers, moved token boundaries or dropped exemplars.",
-        "More than 5 % unparsed or truncated answers, prompts whose token boundary moved at the answer, prompts with exemplars left out.",
+        "Task warnings",
+        shell.read("task_flags"),
+        "None. No task has over 5 % unparsed or truncated responses, moved token boundaries or dropped few-shot examples.",
+        "Over 5 % unparsed or truncated responses, prompts whose last tokens change when the answer follows, or dropped few-shot examples.",
     )
     damaged = [run for run in shell.all_runs() if run.status == "damaged"]
     st.subheader("Damaged runs")
     if not damaged:
-        st.caption("None. Every hash and score is verified by: assay store check")
+        st.caption("None. To verify every hash and score, run: assay store check")
     for run in damaged:
         st.markdown(f"**{plain(run.id)}**")
         st.text(visible(run.trouble, 500))
 
 
-shell.guarded(page)
+shell.run_page(page)

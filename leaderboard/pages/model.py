@@ -1,4 +1,4 @@
-"""Model: one model's scores, lineage, runs and costs."""
+"""Model: one model's scores, weights, runs and costs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import streamlit as st
 
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import frames
-from assay.leaderboard.data.shown import amount, plain, points, span, visible
-from assay.leaderboard.data.units import unit_of
+from assay.leaderboard.data.formats import amount, duration, points, span, unit_of
+from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
 
-def lineage(part: Any, runs: Any) -> None:
-    """Where the weights come from, and how large they are."""
+def weights(part: Any, runs: Any) -> None:
+    """Size, cost and source of the weights."""
     newest = part.sort_values("created_at").iloc[-1]
     facts = runs[runs.run_id == newest.run_id].iloc[0]
     with st.container(horizontal=True):
@@ -23,7 +23,7 @@ def lineage(part: Any, runs: Any) -> None:
         st.metric("Items", f"{int(part[part.metric != 'total'].n.fillna(0).sum()):,}", border=True)
         once = part.drop_duplicates("run_id")
         st.metric("Tokens per item", amount(once.tokens.sum() / max(1, once["items"].sum())), border=True)
-        st.metric("Engine time", f"{once.seconds.sum():,.0f} s", border=True)
+        st.metric("Engine time", duration(once.seconds.sum()), border=True)
     same_base = shell.cells()
     relatives = same_base[(same_base.model == newest.model) & (same_base.model_digest != newest.model_digest)]
     st.caption(f"Name: {plain(newest.model, 200)}")
@@ -31,9 +31,9 @@ def lineage(part: Any, runs: Any) -> None:
         f"Weights: {plain(newest.model_digest, 80)}"
         + (f" · adapter {plain(newest.adapter, 200)} on {plain(newest.model, 80)}" if newest.adapter else "")
     )
-    st.caption(f"Read from {plain(facts.model_path, 200)}")
+    st.caption(f"Loaded from {plain(facts.model_path, 200)}")
     for label in list(dict.fromkeys(relatives.label))[:6]:
-        shell.link("model", f"Other weights of this name: {plain(label)}", model=label)
+        shell.link("model", f"Other weights with this name: {plain(label)}", model=label)
 
 
 def table(part: Any) -> Any:
@@ -51,7 +51,7 @@ def table(part: Any) -> Any:
             "run": cell.run_id,
             "order": number,
         }
-        shown = {"Score": points(cell.value, unit), "95 %": span(cell.low, cell.high, unit)}
+        shown = {"Score": points(cell.value, unit), "95 % CI": span(cell.low, cell.high, unit)}
         rows.append(
             facts | ends | shown | {"bounded": unit is not None, "task": cell.task, "above": chance != chance or ends["low"] > chance}
         )
@@ -59,30 +59,30 @@ def table(part: Any) -> Any:
 
 
 def page() -> None:
-    shell.head("Model", "One model: its scores with intervals and the score of guessing, where its weights come from, its runs and costs.")
+    shell.head("Model", "Scores of one model with confidence intervals and chance level, and its weights, runs and costs.")
     cells = shell.cells()
     if not len(cells):
-        shell.empty("No model has a release score yet.", "assay run --model MODEL --tasks glue,superglue,mmlu")
+        shell.empty("No ranked scores yet. Score a model:", "assay run --model MODEL --tasks glue,superglue,mmlu")
         return
     names = list(dict.fromkeys(cells.label))
     model = st.selectbox("Model", names, key="model", bind="query-params")
     part = cells[cells.label == model] if model in names else cells[cells.label == names[0]]
     runs = shell.read("runs")
-    lineage(part, runs)
+    weights(part, runs)
     found = table(part)
     st.subheader("Scores")
     bounded = found[found.bounded]
     if len(bounded):
         st.altair_chart(charts.scores(bounded[["label", "score", "low", "high", "chance", "order"]]), width="stretch")
-        st.caption("Red ticks mark the score of guessing.")
+        st.caption("Red ticks: chance level.")
     if guesses := [plain(each) for each in found[~found.above].label]:
-        st.warning("Not shown to be better than guessing: " + ", ".join(guesses), icon=":material/casino:")
+        st.warning("Not significantly above chance: " + ", ".join(guesses), icon=":material/casino:")
     names_of = {"label": "Task", "metric": "Metric", "n": "Items", "shots": "Shots", "run": "Run"}
-    order = ["Task", "Metric", "Score", "95 %", "Items", "Shots", "Run"]
+    order = ["Task", "Metric", "Score", "95 % CI", "Items", "Shots", "Run"]
     shell.table(found.rename(columns=names_of), column_order=order, hide_index=True, alt="Scores of the model")
     shell.downloads(found[["label", "metric", "score", "low", "high", "chance", "n", "shots", "run"]], "model")
     with st.container(horizontal=True):
-        shell.link("items", "Items it got wrong", who=str(model), outcome="wrong")
+        shell.link("items", "Wrong items", who=str(model), outcome="wrong")
         others = [name for name in names if name != model]
         if others:
             shell.link("compare", f"Compare with {plain(others[0], 40)}", first=others[0], second=str(model))
@@ -92,18 +92,19 @@ def page() -> None:
     shell.table(
         states,
         column_order=["run_id", "status", "engine", "purpose", "evidence", "items", "errors", "tokens", "seconds", "created_at"],
+        column_config={"run_id": "run", "seconds": "engine time (s)", "created_at": "started (UTC)"},
         hide_index=True,
         alt="Runs",
     )
     parts = [shell.read("statuses", run) for run in own[own.status == "complete"].run_id.head(5)]
     bad = [row for each in parts for row in each.itertuples() if row.unparsed + row.truncated + row.errors]
     if bad:
-        st.subheader("Answers that were not plain")
+        st.subheader("Unparsed, truncated and failed responses")
         shown = [
             {"Task": visible(row.task, 80), "Items": row.items, "Unparsed": row.unparsed, "Truncated": row.truncated, "Errors": row.errors}
             for row in bad
         ]
-        shell.table(shown, hide_index=True, alt="Unparsed, truncated and failed answers")
+        shell.table(shown, hide_index=True, alt="Unparsed, truncated and failed responses")
 
 
-shell.guarded(page)
+shell.run_page(page)

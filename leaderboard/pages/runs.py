@@ -1,4 +1,4 @@
-"""Runs: what is being written now, what broke, and whether the same run twice gives the same."""
+"""Runs: progress of running runs, damaged runs, all runs, and scores of repeated runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 
 import streamlit as st
 
-from assay.leaderboard.data import frames, live
-from assay.leaderboard.data.shown import plain, visible
+from assay.leaderboard.data import bundles, frames
+from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
-EVERY = 5
+REFRESH_SECONDS = 5
 
 
 def state(run: object) -> str:
@@ -18,14 +18,14 @@ def state(run: object) -> str:
     return "stopped" if status == "running" and not owner else str(status)
 
 
-def now() -> None:
-    """Runs that are being written, or were and stopped; asked again every few seconds."""
-    open_runs = [run for run in shell.all_runs() if run.status != "complete"]
-    if not open_runs:
-        st.caption("Nothing is running. A run shows here from its first item on.")
+def unfinished() -> None:
+    """Running, stopped and damaged runs; refreshed every few seconds."""
+    found = [run for run in shell.all_runs() if run.status != "complete"]
+    if not found:
+        st.caption("No unfinished runs.")
         return
-    for run in open_runs[-20:]:
-        done = live.progress(run)
+    for run in found[-20:]:
+        done = bundles.progress(run)
         with st.container(border=True):
             if run.status == "damaged":
                 st.markdown(f"**{plain(run.id)}** is damaged")
@@ -46,14 +46,14 @@ def table() -> None:
         [
             {
                 "Run": run.id,
-                "State": state(run),
+                "Status": state(run),
                 "Model": visible(run.model, 80),
                 "Engine": visible(run.engine, 20),
                 "Purpose": visible(run.purpose, 20),
                 "Evidence": visible(run.evidence, 20),
                 "Items": run.items,
                 "Tasks": visible(", ".join(run.tasks), 200),
-                "Started": run.created_at[:16].replace("T", " "),
+                "Started (UTC)": run.created_at[:16].replace("T", " "),
             }
             for run in reversed(found)
         ]
@@ -63,20 +63,20 @@ def table() -> None:
     shell.downloads(rows, "runs")
 
 
-def one() -> None:
-    """A run's scores and its plan."""
+def detail() -> None:
+    """One run's scores and manifest."""
     runs = shell.read("runs")
     if not len(runs):
         return
-    st.subheader("One run")
+    st.subheader("Run")
     labels = shell.run_labels(runs)
     run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
     scores = shell.read("scores", str(run))
     if len(scores):
         shown = scores.assign(task=[visible(text, 80) for text in scores.task])
         order = ["task", "metric", "main", "value", "low", "high", "n", "shots", "evidence", "purpose", "fingerprint"]
-        shell.table(shown, column_order=order, hide_index=True, alt="Scores of the run")
-        shell.link("items", "Its items", who=labels.get(str(run), ""))
+        shell.table(shown, column_order=order, hide_index=True, column_config={"value": "score", "n": "items"}, alt="Scores of the run")
+        shell.link("items", "Items", who=labels.get(str(run), ""))
     else:
         st.caption("No scores yet.")
     with st.expander("Manifest"):
@@ -84,27 +84,28 @@ def one() -> None:
         st.code(visible(text, 60000, lines=True), language="json")
 
 
-def drift() -> None:
-    found = shell.read("repeats")
-    st.subheader("The same weights on the same items")
+def repeated() -> None:
+    found = shell.read("repeated_scores")
+    st.subheader("Repeated runs")
     if not len(found):
-        st.caption("No model was scored twice on the same items. Running it again shows how far a score is reproducible.")
+        st.caption("No model was scored twice on the same items. Run a model again to see how reproducible its scores are.")
         return
+    st.caption("Lowest and highest score of the same weights on the same items.")
     shown = found.assign(model=[visible(text, 80) for text in found.model], difference=found.highest - found.lowest)
     shell.table(shown, hide_index=True, alt="Scores of repeated runs")
 
 
 def page() -> None:
-    """Live runs and the list come from the bundles; the rest from the index."""
-    shell.head("Runs", "What is being written now, what can be resumed, and how far a score is reproducible.")
+    """Unfinished runs and the list come from the bundles, the rest from the index."""
+    shell.head("Runs", "Progress of unfinished runs, all runs of the store, and differences between repeated runs.")
     if not shell.all_runs():
-        shell.empty("No runs yet. A first one, with the built-in model:", "assay demo")
+        shell.empty("No runs yet. Create one with the built-in model:", "assay demo")
         return
-    st.fragment(run_every=EVERY)(now)()
+    st.fragment(run_every=REFRESH_SECONDS)(unfinished)()
     table()
     if shell.ready():
-        one()
-        drift()
+        detail()
+        repeated()
 
 
 page()

@@ -1,6 +1,6 @@
-"""What all pages share: the store, cached answers, headings, empty states, links between pages.
+"""Shared by all pages: cached queries, headings, empty states, tables, downloads, links.
 
-A key that a link carries is used by one page alone: Streamlit drops a bound value where two pages share its key.
+Every URL key is used by one page only: Streamlit drops a bound value if two pages share its key.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import streamlit as st
 from assay.harness.errors import AssayError
 from assay.harness.store import RunInfo, list_runs
 from assay.leaderboard.data import assembly, frames, queries
-from assay.leaderboard.data.shown import ITEMS, folder, plain, visible
-from assay.leaderboard.documents.export import FORMATS, harmless
+from assay.leaderboard.data.safe_text import ITEMS, folder, plain, visible
+from assay.leaderboard.documents.export import FORMATS, formula_safe
 
 CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
 CONTENT = ("prompt", "output", "gold")
@@ -24,7 +24,7 @@ PAGES = Path(__file__).parent
 
 
 def root() -> Path:
-    """The store that the board was started on."""
+    """The results folder that the leaderboard serves."""
     return Path(os.environ.get("ASSAY_RESULTS") or "results")
 
 
@@ -34,7 +34,7 @@ def head(title: str, about: str) -> None:
 
 
 def empty(text: str, command: str = "") -> None:
-    """Nothing to show, and the command that changes it."""
+    """Shows why there is nothing to show, and the command that helps."""
     with st.container(border=True):
         st.markdown(plain(text))
         if command:
@@ -42,16 +42,16 @@ def empty(text: str, command: str = "") -> None:
 
 
 def ready() -> bool:
-    """Whether there is an index to read; else the page says what to do."""
-    found = queries.trouble(root())
-    if not found:
+    """Whether the index can be read; if not, shows what to do."""
+    error = queries.index_error(root())
+    if not error:
         return True
     if (root() / "runs").is_dir() and queries.stamp(root()):
-        empty(found, "assay store index")
+        empty(error, "assay store index")
     elif any((root() / "runs").glob("*/manifest.json")):
-        empty("These runs are not indexed yet.", "assay store index")
+        empty("These runs are not indexed yet. Index them:", "assay store index")
     else:
-        empty("No runs yet. A first one, with the built-in model:", "assay demo")
+        empty("No runs yet. Create one with the built-in model:", "assay demo")
     return False
 
 
@@ -64,20 +64,20 @@ READ = st.cache_data(**CACHE)(read_now)
 
 
 def read(name: str, *arguments: Any) -> Any:
-    """The result of a query of `data/queries.py`, cached per state of the index, without the texts of items where those are hidden."""
+    """The result of a query in `data/queries.py`, cached per state of the index; item texts are hidden if they must not be shown."""
     found = READ(str(root()), queries.stamp(root()), name, arguments)
-    return found if items_shown() else veiled(found)
+    return found if items_shown() else hide_item_text(found)
 
 
 def items_shown() -> bool:
-    """Whether this board shows what items say: one that other machines reach does not, unless it is told to."""
+    """Whether prompts, gold and responses may be shown; not on an exposed leaderboard without --show-items."""
     return os.environ.get(ITEMS) != "hidden"
 
 
-def veiled(found: Any) -> Any:
+def hide_item_text(found: Any) -> Any:
     """Prompts, answers and gold replaced."""
     if type(found) is tuple:
-        return tuple(map(veiled, found))
+        return tuple(map(hide_item_text, found))
     columns = [name for name in CONTENT if name in getattr(found, "columns", ())]
     return found.assign(**dict.fromkeys(columns, "(hidden)")) if columns else found
 
@@ -94,14 +94,14 @@ def cells() -> Any:
     return CELLS(str(root()), queries.stamp(root()))
 
 
-def board_now(folder: str, stamp: str, wish: assembly.Wish, by: Any) -> assembly.Board:
+def board_now(folder: str, stamp: str, wish: assembly.Filters, by: Any) -> assembly.Board:
     return assembly.assemble(Path(folder), cells_now(folder, stamp), wish, by)
 
 
 BOARD = st.cache_data(**CACHE)(board_now)
 
 
-def board(wish: assembly.Wish, by: Any) -> assembly.Board:
+def board(wish: assembly.Filters, by: Any) -> assembly.Board:
     found: assembly.Board = BOARD(str(root()), queries.stamp(root()), wish, by)
     return found
 
@@ -114,7 +114,7 @@ RUNS = st.cache_data(ttl=5, show_spinner=False)(runs_now)
 
 
 def all_runs() -> tuple[RunInfo, ...]:
-    """Every run of the store, also running and damaged ones, as of at most five seconds ago."""
+    """Every run of the store, including running and damaged ones, at most five seconds old."""
     found: tuple[RunInfo, ...] = RUNS(str(root()))
     return found
 
@@ -125,27 +125,27 @@ def run_labels(runs: Any) -> dict[str, str]:
 
 
 def link(page: str, label: str, **state: str) -> None:
-    """A link to a page in a state. The label is ours or escaped."""
+    """A link to a page with a state. The label must be escaped."""
     st.page_link(str(PAGES / f"{page}.py"), label=label, query_params={name: value for name, value in state.items() if value})
 
 
 def table(data: Any, column_order: Sequence[str] = (), column_config: Mapping[str, Any] | None = None, **options: Any) -> Any:
-    """A table of Streamlit's, in which no text is a formula of a spreadsheet: it has a download of its own."""
+    """A table whose texts are formula-safe, because Streamlit offers it for download as CSV."""
     shown = frames.DataFrame(data)
     for name in shown.columns:
-        calm = [harmless(value) if isinstance(value, str) else value for value in shown[name]]
-        if any(isinstance(old, str) and old != new for old, new in zip(shown[name], calm, strict=True)):
-            shown = shown.assign(**{name: calm})
+        safe = [formula_safe(value) if isinstance(value, str) else value for value in shown[name]]
+        if any(isinstance(old, str) and old != new for old, new in zip(shown[name], safe, strict=True)):
+            shown = shown.assign(**{name: safe})
     return st.dataframe(
-        shown.rename(columns=harmless),
-        column_order=[harmless(name) for name in column_order] or None,
-        column_config={harmless(name): value for name, value in (column_config or {}).items()},
+        shown.rename(columns=formula_safe),
+        column_order=[formula_safe(name) for name in column_order] or None,
+        column_config={formula_safe(name): value for name, value in (column_config or {}).items()},
         **options,
     )
 
 
 def downloads(table: Any, name: str) -> None:
-    """The table in every format."""
+    """Download buttons for all formats."""
     with st.popover("Export"):
         for title, (suffix, kind, write) in FORMATS.items():
             st.download_button(
@@ -153,8 +153,8 @@ def downloads(table: Any, name: str) -> None:
             )
 
 
-def guarded(page: Callable[[], None]) -> None:
-    """Runs a page; what the store cannot give is one clear line, never a traceback."""
+def run_page(page: Callable[[], None]) -> None:
+    """Runs a page if the index can be read; an AssayError is shown as one line, without a traceback."""
     try:
         if ready():
             page()

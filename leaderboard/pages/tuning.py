@@ -1,4 +1,4 @@
-"""Tuning: what a method gains on its target and what it makes the model forget, with seeds, intervals and costs."""
+"""Tuning: gain on the target task, change on retention tasks, and cost of each tuning method."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ import streamlit as st
 
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import queries, studies
-from assay.leaderboard.data.shown import amount, plain, size, visible
+from assay.leaderboard.data.formats import amount, size
+from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
+COLUMNS = [
+    *("method", "family", "rate", "runs", "gain", "gain_low", "gain_high", "kept", "kept_low", "kept_high"),
+    *("Trainable", "Saved", "Memory", "seconds"),
+]
+HEADS = (("gain", "gain"), ("kept", "change"))
 
-def everything(folder: str, stamp: str) -> Any:
-    indexed = queries.tuning(Path(folder)) if queries.stamp(Path(folder)) and not queries.trouble(Path(folder)) else ()
+
+def trials(folder: str, stamp: str) -> Any:
+    indexed = queries.tuning(Path(folder)) if queries.stamp(Path(folder)) and not queries.index_error(Path(folder)) else ()
     return studies.trials(Path(folder), indexed)
 
 
-EVERYTHING = st.cache_data(max_entries=8, show_spinner=False)(everything)
+TRIALS = st.cache_data(max_entries=8, show_spinner=False)(trials)
 
 
 def choose(whole: Any) -> Any:
@@ -35,68 +42,69 @@ def choose(whole: Any) -> Any:
     return part[part.family.isin(families)] if families else part
 
 
-def trouble(part: Any) -> None:
-    """Trials that gave no number, and controls, are named: they are never counted as zero."""
+def notes(part: Any) -> None:
+    """Names failed trials, stopped trials and controls."""
     bad = studies.failed(part)
     if len(bad):
         counts = ", ".join(
             f"{plain(method)}: {plain(status)} ({count})" for (method, status), count in bad.groupby(["method", "status"]).size().items()
         )
-        st.warning(f"{len(bad)} of {len(part)} trials gave no result: {counts}.", icon=":material/report:")
+        st.warning(f"{len(bad)} of {len(part)} trials have no result: {counts}.", icon=":material/report:")
     stopped = int((part.status == "stopped").sum())
     if stopped:
-        st.caption(f"{stopped} of {len(part)} trials were stopped early, as their mitigation asks; their results count.")
+        st.caption(f"{stopped} of {len(part)} trials were stopped early by their mitigation. Their results count.")
     controls = part[(part.labels == "random") & part.gain.notna()]
     if len(controls):
-        st.caption(
-            f"Control: trained on random labels the gain is {100 * controls.gain.mean():+.1f} points; that much is format, not knowledge."
-        )
+        st.caption(f"Control: training on random labels gains {100 * controls.gain.mean():+.1f} points, from learning the format alone.")
 
 
 def page() -> None:
     shell.head(
         "Tuning",
-        "What a method gains on its target against what it makes the model forget; upper right is better, the base is at the origin.",
+        "Gain on the target task against change on retention tasks, per method. Upper right is better; the origin is the base model.",
     )
-    whole = EVERYTHING(str(shell.root()), studies.stamp(shell.root()))
+    whole = TRIALS(str(shell.root()), studies.stamp(shell.root()))
     if not len(whole):
-        shell.empty("No study yet. One on a toy model takes minutes:", "assay study toy")
+        shell.empty("No studies yet. Run one on a toy model (takes minutes):", "assay study toy")
         return
     part = choose(whole)
-    trouble(part)
+    notes(part)
     found = studies.points(part)
     if not len(found):
         shell.empty(
-            "No trial of this choice measured both its target and what it should keep.",
+            "No selected trial has scores on both its target and retention tasks. Tune with retention tasks:",
             "assay tune --model MODEL --task TASK --method lora --retain smoke",
         )
         return
-    matched = st.toggle(
-        "Chosen rates only", key="chosen", bind="query-params", help="One rate a method: the one chosen on rows that are not scored."
+    selected_only = st.toggle(
+        "Selected learning rates only",
+        key="chosen",
+        bind="query-params",
+        help="One learning rate per method, selected on rows that are not scored.",
     )
-    shown = found[found.selected] if matched and found.selected.any() else found
+    shown = found[found.selected] if selected_only and found.selected.any() else found
     st.subheader("Gain against forgetting")
-    st.altair_chart(charts.plane(shown.assign(method=[visible(name, 40) for name in shown.method])), width="stretch")
-    st.caption("Bars are 95 % intervals over items and seeds. Thin lines join the learning rates of a method; dominated points are pale.")
+    st.altair_chart(charts.gain_against_forgetting(shown.assign(method=[visible(name, 40) for name in shown.method])), width="stretch")
+    st.caption("Bars: 95 % confidence intervals over items and seeds. Thin lines connect learning rates. Pale: not on the Pareto front.")
     left, right = st.columns(2)
     with left:
         st.subheader("Learning rates")
         rated = found[found.lr.notna()].rename(columns={"gain_low": "low", "gain_high": "high"})
         if len(rated):
-            st.altair_chart(charts.rates(rated), width="stretch")
+            st.altair_chart(charts.learning_rates(rated), width="stretch")
     with right:
-        st.subheader("What was kept")
+        st.subheader("Retention")
         matrix = studies.retention(part)
         if len(matrix):
             cut = matrix.assign(row=[visible(each, 40) for each in matrix.row], column=[visible(each, 40) for each in matrix.column])
-            st.altair_chart(charts.heat(cut, "change, points"), width="stretch")
+            st.altair_chart(charts.heatmap(cut, "change, points"), width="stretch")
         else:
-            st.caption("These trials kept no score per retention task.")
+            st.caption("These trials have no scores per retention task.")
     costs(found)
 
 
 def costs(found: Any) -> None:
-    """In-context learning beside tuning, with what each costs."""
+    """Gain, change on retention tasks and cost of each method."""
     st.subheader("Gain and cost")
     table = found.sort_values("gain", ascending=False)
     table = table.assign(
@@ -104,27 +112,15 @@ def costs(found: Any) -> None:
         Saved=[size(each) for each in table.saved_bytes],
         Memory=[size(each) for each in table.peak_memory],
     )
-    order = [
-        "method",
-        "family",
-        "rate",
-        "runs",
-        "gain",
-        "gain_low",
-        "gain_high",
-        "kept",
-        "kept_low",
-        "kept_high",
-        "Trainable",
-        "Saved",
-        "Memory",
-        "seconds",
-    ]
     number = st.column_config.NumberColumn
-    config = {name: number(format="%+.1f") for name in order if name.startswith(("gain", "kept"))} | {"seconds": number(format="%.0f")}
-    config["runs"] = number("seeds")
-    shell.table(table, column_order=order, column_config=config, hide_index=True, alt="Gain, forgetting and cost of each method")
-    shell.downloads(table[order], "tuning")
+    config: dict[str, Any] = {name: number(format="%+.1f") for name in COLUMNS if name.startswith(("gain", "kept"))}
+    config |= {"kept": number("change on retention", format="%+.1f", help="Points on the retention tasks, higher is better.")}
+    config |= {"rate": "learning rate", "runs": "seeds", "seconds": number("training time (s)", format="%.0f")}
+    config |= {f"{name}_{end}": number(f"{head}, 95 % CI {end}", format="%+.1f") for name, head in HEADS for end in ("low", "high")}
+    shell.table(
+        table, column_order=COLUMNS, column_config=config, hide_index=True, alt="Gain, change on retention tasks and cost of each method"
+    )
+    shell.downloads(table[COLUMNS], "tuning")
 
 
 page()

@@ -1,4 +1,4 @@
-"""Served boards and a browser that may reach nothing else."""
+"""Served leaderboards and a browser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FLAGS = [
 
 @contextmanager
 def served(store: Path, port: int) -> Iterator[str]:
-    """The address of a board on a store, up and answering."""
+    """Serves a store; gives the address once the server responds."""
     code = f"from pathlib import Path; from assay.leaderboard import commands; commands.board({port}, Path({str(store)!r}), as_json=True)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT, env=environment) as server:
@@ -52,7 +52,7 @@ def served(store: Path, port: int) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A board on scripted runs, a hostile one among them."""
+    """A leaderboard on scripted runs, one of them hostile."""
     from made_store import make_store
 
     with served(make_store(tmp_path_factory.mktemp("store"), hostile=True), 8760) as found:
@@ -87,7 +87,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where screenshots for people go: $ASSAY_SCREENSHOTS, else a temporary folder."""
+    """Folder for screenshots: $ASSAY_SCREENSHOTS, else a temporary folder."""
     folder = Path(os.environ.get("ASSAY_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,5 +1,5 @@
-"""A store with real runs: the built-in model and the same with weights rounded to 4 bits, on two tasks of our own,
-compared by a gate, the first also on the smoke suite, and one tuning study on a toy model.
+"""Makes a store with real runs: the built-in model and a copy with weights rounded to 4 bits on two tasks, a gate decision,
+a run of the smoke suite, and a tuning study on a toy model.
 
 By hand: PYTHONPATH=tests python tests/browser/real_store.py FOLDER [BUILT-IN MODEL'S FOLDER]
 """
@@ -30,7 +30,7 @@ OPPOSITES = {
 
 
 def write_task(path: Path, question: str, pairs: dict[str, str]) -> None:
-    """A task file: four choices an item, the right one and its neighbours; two items to a group."""
+    """Writes a task file with four choices per item and two items per group."""
     answers = list(pairs.values())
     rows = []
     for number, (word, answer) in enumerate(pairs.items()):
@@ -42,7 +42,7 @@ def write_task(path: Path, question: str, pairs: dict[str, str]) -> None:
 
 
 def assay(store: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
-    """One command on the store, from inside it."""
+    """Runs a command in the store's folder."""
     environment = {**os.environ, "ASSAY_RESULTS": str(store), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "assay", *arguments], cwd=store, env=environment, capture_output=True, text=True)
     if done.returncode not in codes:
@@ -50,7 +50,7 @@ def assay(store: Path, *arguments: str, codes: tuple[int, ...] = (0,)) -> None:
 
 
 def make_real_store(store: Path, model: Path) -> Path:
-    """About two minutes on two quiet cores."""
+    """Takes about two minutes on two idle cores."""
     store.mkdir(parents=True, exist_ok=True)
     write_task(store / "capitals.jsonl", "Question: What is the capital of {}?\nAnswer:", CAPITALS)
     write_task(store / "opposites.jsonl", "Question: What is the opposite of {}?\nAnswer:", OPPOSITES)

@@ -1,4 +1,4 @@
-"""One tab of a browser on a board; it remembers everything that it must not do."""
+"""A browser tab on a leaderboard that records forbidden events."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class Tab:
-    """Remembers requests to elsewhere, dialogs and windows that opened, and errors on the console."""
+    """Records requests to other hosts, opened dialogs and windows, and console errors."""
 
     def __init__(self, page: Any, address: str) -> None:
         self.page, self.address = page, address
         self.elsewhere: list[str] = []
         self.fired: list[str] = []
         self.errors: list[str] = []
-        page.on("request", self.seen)
+        page.on("request", self.record_request)
         page.on("dialog", lambda dialog: (self.fired.append(dialog.message), dialog.dismiss()))
         page.on("popup", lambda popup: self.fired.append(popup.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", self.said)
+        page.on("console", self.record_error)
 
-    def seen(self, request: Any) -> None:
+    def record_request(self, request: Any) -> None:
         if not request.url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:")):
             self.elsewhere.append(request.url)
 
-    def said(self, message: Any) -> None:
-        """Streamlit asks below a page's own path first, and then at the root: those 404s are its way to find its server."""
+    def record_error(self, message: Any) -> None:
+        """Ignores the 404s of Streamlit's search for its server, below the page's path and then at the root."""
         where = str(message.location.get("url", ""))
         if message.type == "error" and not where.endswith(("/_stcore/health", "/_stcore/host-config")):
             self.errors.append(f"{message.text} {where}")
 
     def check(self) -> None:
-        """Raises where anything happened that must not."""
+        """Fails if a forbidden event was recorded."""
         assert not self.elsewhere, self.elsewhere
         assert not self.fired, self.fired
         assert not self.errors, self.errors
@@ -41,7 +41,7 @@ class Tab:
         self.settle()
 
     def settle(self) -> None:
-        """Until the script has run and everything is drawn."""
+        """Waits until the script has run and everything is drawn."""
         self.page.wait_for_selector("h1", timeout=60_000)
         self.page.wait_for_timeout(400)
         self.page.wait_for_selector("[data-test-script-state=notRunning][data-test-connection-state=CONNECTED]", timeout=60_000)
@@ -49,7 +49,7 @@ class Tab:
         self.page.wait_for_timeout(600)
 
     def shoot(self, path: Any) -> None:
-        """The whole page, up to 3,000 pixels."""
+        """Takes a screenshot of the whole page, up to 3,000 pixels high."""
         height = self.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
         width = self.page.viewport_size["width"]
         self.page.set_viewport_size({"width": width, "height": min(int(height) + 20, 3000)})
@@ -60,13 +60,13 @@ class Tab:
         assert wide <= 0, f"{path} is {wide} pixels too wide"
 
     def cells(self, number: int = 0) -> list[str]:
-        """What the table says; it draws itself some time after the page has, so its first cell is waited for."""
+        """The texts of a table. Waits for its first cell, since tables are drawn after the page."""
         table = self.page.locator("[data-testid=stDataFrame]").nth(number)
         table.locator("[role=gridcell]").first.wait_for(state="attached", timeout=60_000)
         return [str(text) for text in table.locator("[role=gridcell]").all_text_contents()]
 
     def click(self, x: int, y: int) -> None:
-        """Into the first table, which is a canvas: by position."""
+        """Clicks into the first table by position: it is a canvas."""
         table = self.page.locator("[data-testid=stDataFrame]").first
         table.scroll_into_view_if_needed()
         box = table.bounding_box()

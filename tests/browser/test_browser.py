@@ -1,4 +1,4 @@
-"""The board in a real browser: every page, deep links, sorting, from a rank down to an item; nothing leaves the machine."""
+"""The leaderboard in a real browser: every page, deep links, sorting, links from a rank to an item; no requests elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tab(chromium: Any, address: str) -> Iterator[Tab]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_opens_and_looks_the_same_by_day_and_night(name: str, chromium: Any, address: str, shots: Path) -> None:
+def test_every_page_opens_and_fits_wide_and_narrow_windows(name: str, chromium: Any, address: str, shots: Path) -> None:
     schemes = ("light", "dark") if os.environ.get("ASSAY_SCREENSHOTS") else ("light",)
     for scheme in schemes:
         for width in (1280, 400):
@@ -48,12 +48,12 @@ def test_every_page_opens_and_looks_the_same_by_day_and_night(name: str, chromiu
             context.close()
 
 
-def test_a_deep_link_is_the_state(tab: Tab) -> None:
+def test_a_deep_link_restores_the_state(tab: Tab) -> None:
     tab.open("board", "set=letters&by=mean+win+rate&name=otter")
     shown = tab.cells()
     assert "acme/Otter-7B" in shown
     assert "beta/Heron-3B" not in shown
-    assert tab.page.get_by_text("Share of the other models that a model beats").count() == 1
+    assert tab.page.get_by_text("share of the other models that a model beats").count() == 1
 
 
 def test_a_choice_is_in_the_url_and_survives_a_reload(tab: Tab) -> None:
@@ -63,7 +63,7 @@ def test_a_choice_is_in_the_url_and_survives_a_reload(tab: Tab) -> None:
     assert tab.state()["by"] == ["Bradley-Terry"]
     tab.page.reload()
     tab.settle()
-    assert tab.page.get_by_text("Strengths that explain").count() == 1
+    assert tab.page.get_by_text("strength fitted to items").count() == 1
 
 
 def test_a_click_on_a_header_sorts(tab: Tab) -> None:
@@ -74,21 +74,21 @@ def test_a_click_on_a_header_sorts(tab: Tab) -> None:
     assert tab.cells().index("acme/Otter-7B") > tab.cells().index("beta/Wren-300M")
 
 
-def test_from_a_rank_down_to_an_item(tab: Tab) -> None:
+def test_links_lead_from_a_rank_to_an_item(tab: Tab) -> None:
     tab.open("board")
-    tab.page.get_by_role("link", name="Its items").click()
+    tab.page.get_by_role("link", name="Items", exact=True).last.click()
     tab.page.wait_for_url("**/items?**")
     tab.settle()
     assert tab.state()["who"] == ["acme/Otter-7B"]
     tab.click(16, 50)
-    tab.page.get_by_text("Came back", exact=True).wait_for(timeout=30_000)
+    tab.page.get_by_text("Response", exact=True).wait_for(timeout=30_000)
     tab.settle()
     assert tab.state()["item"] == ["i0000"]
     assert tab.page.get_by_text("Question 0 of letters/first@own: which word comes 0 places after 'ant'?").count() >= 1
-    assert "beta/Heron-3B" in tab.cells(1)  # every model's answer to it
+    assert "beta/Heron-3B" in tab.cells(1)  # all responses to it
 
 
-def test_hostile_names_and_answers_are_text(tab: Tab) -> None:
+def test_hostile_names_and_responses_are_escaped(tab: Tab) -> None:
     for name in PAGES:
         tab.open(name, "")
         assert tab.page.locator("img[src='x'], img[src*='evil'], a[href*='//evil'], a[href^='javascript']").count() == 0, name
@@ -97,7 +97,7 @@ def test_hostile_names_and_answers_are_text(tab: Tab) -> None:
 
 
 def test_another_host_name_is_refused(address: str) -> None:
-    """DNS rebinding: a page elsewhere whose name points here gets no connection."""
+    """DNS rebinding: a page on another host name that resolves to this machine gets no connection."""
     import http.client
 
     host, port = urlsplit(address).hostname, urlsplit(address).port

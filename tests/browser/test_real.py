@@ -1,4 +1,4 @@
-"""The board on real runs of two models and a tuning study; the snapshot and the report of the same store, as a reader opens them."""
+"""Leaderboard, published page and report on real runs of two models and a tuning study, in a browser."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tab import Tab
 
 from assay.harness.store import list_runs, query
 from assay.leaderboard.data import queries
-from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.ranking import AGGREGATORS
 from assay.leaderboard.documents.publishing import publish
-from assay.leaderboard.documents.reporting import run_report
+from assay.leaderboard.documents.run_report import run_report
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -60,12 +60,12 @@ def test_both_models_are_ranked_and_smoke_runs_are_not(tab: Tab, real_store: Pat
     tab.open("board")
     shown = tab.cells()
     assert {WHOLE, ROUNDED} <= set(shown)
-    table = assemble(real_store, with_columns(queries.cells(real_store)), Wish(), AGGREGATORS[0]).table
+    table = assemble(real_store, with_columns(queries.cells(real_store)), Filters(), AGGREGATORS[0]).table
     assert set(table.Model) == {WHOLE, ROUNDED}
     assert all(holds(shown, score) for score in table.Score)  # columns further right are drawn when scrolled to
     assert not [text for text in shown if "smoke" in text]
     tab.open("health")
-    assert "made for smoke" in " ".join(text for number in range(3) for text in tab.cells(number))
+    assert "purpose is smoke" in " ".join(text for number in range(3) for text in tab.cells(number))
 
 
 def test_filters_and_deep_links(tab: Tab) -> None:
@@ -98,7 +98,7 @@ def test_from_a_rank_down_to_the_tokens_of_an_item(tab: Tab) -> None:
     tab.page.wait_for_url("**/items?**")
     tab.settle()
     tab.click(16, 50)
-    tab.page.get_by_text("Came back", exact=True).wait_for(timeout=30_000)
+    tab.page.get_by_text("Response", exact=True).wait_for(timeout=30_000)
     tab.settle()
     assert tab.state()["item"]
     tab.open("items", urlencode({**ITEM, "who": WHOLE}))
@@ -131,7 +131,7 @@ def test_the_study_is_on_the_plane(tab: Tab, real_store: Path) -> None:
     assert all(holds(shown, gain) for _, gain in trained)
 
 
-def test_the_snapshot_asks_nobody_and_sorts_and_filters(real_store: Path, tmp_path: Path, chromium: Any, shots: Path) -> None:
+def test_the_snapshot_makes_no_request_and_sorts_and_filters(real_store: Path, tmp_path: Path, chromium: Any, shots: Path) -> None:
     page = publish(real_store, tmp_path)[0]
     for scheme, width in (("light", 1280), ("dark", 400)):
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -153,7 +153,7 @@ def test_the_snapshot_asks_nobody_and_sorts_and_filters(real_store: Path, tmp_pa
         context.close()
 
 
-def test_the_report_asks_nobody(real_store: Path, tmp_path: Path, chromium: Any, shots: Path) -> None:
+def test_the_report_makes_no_request(real_store: Path, tmp_path: Path, chromium: Any, shots: Path) -> None:
     runs = [run.id for run in list_runs(real_store) if run.purpose == "release" and "capitals" in run.tasks]
     (tmp_path / "report.html").write_text(run_report(real_store, runs, markdown=False))
     for scheme, width in (("light", 1280), ("dark", 400)):

@@ -1,4 +1,4 @@
-"""A store with scripted answers of several models: no model runs, every number is known from a seed."""
+"""Makes a store with scripted responses of several models, from fixed seeds, without running a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODELS = {"acme/Otter-7B": 0.78, "acme/Otter-1B": 0.62, "beta/Heron-3B": 0.76, "
 
 @dataclass(frozen=True)
 class Made:
-    """How one run is to look."""
+    """The content of one run."""
 
     model: str
     skill: float
@@ -39,7 +39,7 @@ class Made:
 
 
 def items_of(tasks: Mapping[str, int]) -> list[Item]:
-    """Questions with four choices, two to a cluster."""
+    """Questions with four choices, two per cluster."""
     return [
         Item(
             task,
@@ -59,7 +59,7 @@ def items_of(tasks: Mapping[str, int]) -> list[Item]:
 
 
 def record_of(item: Item, made: Made) -> Record:
-    """Right where the model's skill beats the item's difficulty, which all models share."""
+    """A record that is right if the model's skill exceeds the item's difficulty, which all models share."""
     number = int(item.id[1:])
     difficulty = np.random.default_rng([number, len(item.task)]).random()
     luck = np.random.default_rng([number, made.seed, sum(map(ord, item.task))]).normal(0, 0.12)
@@ -157,7 +157,7 @@ def make_store(root: Path, hostile: bool = False, studies: bool = True) -> Path:
 
 
 def make_gates(root: Path) -> None:
-    """Three remembered gates, as the gate writes them."""
+    """Writes three gate decisions in the format of `assay gate`."""
     runs = query(root, "SELECT run_id, model, model_digest FROM runs WHERE status = 'complete' ORDER BY created_at")
     base, *others = runs
     entries = []

@@ -1,4 +1,4 @@
-"""Measures the board at 50 models x 70 tasks x 1,000,000 answers. Not a test: python tests/leaderboard/scale.py FOLDER
+"""Measures the board at 50 models x 70 tasks x 1,000,000 responses. Not a test: python tests/leaderboard/scale.py FOLDER
 
 Makes the store's index in FOLDER once (about 300 MB), then prints one JSON object: medians of five in seconds, peak memory in MB.
 "page" is the whole script run of Streamlit with every cache empty.
@@ -20,7 +20,7 @@ MODELS, TASKS, ITEMS = 50, 70, 286
 
 
 def make(root: Path) -> None:
-    """An index with answers of every model to every item, two items to a cluster."""
+    """Makes an index with a response of every model to every item, two items per cluster."""
     import duckdb
 
     from assay.harness.store.queries import SCHEMA
@@ -87,12 +87,12 @@ def main(root: Path) -> None:
     from streamlit.testing.v1 import AppTest
 
     from assay.leaderboard.data import queries
-    from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+    from assay.leaderboard.data.assembly import Filters, assemble, with_columns
     from assay.leaderboard.data.ranking import AGGREGATORS
 
-    found: dict[str, list[float]] = {"open": timed(lambda: queries.trouble(root), 1)}
+    found: dict[str, list[float]] = {"open": timed(lambda: queries.index_error(root), 1)}
     for by in AGGREGATORS:
-        found[f"board, {by}"] = timed(lambda by=by: assemble(root, with_columns(queries.cells(root)), Wish(), by))
+        found[f"board, {by}"] = timed(lambda by=by: assemble(root, with_columns(queries.cells(root)), Filters(), by))
     app = AppTest.from_file(str(Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"), default_timeout=120)
     app.run()
 
@@ -104,14 +104,15 @@ def main(root: Path) -> None:
     found["page, board"] = timed(page)
     searches = {"rare text": "question 285 of suite3/task10", "common text": "lazy dog", "no hit": "no such words"}
     for name, text in searches.items():
-        found[f"items, {name}"] = timed(lambda text=text: queries.item_page(root, queries.Wanted(text=text)))
-    found["items, filters"] = timed(lambda: queries.item_page(root, queries.Wanted(runs=("run7",), outcome="wrong"), page=9))
-    found["item, all answers"] = timed(lambda: queries.answers(root, "suite3/task10@own", "i7"))
+        found[f"items, {name}"] = timed(lambda text=text: queries.item_page(root, queries.ItemFilter(text=text)))
+    found["items, filters"] = timed(lambda: queries.item_page(root, queries.ItemFilter(runs=("run7",), outcome="wrong"), page=9))
+    found["item, all responses"] = timed(lambda: queries.responses(root, "suite3/task10@own", "i7"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     medians = {name: statistics.median(times) for name, times in found.items()}
     print(
         json.dumps(
-            {"rows": queries.item_page(root, queries.Wanted())[0], "median_s": medians, "peak_MB": round(memory), "all": found}, indent=1
+            {"rows": queries.item_page(root, queries.ItemFilter())[0], "median_s": medians, "peak_MB": round(memory), "all": found},
+            indent=1,
         )
     )
 

@@ -1,4 +1,4 @@
-"""assay board: safe by default, refuses what it should in one line."""
+"""`assay board`: safe settings, clear errors."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ def test_safe_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     ):
         assert flag in line
     assert env["ASSAY_RESULTS"] == str(tmp_path)
+    assert env.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
     assert "STREAMLIT_SERVER_ADDRESS" not in env
     assert env["STREAMLIT_THEME_DARK_BACKGROUND_COLOR"]
     assert "http://127.0.0.1:" in capsys.readouterr().out
 
 
-def test_other_machines_need_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_machines_need_expose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
         with pytest.raises(AssayError, match="--expose"):
             commands.board(results=tmp_path, host=host)
@@ -49,32 +50,32 @@ def test_other_machines_need_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "--server.address=0.0.0.0" in line
 
 
-def test_items_are_hidden_from_other_machines_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(commands.ITEMS, "hidden")  # no word of the reader's own surroundings
+def test_item_texts_are_hidden_from_other_machines_without_show_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(commands.ITEMS, "hidden")  # the user's own environment does not count
     assert served(monkeypatch, tmp_path)[1][commands.ITEMS] == "shown"
     assert served(monkeypatch, tmp_path, expose=True)[1][commands.ITEMS] == "hidden"
     assert served(monkeypatch, tmp_path, expose=True, show_items=True)[1][commands.ITEMS] == "shown"
 
 
-def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssayError, match="assay demo"):
         commands.board(results=tmp_path / "none")
     with pytest.raises(AssayError, match="--host"):
-        commands.board(results=tmp_path, host="203.0.113.7", expose=True)  # no address of ours
+        commands.board(results=tmp_path, host="203.0.113.7", expose=True)  # not an address of this machine
     monkeypatch.setattr(commands, "find_spec", lambda name: None)
     with pytest.raises(AssayError, match=r"assay\[board\]"):
         commands.board(results=tmp_path)
 
 
-def test_a_taken_port_leads_to_the_next() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_skipped() -> None:
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = used.getsockname()[1]
         assert commands.free_port("127.0.0.1", port) > port
-    for none in (0, -1, 70_000):
-        with pytest.raises(AssayError, match=f"there is no port {none}"):
-            commands.free_port("127.0.0.1", none)
+    for invalid in (0, -1, 70_000):
+        with pytest.raises(AssayError, match=f"invalid port {invalid}"):
+            commands.free_port("127.0.0.1", invalid)
 
 
 def test_the_command_loads_without_streamlit() -> None:

@@ -1,4 +1,4 @@
-"""Reports and snapshots: the board's numbers in files that need nothing else; hostile text stays text."""
+"""Reports and published leaderboards: correct numbers, no requests, hostile text is escaped."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from assay.harness.store import index, list_runs, query
 from assay.leaderboard.charts import drawing
 from assay.leaderboard.charts.drawing import Dot, Mark
 from assay.leaderboard.data import queries
-from assay.leaderboard.data.assembly import Wish, assemble, with_columns
+from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.ranking import AGGREGATORS
-from assay.leaderboard.documents.document import Heading, Intervals, Table, Words, html_file, markdown_file
+from assay.leaderboard.documents.document import Heading, Intervals, Paragraph, Table, html_file, markdown_file
 from assay.leaderboard.documents.publishing import publish
 from assay.leaderboard.documents.report import report
-from assay.leaderboard.documents.reporting import run_report
+from assay.leaderboard.documents.run_report import run_report
 
 
 class Page(HTMLParser):
@@ -44,8 +44,8 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def asks_nobody(source: str) -> Page:
-    """Raises where a page could make a request, run a script that is not ours, or show markup of a stranger."""
+def makes_no_request(source: str) -> Page:
+    """Fails if a page could make a request, run a script that is not ours, or show untrusted markup."""
     page = Page(source)
     assert page.tags.count("script") == 1
     assert not {"img", "iframe", "link", "object", "embed", "form", "base", "audio", "video"} & set(page.tags)
@@ -62,15 +62,17 @@ def runs(store: Path) -> list[str]:
     return [run.id for run in list_runs(store) if run.status == "complete" and run.model.startswith(("acme/Otter-7B", "beta/Wren"))][:2]
 
 
-def test_a_report_is_one_file_that_asks_nobody(store: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_is_one_file_that_makes_no_request(
+    store: Path, runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report(runs, tmp_path / "r.html", 2, store, False)
-    page = asks_nobody((tmp_path / "r.html").read_text())
+    page = makes_no_request((tmp_path / "r.html").read_text())
     text = " ".join(page.texts)
     assert page.tags.count("svg") == 3  # two models' scores, and the differences
     for value, low, high in query(store, "SELECT value, low, high FROM score WHERE run_id IN (?, ?)", runs):
         assert f"{100 * value:.1f}" in text
         assert f"{100 * low:.1f} – {100 * high:.1f}" in text
-    assert "Same tasks, items, shots" in text
+    assert "Tasks, items, shots" in text
     assert re.search(r"letters/first@own: \d+ lost, 0 gained", text)
     assert "which word comes" in text
     assert str(tmp_path / "r.html") in capsys.readouterr().out
@@ -96,7 +98,7 @@ def test_differences_are_those_of_the_compare_page(store: Path, runs: list[str])
         assert f"{100 * each.difference.delta:.2f}" in text
 
 
-def test_a_run_that_is_not_done_is_no_report(store: Path) -> None:
+def test_incomplete_runs_and_unknown_formats_are_errors(store: Path) -> None:
     running = next(run.id for run in list_runs(store) if run.status == "running")
     with pytest.raises(Incomplete, match="assay resume"):
         report([running], None, 3, store, False)
@@ -104,19 +106,19 @@ def test_a_run_that_is_not_done_is_no_report(store: Path) -> None:
         report([running], Path("x.pdf"), 3, store, False)
 
 
-def test_a_smoke_run_is_told_as_such(store: Path) -> None:
+def test_a_report_warns_about_smoke_runs(store: Path) -> None:
     smoke = next(run.id for run in list_runs(store) if run.purpose == "smoke")
     assert "no benchmark" in run_report(store, [smoke], markdown=True)
 
 
-def test_a_snapshot_holds_the_boards_numbers_and_asks_nobody(store: Path, tmp_path: Path) -> None:
+def test_a_snapshot_holds_the_numbers_of_the_board_and_makes_no_request(store: Path, tmp_path: Path) -> None:
     page, *data = publish(store, tmp_path / "site")
     source = page.read_text()
-    text = " ".join(asks_nobody(source).texts)
-    board = assemble(store, with_columns(queries.cells(store)), Wish(), AGGREGATORS[0])
-    for row in board.table.iloc[: board.ranked].itertuples():
-        assert f"{row.Score:.1f}" in text
-        assert row.Rank in text
+    text = " ".join(makes_no_request(source).texts)
+    board = assemble(store, with_columns(queries.cells(store)), Filters(), AGGREGATORS[0])
+    for row in board.table.iloc[: board.ranked].to_dict("records"):
+        assert f"{row['Score']:.1f}" in text
+        assert row["Rank interval"] in text
     names = {path.name for path in data}
     assert names == {"board.csv", "scores.csv", "scores.parquet", "item_stats.parquet", "tuning.csv"}
     again = duckdb.sql(
@@ -126,19 +128,19 @@ def test_a_snapshot_holds_the_boards_numbers_and_asks_nobody(store: Path, tmp_pa
     assert len(again) > 15
     assert all(value == pytest.approx(mean) for value, mean in again)
     whole = b"".join(path.read_bytes() for path in (page, *data))
-    assert b"which word comes" not in whole  # no prompt leaves the store
-    publish(store, tmp_path / "site")  # an older snapshot is renewed
+    assert b"which word comes" not in whole  # no prompt is published
+    publish(store, tmp_path / "site")  # an earlier snapshot is overwritten
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(AssayError, match="other files"):
         publish(store, tmp_path / "mine")
 
 
-def test_a_snapshot_of_smoke_runs_says_that_nothing_is_ranked(tmp_path: Path) -> None:
+def test_a_snapshot_of_smoke_runs_has_no_ranks(tmp_path: Path) -> None:
     make_run(tmp_path, Made("m", 0.5, {"numbers/add@own": 20}, purpose="smoke"))
     index(tmp_path)
     source = publish(tmp_path, tmp_path / "site")[0].read_text()
-    assert "never ranked" in " ".join(asks_nobody(source).texts)
+    assert "No ranked scores yet" in " ".join(makes_no_request(source).texts)
 
 
 BAD = (
@@ -152,16 +154,16 @@ BAD = (
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_hostile_text_is_text_in_every_part(text: str) -> None:
+def test_hostile_text_is_escaped_in_every_part(text: str) -> None:
     parts = [
         Heading(text),
-        Words(text),
-        Words(text, "code"),
+        Paragraph(text),
+        Paragraph(text, "code"),
         Table((text, "n"), ((text, text),), frozenset({1})),
         Intervals((Mark(text, 1.0, 0.0, 2.0),), text),
     ]
     source = html_file(text, text, parts)
-    asks_nobody(source)
+    makes_no_request(source)
     ElementTree.fromstring(drawing.intervals([Mark(text, 1.0)], text))
     ElementTree.fromstring(drawing.scatter([Dot(text, 1.0, 2.0, named=True), Dot("b", 10.0, 3.0)], text, text, log=True))
     markdown = markdown_file(text, text, parts)
@@ -170,7 +172,7 @@ def test_hostile_text_is_text_in_every_part(text: str) -> None:
     assert all(line.count("|") - line.count("\\|") in (3, 4) for line in shown.split("\n") if line.startswith("| "))
 
 
-def test_a_chart_has_its_marks_where_they_belong() -> None:
+def test_a_chart_draws_marks_at_their_values() -> None:
     tree = ElementTree.fromstring(drawing.intervals([Mark("a", 1.0, 0.0, 2.0), Mark("b", 3.0, math.nan, math.nan, tick=2.0)], "x"))
     space = {"s": "http://www.w3.org/2000/svg"}
     dots = [float(dot.get("cx", "nan")) for dot in tree.findall(".//s:circle", space)]
@@ -189,6 +191,6 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
     assert all(low - 1e-12 <= value <= high + 1e-12 for value in found)
 
 
-def test_tasks_of_the_made_store_are_all_there(store: Path, tmp_path: Path) -> None:
+def test_a_snapshot_has_all_tasks(store: Path, tmp_path: Path) -> None:
     text = publish(store, tmp_path)[0].read_text()
     assert all(task in text for task in TASKS)

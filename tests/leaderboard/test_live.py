@@ -1,4 +1,4 @@
-"""A writer is never held up by an open board, nor the board by a writer; a half-written run shows as running."""
+"""Writers and open leaderboards do not block each other; a half-written run is shown as running."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from made_store import Made, make_run
 from streamlit.testing.v1 import AppTest
 
-from assay.harness.files.lock import held
+from assay.harness.files.lock import file_lock
 from assay.harness.store import connect, index, list_runs, query
-from assay.leaderboard.data import live, queries
+from assay.leaderboard.data import bundles, queries
 
 ROOT = Path(__file__).parents[2]
 RUNS = 4
@@ -58,30 +58,30 @@ def shown(monkeypatch: pytest.MonkeyPatch, root: Path, name: str) -> AppTest:
 def test_runs_are_written_while_boards_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path, Made("lab/first", 0.5, {"numbers/add@own": 40}))
     index(tmp_path)
-    careless = connect(tmp_path)  # a reader that never lets go
+    reader = connect(tmp_path)  # stays open
     line = [sys.executable, "-c", WRITER, str(tmp_path), str(RUNS)]
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
         ranked, half = [], ""
         while writer.poll() is None:
             ranked.append(len(queries.cells(tmp_path)))
             shown(monkeypatch, tmp_path, "board")
-            if any(run.status == "running" and live.progress(run) == 20 for run in list_runs(tmp_path)) and not half:
+            if any(run.status == "running" and bundles.progress(run) == 20 for run in list_runs(tmp_path)) and not half:
                 half = " ".join(str(bar.proto.text) for bar in shown(monkeypatch, tmp_path, "runs").get("progress"))
                 (tmp_path / "seen").touch()
         out, errors = writer.communicate()
     assert writer.returncode == 0, errors
-    assert float(out) < 60.0  # far below the two minutes for which a writer would wait for a lock
-    assert ranked == sorted(ranked)  # no score that was there is ever missing
-    assert "20 of 40 items · running" in half  # a half-written run is seen as such, with its writer
+    assert float(out) < 60.0  # far below the two minutes that a writer waits for a lock
+    assert ranked == sorted(ranked)  # no score disappears
+    assert "20 of 40 items · running" in half  # with its writer
     assert len(queries.cells(tmp_path)) == RUNS + 1
-    assert careless.execute("SELECT count(*) FROM run").fetchone() == (1,)  # the index as it was when opened
-    careless.close()
+    assert reader.execute("SELECT count(*) FROM run").fetchone() == (1,)  # the index as it was when opened
+    reader.close()
 
 
 def test_a_board_opens_while_the_index_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path, Made("lab/first", 0.5, {"numbers/add@own": 40}))
     index(tmp_path)
-    with held(tmp_path / ".index.lock"):
+    with file_lock(tmp_path / ".index.lock"):
         start = time.monotonic()
         assert len(queries.cells(tmp_path)) == 1
         assert time.monotonic() - start < 5.0
@@ -96,22 +96,22 @@ def test_a_half_written_run_shows_as_running(tmp_path: Path, monkeypatch: pytest
     app = shown(monkeypatch, tmp_path, "runs")
     words = " ".join(str(element.value) for element in [*app.markdown, *app.caption, *app.code])
     assert "lab/half" in words
-    assert "assay resume" in words  # nobody writes it any more
+    assert "assay resume" in words  # no process writes it
     (run,) = list_runs(tmp_path)
-    assert live.progress(run) == 20
+    assert bundles.progress(run) == 20
 
 
 def test_a_tokenizer_that_panics_shows_no_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class PanicException(BaseException):
-        """As pyo3's, outside of Exception."""
+        """Like pyo3's: not an Exception."""
 
     def panic(path: str) -> None:
         raise PanicException("called `Option::unwrap()` on a `None` value")
 
     (tmp_path / "tokenizer.json").write_text("{}")
-    assert live.tokens(tmp_path, "text") is None
+    assert bundles.token_pieces(tmp_path, "text") is None
     monkeypatch.setattr("tokenizers.Tokenizer.from_file", panic)
-    assert live.tokens(tmp_path, "text") is None
+    assert bundles.token_pieces(tmp_path, "text") is None
     monkeypatch.setattr("tokenizers.Tokenizer.from_file", lambda path: sys.exit(1))
     with pytest.raises(SystemExit):
-        live.tokens(tmp_path, "text")
+        bundles.token_pieces(tmp_path, "text")

@@ -1,4 +1,4 @@
-"""Every page on a store of several models, a hostile name among them, without a browser. What it looks like: tests/browser."""
+"""Every page on a store with several models and a hostile name, without a browser; tests/browser uses one."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ def test_every_page_opens(store: Path, page: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("page", "command"), [("board", "assay demo"), ("items", "assay demo"), ("runs", "assay demo"), ("tuning", "assay study toy")]
 )
-def test_an_empty_store_teaches_the_next_command(tmp_path: Path, page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_store_shows_the_next_command(tmp_path: Path, page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     assert command in texts(opened(tmp_path, page, monkeypatch))
 
 
-def test_runs_without_an_index_say_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_without_an_index_show_the_index_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path, Made("a/b", 0.5, {"t": 4}), finish=False, part=0.5)
     assert "assay store index" in texts(opened(tmp_path, "board", monkeypatch))
     shown = texts(opened(tmp_path, "runs", monkeypatch))
-    assert "assay resume" in shown  # half written, and nobody writes: it can be resumed
+    assert "assay resume" in shown  # half written, without a writer
 
 
-def test_board_ranks_with_ranges_and_never_with_missing_cells(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_board_shows_rank_intervals_and_does_not_rank_missing_scores(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = opened(store, "board", monkeypatch).dataframe[0].value
     by_model = table.set_index("Model")
-    assert by_model.loc["acme/Otter-7B", "#"] == 1
-    assert by_model.loc["acme/Otter-7B", "Rank"] == "1–2"
+    assert by_model.loc["acme/Otter-7B", "Rank"] == 1
+    assert by_model.loc["acme/Otter-7B", "Rank interval"] == "1–2"
     copy, one = by_model.loc["acme/Otter-1B-copy"], table[table.digest == "digest-acme/Otter-1B"].iloc[0]
-    assert (copy["#"], copy["Rank"], copy["Tier"]) == (one["#"], one["Rank"], one["Tier"])
+    assert (copy["Rank"], copy["Rank interval"], copy["Tier"]) == (one["Rank"], one["Rank interval"], one["Tier"])
     tuned = table[table.digest == "tuned"].iloc[0]  # it lacks a task
-    assert str(tuned["#"]) == "<NA>" and tuned["Coverage"] == pytest.approx(2 / 3)
+    assert str(tuned["Rank"]) == "<NA>" and tuned["Coverage"] == pytest.approx(2 / 3)
     assert "beta/Old-3B" not in set(table.Model)  # another version of the task
     assert "smoked" not in set(table.digest)
 
@@ -76,7 +76,7 @@ def test_board_state_comes_from_the_url(store: Path, monkeypatch: pytest.MonkeyP
     app = opened(store, "board", monkeypatch, set="letters", by="Bradley-Terry", kind="adapter")
     table = app.dataframe[0].value
     assert table.digest.tolist() == ["tuned"]
-    assert table["#"].tolist() == [1]  # with the letters alone it has every score
+    assert table["Rank"].tolist() == [1]  # it has all scores of this set
     assert "numbers/add@own" not in table
     app = opened(store, "board", monkeypatch, name="WREN", complete="true")
     assert app.dataframe[0].value.Model.tolist() == ["beta/Wren-300M"]
@@ -86,7 +86,7 @@ def test_compare_shows_differences_flips_and_reasons(store: Path, monkeypatch: p
     app = opened(store, "compare", monkeypatch, first="acme/Otter-7B", second="beta/Wren-300M", task="letters/last@own", side="lost")
     table = app.dataframe[0].value.set_index("Task")
     row = table.loc["letters/last@own"]
-    assert row.Difference == pytest.approx(row.Second - row.First)
+    assert row.Difference == pytest.approx(row.Candidate - row.Baseline)
     assert row.Low < row.Difference < row.High < 0
     assert row["p (Holm)"] < 0.05
     assert app.selectbox(key="flip").options
@@ -94,7 +94,7 @@ def test_compare_shows_differences_flips_and_reasons(store: Path, monkeypatch: p
     assert "not comparable" in texts(other) and "fingerprint" in texts(other)
 
 
-def test_an_item_shows_what_was_sent_and_every_answer(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_item_shows_its_prompt_and_all_responses(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(store, "items", monkeypatch, of="letters/first@own", item="i0003", deep="true", run="", text="")
     assert "Question 3 of letters/first@own: which word comes 3 places after 'ant'?" in texts(app)
     assert "of 7 runs are right" in texts(app)
@@ -104,7 +104,7 @@ def test_an_item_shows_what_was_sent_and_every_answer(store: Path, monkeypatch: 
     assert len(rows) and set(rows.Outcome) == {"wrong"} and all("Question 4" in text for text in rows.Prompt)
 
 
-def test_an_exposed_board_hides_what_items_say(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exposed_board_hides_item_texts(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def everything(app: AppTest) -> str:
         return texts(app) + json.dumps([frame.value.astype(str).to_dict() for frame in app.dataframe])
 
@@ -117,27 +117,27 @@ def test_an_exposed_board_hides_what_items_say(store: Path, monkeypatch: pytest.
         app = opened(store, page, monkeypatch, **state)
         shown = everything(app)
         assert "(hidden)" in shown and "Question" not in shown and "word comes" not in shown
-        assert "Text" not in [each.label for each in app.text_input]  # a search would tell
+        assert "Text" not in [each.label for each in app.text_input]  # a search would reveal hidden texts
     assert "of 7 runs are right" in texts(opened(store, "items", monkeypatch, **item))
 
 
 def test_no_cell_of_a_table_is_a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
     monkeypatch.setattr(shell.st, "dataframe", lambda table, **options: shown.append((table, options)))
-    rows = {"Answer": ["=1+1", " @SUM(A1)", "plain", None], "Score": [-1.0, 2.0, 3.0, 4.0], "+x": ["-2", "3", "4", "5"]}
-    shell.table(rows, column_order=["Answer", "+x"], column_config={"+x": "wide"}, alt="x")
+    rows = {"Response": ["=1+1", " @SUM(A1)", "plain", None], "Score": [-1.0, 2.0, 3.0, 4.0], "+x": ["-2", "3", "4", "5"]}
+    shell.table(rows, column_order=["Response", "+x"], column_config={"+x": "wide"}, alt="x")
     table, options = shown[0]
-    assert table.Answer.tolist()[:3] == ["\u2060=1+1", "\u2060 @SUM(A1)", "plain"] and table.Score.tolist() == [-1.0, 2.0, 3.0, 4.0]
-    assert options == {"column_order": ["Answer", "\u2060+x"], "column_config": {"\u2060+x": "wide"}, "alt": "x"}
+    assert table.Response.tolist()[:3] == ["\u2060=1+1", "\u2060 @SUM(A1)", "plain"] and table.Score.tolist() == [-1.0, 2.0, 3.0, 4.0]
+    assert options == {"column_order": ["Response", "\u2060+x"], "column_config": {"\u2060+x": "wide"}, "alt": "x"}
     for line in table.to_csv(index=False).splitlines():
         assert not line.startswith(("=", "+", "-", "@")) and ",+" not in line
 
 
-def test_every_table_goes_through_the_one_that_is_safe() -> None:
-    assert not [path.name for path in APP.parent.glob("*.py") if "st.dataframe(" in path.read_text()]
+def test_every_table_is_formula_safe() -> None:
+    assert not [path.name for path in APP.parent.glob("*.py") if path.name != "shell.py" and "st.dataframe(" in path.read_text()]
 
 
-def test_tuning_says_what_diverged_and_shows_every_method(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tuning_shows_every_method_and_names_failed_trials(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(store, "tuning", monkeypatch)
     table = app.dataframe[0].value
     assert {"full", "lora", "bitfit", "bottleneck", "dora", "in_context 4-shot"} == set(table.method)
@@ -153,14 +153,14 @@ def test_hostile_text_is_escaped_in_markdown_and_kept_in_code(store: Path, monke
     assert "\x1b" not in name and "\u202e" not in name
 
 
-def test_gates_and_health_say_what_happened(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gates_filter_by_verdict_and_health_gives_reasons(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gates = opened(store, "gates", monkeypatch, verdict="regressed").dataframe[0].value
     assert gates.verdict.tolist() == ["✗ regressed"]
     health = opened(store, "health", monkeypatch)
-    assert "made for smoke" in json.dumps([frame.value.astype(str).to_dict() for frame in health.dataframe])
+    assert "purpose is smoke" in json.dumps([frame.value.astype(str).to_dict() for frame in health.dataframe])
 
 
-def test_a_damaged_bundle_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_bundle_does_not_hide_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay.harness.store import index
 
     make_run(tmp_path, Made("a/good", 0.7, {"t": 20}))

@@ -1,4 +1,4 @@
-"""Queries, pairing, exports and safe text: what the pages are made of."""
+"""Queries, paired comparisons, exports, safe text and studies."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from made_store import HOSTILE, Made, make_run
 from assay import accuracy
 from assay.harness.decide.compare import FIELDS, Side, compare
 from assay.harness.store import index, read_run
-from assay.leaderboard.data import live, paired, queries, studies
-from assay.leaderboard.data.assembly import Wish, assemble, frontier, with_columns
+from assay.leaderboard.data import bundles, paired, queries, studies
+from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.difficulty import discrimination, kinds
 from assay.leaderboard.data.frames import DataFrame
-from assay.leaderboard.data.shown import family, labels, plain, visible
+from assay.leaderboard.data.ranking import pareto_front
+from assay.leaderboard.data.safe_text import family, labels, plain, visible
 from assay.leaderboard.documents import export
 
 
@@ -31,7 +32,7 @@ def side(path: Path) -> Side:
     return Side(run.id, model["name"], model["digest"], "release", "complete", tasks, tables, dict.fromkeys(tables, accuracy))
 
 
-def test_gates_of_another_shape_are_left_out(store: Path, tmp_path: Path) -> None:
+def test_malformed_gate_lines_are_skipped(store: Path, tmp_path: Path) -> None:
     whole = (store / "gates.jsonl").read_bytes().split(b"\n")[0]
     odd = [
         b"7",
@@ -42,13 +43,13 @@ def test_gates_of_another_shape_are_left_out(store: Path, tmp_path: Path) -> Non
     ]
     assert whole not in odd
     (tmp_path / "gates.jsonl").write_bytes(b"".join(line + b"\n" for line in [*odd, whole]))
-    assert len(live.gates(tmp_path)) == 1
+    assert len(bundles.gates(tmp_path)) == 1
     (tmp_path / "gates.jsonl").unlink()
     os.mkfifo(tmp_path / "gates.jsonl")
-    assert len(live.gates(tmp_path)) == 0
+    assert len(bundles.gates(tmp_path)) == 0
 
 
-def test_compare_gives_the_numbers_of_the_gate(store: Path) -> None:
+def test_comparisons_agree_with_assay_compare(store: Path) -> None:
     cells = queries.cells(store).drop_duplicates("model").set_index("model")
     runs = [cells.loc[name, "run_id"] for name in ("acme/Otter-7B", "beta/Heron-3B")]
     own = paired.compare(queries.pairs(store, *runs), {})
@@ -61,33 +62,33 @@ def test_compare_gives_the_numbers_of_the_gate(store: Path) -> None:
         assert each.flips == (row.gained, row.lost)
 
 
-def test_the_fields_that_must_agree_are_those_of_the_gate() -> None:
+def test_comparability_fields_are_those_of_the_gate() -> None:
     assert paired.FIELDS == FIELDS
 
 
-def test_what_is_no_mean_is_not_paired_but_still_ranked() -> None:
+def test_scores_that_are_not_means_and_unpaired_items_get_a_reason() -> None:
     pair = queries.Pair("t", "mcc", True, "higher", (0.4, 0.5), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2))
     (found,) = paired.compare([pair], {})
     assert found.difference is None
-    assert "no mean" in found.why
+    assert "not a mean" in found.reason
     (other,) = paired.compare(
-        [queries.Pair("t", "accuracy", True, "higher", (1.0, 0.0), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2), only=1)], {}
+        [queries.Pair("t", "accuracy", True, "higher", (1.0, 0.0), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2), unpaired=1)], {}
     )
-    assert "one run only" in other.why
+    assert "only one run" in other.reason
 
 
-def test_search_takes_any_text_as_text(store: Path) -> None:
-    everything, _ = queries.item_page(store, queries.Wanted())
-    assert queries.item_page(store, queries.Wanted(text="'; DROP TABLE run; --"))[0] == 190  # the hostile model's answers
-    assert queries.item_page(store, queries.Wanted(task="' OR '1'='1"))[0] == 0
-    assert queries.item_page(store, queries.Wanted(text="%"))[0] == 0
-    assert queries.item_page(store, queries.Wanted())[0] == everything
-    right, wrong = (queries.item_page(store, queries.Wanted(outcome=each))[0] for each in ("right", "wrong"))
+def test_search_text_never_becomes_sql(store: Path) -> None:
+    everything, _ = queries.item_page(store, queries.ItemFilter())
+    assert queries.item_page(store, queries.ItemFilter(text="'; DROP TABLE run; --"))[0] == 190  # the hostile model's responses
+    assert queries.item_page(store, queries.ItemFilter(task="' OR '1'='1"))[0] == 0
+    assert queries.item_page(store, queries.ItemFilter(text="%"))[0] == 0
+    assert queries.item_page(store, queries.ItemFilter())[0] == everything
+    right, wrong = (queries.item_page(store, queries.ItemFilter(outcome=each))[0] for each in ("right", "wrong"))
     assert right + wrong == everything
-    assert len(queries.item_page(store, queries.Wanted(), page=2)[1]) == queries.PAGE
+    assert len(queries.item_page(store, queries.ItemFilter(), page=2)[1]) == queries.PAGE
 
 
-def test_the_board_is_live_while_a_writer_writes(tmp_path: Path) -> None:
+def test_the_board_changes_when_a_run_is_indexed(tmp_path: Path) -> None:
     make_run(tmp_path, Made("a/one", 0.7, {"t": 30}))
     index(tmp_path)
     before = queries.stamp(tmp_path)
@@ -96,11 +97,11 @@ def test_the_board_is_live_while_a_writer_writes(tmp_path: Path) -> None:
     assert queries.stamp(tmp_path) == before
     index(tmp_path)
     assert queries.stamp(tmp_path) != before
-    board = assemble(tmp_path, with_columns(queries.cells(tmp_path)), Wish(), "chance-normalised mean")
+    board = assemble(tmp_path, with_columns(queries.cells(tmp_path)), Filters(), "chance-normalised mean")
     assert board.ranked == 2
 
 
-def test_an_open_reader_holds_up_no_writer(tmp_path: Path) -> None:
+def test_an_open_reader_does_not_block_a_writer(tmp_path: Path) -> None:
     from assay.harness.store import connect
 
     make_run(tmp_path, Made("a/one", 0.7, {"t": 10}))
@@ -109,7 +110,7 @@ def test_an_open_reader_holds_up_no_writer(tmp_path: Path) -> None:
     try:
         make_run(tmp_path, Made("a/two", 0.5, {"t": 10}))
         assert len(index(tmp_path).indexed) == 1
-        assert reader.execute("SELECT count(*) FROM runs").fetchone()[0] == 1  # what was there when it was opened
+        assert reader.execute("SELECT count(*) FROM runs").fetchone()[0] == 1  # the index as it was when opened
     finally:
         reader.close()
     assert len(queries.runs(tmp_path)) == 2
@@ -120,16 +121,16 @@ def test_progress_of_a_half_written_run(tmp_path: Path) -> None:
 
     make_run(tmp_path, Made("a/one", 0.7, {"t": 10}), finish=False, part=0.3)
     (run,) = list_runs(tmp_path)
-    assert (run.status, live.progress(run)) == ("running", 3)
+    assert (run.status, bundles.progress(run)) == ("running", 3)
 
 
-def test_sent_is_what_the_bundle_holds(store: Path) -> None:
+def test_item_record_comes_from_the_bundle(store: Path) -> None:
     run = queries.cells(store).run_id.iloc[-1]
-    found = live.sent(store / "runs" / run, "letters/first@own", "i0002")
+    found = bundles.item_record(store / "runs" / run, "letters/first@own", "i0002")
     assert found is not None
     assert found.choices == ("ant", "bee", "cat", "dog")
     assert found.key == "k2"
-    assert live.sent(store / "runs" / run, "letters/first@own", "none") is None
+    assert bundles.item_record(store / "runs" / run, "letters/first@own", "none") is None
 
 
 def test_exports_hold_no_formula_and_no_markup() -> None:
@@ -178,17 +179,17 @@ def test_discrimination_finds_the_item_with_the_wrong_gold() -> None:
     assert np.isnan(discrimination(values[:, :3])).all()
 
 
-def test_frontiers() -> None:
-    assert frontier(np.array([1.0, 2.0, 3.0]), np.array([5.0, 4.0, 6.0])).tolist() == [True, False, True]
-    assert studies.undominated(np.array([1.0, 2.0, 0.5]), np.array([0.0, -1.0, -2.0])).tolist() == [True, True, False]
+def test_pareto_front() -> None:
+    assert pareto_front(-np.array([1.0, 2.0, 3.0]), np.array([5.0, 4.0, 6.0])).tolist() == [True, False, True]
+    assert pareto_front(np.array([1.0, 2.0, 0.5]), np.array([0.0, -1.0, -2.0])).tolist() == [True, True, False]
 
 
-def test_seeds_and_items_both_widen_a_gain(store: Path) -> None:
+def test_seeds_and_items_both_widen_an_interval(store: Path) -> None:
     whole = studies.trials(store, ())
     points = studies.points(whole)
     lora = points[(points.method == "lora") & (points.lr == 1e-4)].iloc[0]
     assert lora.runs == 2
     assert lora.gain == pytest.approx(12, abs=1.5)
-    assert lora.gain_high - lora.gain_low >= 6 - 1e-9  # the items' own interval
+    assert lora.gain_high - lora.gain_low >= 6 - 1e-9  # the width from items alone
     assert lora.kept == pytest.approx(-2, abs=0.1)
-    assert "ia3" not in set(points.method)  # diverged: not a zero
+    assert "ia3" not in set(points.method)  # diverged: not counted as zero

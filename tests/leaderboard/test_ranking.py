@@ -1,4 +1,4 @@
-"""Rank ranges cover the true rank, copies share a tier, and the aggregators agree with their definitions."""
+"""Rank intervals cover the true rank, copies share a tier, aggregators match their definitions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from assay.leaderboard.data import ranking
-from assay.leaderboard.data.ranking import AGGREGATORS, Column, bradley_terry, rank_ranges, ranks_of, standings, tiers
+from assay.leaderboard.data.ranking import AGGREGATORS, Column, bradley_terry, rank_intervals, ranks_of, standings, tiers
 
 TRUE = np.array([0.62, 0.60, 0.57, 0.57 - 0.05, 0.45, 0.44, 0.30])
 
 
 def simulated(rng: np.random.Generator, tasks: int = 3, clusters: int = 60, truth: np.ndarray = TRUE) -> list[Column]:
-    """Binary items, two to a cluster, whose difficulty all models share; `truth` is the expected share of right answers."""
+    """Simulates binary items, two per cluster, with a difficulty shared by all models; `truth` is the expected accuracy."""
     columns = []
     for task in range(tasks):
         hard = np.repeat(rng.normal(0, 0.15, clusters), 2)
@@ -26,23 +26,25 @@ def column_of(right: np.ndarray, task: str = "t", **facts: object) -> Column:
     return Column(task, means.mean(axis=0), np.full(right.shape[1], 0.05), means, np.full(len(means), 2.0), **facts)  # type: ignore[arg-type]
 
 
-def test_the_range_covers_the_true_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rank_interval_covers_the_true_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "DRAWS", 250)
     rng = np.random.default_rng(20)
     trials, true = 1000, ranks_of(TRUE)
     covered, width = np.zeros(len(TRUE)), 0.0
     for trial in range(trials):
         columns = simulated(rng)
-        score = ranking.point(columns, AGGREGATORS[0])
-        best, worst, _ = rank_ranges(score, ranking.drawn(columns, AGGREGATORS[0], trial), 0.95, ranking.floor(columns))
+        score = ranking.point_scores(columns, AGGREGATORS[0])
+        best, worst, _ = rank_intervals(
+            score, ranking.resampled_scores(columns, AGGREGATORS[0], trial), 0.95, ranking.minimum_error(columns)
+        )
         covered += (best <= true) & (true <= worst)
         width += float((worst - best).mean()) / trials
     assert covered.min() >= 0.93 * trials, covered / trials
-    assert width < 3.5, width  # and says something: the widest range possible is 6
+    assert width < 3.5, width  # the widest possible is 6
 
 
 @pytest.mark.parametrize("by", AGGREGATORS)
-def test_two_copies_of_one_model_always_share_a_tier(by: str) -> None:
+def test_two_copies_of_one_model_share_a_tier(by: str) -> None:
     rng = np.random.default_rng(3)
     for trial in range(12):
         truth = rng.uniform(0.2, 0.9, 6)
@@ -59,7 +61,7 @@ def test_two_copies_of_one_model_always_share_a_tier(by: str) -> None:
 
 def test_a_copy_stays_in_the_tier_when_an_equal_score_lies_between() -> None:
     beats = np.zeros((4, 4), dtype=bool)
-    beats[0, 2] = True  # the same score as 1 and 3, but shown worse than the first
+    beats[0, 2] = True  # same score as 1 and 3, but significantly worse than the first
     assert tiers(np.array([0.9, 0.5, 0.5, 0.5]), beats).tolist() == [1, 1, 1, 1]
     beats[0, [1, 3]] = True
     assert tiers(np.array([0.9, 0.5, 0.5, 0.5]), beats).tolist() == [1, 2, 2, 2]
@@ -70,13 +72,13 @@ def test_models_far_apart_have_one_rank_and_a_tier_each() -> None:
     found = standings([column_of((rng.random((400, 3)) < [0.2, 0.9, 0.5]).astype(float))])
     assert found.rank.tolist() == found.best.tolist() == found.worst.tolist() == [3, 1, 2]
     assert found.tier.tolist() == [3, 1, 2]
-    assert not found.unsettled.any()
+    assert not found.rule_dependent.any()
 
 
-def test_pairing_narrows_ranges_and_clusters_widen_them() -> None:
+def test_pairing_narrows_intervals_and_clusters_widen_them() -> None:
     rng = np.random.default_rng(6)
     easy = rng.random(300) < 0.5
-    worse = easy & (rng.random(300) > 0.12)  # the same items less a few: paired, the difference is plain
+    worse = easy & (rng.random(300) > 0.12)  # the same items less a few: significant only when paired
     right = np.column_stack([easy, worse]).astype(float)
     assert standings([column_of(right)]).worst[0] == 1
     alone = Column("t", right.mean(axis=0), np.full(2, 0.029))
@@ -98,47 +100,47 @@ def test_the_draws_have_the_variance_of_the_mean() -> None:
         assert drawn.std() == pytest.approx(expected, rel=0.12)
 
 
-def test_aggregators_by_hand_and_the_flag() -> None:
+def test_aggregators_against_hand_computed_values() -> None:
     # b wins two of three tasks by a hair, a wins one by far: mean and win rate disagree.
     columns = [
         Column(f"t{n}", np.array(values), np.full(3, 1e-6))
         for n, values in enumerate([[0.50, 0.51, 0.1], [0.5, 0.51, 0.2], [0.9, 0.2, 0.1]])
     ]
-    mean, win, borda, _ = (ranking.point(columns, by) for by in AGGREGATORS)
+    mean, win, borda, _ = (ranking.point_scores(columns, by) for by in AGGREGATORS)
     assert mean == pytest.approx([1.9 / 3, 1.22 / 3, 0.4 / 3])
     assert win == pytest.approx([(0.5 + 0.5 + 1) / 3, (1 + 1 + 0.5) / 3, 0.0])
     assert borda == pytest.approx(win * 2)
     found = standings(columns)
     assert found.rank.tolist() == [1, 2, 3]
-    assert found.unsettled.tolist() == [True, True, False]
+    assert found.rule_dependent.tolist() == [True, True, False]
 
 
 def test_chance_and_direction() -> None:
     choice = Column("choice", np.array([0.25, 1.0]), np.zeros(2), chance=0.25)
     loss = Column("loss", np.array([3.0, 2.0]), np.zeros(2), unit=None, sign=-1.0)
-    assert ranking.point([choice, loss], AGGREGATORS[0]).tolist() == [0.0, 1.0]  # the loss has no unit: it enters no mean
-    assert ranking.point([loss], "mean win rate").tolist() == [0.0, 1.0]
-    assert ranking.point([loss], "Bradley-Terry")[1] > 0
+    assert ranking.point_scores([choice, loss], AGGREGATORS[0]).tolist() == [0.0, 1.0]  # the loss is unbounded: not part of the mean
+    assert ranking.point_scores([loss], "mean win rate").tolist() == [0.0, 1.0]
+    assert ranking.point_scores([loss], "Bradley-Terry")[1] > 0
 
 
-def test_a_missing_score_is_refused() -> None:
+def test_a_missing_score_is_an_error() -> None:
     with pytest.raises(ValueError, match="every model"):
         standings([Column("t", np.array([0.5, np.nan]), np.zeros(2))])
     with pytest.raises(ValueError, match="every model"):
         standings([])
 
 
-def test_bradley_terry_is_the_likeliest() -> None:
+def test_bradley_terry_maximises_the_likelihood() -> None:
     from scipy.optimize import minimize
 
     rng = np.random.default_rng(8)
     wins = rng.integers(1, 20, (5, 5)).astype(float)
     np.fill_diagonal(wins, 0)
-    some = wins + ranking.PRIOR / 5 * (1 - np.eye(5))
+    smoothed = wins + ranking.PRIOR / 5 * (1 - np.eye(5))
 
     def loss(free: np.ndarray) -> float:
         strength = np.append(free, -free.sum())
-        return float((some * np.log1p(np.exp(strength[None, :] - strength[:, None]))).sum())
+        return float((smoothed * np.log1p(np.exp(strength[None, :] - strength[:, None]))).sum())
 
     best = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-8}).x
     assert bradley_terry(wins) == pytest.approx(np.append(best, -best.sum()), abs=1e-4)

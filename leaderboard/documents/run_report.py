@@ -1,4 +1,4 @@
-"""The content of a report on a few runs."""
+"""Builds the report on one or more runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from assay.leaderboard.data import queries
-from assay.leaderboard.data.shown import amount, labels, points, span
-from assay.leaderboard.data.units import unit_of
+from assay.leaderboard.data.formats import amount, duration, points, span, unit_of
+from assay.leaderboard.data.safe_text import labels
 from assay.leaderboard.documents import contents
-from assay.leaderboard.documents.document import Heading, Intervals, Part, Table, Words, html_file, markdown_file
+from assay.leaderboard.documents.document import Heading, Intervals, Paragraph, Part, Table, html_file, markdown_file
 
 
 def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 3) -> str:
-    """One document on these runs of the index; the later ones are compared with the first."""
+    """Returns the report on these indexed runs as Markdown or HTML. The first run is the baseline for the others.
+
+    `items`: flipped items to show per task and direction.
+    """
     whole = queries.runs(root).set_index("run_id").loc[list(runs)].reset_index()
     names = dict(zip(runs, labels(whole.model.tolist(), runs), strict=True))
     title = " and ".join(dict.fromkeys(names.values())) if len(runs) <= 2 else f"{len(runs)} runs"
-    about = "Scores with 95 % intervals from stored items; differences are paired item by item."
+    about = "Scores with 95 % confidence intervals. Differences are paired by item."
     parts: list[Part] = [Heading("Runs"), overview(whole, names), *notes(whole)]
     parts += [Heading("Scores")]
     for run in runs:
@@ -28,12 +31,25 @@ def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 
         parts.append(Heading("Differences"))
         for run in runs[1:]:
             parts += contents.comparison(root, runs[0], run, (names[runs[0]], names[run]), items)
-    parts += [Heading("What was run"), *setups(root, runs, names)]
+    parts += [Heading("Setup"), *setups(root, runs, names)]
     return markdown_file(title, about, parts) if markdown else html_file(title, about, parts)
 
 
 def overview(whole: Any, names: dict[str, str]) -> Table:
-    head = ("run", "model", "weights", "parameters", "engine", "purpose", "evidence", "items", "errors", "tokens", "seconds", "at (UTC)")
+    head = (
+        "run",
+        "model",
+        "weights",
+        "parameters",
+        "engine",
+        "purpose",
+        "evidence",
+        "items",
+        "errors",
+        "tokens",
+        "engine time",
+        "started (UTC)",
+    )
     rows = tuple(
         (
             row.run_id,
@@ -46,7 +62,7 @@ def overview(whole: Any, names: dict[str, str]) -> Table:
             f"{row.items:,}",
             f"{row.errors:,}",
             contents.number(row.tokens, 0),
-            contents.number(row.seconds, 0),
+            duration(row.seconds),
             f"{row.created_at:%Y-%m-%d %H:%M}",
         )
         for row in whole.itertuples()
@@ -55,17 +71,22 @@ def overview(whole: Any, names: dict[str, str]) -> Table:
 
 
 def notes(whole: Any) -> list[Part]:
-    """What a reader must know before the numbers."""
+    """Warnings about runs that are not release runs on all items."""
     found: list[Part] = []
     if (whole.purpose == "smoke").any():
-        found.append(Words("Smoke tasks prove that everything works; they are no benchmark, and are never ranked.", "warning"))
+        found.append(Paragraph("Smoke tasks only check that the pipeline works: they are no benchmark and are never ranked.", "warning"))
     if (~whole.evidence.isin(["complete"])).any():
-        found.append(Words("Some scores are on part of the items, or only stated by others: not the standard benchmark.", "warning"))
+        found.append(
+            Paragraph(
+                "Some scores cover only part of the items or come without items: do not compare them with the full benchmark.",
+                "warning",
+            )
+        )
     return found
 
 
 def scores(cells: Any, name: str, run: str) -> list[Part]:
-    """One run's scores: a chart of the main ones, and the table of all."""
+    """One run's scores: a chart of the main metrics and a table of all."""
     rows = tuple(
         (
             row.task,
@@ -80,18 +101,18 @@ def scores(cells: Any, name: str, run: str) -> list[Part]:
         for row in cells.itertuples()
     )
     marks = contents.score_marks(cells[cells.main & (cells.metric != "total")], "task")
-    chart: list[Part] = [Intervals(marks, "score, 95 % interval; red: guessing")] if marks else []
-    head = ("task", "metric", "score", "95 %", "chance", "items", "shots", "evidence")
+    chart: list[Part] = [Intervals(marks, "score, points, 95 % confidence interval")] if marks else []
+    head = ("task", "metric", "score", "95 % CI", "chance", "items", "shots", "evidence")
     return [Heading(f"{name} ({run})", 3), *chart, Table(head, rows, frozenset({2, 4, 5, 6}))]
 
 
 def setups(root: Path, runs: Sequence[str], names: dict[str, str]) -> list[Part]:
-    """Signatures: everything that each number depends on, one line each."""
+    """Model, versions and score signatures of each run, as code."""
     parts: list[Part] = []
     for run in runs:
         manifest = json.loads(queries.manifest(root, run) or "{}")
         versions = ", ".join(f"{name} {value}" for name, value in manifest.get("versions", {}).items())
         lines = [f"run {run}", f"model {manifest['model']['name']}, digest {manifest['model']['digest']}", f"versions {versions}"]
         lines += [str(text) for text in queries.scores(root, run).signature]
-        parts += [Heading(names[run], 3), Words("\n".join(lines), "code")]
+        parts += [Heading(names[run], 3), Paragraph("\n".join(lines), "code")]
     return parts

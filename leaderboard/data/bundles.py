@@ -1,4 +1,4 @@
-"""What the bundles say beyond the index: progress of running runs, one item as it was sent, the remembered gates."""
+"""Reads what the index does not hold: progress of running runs, one item's stored record, stored gate decisions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from assay.harness.store.journal import count_lines
 from assay.leaderboard.data import frames
 
 GATES = "gates.jsonl"
+GATE_COLUMNS = (
+    *("at", "verdict", "candidate", "baseline", "delta", "low", "high", "lost", "attempt", "tried", "margin"),
+    *("candidate_run", "baseline_run"),
+)
 
 
 def progress(run: RunInfo) -> int:
-    """Items with a record so far: whole lines of the journal after its header; all of a complete run."""
+    """Number of finished items: whole lines of the journal after its header; all items of a complete run."""
     if run.status == "complete":
         return run.items
     return max(0, count_lines(run.path / JOURNAL, 1 + run.items) - 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """One item of one run as its bundle holds it."""
+class ItemRecord:
+    """One item of one run as stored in its bundle."""
 
     prompt: str
     choices: tuple[str, ...]
@@ -34,8 +38,8 @@ class Sent:
     output: dict[str, Any]
 
 
-def sent(bundle: Path, task: str, item: str) -> Sent | None:
-    """What was sent and what came back, from files checked against their hashes; None where the run has no such item."""
+def item_record(bundle: Path, task: str, item: str) -> ItemRecord | None:
+    """Reads one item's prompt and output from files checked against their hashes. None if the run has no such item."""
     import pyarrow.compute as compute
 
     run = read_run(bundle)
@@ -49,11 +53,11 @@ def sent(bundle: Path, task: str, item: str) -> Sent | None:
         rows.append(found[0])
     planned, sample = rows
     doc, output = json.loads(planned["doc"]), json.loads(sample["record"])
-    return Sent(planned["prompt"], tuple(planned["choices"]), tuple(planned["shots"]), planned["key"], doc, output)
+    return ItemRecord(planned["prompt"], tuple(planned["choices"]), tuple(planned["shots"]), planned["key"], doc, output)
 
 
-def tokens(folder: Path, text: str) -> list[tuple[int, str]] | None:
-    """Token ids and pieces of a text by the tokenizer of a model's folder; None where it is not on this machine."""
+def token_pieces(folder: Path, text: str) -> list[tuple[int, str]] | None:
+    """Splits a text with the tokenizer in a model's folder: (token id, piece). None if it cannot be loaded on this machine."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
@@ -62,9 +66,7 @@ def tokens(folder: Path, text: str) -> list[tuple[int, str]] | None:
 
         tokenizer = Tokenizer.from_file(str(path))
         found = tokenizer.encode(text, add_special_tokens=False)
-    except (
-        BaseException
-    ) as error:  # plain Exception for a broken file, ImportError without the library; its Rust part panics outside of both
+    except BaseException as error:  # a panic of the Rust library is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         return None
@@ -72,7 +74,7 @@ def tokens(folder: Path, text: str) -> list[tuple[int, str]] | None:
 
 
 def gates(root: Path) -> Any:
-    """Every remembered gate, newest first; torn lines and lines of another shape are left out."""
+    """Every stored gate decision, newest first. Incomplete and malformed lines are skipped."""
     rows = []
     try:
         lines = (root / GATES).read_bytes().split(b"\n")[:-1] if (root / GATES).is_file() else []
@@ -98,22 +100,7 @@ def gates(root: Path) -> Any:
             )
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
             continue
-    names = (
-        "at",
-        "verdict",
-        "candidate",
-        "baseline",
-        "delta",
-        "low",
-        "high",
-        "lost",
-        "attempt",
-        "tried",
-        "margin",
-        "candidate_run",
-        "baseline_run",
-    )
-    table = frames.DataFrame(rows, columns=list(names))
+    table = frames.DataFrame(rows, columns=list(GATE_COLUMNS))
     for name in ("delta", "low", "high", "margin"):
         table[name] = frames.to_numeric(table[name], errors="coerce")
     return table.iloc[::-1].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""What strangers write (names, prompts, outputs) shows as text wherever it is shown: terminal, Markdown, CSV, LaTeX, XML, build logs."""
+"""Untrusted text (names, prompts, responses) is escaped in terminals, Markdown, CSV, LaTeX, XML and build logs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from assay.harness.cli import rich_safe
 from assay.harness.cli.console import out
 from assay.harness.exchange.hugging_face import yaml
 from assay.harness.prompt import chat, chat_child
-from assay.harness.reports.pipelines import clean, command
+from assay.harness.reports.escaping import md
+from assay.harness.reports.pipelines import command, printable
 from assay.harness.reports.results import markdown, results_table
-from assay.harness.reports.safe import md
 from assay.harness.reports.tables import grid, table
 from assay.leaderboard.data.frames import DataFrame
 from assay.leaderboard.documents import export
@@ -27,17 +27,17 @@ def result(name: str) -> dict[str, object]:
     return {"task": name, "metric": name, "value": 0.5, "low": 0.4, "high": 0.6, "n": 7, "shots": 0, "main": True}
 
 
-def shown(capsys: pytest.CaptureFixture[str], thing: object, **options: object) -> str:
-    out().print(thing, **options)  # type: ignore[arg-type]
+def printed(capsys: pytest.CaptureFixture[str], value: object, **options: object) -> str:
+    out().print(value, **options)  # type: ignore[arg-type]
     return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_terminal_gets_no_sequence_of_theirs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     for text in (
-        shown(capsys, name, markup=False, soft_wrap=True),
-        shown(capsys, results_table([result(name)])),
-        shown(capsys, table(("task",), [(name,)])),
+        printed(capsys, name, markup=False, soft_wrap=True),
+        printed(capsys, results_table([result(name)])),
+        printed(capsys, table(("task",), [(name,)])),
     ):
         assert all(sign.isprintable() or sign in "\n\u2060" for sign in text), ascii(text)
         assert not any(line.strip().startswith("::") for line in text.splitlines())
@@ -45,7 +45,7 @@ def test_a_terminal_gets_no_sequence_of_theirs(name: str, capsys: pytest.Capture
 
 
 def test_markup_of_theirs_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(capsys, results_table([result("[link=http://evil.example]x[/link] [/nope]")]))
+    text = printed(capsys, results_table([result("[link=http://evil.example]x[/link] [/nope]")]))
     assert "[link=" in text and "[/nope]" in text
 
 
@@ -95,10 +95,10 @@ def test_a_build_log_gets_one_command(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_junit_is_xml_whatever_the_names(name: str) -> None:
-    case = ElementTree.Element("testcase", name=clean(name))
-    case.text = clean(name)
+    case = ElementTree.Element("testcase", name=printable(name))
+    case.text = printable(name)
     again = ElementTree.fromstring(ElementTree.tostring(case, encoding="unicode"))
-    assert again.get("name") == clean(name)
+    assert again.get("name") == printable(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +113,7 @@ def test_hostile_names_are_what_they_should_be() -> None:
 
 
 def test_chat_templates_give_what_transformers_gives(tmp_path: Path) -> None:
-    """Our process renders as the library does, to the character."""
+    """Our sandbox renders exactly as transformers does."""
     pytest.importorskip("transformers")
     from transformers.utils.chat_template_utils import render_jinja_template
 
