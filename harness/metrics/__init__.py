@@ -1,1 +1,1 @@
-"""Ready metrics, by what they read."""
+"""Ready-made metrics, one module per kind of output."""

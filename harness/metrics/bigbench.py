@@ -1,8 +1,8 @@
 """BIG-bench's own metrics, as its JSON scorer computes them, and the normalised score of the preferred one.
 
 Source: package `bigbench` 1.0.0, api/task_metrics.py, api/json_task.py, models/model_utils.py; T5's evaluation/metrics.py.
-Two of its ways are kept on purpose: ties between choices are broken by a hash of the log-probabilities, and a stop string at the
-very start of a text does not cut it. One is not: its ROUGE is the median of an unseeded bootstrap, ours is the mean that this
+Two quirks of the reference are kept: ties between choices are broken by a hash of the log-probabilities, and a stop string at the
+very start of a text does not cut it. One is not: its ROUGE is the median of an unseeded bootstrap; ours is the mean, which that median
 estimates.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from assay.harness.errors import AssayError
-from assay.harness.metrics.pattern import reach
+from assay.harness.metrics.pattern import max_search_length
 from assay.harness.metrics.text import bleu, rouge
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Affine, Array, Codes, Combine, Metric, Pooled, Stats
@@ -33,14 +33,14 @@ CHOICE_METRICS = ("multiple_choice_grade", "weighted_log_probabilities", "weight
 def scores_of(doc: Doc) -> Array:
     """Target scores [k]. Raises AssayError where they are missing."""
     if not doc.targets:
-        raise AssayError("no target scores to measure against", where=doc.id, do="give Doc(targets=...)")
+        raise AssayError("no target scores to score against", where=doc.id, do="give Doc(targets=...)")
     return np.array(doc.targets, dtype=np.float64)
 
 
 def argmax(absolute: tuple[float, ...]) -> int:
-    """Index of the largest log-probability; a tie goes by the SHA-256 of the normalised log-probabilities, as in the reference.
+    """Index of the largest log-probability; ties are broken by the SHA-256 of the normalised log-probabilities, as in the reference.
 
-    The sum is scipy's logsumexp in plain floats: numpy's exp has other last bits on other processors, and so another winner.
+    The sum is scipy's logsumexp in plain floats: the last bits of numpy's exp differ between processors, and so would the winner.
     """
     values = np.array(absolute, dtype=np.float64)
     top = float(values.max())
@@ -66,18 +66,18 @@ def shares(doc: Doc) -> Array:
 
 
 def grade(doc: Doc, output: ChoiceScores) -> Stats:
-    """The target score of the likeliest choice: soft scores count as they are."""
+    """The target score of the choice with the highest log-likelihood; soft target scores are not rounded."""
     return (float(scores_of(doc)[argmax(output.loglikelihoods)]),)
 
 
 def brier(doc: Doc, output: ChoiceScores) -> Stats:
-    """(summed Brier terms, number of options): the reference averages over options, not over items."""
+    """(sum of Brier terms, number of choices): the reference averages over choices, not over items."""
     chance, target = probabilities(output), shares(doc)
     return (float((target * (chance - 1) ** 2 + (1 - target) * chance**2).sum()), float(len(chance)))
 
 
-def bin_gap(doc: Doc, output: ChoiceScores) -> Stats:
-    """Accuracy less confidence, in the column of its confidence bin."""
+def confidence_gap(doc: Doc, output: ChoiceScores) -> Stats:
+    """Correctness (0 or 1) minus confidence, in the column of the item's confidence bin; 0 in the others."""
     chance = probabilities(output)
     top = float(chance.max())
     column = next((index for index in range(BINS) if top < (index + 1) / BINS), BINS - 1)
@@ -130,14 +130,19 @@ def macro_f1(classes: tuple[str, ...]) -> Metric[ChoiceScores]:
 
 
 def choice_metrics(names: tuple[str, ...], classes: tuple[str, ...] = ()) -> dict[str, Metric[Any]]:
-    """The multiple-choice metrics of these names; multiple_choice_grade brings Brier score and calibration error with it."""
+    """The multiple-choice metrics with these names; multiple_choice_grade includes Brier score and calibration error."""
     made: dict[str, Metric[Any]] = {
         "multiple_choice_grade": Metric("multiple_choice_grade", grade, reads=ChoiceScores, signature="soft|ties:hash"),
         "calibration_multiple_choice_brier_score": Metric(
             "calibration_multiple_choice_brier_score", brier, Pooled(ratio), better="lower", reads=ChoiceScores, signature="per-option"
         ),
         "expected_calibration_error": Metric(
-            "expected_calibration_error", bin_gap, Pooled(gaps), better="lower", reads=ChoiceScores, signature=f"bins:{BINS}|equal-width"
+            "expected_calibration_error",
+            confidence_gap,
+            Pooled(gaps),
+            better="lower",
+            reads=ChoiceScores,
+            signature=f"bins:{BINS}|equal-width",
         ),
         "weighted_log_probabilities": Metric("weighted_log_probabilities", weighted_logs, low=None, high=0.0, reads=ChoiceScores),
         "weighted_probabilities": Metric("weighted_probabilities", weighted, low=-1.0, reads=ChoiceScores),
@@ -151,9 +156,9 @@ def choice_metrics(names: tuple[str, ...], classes: tuple[str, ...] = ()) -> dic
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """How an answer is cut out of generated text: up to and with the stop string, then the first match of the regex, else "".
+    """Extracts the answer from a completion: the text up to and including the stop string, then the first match of the regex, else "".
 
-    A regex is looked for in the first thousands of characters (`pattern.reach`), so that no search takes forever.
+    Only the first `pattern.max_search_length` characters are searched, which bounds the time.
     """
 
     stop: str = ""
@@ -162,10 +167,10 @@ class Extract:
     def __call__(self, text: str) -> str:
         if self.stop:
             at = text.find(self.stop)
-            if at > 0:  # at 0 the reference leaves the text whole
+            if at > 0:  # at 0 the reference does not cut the text
                 text = text[: at + len(self.stop)]
         if self.regex:
-            found = re.findall(self.regex, text[: reach(self.regex)])
+            found = re.findall(self.regex, text[: max_search_length(self.regex)])
             if found and isinstance(found[0], tuple):
                 raise AssayError(f"output_regex {self.regex!r} has several groups", do="make all but one non-capturing: (?:...)")
             text = found[0] if found else ""
@@ -176,7 +181,7 @@ class Extract:
         return f"stop:{self.stop!r}|regex:{self.regex!r}"
 
     def apply(self, metric: Metric[Any]) -> Metric[Completion]:
-        """The same metric over the extracted answer; an empty one counts as unparsed."""
+        """The metric over the extracted answer; an empty answer counts as unparsed."""
 
         def measure(doc: Doc, output: Completion) -> Stats:
             return metric.measure(doc, replace(output, text=self(output.text)))
@@ -197,9 +202,10 @@ def exact_caseless(doc: Doc, output: Completion) -> Stats:
 
 
 def near(doc: Doc, output: Completion) -> Stats:
-    """Within a tenth of the only target. A negative target divides by itself, so any number above it is within: the reference's way."""
+    """1 within 10 % of the only target. As in the reference, the error is divided by the signed target, so that any number above a
+    negative target counts as right."""
     if len(doc.references) != 1:
-        raise AssayError(f"{len(doc.references)} targets", where=doc.id, do="numeric_match wants exactly one")
+        raise AssayError(f"{len(doc.references)} targets", where=doc.id, do="give exactly one reference for numeric_match")
     try:
         wanted, given = float(doc.references[0]), float(output.text)
     except ValueError:
@@ -215,7 +221,7 @@ def sequence(doc: Doc, output: Completion) -> Stats:
 
 
 def lines(text: str) -> str:
-    """Sentences on lines of their own, as T5 prepares ROUGE-Lsum."""
+    """The text with one sentence per line, as T5 prepares it for ROUGE-Lsum."""
     return text.replace(" . ", " .\n")
 
 
@@ -230,12 +236,12 @@ GENERATIVE: Mapping[str, tuple[Metric[Any], ...]] = {
 
 
 def generative_metrics(names: tuple[str, ...], extract: Extract) -> dict[str, Metric[Any]]:
-    """The metrics over generated text of these names ("rouge" is three), each over the extracted answer."""
+    """The generated-text metrics with these names ("rouge" gives three), each over the extracted answer."""
     return {metric.name: extract.apply(metric) for name in names for metric in GENERATIVE.get(name, ())}
 
 
 def log_of_sum(doc: Doc, output: ChoiceScores) -> Stats:
-    """Log of the summed probability of all targets. Choices are the targets, perhaps repeated to make two."""
+    """Log of the summed probability of all references. The choices are the references, with one repeated if there is only one."""
     values = np.array(output.loglikelihoods[: len(doc.references)])
     return (float(values.max() + np.log(np.exp(values - values.max()).sum())),)
 
@@ -249,7 +255,7 @@ def per_word(doc: Doc, output: ChoiceScores) -> Stats:
 
 
 def likelihood_metrics(several: bool) -> dict[str, Metric[Any]]:
-    """log_likelihood, and its values per word and character unless `several` targets are right for some item."""
+    """log_likelihood, and log_likelihood per word and per character unless `several` references are right for some item."""
     found = [Metric("log_likelihood", log_of_sum, low=None, high=0.0, reads=ChoiceScores)]
     if not several:
         found += [
@@ -261,7 +267,7 @@ def likelihood_metrics(several: bool) -> dict[str, Metric[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Rescaled:
-    """Another combine's score x as 100 (x - low) / (high - low)."""
+    """Rescales the score x of `combine` to 100 (x - low) / (high - low)."""
 
     combine: Combine
     low: float
@@ -272,7 +278,7 @@ class Rescaled:
 
 
 def normalized(metric: Metric[Any], low: float, high: float) -> Metric[Any]:
-    """A metric on BIG-bench's common scale: 0 at `low` (chance, for multiple choice), 100 at `high`; worse than `low` is negative.
+    """A metric on BIG-bench's common scale: 0 at `low` (chance, for multiple choice), 100 at `high`; scores below `low` are negative.
 
     Raises AssayError where `high` is not above `low`.
     """

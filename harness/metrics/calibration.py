@@ -1,7 +1,7 @@
-"""Does confidence match accuracy? HELM's calibration metrics over ranked choices or generated answers.
+"""HELM's calibration metrics: how well confidence matches accuracy, over ranked choices or generated text.
 
-Every metric keeps (confidence, correct) per item. Confidence is the largest softmax probability over the choices, under the
-normalisation that the task picks by, or the probability of the generated text. Not reliable below about 300 items.
+The statistics of an item are (confidence, correct). Confidence is the largest softmax probability over the choices, under the
+normalisation by which the task picks, or the probability of the generated text. Not reliable below about 300 items.
 Sources: HELM basic_metrics.py; the library `uncertainty-calibration` (Kumar et al. 2019).
 """
 
@@ -47,11 +47,11 @@ def choice_scores(ask: Choose, doc: Doc, output: ChoiceScores) -> Array:
 
 
 def confident_choice(ask: Choose) -> Callable[[Doc, ChoiceScores], Stats]:
-    """Measures (confidence, correct) of a ranking."""
+    """A measure that returns (confidence, correct) of ranked choices."""
 
     def measure(doc: Doc, output: ChoiceScores) -> Stats:
         if doc.gold is None and not doc.targets:
-            raise AssayError("no gold label to measure against", where=doc.id, do="score a labelled split")
+            raise AssayError("no gold label to score against", where=doc.id, do="score a labelled split")
         right = doc.targets[output.pick] == max(doc.targets) if doc.targets else output.pick == doc.gold
         return (confidence(choice_scores(ask, doc, output)), float(right))
 
@@ -61,12 +61,14 @@ def confident_choice(ask: Choose) -> Callable[[Doc, ChoiceScores], Stats]:
 def confident_text(doc: Doc, output: Completion) -> Stats:
     """(probability of the generated text, exact match)."""
     if not math.isfinite(output.logprob):
-        raise AssayError("the engine gave no probability of the generated text", where=doc.id, do="drop the calibration metrics")
+        raise AssayError(
+            "no probability of the generated text: this engine returns none", where=doc.id, do="remove the calibration metrics"
+        )
     return (math.exp(min(output.logprob, 0.0)), exact_match.measure(doc, output)[0])
 
 
 def equal_mass_edges(confidences: Array, bins: int) -> Array:
-    """Upper edges of bins of nearly equal size; equal neighbours fall into one bin, so there may be fewer."""
+    """Upper edges of bins with nearly equal numbers of items; bins with equal edges are merged."""
     parts = [part for part in np.array_split(np.sort(confidences), min(bins, len(confidences))) if len(part)]
     middles = [(left[-1] + right[0]) / 2 for left, right in pairwise(parts)]
     return np.unique([*middles, 1.0])
@@ -80,7 +82,7 @@ def ece(confidences: Array, correct: Array, bins: int) -> float:
 
 
 def accuracy_by_coverage(confidences: Array, correct: Array) -> Array:
-    """Accuracy [n] of the 1, 2, ... n most confident items; ties share their mean, so the order of items is nothing."""
+    """Accuracy [n] of the 1, 2, ... n most confident items; ties share their mean, so the order of items has no effect."""
     order = np.argsort(-confidences, kind="stable")
     codes = np.unique(-confidences[order], return_inverse=True)[1]
     smoothed = (np.bincount(codes, weights=correct[order]) / np.bincount(codes))[codes]
@@ -143,7 +145,7 @@ def platt_ece(confidences: Array, correct: Array, bins: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A combine over (confidence, correct) [n, 2] that is no function of sums."""
+    """Combines (confidence, correct) [n, 2] with a function that needs all items, not only sums."""
 
     score: Callable[[Array, Array], float]
 

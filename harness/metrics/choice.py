@@ -19,14 +19,14 @@ from assay.harness.task.output import ChoiceScores
 
 __all__ = ["accuracy", "accuracy_per", "exact_set", "f1", "macro_f1", "mcc", "pair_parity"]
 
-NOTHING = 1e-12
-"""A mean of one-hot cells below this is rounding."""
+ROUNDING = 1e-12
+"""A mean of one-hot cells below this is a rounding error."""
 
 
 def gold_of(doc: Doc) -> int:
     """The gold index. Raises AssayError where the label is hidden."""
     if doc.gold is None:
-        raise AssayError("no gold label to measure against", where=doc.id, do="score a labelled split, or read the predictions")
+        raise AssayError("no gold label to score against", where=doc.id, do="score a labelled split, or read the predictions")
     return doc.gold
 
 
@@ -42,7 +42,7 @@ accuracy: Metric[ChoiceScores] = Metric("accuracy", right, reads=ChoiceScores)
 def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[ChoiceScores]:
     """Accuracy of the choice with the highest log-likelihood per character, byte or token, whatever the task picks by.
 
-    lm-eval calls the first two acc_norm and acc_bytes: lengths are those of the choice without the joint before it.
+    lm-eval calls the first two acc_norm and acc_bytes: lengths are those of the choice without its leading delimiter.
     """
 
     def measure(doc: Doc, output: ChoiceScores) -> Stats:
@@ -58,7 +58,7 @@ def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[ChoiceScor
 
 
 def cells(classes: int) -> Callable[[Doc, ChoiceScores], Stats]:
-    """Measures an item as one-hot cells of the gold x pick table, row by row: classes * classes numbers."""
+    """A measure that returns the one-hot cells of the gold x pick table, row by row: classes * classes numbers."""
 
     def measure(doc: Doc, output: ChoiceScores) -> Stats:
         gold = gold_of(doc)
@@ -85,7 +85,7 @@ def matthews(means: Array) -> Array:
     gold, pick = table.sum(axis=-1), table.sum(axis=-2)
     covariance = np.trace(table, axis1=-2, axis2=-1) - (gold * pick).sum(axis=-1)
     spread = (1 - (gold**2).sum(axis=-1)) * (1 - (pick**2).sum(axis=-1))
-    return np.where(spread > NOTHING, covariance / np.sqrt(np.maximum(spread, NOTHING)), 0.0)
+    return np.where(spread > ROUNDING, covariance / np.sqrt(np.maximum(spread, ROUNDING)), 0.0)
 
 
 def f1_by_class(means: Array) -> Array:
@@ -93,7 +93,7 @@ def f1_by_class(means: Array) -> Array:
     table = square(means)
     hits = np.diagonal(table, axis1=-2, axis2=-1)
     either = table.sum(axis=-1) + table.sum(axis=-2)
-    return np.where(either > NOTHING, 2 * hits / np.maximum(either, NOTHING), 0.0)
+    return np.where(either > ROUNDING, 2 * hits / np.maximum(either, ROUNDING), 0.0)
 
 
 def f1_of_label_1(means: Array) -> Array:
@@ -130,12 +130,12 @@ def extremes(values: Array, groups: Codes) -> tuple[Array, Array]:
 
 
 def all_right(stats: Array, groups: Codes) -> Array:
-    """1 for every group whose items are all right, else 0: [groups, 1]."""
+    """1 for every group whose items are all right, else 0 [groups, 1]."""
     return extremes(stats[:, 0], groups)[0][:, None]
 
 
 def all_equal(stats: Array, groups: Codes) -> Array:
-    """1 for every group whose statistics agree, else 0: [groups, 1]."""
+    """1 for every group whose statistics are equal, else 0 [groups, 1]."""
     low, high = extremes(stats[:, 0], groups)
     equal: Array = (low == high).astype(np.float64)[:, None]
     return equal

@@ -1,4 +1,4 @@
-"""Does generated code pass its tests? pass@k, by the unbiased estimator of Chen et al. 2021; programs run in the sandbox or not at all."""
+"""pass@k of generated programs, by the unbiased estimator of Chen et al. 2021. Programs run only in the sandbox."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def estimate(samples: int, right: int, k: int) -> float:
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)
 
 
-def given(prompt: str) -> tuple[str, str]:
-    """What the prompt itself defines before the function that is to be completed, and that function's name; no more than it parses to."""
+def definitions(prompt: str) -> tuple[str, str]:
+    """The prompt's definitions before the function to complete, and that function's name; both empty where the prompt does not parse."""
     try:
         *before, last = ast.parse(prompt).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -33,9 +33,9 @@ def given(prompt: str) -> tuple[str, str]:
 
 
 def pass_at(k: int) -> Metric[Completion]:
-    """pass@k of programs made of the prompt, the generated text and `Doc.meta["test"]`, which must raise nothing.
+    """pass@k of programs made of the prompt and the generated text; the test `Doc.meta["test"]` must raise no exception.
 
-    The test is run where the program cannot reach it, with what the prompt defines before its last function.
+    The test runs in a process that the program cannot reach, with the prompt's definitions before its last function.
     """
 
     def measure(doc: Doc, output: Completion) -> Stats:
@@ -43,7 +43,7 @@ def pass_at(k: int) -> Metric[Completion]:
         if "test" not in doc.meta:
             raise AssayError("no test to run", where=doc.id, do='give Doc(meta={"test": ...})')
         texts = output.samples or (output.text,)
-        helpers, subject = given(doc.prompt)
+        helpers, subject = definitions(doc.prompt)
         test = f"{helpers}{doc.meta['test']}\n"
         right = sum(passes(f"{doc.prompt}{text}\n", test, subject=subject) for text in texts)
         return (estimate(len(texts), right, k),)

@@ -1,6 +1,6 @@
 """Metrics over the likelihood of whole texts: bits per byte and perplexity per token.
 
-Both pool: the summed surprise of all texts over their summed length, as HELM does, never a mean of per-text ratios.
+Both are ratios of sums: the negative log-likelihood of all texts over their total length, as in HELM, not a mean of per-text ratios.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from assay.harness.task.output import TextLogprob
 __all__ = ["bits_per_byte", "perplexity"]
 
 
-def surprise_per_byte(doc: Doc, output: TextLogprob) -> Stats:
+def bits_and_bytes(doc: Doc, output: TextLogprob) -> Stats:
     """(bits, bytes) of one text."""
     if output.bytes <= 0:
         raise AssayError("an empty text has no bits per byte", where=doc.id, do="leave empty texts out of the rows")
     return (-output.logprob / math.log(2), float(output.bytes))
 
 
-def surprise_per_token(doc: Doc, output: TextLogprob) -> Stats:
+def nats_and_tokens(doc: Doc, output: TextLogprob) -> Stats:
     """(nats, tokens) of one text."""
     if output.tokens <= 0:
         raise AssayError("an empty text has no perplexity", where=doc.id, do="leave empty texts out of the rows")
@@ -39,10 +39,10 @@ def exp_ratio(means: Array) -> Array:
     return np.exp(ratio(means))
 
 
-bits_per_byte: Metric[TextLogprob] = Metric("bits_per_byte", surprise_per_byte, Pooled(ratio), better="lower", high=None, reads=TextLogprob)
+bits_per_byte: Metric[TextLogprob] = Metric("bits_per_byte", bits_and_bytes, Pooled(ratio), better="lower", high=None, reads=TextLogprob)
 """Bits that the model needs per UTF-8 byte of text; comparable across tokenizers."""
 
 perplexity: Metric[TextLogprob] = Metric(
-    "perplexity", surprise_per_token, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=TextLogprob
+    "perplexity", nats_and_tokens, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=TextLogprob
 )
 """Effective branching factor per token, at least 1; comparable only between models with the same tokenizer."""

@@ -1,6 +1,6 @@
-"""lm-eval's aggregations as metrics of ours, over the values that its samples hold.
+"""lm-eval's aggregations as metrics, over the values in its samples.
 
-Source: lm_eval 0.4.13, api/metrics.py. A sample holds, per metric, either a number or what the aggregation needs of it: the pair
+Source: lm_eval 0.4.13, api/metrics.py. For each metric a sample holds a number, or the pair that the aggregation needs:
 (gold, prediction) for F1 and MCC, (log-likelihood, words or bytes) for perplexities, (reference, text) for BLEU.
 """
 
@@ -28,9 +28,9 @@ DEFAULTS = {
     **{name: name for name in ("perplexity", "bits_per_byte", "f1", "bleu", "chrf", "chrf++", "ter")},
     "mcc": "matthews_corrcoef",
 }
-"""What lm-eval takes where a task names no aggregation."""
+"""lm-eval's aggregation of each metric where a task names none."""
 SHARES = ("acc", "exact_match", "em", "f1", "pass@", "contains", "prompt_level", "inst_level", "likelihood")
-"""Beginnings of the names of metrics whose item values are shares of right."""
+"""Prefixes of the names of metrics whose item values are scores in [0, 1]."""
 PAIR, WEIGHTED = ("f1", "matthews_corrcoef"), ("weighted_perplexity", "bits_per_byte")
 TEXT: Mapping[str, Callable[[], Metric[Completion]]] = {
     "bleu": cache(bleu),
@@ -42,7 +42,7 @@ TEXT: Mapping[str, Callable[[], Metric[Completion]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """How a metric's items become its score: all that scoring them again needs, in a form that a manifest can hold."""
+    """How the values of a metric's items are combined, as a manifest stores it. `shares`: all values lie in [0, 1]."""
 
     name: str
     aggregation: str
@@ -61,7 +61,7 @@ class Scorer:
 
 
 def scorer_of(name: str, aggregation: str, better: str, values: Sequence[Any], classes: int) -> Scorer | None:
-    """The scorer that fits these values; None where the aggregation is unknown or the values are not what it needs."""
+    """The scorer for these values; None where the aggregation is unknown or does not fit the values."""
     base = name.split(",", 1)[0]
     numbers = all(isinstance(value, int | float) for value in values)
     if aggregation in ("mean", "nanmean", "median", "perplexity") and numbers:
@@ -81,7 +81,7 @@ def scorer_of(name: str, aggregation: str, better: str, values: Sequence[Any], c
 
 
 def text(value: Any) -> Any:
-    """A text that may stand alone in a list."""
+    """A text, unwrapped where it is the only element of a list."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
@@ -95,12 +95,12 @@ def statistics(scorer: Scorer, value: Any, where: str) -> Stats:
     elif scorer.aggregation == "bits_per_byte":
         found = (-float(value[0]) / math.log(2), float(value[1]))
     elif scorer.aggregation in TEXT:
-        reference, said = map(text, value)
-        found = TEXT[scorer.aggregation]().measure(Doc("", references=(reference,)), Completion(said))
+        reference, completion = map(text, value)
+        found = TEXT[scorer.aggregation]().measure(Doc("", references=(reference,)), Completion(completion))
     else:
         found = (-float(value) if scorer.aggregation == "perplexity" else float(value),)
     if not all(map(math.isfinite, found)):
-        raise AssayError(f"{scorer.name} is {value}", where=where, do="a score with such an item means nothing; run the task again")
+        raise AssayError(f"{scorer.name} is {value}", where=where, do="run the task again with lm-eval")
     return found
 
 
@@ -112,11 +112,11 @@ def exp_first(means: Array) -> Array:
     return np.exp(means[..., 0])
 
 
-def unmeasured(doc: Doc, output: Any) -> Stats:
+def cannot_measure(doc: Doc, output: Any) -> Stats:
     raise AssayError(
-        "an imported metric measures nothing; it only combines what was imported",
+        "an imported metric cannot score new outputs; it only combines imported values",
         where=doc.id,
-        do="score the model again with a task of assay's",
+        do="score the model with a task that `assay tasks` lists",
     )
 
 
@@ -126,12 +126,12 @@ def metric_of(scorer: Scorer) -> Metric[Any]:
     if scorer.aggregation in PAIR:
         known = f1 if scorer.aggregation == "f1" else mcc(scorer.classes)
         return Metric(
-            scorer.name, unmeasured, known.combine, scorer.better, known.low, known.high, signature=f"{signature} {scorer.classes}"
+            scorer.name, cannot_measure, known.combine, scorer.better, known.low, known.high, signature=f"{signature} {scorer.classes}"
         )
     if scorer.aggregation in TEXT:
         text_metric = TEXT[scorer.aggregation]()
         bounds = (text_metric.low, text_metric.high)
-        return Metric(scorer.name, unmeasured, text_metric.combine, scorer.better, *bounds, signature=signature)
+        return Metric(scorer.name, cannot_measure, text_metric.combine, scorer.better, *bounds, signature=signature)
     combine: Any = {
         "mean": mean,
         "median": upper_median,
@@ -140,4 +140,4 @@ def metric_of(scorer: Scorer) -> Metric[Any]:
         "bits_per_byte": Pooled(ratio),
     }[scorer.aggregation]
     low, high = (0.0, 1.0) if scorer.shares else (1.0, None) if "perplexity" in scorer.aggregation else (None, None)
-    return Metric(scorer.name, unmeasured, combine, scorer.better, low, high, signature=signature + (" share" if scorer.shares else ""))
+    return Metric(scorer.name, cannot_measure, combine, scorer.better, low, high, signature=signature + (" share" if scorer.shares else ""))

@@ -1,4 +1,4 @@
-"""Metrics over estimated numbers: Pearson's and Spearman's correlation with the gold values."""
+"""Metrics over expected values: Pearson's and Spearman's correlation with the gold values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from assay.harness.task.output import ExpectedValue
 
 __all__ = ["pearson", "spearman"]
 
-FLAT = 1e-13
-"""A variance below this share of the mean square is rounding: the values are constant."""
+CONSTANT = 1e-13
+"""Values with a variance below this share of their mean square are constant but for rounding errors."""
 
 
 def pair(doc: Doc, output: ExpectedValue) -> Stats:
     """The estimate and the gold value. Raises AssayError where the value is hidden."""
     if doc.value is None:
-        raise AssayError("no gold value to measure against", where=doc.id, do="score a labelled split, or read the predictions")
+        raise AssayError("no gold value to score against", where=doc.id, do="score a labelled split, or read the predictions")
     return (output.value, doc.value)
 
 
@@ -34,7 +34,7 @@ def correlate(means: Array) -> Array:
     """Pearson's correlation of mean moments [..., 5]; NaN where either variable is constant."""
     x, y, xx, yy, xy = np.moveaxis(means, -1, 0)
     spread_x, spread_y = xx - x * x, yy - y * y
-    constant = (spread_x <= FLAT * xx) | (spread_y <= FLAT * yy)
+    constant = (spread_x <= CONSTANT * xx) | (spread_y <= CONSTANT * yy)
     scale = np.sqrt(np.where(constant, np.nan, spread_x * spread_y))
     correlation: Array = np.clip((xy - x * y) / scale, -1.0, 1.0)
     return correlation

@@ -1,7 +1,7 @@
 """Metrics over generated text: matches, token overlap, ROUGE, BLEU, chrF and TER.
 
-What a model said is compared with every reference and the best counts. Corpus scores keep the counts of each item, so that the
-score of any set of items is computed from sums. Sources: sacrebleu, rouge-score, and HELM's evaluate_reference_metrics.py.
+The completion is compared with every reference and the best score counts. Corpus metrics store the counts of each item, so that the
+score of any set of items follows from sums. Sources: sacrebleu, rouge-score, and HELM's evaluate_reference_metrics.py.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def version(package: str) -> str:
 
 
 def golds(doc: Doc) -> tuple[str, ...]:
-    """All right answers as text. Raises AssayError where the label is hidden."""
+    """The references, or the gold answer. Raises AssayError where the label is hidden."""
     return doc.references or (doc.answer,)
 
 
 def best(compare: Callable[[str, str], float]) -> Callable[[Doc, Completion], Stats]:
-    """Measures an item as the best comparison (reference, text) over its references."""
+    """A measure that returns the highest `compare(reference, text)` over the references."""
 
     def measure(doc: Doc, output: Completion) -> Stats:
         return (max(float(compare(gold, output.text)) for gold in golds(doc)),)
@@ -109,13 +109,13 @@ def as_number(text: str) -> float | None:
 
 
 exact_match: Metric[Completion] = Metric("exact_match", best(same), reads=Completion, signature="strip|best-reference")
-"""Share of texts equal to a reference, outer whitespace aside."""
+"""Share of texts equal to a reference, ignoring leading and trailing whitespace."""
 
 quasi_exact_match: Metric[Completion] = Metric("quasi_exact_match", best(quasi_same), reads=Completion, signature="helm|best-reference")
 """Exact match after lower-casing and dropping punctuation, articles and extra spaces."""
 
 prefix_exact_match: Metric[Completion] = Metric("prefix_exact_match", best(begins), reads=Completion, signature="strip|best-reference")
-"""Share of texts that begin with a reference: for models that go on talking."""
+"""Share of texts that begin with a reference: for models that continue after the answer."""
 
 exact_match_indicator: Metric[Completion] = Metric(
     "exact_match_indicator", best(last_piece), reads=Completion, signature="helm|after:space"
@@ -137,7 +137,7 @@ def numeric_match(tolerance: float = 0.0) -> Metric[Completion]:
     def near(gold: str, text: str) -> float:
         wanted, given = as_number(gold), as_number(text)
         if wanted is None:
-            raise AssayError(f"the reference {gold!r} holds no number", do="numeric_match needs numeric references")
+            raise AssayError(f"the reference {gold!r} holds no number", do="give numeric references for numeric_match")
         return float(given is not None and abs(given - wanted) <= tolerance * (abs(wanted) or 1.0))
 
     return Metric("numeric_match", best(near), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}")
@@ -151,7 +151,7 @@ def rouge_scorer(kind: Rouge, stemmer: bool) -> Any:
 
 
 def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | None = None, scale: float = 1.0) -> Metric[Completion]:
-    """ROUGE F1 by rouge-score, best reference, averaged over items. rougeLsum wants one sentence per line.
+    """ROUGE F1 by rouge-score, best reference, averaged over items. rougeLsum expects one sentence per line.
 
     `prepare` is applied to both texts (sentence splitting); `scale` 100 for percent.
     """
@@ -166,7 +166,7 @@ def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """A function of the sums of the statistics, where the mean is not enough: BLEU's smoothing knows how many n-grams there were.
+    """A score from the sums of the statistics where means are not enough: BLEU's smoothing depends on the number of n-grams.
 
     `finish` maps sums [..., k] to values [...].
     """
@@ -178,7 +178,7 @@ class Summed:
 
 
 def counted(scorer: Callable[[], Any]) -> Callable[[Doc, Completion], Stats]:
-    """Measures an item as sacrebleu's own counts for it; `scorer` makes the sacrebleu metric at the first use."""
+    """A measure that returns sacrebleu's counts; `scorer` makes the sacrebleu metric at the first use."""
 
     def measure(doc: Doc, output: Completion) -> Stats:
         (counts,) = scorer()._extract_corpus_statistics([output.text], [[gold] for gold in golds(doc)])

@@ -1,4 +1,4 @@
-"""Regular expressions from files end in time, or are refused. Run: pytest tests/harness/test_pattern.py"""
+"""Regular expressions from files finish in time, or are refused. Run: pytest tests/harness/metrics/test_pattern.py"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from assay.harness.errors import AssayError
 from assay.harness.metrics.bigbench import Extract
-from assay.harness.metrics.pattern import check_regex, reach
+from assay.harness.metrics.pattern import check_regex, max_search_length
 
 PLAIN = (r"[-+]?\d+", r"([-+]?\d+)[.]{0,1}$", r"[\w]+", r"[^\.\?\!\;\n]+", r"\w+ \w+", r"[A-Z ]+", r"\d{4}-\d{2}", "(?i)yes|no|maybe")
 SLOW = (
@@ -37,7 +37,7 @@ ENDLESS = (
 def test_plain_patterns_are_fine(pattern: str) -> None:
     """The first ones are those of BIG-bench's own tasks."""
     check_regex(pattern, "x")
-    assert reach(pattern) >= 500
+    assert max_search_length(pattern) >= 500
     text = "-12. yes no 2024-05 " + "a" * 400
     assert Extract(regex=pattern)(text) == (re.findall(pattern, text) or [""])[0]
 
