@@ -1,1 +1,1 @@
-"""Intervals, paired tests and the release gate, on stored per-item statistics."""
+"""Confidence intervals, paired tests and the release gate's rule, from stored per-item statistics."""

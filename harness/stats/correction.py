@@ -1,4 +1,4 @@
-"""Multiplicity: Holm's step-down correction (1979), which controls the chance of any false alarm."""
+"""Correction for multiple tests: Holm's step-down procedure (1979), which controls the family-wise error rate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from assay.harness.task.metric import Array
 
 
 def holm(p: ArrayLike) -> Array:
-    """Adjusted p values along the last axis [..., m]; reject where one is at most the family's level."""
+    """Adjusted p values along the last axis [..., m]; reject where one is at most the family-wise level."""
     values = np.asarray(p, dtype=np.float64)
     if values.shape[-1] == 0:
         return values

@@ -1,4 +1,4 @@
-"""The paired difference of two runs on the same items, for any metric and any total: estimate, limits, test.
+"""The paired difference of two runs on the same items, for any metric and any total: estimate, confidence limits, test.
 
 Every metric becomes one value per cluster whose mean is the difference: the cluster's mean difference, or its jackknife
 pseudo-value. Differences are signed so that positive is better, and in units of the metric's upper bound: 0.01 is one point.
@@ -28,9 +28,9 @@ EXACT = 1e-9
 class Difference:
     """Candidate minus baseline. `low` and `high` are each one-sided limits at 1 - alpha; `p_loss` tests "no loss".
 
-    `n` counts scored rows (items, or groups where the metric folds), `units` independent clusters of them; `se` includes one
-    discordant unit that was not seen, at `df` degrees of freedom; `worst` is the largest loss that one unit can show.
-    `wins` and `losses` count rows that rose and fell.
+    `n` counts scored rows (items, or groups where the metric folds), `units` their independent clusters. `se`, with `df` degrees of
+    freedom, includes one unobserved discordant unit; `worst` is the largest possible loss of one unit. `wins` and `losses` count rows
+    whose score rose and fell.
     """
 
     delta: float
@@ -46,13 +46,13 @@ class Difference:
     worst: float
     method: str
     exact: bool = False
-    """Binary and unclustered: wins and losses are all there is."""
+    """True for binary, unclustered items: wins and losses are sufficient statistics."""
     bounded: bool = True
-    """False where the metric has no upper bound: then units are the metric's own, not points."""
+    """False where the metric lacks a bound: then values are in the metric's own unit, not points."""
 
     @property
     def p(self) -> float:
-        """Two-sided."""
+        """Two-sided p value."""
         return min(1.0, 2 * min(self.p_loss, 1 - self.p_loss)) if self.wins or self.losses else 1.0
 
     @property
@@ -63,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """One value per cluster, their mean the difference; `moves` [n] says per row whether it rose (> 0) or fell (< 0)."""
+    """`values`: one per cluster, whose mean is the difference; `moves` [n]: change of each row, positive where it rose."""
 
     values: Array
     worst: float
@@ -73,12 +73,12 @@ class Units:
 
 
 def unit_of(metric: Metric[Any]) -> float:
-    """What 100 points are worth: the metric's upper bound, or 1 where it has none."""
+    """The score that counts as 100 points: the metric's upper bound, or 1 where it has none."""
     return float(metric.high) if metric.high is not None and metric.high > 0 else 1.0
 
 
 def paired_difference(base: Part, candidate: Array, *, alpha: float = 0.05, seed: int = 0, draws: int = 9999) -> Difference:
-    """The difference of `candidate` statistics [n, k] from those of `base`, row by row the same items in the same order.
+    """`candidate` statistics [n, k] minus those of `base`; both hold the same items in the same order.
 
     Binary rows of equal clusters: mid-p McNemar and Tango. Other means: clustered t (exact sign flips below ten clusters) and
     the score limit. Other metrics: random swaps (Pooled) or the jackknife's t. Raises AssayError for unequal shapes.
@@ -89,7 +89,7 @@ def paired_difference(base: Part, candidate: Array, *, alpha: float = 0.05, seed
         raise AssayError(
             f"{candidate.shape} statistics cannot be paired with {base.stats.shape}",
             where=base.metric.name,
-            do="score both runs with one version",
+            do="score both runs with the same version",
         )
     pooled = isinstance(base.metric.combine, Pooled)
     if not pooled:
@@ -161,15 +161,15 @@ def units_of(base: Part, candidate: Array) -> Units:
 
 
 def _joined(units: list[Units]) -> Units:
-    """The weighted sum of one task's metrics; their clusters are the same."""
+    """The weighted sum of one task's metrics, which share their clusters."""
     if len({len(each.values) for each in units}) > 1:
-        raise AssayError("the metrics of one task are defined on different items", do="gate the tasks, not this total")
+        raise AssayError("the metrics of one task are defined on different items", do="gate the tasks instead of this total")
     moves = max((each.moves for each in units), key=len)
     return Units(np.sum([each.values for each in units], axis=0), sum(each.worst for each in units), moves, 1.0)
 
 
 def _exact(units: Units, alpha: float) -> Difference:
-    """Binary, unclustered: mid-p McNemar and Tango."""
+    """For binary, unclustered items: mid-p McNemar test, Tango limits."""
     n, a, b = len(units.values), int((units.values > 0.5).sum()), int((units.values < -0.5).sum())
     z = z_quantile(1 - alpha)
     low, turned = tango_bound([a, b], [b, a], n, z).tolist()
@@ -181,7 +181,7 @@ def _exact(units: Units, alpha: float) -> Difference:
 
 
 def _graded(units: Units, alpha: float, seed: int) -> Difference:
-    """Graded or clustered: t or exact sign flips, and the score limit with a t quantile."""
+    """For graded or clustered items: t test or exact sign flips, and score limits with a t quantile."""
     values, worst = units.values, max(units.worst, float(np.abs(units.values).max()))
     count, delta = len(values), float(values.mean())
     wins, losses = int((units.moves > EXACT).sum()), int((units.moves < -EXACT).sum())
@@ -197,7 +197,7 @@ def _graded(units: Units, alpha: float, seed: int) -> Difference:
 
 
 def _limit(values: Array, quantile: float, worst: float) -> float:
-    """The score test's lower limit; equal values are counted, and all-or-nothing ones have Tango's, which makes it quick."""
+    """The score test's lower limit. For speed, equal values are grouped, and values of 0 or ±`worst` use Tango's limit."""
     if (np.isclose(values, 0) | np.isclose(np.abs(values), worst)).all():
         return worst * float(tango_bound((values > worst / 2).sum(), (values < -worst / 2).sum(), len(values), quantile))
     from scipy.optimize import brentq
@@ -206,7 +206,7 @@ def _limit(values: Array, quantile: float, worst: float) -> float:
     weights, edge = counts.astype(np.float64), worst * (1 - 1e-9)
 
     def excess(margin: float) -> float:
-        # A negative margin asks whether a gain is excluded: the same test of the turned values.
+        # A negative margin tests whether a gain is excluded: the same test with the sign of the values reversed.
         side = 1.0 if margin >= 0 else -1.0
         return float(np.clip(side * score_z(side * kept, abs(margin), worst, weights), -1e6, 1e6)) - quantile
 
@@ -216,7 +216,7 @@ def _limit(values: Array, quantile: float, worst: float) -> float:
 
 
 def _swapped(base: Part, candidate: Array, units: Units, draws: int, seed: int) -> float:
-    """Random swaps of whole clusters between the runs, for a pooled metric."""
+    """One-sided p of a pooled metric under random swaps of whole clusters between the runs."""
     combine_ = base.metric.combine
     assert isinstance(combine_, Pooled)
     one, two = (rows_of(base.metric, stats, base.groups, base.clusters) for stats in (base.stats, candidate))
@@ -231,5 +231,5 @@ def _swapped(base: Part, candidate: Array, units: Units, draws: int, seed: int) 
 
 
 def columns(found: Sequence[Difference]) -> Columns:
-    """Differences side by side [m], as the rule reads them."""
+    """Differences as columns [m], as the gate's rule takes them."""
     return Columns(*(np.array([getattr(each, name) for each in found], dtype=np.float64) for name in ("delta", "low", "high", "se", "df")))

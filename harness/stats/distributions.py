@@ -1,4 +1,4 @@
-"""Quantiles and tails of the distributions that the tests need. scipy.special is imported late: `import harness` stays light."""
+"""Quantiles and tail probabilities for the tests. scipy.special is imported in the functions to keep `import assay` fast."""
 
 from __future__ import annotations
 

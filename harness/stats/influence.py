@@ -1,8 +1,8 @@
-"""How much each cluster moves a score: the delete-one-cluster jackknife, for every metric alike.
+"""The effect of each cluster on a score: the delete-one-cluster jackknife, for every metric.
 
-For a Pooled metric all leave-one-out scores are one call of `finish`; for any other `combine` the clusters are first merged
-into a few blocks. The effects of one task's clusters on two scores can be added or subtracted, which gives standard errors
-of totals and of paired differences for the price of one pass. Source: Efron and Stein (1981); for clusters it is CR3.
+For a Pooled metric one call of `finish` gives all leave-one-out scores; for any other `combine` the clusters are first merged
+into a few blocks. The effects of one task's clusters on two scores can be added or subtracted, which gives the
+standard errors of totals and of paired differences in one pass. Source: Efron and Stein (1981); for clusters it is CR3.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from assay.harness.errors import AssayError
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
 
 BLOCKS = 60
-"""Leave-out units for metrics that are not Pooled: enough degrees of freedom, few calls of `combine`."""
+"""Number of jackknife blocks for metrics that are not Pooled: enough degrees of freedom, few calls of `combine`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Influence:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What is averaged: one row per item, or per group where the metric folds, with its cluster code."""
+    """The rows that a score averages: one per item, or per group where the metric folds, each with its cluster code."""
 
     stats: Array
     clusters: Codes
@@ -48,7 +48,7 @@ def dense(codes: Codes) -> tuple[Codes, int]:
 
 
 def rows_of(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes) -> Rows:
-    """Fold groups into rows where the metric asks for it. A group lies inside one cluster, or AssayError."""
+    """The rows of stats [n, k], folded by group where the metric folds. Raises AssayError for a group that spans two clusters."""
     codes, count = dense(clusters)
     fold = metric.combine.fold if isinstance(metric.combine, Pooled) else None
     if fold is None:
@@ -57,7 +57,7 @@ def rows_of(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes) -
     home = np.zeros(size, dtype=np.int64)
     home[own] = codes
     if not np.array_equal(home[own], codes):
-        raise AssayError("a score group is spread over two clusters", where=metric.name, do="give its items one cluster")
+        raise AssayError("a score group spans two clusters", where=metric.name, do="give all its items the same cluster")
     return Rows(np.asarray(fold(stats, own), dtype=np.float64), home, count)
 
 
@@ -79,7 +79,7 @@ def sums_by(codes: Codes, values: Array, count: int) -> Array:
 
 
 def influence(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes) -> Influence:
-    """The score of stats [n, k] and its cluster effects [C]; NaN effects where it cannot do without some cluster.
+    """The score of stats [n, k] and its cluster effects [C]; NaN effects where the score without some cluster is undefined.
 
     For a combine that is not Pooled, pass few clusters (see `blocks`): it is called once per cluster.
     """
@@ -100,5 +100,5 @@ def influence(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes)
             rest = (total - sums_by(rows.clusters, rows.stats, count)) / (len(rows.stats) - sizes)[:, None]
             left = np.asarray(combine.finish(rest), dtype=np.float64)
     if not np.isfinite(value):
-        raise AssayError(f"the score is {value}", where=metric.name, do="a metric must give a finite number")
+        raise AssayError(f"the score is {value}", where=metric.name, do="fix the metric: it must return a finite number")
     return Influence(value, (value - left) * np.sqrt((count - 1) / count))

@@ -25,7 +25,7 @@ from assay.harness.task.task import Term, Total
 class Interval:
     """A score and its confidence limits; both are None where they cannot be computed (too few clusters, no variation).
 
-    `n` counts items; `method` says how the limits were found.
+    `n` counts items; `method` names the method of the limits.
     """
 
     value: float
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes, *, level: float = 0.95, seed: int = 0) -> Interval:
     """The score of stats [n, k] with its two-sided confidence interval.
 
-    A score group nests inside a cluster; clusters are the units of sampling. `seed` only matters where clusters are merged
+    Each score group lies inside one cluster; clusters are the units of sampling. `seed` has an effect only where clusters are merged
     into blocks (a combine that is not Pooled). Raises AssayError for no items, non-finite statistics or score.
     """
     if not len(stats):
@@ -78,7 +78,7 @@ def total_interval(total: Total, parts: Mapping[Term, Part], *, level: float = 0
     """
     missing = [term.task for term in total.terms if term not in parts]
     if missing:
-        raise AssayError(f"the total lacks {', '.join(missing)}", where=total.name, do="run the missing tasks")
+        raise AssayError(f"no scores of {', '.join(missing)}, which the total needs", where=total.name, do="run the missing tasks")
     weights = total_weights(total, {term: len(parts[term].stats) for term in total.terms})
     effects: dict[str, list[tuple[float, Array]]] = {}
     value, low, high = 0.0, 0.0, 0.0
@@ -118,7 +118,7 @@ def _task_sum(terms: list[tuple[float, Array]]) -> Array:
 
 
 def _floored(part: Part, found: Influence) -> Array:
-    """Effects whose variance is at least that of one item at the far bound: no variation is not certainty."""
+    """Effects whose variance is at least that of one item at the far bound, so that equal scores do not give an interval of width 0."""
     least = _least_variance(found.value, (part.metric.low, part.metric.high), len(found.effects))
     enough = found.variance >= least if is_mean(part.metric) else found.variance > 0
     if enough or not np.isfinite(found.variance):
@@ -164,7 +164,7 @@ def wilson(share: float, n: float, z: float) -> tuple[float, float]:
 def _transformed(
     value: float, variance: float, df: float, bounds: tuple[float | None, float | None], n: int, level: float, name: str
 ) -> Interval:
-    """t interval on the logit scale between the bounds; on the plain scale where one of them is missing."""
+    """t interval on the logit scale between the bounds; on the score's own scale where a bound is missing."""
     if not df >= 1 or not np.isfinite(variance):
         return Interval(value, None, None, n, "too few clusters")
     low, high = bounds

@@ -1,7 +1,7 @@
 """Paired tests: did the candidate lose (mid-p, t, sign flips, swaps), and is a loss of the margin excluded (score tests)?
 
-Every function takes arrays with any leading axes, so that a simulation of ten thousand gates runs the very code that one
-gate runs. `d` is candidate minus baseline, positive is better; p values are one-sided, against "no loss".
+Every function takes arrays with any leading axes, so that a simulation of ten thousand gates runs the same code as
+one gate. `d` is candidate minus baseline, positive is better; p values are one-sided, against "no loss".
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def mid_p(wins: ArrayLike, losses: ArrayLike) -> Array:
 
 
 def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: ArrayLike) -> Array:
-    """Tango's score z of "the loss is `margin` in (-1, 1)" for n paired binary items; large excludes it. Source: Tango (1998)."""
+    """Tango's score z of "the loss is `margin`", in (-1, 1), for n paired binary items; a large z excludes it. Source: Tango (1998)."""
     a, b, size, delta = (np.asarray(value, dtype=np.float64) for value in (wins, losses, n, margin))
-    # The score for a negative margin is that of the swapped runs with the sign turned.
+    # The score for a negative margin is that of the swapped runs with its sign reversed.
     flip = delta < 0
     a, b, delta, sign = np.where(flip, b, a), np.where(flip, a, b), np.abs(delta), np.where(flip, -1.0, 1.0)
     same = size - a - b
@@ -43,8 +43,8 @@ def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: ArrayLike)
 def score_z(d: Array, margin: ArrayLike, worst: ArrayLike, counts: Array | None = None) -> Array:
     """The score z of "the mean loss is `margin`" for graded differences d [..., K], each seen `counts` times.
 
-    Tango's test for any bounded difference: the variance is that of the likeliest distribution whose mean is -margin, which
-    may put unseen mass on the `worst` loss. Equal to `tango_z` where d is -1, 0 or 1. Source: Owen (2001), empirical likelihood.
+    Tango's test for any bounded difference: the variance is that of the maximum-likelihood distribution with mean -margin, which
+    may put unobserved mass on the `worst` loss. Equal to `tango_z` where d is -1, 0 or 1. Source: Owen (2001), empirical likelihood.
     """
     weight = np.ones_like(d) if counts is None else counts
     size = weight.sum(axis=-1)
@@ -88,7 +88,7 @@ def t_loss(d: Array) -> Array:
 
 
 def sign_flip_loss(d: Array, draws: int = 9999, seed: int = 0) -> Array:
-    """One-sided p of the sum of d [..., C] under random signs: every pattern where there are at most `draws`, else seeded ones."""
+    """One-sided p of the sum of d [..., C] under random signs: all patterns if there are at most `draws`, else random ones."""
     count = d.shape[-1]
     seen = d.sum(axis=-1)
     slack = 1e-9 * np.abs(d).sum(axis=-1) + 1e-300

@@ -1,4 +1,4 @@
-"""The gate's decision as pure functions of arrays: one gate or a hundred thousand simulated ones run the same lines."""
+"""The gate's decision as pure functions of arrays, so that one gate and a hundred thousand simulated gates run the same code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Verdict = Literal["pass", "regressed", "inconclusive"]
 PASS, REGRESSED, INCONCLUSIVE = 0, 1, 2
 NAMES: tuple[Verdict, ...] = ("pass", "regressed", "inconclusive")
 FEW_CLUSTERS = 10
-"""Below this many clusters a difference may alarm, but never excludes a loss."""
+"""With fewer clusters than this a loss can be significant, but never excluded."""
 
 
 class Columns(NamedTuple):
@@ -46,7 +46,7 @@ class Aggregate:
 def combine(tasks: Columns, weights: Array) -> Aggregate:
     """The weighted sum of differences: limits by recovered variances (Zou and Donner 2008), p by Welch's t.
 
-    Each limit keeps what the task's own limit knows about unseen losses; for one task it is that limit.
+    The limits of the tasks allow for unobserved losses, and so does the sum's; for one task it is that task's limit.
     """
     delta, low, high, se, df = tasks
     whole = (weights * delta).sum(axis=-1)
@@ -61,31 +61,31 @@ def combine(tasks: Columns, weights: Array) -> Aggregate:
 
 
 def n_min(margin: float, alpha: float = 0.05) -> int:
-    """The items of which all may agree although the loss is `margin`, with probability alpha; fewer never pass."""
+    """Least number of items for a pass: at a true loss of `margin`, that many items all agree with probability alpha."""
     return max(1, round(log(alpha) / log(1 - margin))) if 0 < margin < 1 else 1
 
 
-def holds(low: ArrayLike, margin: ArrayLike, units: ArrayLike, alpha: float = 0.05) -> Flags:
-    """Whether a loss of `margin` is excluded: the limit is above it, and there are enough units to have seen it."""
+def loss_excluded(low: ArrayLike, margin: ArrayLike, units: ArrayLike, alpha: float = 0.05) -> Flags:
+    """Whether a loss of `margin` is excluded: the lower limit is above -margin, and there are enough units to detect it."""
     size, edge = np.asarray(units), np.asarray(margin, dtype=np.float64)
     least = np.vectorize(lambda value: n_min(float(value), alpha), otypes=[np.float64])(edge)
     return np.asarray((np.asarray(low) > -edge) & (size >= np.maximum(least, FEW_CLUSTERS)))
 
 
 def mde80(se: ArrayLike, alpha: float = 0.05) -> Array:
-    """The smallest true loss that a one-sided test at `alpha` finds with probability 0.80."""
+    """Minimum detectable effect: the smallest true loss that a one-sided test at `alpha` detects with probability 0.80."""
     return np.asarray((z_quantile(1 - alpha) + z_quantile(0.8)) * np.asarray(se, dtype=np.float64))
 
 
 def gate_verdicts(
-    p_total: Array, total_held: Flags, p_tasks: Array, tasks_held: Flags, critical: Flags, alpha: float = 0.05
+    p_total: Array, total_excluded: Flags, p_tasks: Array, tasks_excluded: Flags, critical: Flags, alpha: float = 0.05
 ) -> NDArray[np.int64]:
     """PASS, REGRESSED or INCONCLUSIVE [...] from the aggregate [...] and the tasks [..., m].
 
-    Regressed: a loss is shown, on the aggregate at alpha/2 or by Holm over the tasks at alpha/2, and is not shown to be within
-    its margin. Pass: not regressed, and a loss of the margin is excluded on the aggregate and on every critical task.
+    Regressed: a loss is significant, on the aggregate at alpha/2 or by Holm over the tasks at alpha/2, and a loss of the margin is not
+    excluded there. Pass: not regressed, and a loss of the margin is excluded on the aggregate and on every critical task.
     """
-    lost = (p_total <= alpha / 2) & ~total_held
-    lost = lost | ((holm(p_tasks) <= alpha / 2) & ~tasks_held).any(axis=-1)
-    passed = ~lost & total_held & (tasks_held | ~critical).all(axis=-1)
+    lost = (p_total <= alpha / 2) & ~total_excluded
+    lost = lost | ((holm(p_tasks) <= alpha / 2) & ~tasks_excluded).any(axis=-1)
+    passed = ~lost & total_excluded & (tasks_excluded | ~critical).all(axis=-1)
     return np.where(lost, REGRESSED, np.where(passed, PASS, INCONCLUSIVE)).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Early stop at the stated errors: group-sequential looks beside an e-process, over one task or many.
+"""Early stopping with controlled error rates: group-sequential looks and an e-process, over one task or many.
 
-The order of items and the looks are fixed before the first answer and depend on nothing but ids and a seed, and a decision
-is a pure function of the answers so far: an interrupted and resumed evaluation decides as an uninterrupted one.
+The order of items and the looks are fixed before the first item and depend only on ids and a seed. A decision is a pure function of
+the scores so far, so an interrupted and resumed evaluation decides like an uninterrupted one.
 Sources: Lan and DeMets (1983) with O'Brien-Fleming spending; Waudby-Smith and Ramdas (2024) for betting.
 """
 
@@ -21,25 +21,27 @@ from assay.harness.stats.rule import Aggregate, Columns, Verdict, combine, n_min
 from assay.harness.task.metric import Array, Codes
 
 LOOKS = 10
+"""Number of group-sequential looks."""
 E_EVERY = 25
+"""Items between two checks of the e-process."""
 E_SHARE = 0.2
-"""Share of every error that the e-process may spend; the looks have the rest."""
+"""Share of each error rate that the e-process may spend; the looks spend the rest."""
 
 
 def fixed_order(strata: Sequence[str], ids: Sequence[str], seed: int) -> Codes:
-    """Places of the items in the order of evaluation: pseudo-random within a stratum, strata interleaved in proportion."""
+    """Indices of the items in the order of evaluation: pseudo-random within a stratum, strata interleaved in proportion."""
     key = str(seed).encode()
     digest = [hmac.new(key, f"{stratum}\0{item}".encode(), hashlib.sha256).digest() for stratum, item in zip(strata, ids, strict=True)]
     members: dict[str, list[int]] = {}
     for place in sorted(range(len(ids)), key=digest.__getitem__):
         members.setdefault(strata[place], []).append(place)
-    # The k-th of n items of a stratum stands at (k + 1/2) / n of the way.
+    # The k-th of n items of a stratum comes at the fraction (k + 1/2) / n of the order.
     due = [((rank + 0.5) / len(places), digest[place], place) for places in members.values() for rank, place in enumerate(places)]
     return np.array([place for _, _, place in sorted(due)], dtype=np.int64)
 
 
 def look_sizes(n: int, looks: int = LOOKS) -> tuple[int, ...]:
-    """After how many items each look takes place: equal fractions of all n."""
+    """Number of items at each look: equal fractions of n."""
     return tuple(sorted({max(1, round(n * look / looks)) for look in range(1, looks + 1)}))
 
 
@@ -47,7 +49,7 @@ def look_sizes(n: int, looks: int = LOOKS) -> tuple[int, ...]:
 def boundaries(alpha: float, looks: int = LOOKS) -> tuple[float, ...]:
     """z limits of equally spaced looks, one-sided at `alpha` in total, by O'Brien-Fleming spending.
 
-    The density of the Brownian score that has not crossed is carried from look to look on a grid.
+    Computed on a grid from the density of the Brownian score that has not crossed a limit at an earlier look.
     """
     times = np.arange(1, looks + 1) / looks
     spent = 2 * (1 - z_cdf(z_quantile(1 - alpha / 2) / np.sqrt(times)))
@@ -73,7 +75,7 @@ def boundaries(alpha: float, looks: int = LOOKS) -> tuple[float, ...]:
 def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0) -> Array:
     """Log e-values after every item [..., n] against "no loss" (`loss`) or "the loss is the margin"; d in [-scale, scale].
 
-    Half the wealth follows a predictable bet, half lies on five constant ones. At least log(1/alpha) at any time: rejected.
+    Half the wealth follows a predictable bet, half is on five constant bets. A value of at least log(1/alpha) at any time rejects.
     """
     x = -d / scale if loss else (d + margin) / scale
     delta = margin / scale
@@ -90,8 +92,8 @@ def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What is fixed before the first item: weights [m] and sizes [m] of the tasks, the margin (a share), alpha, and how many runs
-    the baseline is the best of: losses are tested at 1/`tried` of their level."""
+    """Fixed before the first item: weights [m] and sizes [m] of the tasks, the margin (as a fraction), alpha, and `tried`: the number of
+    runs that the baseline is the best of. Losses are tested at 1/`tried` of their level."""
 
     weights: tuple[float, ...]
     sizes: tuple[int, ...]
@@ -105,13 +107,13 @@ class Design:
 
     @property
     def scales(self) -> Array:
-        """What one item's difference counts in the running mean of the aggregate, by task."""
+        """Weight of one item's difference in the running mean of the aggregate, by task [m]."""
         return np.asarray(np.array(self.weights) * self.items / np.array(self.sizes), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The verdict and after how many items it fell; `by` says which process decided."""
+    """The verdict and the number of items it is based on; `by` names the look or process that decided."""
 
     verdict: Verdict
     items: int
@@ -119,10 +121,10 @@ class Stop:
 
 
 def monitor(d: Array, tasks: Codes, design: Design) -> Stop | None:
-    """Decide from the differences [n] of the first n items, in the fixed order, with their task codes; None: go on.
+    """Decide from the differences [n] of the first n items, in the fixed order, with their task codes; None: continue.
 
-    Only what could have been seen at each look is used, so longer input never changes an earlier decision. After the last
-    item, undecided is inconclusive.
+    Each look uses only the items before it, so more items never change an earlier decision. Undecided after the last item is
+    inconclusive.
     """
     at_e = _e_stop(d, tasks, design)
     for look, size in enumerate(look_sizes(design.items)):
@@ -137,7 +139,7 @@ def monitor(d: Array, tasks: Codes, design: Design) -> Stop | None:
 
 
 def _look(d: Array, tasks: Codes, design: Design, look: int) -> Verdict | None:
-    """One look at all tasks: the aggregate at alpha/2 and each task at alpha/2m may alarm; the aggregate at alpha may pass."""
+    """One look at all tasks: "regressed" by the aggregate at alpha/2 or a task at alpha/2m, "pass" by the aggregate at alpha."""
     m, share = len(design.sizes), 1 - E_SHARE
     counts = np.bincount(tasks, minlength=m)
     if (counts < 2).any():
@@ -157,7 +159,7 @@ def _look(d: Array, tasks: Codes, design: Design, look: int) -> Verdict | None:
 
 
 def _whole(d: Array, tasks: Codes, design: Design, look: int) -> Aggregate:
-    """The aggregate with limits at the level of a look."""
+    """The aggregate with confidence limits at the level of a look."""
     m = len(design.sizes)
     counts = np.bincount(tasks, minlength=m)
     sums, squares = (np.bincount(tasks, weights=values, minlength=m) for values in (d, d**2))
@@ -169,9 +171,9 @@ def _whole(d: Array, tasks: Codes, design: Design, look: int) -> Aggregate:
 
 
 def stopped_interval(d: Array, tasks: Codes, design: Design) -> Aggregate | None:
-    """The aggregate when it was stopped, with limits that hold at every look together; None where a task was hardly asked.
+    """The aggregate at the stop, with limits that hold at all looks simultaneously; None where a task has fewer than two items.
 
-    Between two looks the limits of the earlier one are used, which are wider. Source: Jennison and Turnbull (1989).
+    Between two looks the wider limits of the earlier look are used. Source: Jennison and Turnbull (1989).
     """
     if (np.bincount(tasks, minlength=len(design.sizes)) < 2).any():
         return None

@@ -177,10 +177,10 @@ def shown(draw: random.Random, rate: float, near: bool) -> list[Finding]:
     material, _ = read_task_data(made_task(rows, made_rows("four choices", draw, 3)), Access(), shots=3)
     assert material is not None
     exemplars = []
-    for row, own in zip(rows, material.shown, strict=True):
+    for row, own in zip(rows, material.few_shot, strict=True):
         copy = read(one_word_off(draw, row) if near else {**row, "question": row["question"].upper()})
         exemplars.append((own[0], replace(copy, id="copy"), own[2]) if draw.random() < rate else own)
-    return few_shot_overlap(replace(material, shown=tuple(exemplars)))
+    return few_shot_overlap(replace(material, few_shot=tuple(exemplars)))
 
 
 Answer = Callable[[random.Random, Item], Record]

@@ -14,7 +14,7 @@ from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import paired_difference
 from assay.harness.stats.interval import Part
 from assay.harness.stats.paired import mid_p, tango_bound
-from assay.harness.stats.rule import NAMES, PASS, REGRESSED, Aggregate, Columns, combine, gate_verdicts, holds
+from assay.harness.stats.rule import NAMES, PASS, REGRESSED, Aggregate, Columns, combine, gate_verdicts, loss_excluded
 from assay.harness.task.metric import Array
 from tests.sim.coverage import MEAN
 from tests.sim.rules import ALPHA, Flags, z_of
@@ -60,7 +60,7 @@ def evidence(suite: Suite) -> tuple[Aggregate, Columns]:
 def verdicts(suite: Suite, margin: float = MARGIN, tried: int = 1) -> Array:
     """The gate's verdicts [T]."""
     whole, columns = evidence(suite)
-    held = holds(columns.low, TASK_MARGIN, suite.sizes)
+    held = loss_excluded(columns.low, TASK_MARGIN, suite.sizes)
     p = np.minimum(1.0, tried * mid_p(suite.wins, suite.losses))
     none = np.zeros(held.shape, dtype=np.bool_)
     return np.asarray(gate_verdicts(tried * whole.p_loss, whole.low > -margin, p, held, none))
@@ -134,7 +134,7 @@ def our_categories(trials: int, groups: int, seed: int = 5, n: int = 1000, churn
         candidate[level < churn] = 1 - base[level < churn]
         part = Part(MEAN, base, np.arange(n), rng.integers(0, groups, n))
         found = paired_difference(part, candidate)
-        passed += bool(holds(found.low, margin, found.units))
+        passed += bool(loss_excluded(found.low, margin, found.units))
     return passed / trials
 
 

@@ -13,7 +13,7 @@ from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import paired_difference, total_difference
 from assay.harness.stats.interval import Part
 from assay.harness.stats.paired import mid_p, score_z, sign_flip_loss, swap_loss, t_loss, tango_bound, tango_z
-from assay.harness.stats.rule import Columns, combine, holds, mde80, n_min
+from assay.harness.stats.rule import Columns, combine, loss_excluded, mde80, n_min
 from assay.harness.task.task import Term, Total
 from tests.sim.coverage import EM, F1, GLUE, MEAN, SCORES, TOTAL, alone, glue
 
@@ -69,8 +69,8 @@ def test_no_disagreement_is_not_certainty() -> None:
 @pytest.mark.parametrize(("points", "least"), [(0.5, 598), (1, 298), (2, 148), (3, 98), (5, 58)])
 def test_the_least_number_of_items_of_each_margin(points: float, least: int) -> None:
     assert n_min(points / 100) == least
-    assert not bool(holds(0.0, points / 100, least - 1))
-    assert bool(holds(0.0, points / 100, least))
+    assert not bool(loss_excluded(0.0, points / 100, least - 1))
+    assert bool(loss_excluded(0.0, points / 100, least))
 
 
 def test_student_and_sign_flips_agree_with_scipy() -> None:
@@ -177,13 +177,13 @@ def test_few_clusters_alarm_by_exact_sign_flips() -> None:
     worse[np.arange(0, 40, 5)] = 0
     found = paired_difference(part, worse)
     assert found.units == 8 and found.p_loss == pytest.approx(2**-8) and "sign flips" in found.method
-    assert not bool(holds(found.low, 0.5, found.units))
+    assert not bool(loss_excluded(found.low, 0.5, found.units))
 
 
 def test_a_lone_cluster_says_nothing() -> None:
     part = Part(MEAN, np.ones((4, 1)), np.arange(4), np.zeros(4, dtype=np.int64))
     found = paired_difference(part, 0 * part.stats)
-    assert found.units == 1 and found.p_loss >= 0.25 and not bool(holds(found.low, 0.99, found.units))
+    assert found.units == 1 and found.p_loss >= 0.25 and not bool(loss_excluded(found.low, 0.99, found.units))
     uneven = Part(F1, np.ones((4, 3)), np.arange(4), np.zeros(4, dtype=np.int64))
     assert paired_difference(uneven, uneven.stats).method == "random swaps, score limit"
 
