@@ -1,4 +1,4 @@
-"""Validity checks: is a task fit to measure with, and is a run's score to be believed? (`assay check`)"""
+"""Validity checks of tasks and stored runs (`assay check`)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.harness.checking.answers import Answered, answer_findings
 from assay.harness.checking.fields import field_findings
-from assay.harness.checking.finding import Checked, Finding, Level, Place, gravest_first
+from assay.harness.checking.finding import Checked, Finding, Level, Place, most_severe_first
 from assay.harness.checking.items import item_findings
 from assay.harness.checking.leaks import leak_findings
-from assay.harness.checking.material import Material, gather
 from assay.harness.checking.overlap import overlap_findings
+from assay.harness.checking.responses import TaskRecords, response_findings
 from assay.harness.checking.scoring import scoring_findings
+from assay.harness.checking.task_data import TaskData, read_task_data
 from assay.harness.decide.compare import mismatches, side_of
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.places import Access
@@ -30,26 +30,26 @@ EXAMPLES = 3
 
 
 def check_task(task: Task, access: Access, shots: int | None = None, split: str = "") -> Checked:
-    """Every check of one task that needs no model. Raises AssayError where its data are missing."""
-    material, findings = gather(task, access, shots, split)
+    """Runs every check of a task that needs no model. Raises AssayError if its data are missing."""
+    data, findings = read_task_data(task, access, shots, split)
     findings += worked_findings(task)
-    if material is None:
-        return Checked(task.full_name, gravest_first(findings))
-    scoring, scores = scoring_findings(material)
-    findings += [*leak_findings(material), *item_findings(material), *overlap_findings(material), *field_findings(material), *scoring]
+    if data is None:
+        return Checked(task.full_name, most_severe_first(findings))
+    scoring, scores = scoring_findings(data)
+    findings += [*leak_findings(data), *item_findings(data), *overlap_findings(data), *field_findings(data), *scoring]
     facts = {
-        "split": material.split,
-        "items": len(material.docs),
-        "shots": max(map(len, material.shown)),
+        "split": data.split,
+        "items": len(data.docs),
+        "shots": max(map(len, data.few_shot)),
         "ask": type(task.ask).__name__.lower(),
         "metric": task.metrics[0].name,
         **scores,
     }
-    return Checked(task.full_name, gravest_first(findings), facts, examples_of(material))
+    return Checked(task.full_name, most_severe_first(findings), facts, examples_of(data))
 
 
 def check_tasks(tasks: Sequence[Task], access: Access, shots: int | None = None, split: str = "") -> list[Checked]:
-    """Every check of several tasks. Where one of many has no data, that is a finding of its own; a single one raises AssayError."""
+    """Checks several tasks. Missing data of one of many are a finding; of a single task they raise AssayError."""
     found = []
     for task in tasks:
         try:
@@ -62,13 +62,13 @@ def check_tasks(tasks: Sequence[Task], access: Access, shots: int | None = None,
 
 
 def check_file(path: str | Path) -> tuple[Finding, ...]:
-    """What is wrong with the tasks of a file, gravest first; nothing for a sound one. For the tests of task authors."""
+    """Errors and warnings about the tasks of a file, most severe first. For the tests of task authors."""
     checked = check_tasks(select([str(path)], Access()).tasks, Access())
     return tuple(finding for each in checked for finding in each.findings if finding.level != "I")
 
 
 def worked_findings(task: Task) -> list[Finding]:
-    """Worked examples that do not give the prompt or the answer that they promise."""
+    """Worked examples whose prompt or answer differs from what the task renders."""
     places = []
     for number, worked in enumerate(task.worked):
         try:
@@ -84,33 +84,38 @@ def worked_findings(task: Task) -> list[Finding]:
             places.append(Place(number, note=f"the answer is {answer!r:.80}, not {worked.answer!r:.80}"))
     if not places:
         return []
-    what = f"{len(places)} of {len(task.worked)} worked examples do not hold"
+    what = f"{len(places)} of {len(task.worked)} worked examples do not match"
     return [
         Finding(
-            "worked", "E", task.full_name, what, "mend the example, or the doc function; a changed prompt raises the version", tuple(places)
+            "worked",
+            "E",
+            task.full_name,
+            what,
+            "fix the example or the doc function; raise the version if the prompt changed",
+            tuple(places),
         )
     ]
 
 
-def examples_of(material: Material) -> tuple[dict[str, Any], ...]:
-    """The first, middle and last prompt as they are sent."""
-    last = len(material.docs) - 1
+def examples_of(data: TaskData) -> tuple[dict[str, Any], ...]:
+    """The first, middle and last prompt as the model gets them."""
+    last = len(data.docs) - 1
     return tuple(
         {
-            "row": material.numbers[index],
-            "id": material.docs[index].id,
-            "prompt": material.prompts[index].prompt,
-            "continuations": list(material.prompts[index].continuations),
-            "gold": material.docs[index].answer if material.docs[index].labelled else "",
+            "row": data.numbers[index],
+            "id": data.docs[index].id,
+            "prompt": data.prompts[index].prompt,
+            "continuations": list(data.prompts[index].continuations),
+            "gold": data.docs[index].answer if data.docs[index].labelled else "",
         }
         for index in sorted({0, last // 2, last})
     )
 
 
 def check_run(run: Run, access: Access, baseline: Run | None = None) -> list[Checked]:
-    """Every check of a run that needs no model, task by task; with a `baseline`, also whether the two may be compared.
+    """Runs every check of a run that needs no model, per task; with a `baseline`, also whether the two are comparable.
 
-    Raises Incomplete for a run that is not finished, AssayError where one of its tasks is no longer known.
+    Raises Incomplete if the run is not complete, AssayError if one of its tasks is unknown.
     """
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
@@ -121,26 +126,26 @@ def check_run(run: Run, access: Access, baseline: Run | None = None) -> list[Che
     records = {(record.task, record.item): record for record in run.records()}
     for result in run.summary()["results"]:
         results[result["task"]].append(result)
-    apart = comparability(run, baseline, access) if baseline is not None else {}
+    differing = comparability(run, baseline, access) if baseline is not None else {}
     found = []
     for facts in run.manifest["tasks"]:
         name = facts["name"]
         if name not in tasks:
-            raise AssayError("the run's task is not known", where=name, do="install its plugin")
+            raise AssayError("unknown task of the run", where=name, do="install the plugin that defines it")
         if missing := [item.id for item in items[name] if (name, item.id) not in records]:
-            raise AssayError(f"has no answer to {missing[0]!r}", where=f"{run.id}, {name}", do="assay store check tells what else is wrong")
-        told = tuple(records[name, item.id] for item in items[name])
-        answered = Answered(tasks[name], facts, tuple(items[name]), told, tuple(results[name]))
-        findings = gravest_first([*answer_findings(answered), *apart.get(name, ())])
-        shown = {"split": facts.get("split", ""), "items": len(told), "shots": facts.get("shots"), "results": list(answered.results)}
+            raise AssayError(f"item {missing[0]!r} has no response", where=f"{run.id}, {name}", do="list all damage with assay store check")
+        answers = tuple(records[name, item.id] for item in items[name])
+        stored = TaskRecords(tasks[name], facts, tuple(items[name]), answers, tuple(results[name]))
+        findings = most_severe_first([*response_findings(stored), *differing.get(name, ())])
+        shown = {"split": facts.get("split", ""), "items": len(answers), "shots": facts.get("shots"), "results": list(stored.results)}
         found.append(Checked(name, findings, shown))
     return found
 
 
 def comparability(run: Run, baseline: Run, access: Access) -> dict[str, list[Finding]]:
-    """Fields in which the run and its baseline differ and must not."""
+    """Findings for each field that must agree between a run and its baseline and does not."""
     one, two = side_of(baseline, access), side_of(run, access)
     found: dict[str, list[Finding]] = defaultdict(list)
     for each in mismatches(one, two, [name for name in one.tasks if name in two.tasks]):
-        found[each.task].append(Finding("comparability", "E", each.task, str(each), "run both the same way"))
+        found[each.task].append(Finding("comparability", "E", each.task, str(each), "evaluate both with the same settings"))
     return found

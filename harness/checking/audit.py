@@ -1,7 +1,7 @@
-"""Audits a stored run: a seeded part of its items once more, one plain fp32 forward per continuation, against what was stored.
+"""Audits a stored run: re-scores a random sample of its items with plain fp32 forward passes and compares with the stored results.
 
-MLPerf's compliance tests do the same with a sample of a submission. What is stored is never believed here: prompts are rendered
-anew and must encode to the stored ids, and the new replies go through the task's own judge.
+MLPerf's compliance tests do the same with a sample of a submission. Nothing stored is trusted: prompts are rendered again and must
+encode to the stored token ids, and the task scores the new outputs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from assay.harness.engines import Settings
 from assay.harness.engines.hf.plain import open_engine as open_plain
 from assay.harness.errors import AssayError, NotComparable
 from assay.harness.files.places import Surroundings
-from assay.harness.run.evaluate import OpenEngine, Watch, prepare
-from assay.harness.run.noise import Key, ask_portion, said
+from assay.harness.run.dispatch import RunProgress
+from assay.harness.run.evaluate import OpenEngine, prepare
+from assay.harness.run.noise import Key, prediction, score_portion
 from assay.harness.run.prepare import PreparedItem, PreparedTask
 from assay.harness.run.scoring.stored_tasks import check_own
 from assay.harness.store import Run
@@ -26,14 +27,14 @@ from assay.harness.task.task import Generate
 
 SHARE, LEAST = 0.02, 20
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
-"""Nats per token by the type that the run computed in: packing and rounding move sums in their last digits."""
+"""Nats per token by the run's dtype: packing and rounding change the last digits of sums."""
 TEXTS_MAY_DIFFER = 0.1
-"""Share of generated texts that may: one near tie, taken otherwise, changes all that follows."""
+"""Allowed share of differing generated texts: after one near tie, all following tokens may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An item whose stored record is not what the audit found."""
+    """An item whose stored record differs from the audit's."""
 
     task: str
     item: str
@@ -43,7 +44,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """`drift`: largest difference of a token's log-probability, in nats; `tolerance` what was allowed. `skipped`: sampled texts."""
+    """Result of an audit. `drift`: largest difference of a token's log-probability, `tolerance`: the allowed one, both in nats.
+    `skipped`: items with texts sampled at a temperature, which cannot be repeated."""
 
     run: str
     items: int
@@ -56,28 +58,30 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """No grave difference, and no more changed texts than near ties explain."""
+        """Whether there is no grave difference, and no more changed texts than near ties explain."""
         changed = sum(not each.grave for each in self.differences)
         return not any(each.grave for each in self.differences) and changed <= max(1, TEXTS_MAY_DIFFER * self.texts)
 
 
-def audit(run: Run, place: Surroundings, watch: Watch, share: float = SHARE, seed: int = 0, opener: OpenEngine | None = None) -> Audit:
-    """Asks a seeded `share` of a complete run's items again (at least 20, or all) and compares.
+def audit(
+    run: Run, place: Surroundings, watch: RunProgress, share: float = SHARE, seed: int = 0, opener: OpenEngine | None = None
+) -> Audit:
+    """Re-scores a seeded `share` of a complete run's items (at least 20, or all) and compares with the stored results.
 
-    Raises NotComparable where the model or the data are no longer those of the run; AssayError for a share outside (0, 1].
+    Raises NotComparable if the model or the data have changed since the run, AssayError for a share outside (0, 1].
     """
     if not 0 < share <= 1:
-        raise AssayError(f"a share of {share} is no part of a run", where="--share", do="give more than 0 and at most 1")
+        raise AssayError(f"share {share} is out of range", where="--share", do="give a number above 0 and at most 1")
     check_own(run)
     stored, items = {(each.task, each.item): each for each in run.records()}, {(each.task, each.id): each for each in run.items()}
     run.summary()  # refuses a run that is not complete
     plan = replace(Plan.from_json(run.manifest["plan"]), engine="hf", dtype="float32", batch=1)
     prepared = prepare(plan, place, watch, stored=True)
     if prepared.model.digest != run.manifest["model"]["digest"]:
-        raise NotComparable("the model's files are not those of this run", where=run.id, do="an audit needs the same weights")
+        raise NotComparable("the model's files have changed since this run", where=run.id, do="restore the weights of the run")
     parts, skipped = sampled(prepared.tasks, share, seed)
     if missing := [each.item.id for part in parts for each in part.items if (each.item.task, each.item.id) not in items]:
-        raise NotComparable(f"item {missing[0]!r} is not in the run", where=run.id, do="an audit needs the same data")
+        raise NotComparable(f"item {missing[0]!r} is not in the run", where=run.id, do="restore the data of the run")
     tolerance = TOLERANCES.get(str(run.summary()["engine"].get("dtype", "")), max(TOLERANCES.values()))
     settings = Settings("float32", plan.device, plan.budget, 1, seed=plan.seed)
     engine = open_plain(prepared.model, settings) if opener is None else opener("plain", prepared.model, settings)
@@ -87,9 +91,9 @@ def audit(run: Run, place: Surroundings, watch: Watch, share: float = SHARE, see
             watch.begin(f"{part.task.full_name} audited", len(part.items), 0)
             for each in part.items:
                 again: dict[Key, Record] = {}
-                ask_portion(part, [each], engine, again)
+                score_portion(part, [each], engine, again)
                 key = (each.item.task, each.item.id)
-                moved = apart(stored[key], again[key])
+                moved = logprob_drift(stored[key], again[key])
                 drift = max(drift, moved)
                 found += differences(each, items[key], stored[key], again[key], moved, tolerance)
                 watch.advance(1, 0)
@@ -100,7 +104,7 @@ def audit(run: Run, place: Surroundings, watch: Watch, share: float = SHARE, see
 
 
 def sampled(tasks: Sequence[PreparedTask], share: float, seed: int) -> tuple[list[PreparedTask], int]:
-    """The tasks with the drawn items, and how many drawn ones were sampled at a temperature and so cannot be asked again."""
+    """The tasks with the drawn items, and the number of drawn items whose texts were sampled at a temperature and cannot be repeated."""
     every = [(number, index) for number, task in enumerate(tasks) for index in range(len(task.items))]
     count = min(len(every), max(LEAST, math.ceil(share * len(every))))
     kept = set(random.Random(seed).sample(every, count))
@@ -114,8 +118,8 @@ def sampled(tasks: Sequence[PreparedTask], share: float, seed: int) -> tuple[lis
     return parts, skipped
 
 
-def apart(one: Record, other: Record) -> float:
-    """Largest difference of a token's log-probability; infinite where the shapes differ."""
+def logprob_drift(one: Record, other: Record) -> float:
+    """Largest difference of a token's log-probability in nats; infinite if the shapes differ."""
     left, right = one.output.get("logprobs") or (), other.output.get("logprobs") or ()
     if [len(values) for values in left] != [len(values) for values in right]:
         return math.inf
@@ -123,42 +127,42 @@ def apart(one: Record, other: Record) -> float:
 
 
 def differences(each: PreparedItem, item: Item, stored: Record, again: Record, moved: float, tolerance: float) -> list[Difference]:
-    """What is not as stored. A changed choice is forgiven only where the two are a tie within the tolerance."""
+    """Differences from the stored record. A changed choice is allowed only if both choices tie within the tolerance."""
 
-    def told(what: str, grave: bool = True) -> Difference:
+    def difference(what: str, grave: bool = True) -> Difference:
         return Difference(item.task, item.id, what, grave)
 
     if each.item.key != item.key:
-        return [told("the prompt encodes to other ids than those that were sent")]
+        return [difference("the prompt encodes to other token ids than the stored ones")]
     if (each.item.gold, each.item.choices) != (item.gold, item.choices):
-        return [told("gold or choices are not those of the data")]
+        return [difference("gold or choices differ from the data")]
     if again.status == "error":
-        return [told(f"cannot be scored: {again.error}")]
+        return [difference(f"cannot be scored: {again.error}")]
     found = []
     if moved > tolerance:
-        found.append(told(f"a log-probability differs by {moved:.3g} nats"))
+        found.append(difference(f"a log-probability differs by {moved:.3g} nats"))
     if "bytes" in stored.output and abs(stored.output["logprob"] - again.output["logprob"]) > tolerance * stored.output["tokens"]:
-        found.append(told(f"log-probability {stored.output['logprob']:.6g}, found {again.output['logprob']:.6g}"))
-    before, now = said(stored.output), said(again.output)
+        found.append(difference(f"log-probability stored as {stored.output['logprob']:.6g}, is {again.output['logprob']:.6g}"))
+    before, now = prediction(stored.output), prediction(again.output)
     if before != now and "pick" in stored.output:
         if not tied(again.output["logprobs"], before, now, tolerance):
-            found.append(told(f"choice {before}, found {now}"))
+            found.append(difference(f"choice stored as {before}, is {now}"))
     elif before != now:
-        found.append(told(f"text {str(before)!r:.60}, found {str(now)!r:.60}", grave=False))
+        found.append(difference(f"text stored as {str(before)!r:.60}, is {str(now)!r:.60}", grave=False))
     elif not same(stored.stats, again.stats):
-        found.append(told(f"statistics {dict(stored.stats)!r:.80}, found {dict(again.stats)!r:.80}"))
+        found.append(difference(f"statistics stored as {dict(stored.stats)!r:.80}, are {dict(again.stats)!r:.80}"))
     return found
 
 
 def tied(logprobs: Sequence[Sequence[float]], one: int, other: int, tolerance: float) -> bool:
-    """Whether rounding alone may have turned one choice into the other, under sums or means."""
+    """Whether rounding alone can swap two choices, with sums or means of log-probabilities."""
     first, second = logprobs[one], logprobs[other]
     slack = tolerance * (len(first) + len(second))
     return abs(sum(first) - sum(second)) <= slack or abs(sum(first) / len(first) - sum(second) / len(second)) <= 2 * tolerance
 
 
 def same(one: Mapping[str, tuple[float, ...]], other: Mapping[str, tuple[float, ...]]) -> bool:
-    """Equal statistics, up to what log-probabilities wander."""
+    """Whether statistics are equal up to the noise of log-probabilities."""
     if one.keys() != other.keys():
         return False
     return all(len(one[name]) == len(other[name]) and all(map(near, one[name], other[name])) for name in one)

@@ -1,4 +1,4 @@
-"""Rows with other field values: does the answer's own field show in the prompt, and do hostile values survive?"""
+"""Renders rows with replaced field values: finds answer fields in the prompt and values that break the doc function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assay.harness.checking.finding import Finding, Level, Place
-from assay.harness.checking.material import Material
+from assay.harness.checking.task_data import TaskData
 from assay.harness.errors import AssayError
 from assay.harness.prompt.render import render
 from assay.harness.store.provenance import clock
@@ -17,29 +17,29 @@ from assay.harness.task.doc import Doc, Row
 from assay.harness.task.task import Task
 
 ROWS, LEAVES, SECONDS = 3, 16, 2.0
-"""Rows and fields per row that are tried; the time that one long value may take."""
+"""Maximum numbers of rows and of fields per row that are tried; maximum time in s for one value."""
 CANARY = "Zqv7 canary"
 LENGTHY = "100,000 characters"
 HOSTILE: Mapping[str, str] = {
     "line breaks": "One\ntwo\r\n\n\nthree",
-    "a NUL": "Nul\0inside",
+    "NUL characters": "Nul\0inside",
     "braces": "{x} {{y}} {% raw %} {} %s $z \\1",
     LENGTHY: "Long " + "word " * 19_998 + "words",
     "right-to-left marks": "\u202e\u05e9\u05dc\u05d5\u05dd\u200f end",
-    "nothing": "",
+    "an empty text": "",
 }
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A text in a row that reaches the Doc: `prompt` and `answer` say where it shows."""
+    """A text field of a row. `prompt`, `answer`: whether it occurs there."""
 
     path: Path
     prompt: bool
     answer: bool
     rest: str
-    """The prompt without it."""
+    """The prompt without this text."""
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ class Field:
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Paths to the texts in a row; of a list the first element stands for all."""
+    """Paths to the texts in a row; only the first element of a list."""
     if isinstance(value, str):
         yield path
     elif isinstance(value, Mapping):
@@ -67,7 +67,7 @@ def put(value: Any, path: Path, text: str) -> Any:
 
 
 def attempt(task: Task, row: Row, path: Path, text: str) -> Doc | Exception:
-    """The Doc of the row with another text, asked as the task would ask it; or what went wrong."""
+    """The Doc of the row with a replaced text, if it can be rendered; else the error."""
     try:
         doc = task.doc(put(row, path, text))
         render(task, doc)
@@ -77,7 +77,7 @@ def attempt(task: Task, row: Row, path: Path, text: str) -> Doc | Exception:
 
 
 def field_of(task: Task, row: Row, path: Path) -> Field | None:
-    """The field, if a harmless other text in it is taken."""
+    """The field, or None if the task rejects a harmless text in it."""
     doc = attempt(task, row, path, CANARY)
     if isinstance(doc, Exception):
         return None
@@ -85,44 +85,44 @@ def field_of(task: Task, row: Row, path: Path) -> Field | None:
     return Field(path, CANARY in doc.prompt, answer, doc.prompt.replace(CANARY, ""))
 
 
-def field_findings(material: Material) -> list[Finding]:
-    """Fields that give the answer away, and hostile values that break the task."""
-    task, count = material.task, len(material.rows)
+def field_findings(data: TaskData) -> list[Finding]:
+    """Findings for fields that leak the answer and for values that break the task."""
+    task, count = data.task, len(data.rows)
     numbers = sorted({0, count // 2, count - 1})[:ROWS]
     tried: dict[int, list[Field]] = {}
     for number in numbers:
-        paths = list(leaves(material.rows[number]))[:LEAVES]
-        found = (field_of(task, material.rows[number], path) for path in paths)
+        paths = list(leaves(data.rows[number]))[:LEAVES]
+        found = (field_of(task, data.rows[number], path) for path in paths)
         tried[number] = [field for field in found if field is not None]
-    return [*given_away(task, tried), *hostile(task, material, tried)]
+    return [*given_away(task, tried), *hostile(task, data, tried)]
 
 
 def given_away(task: Task, tried: Mapping[int, list[Field]]) -> list[Finding]:
-    """The gold answer's own field stands in the prompt. A task whose prompt is nothing but that field is one of copying."""
+    """A finding if the prompt contains the field of the gold answer. A prompt of nothing else is a copying task."""
     both = [(number, field) for number, fields in tried.items() for field in fields if field.prompt and field.answer]
     if not both:
         return []
     names = ", ".join(sorted({field.name for _, field in both}))
     if len(tried) > 1 and len(both) == len(tried) and len({field.rest for _, field in both}) == 1:
-        return [
-            Finding("gold-leak", "I", task.full_name, f"the prompt holds the answer's field {names} and nothing else: a task of copying")
-        ]
+        return [Finding("gold-leak", "I", task.full_name, f"the prompt contains only the answer's field {names}: a copying task")]
     places = tuple(Place(number, note=f"field {field.name}") for number, field in both)
-    what = f"the field {names} stands in the prompt and is the answer"
-    return [Finding("gold-leak", "E", task.full_name, what, "leave it out of the prompt", places)]
+    what = f"the prompt contains the field {names}, which is the answer"
+    return [Finding("gold-leak", "E", task.full_name, what, "remove it from the prompt", places)]
 
 
 def arrived(text: str, prompt: str) -> bool:
-    """Whether a text stands in the prompt: as it is, or every word of it (white space may be tidied, words may be marked), but then
-    without anything that looks like a template."""
+    """Whether the prompt contains a text, or every word of it (white space and marks around words may differ).
+
+    A text with braces must be contained as is, since a template may have interpreted it.
+    """
     if text in prompt or " ".join(text.split()) in prompt:
         return True
     words = re.compile(r"\w+")
     return "{" not in text and not Counter(words.findall(text.casefold())) - Counter(words.findall(prompt.casefold()))
 
 
-def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) -> list[Finding]:
-    """Hostile values in fields that reach the prompt: the doc function must not fail, and the text must arrive as it is."""
+def hostile(task: Task, data: TaskData, tried: Mapping[int, list[Field]]) -> list[Finding]:
+    """Findings for hostile values in fields of the prompt: the doc function must not fail, and the prompt must contain the value."""
     failed: dict[str, list[Place]] = defaultdict(list)
     changed: dict[str, list[Place]] = defaultdict(list)
     for number, fields in tried.items():
@@ -131,12 +131,12 @@ def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) ->
                 continue
             for kind, text in HOSTILE.items():
                 started = clock()
-                doc = attempt(task, material.rows[number], field.path, text)
+                doc = attempt(task, data.rows[number], field.path, text)
                 slow = clock() - started > SECONDS
-                if isinstance(doc, AssayError):  # refused in so many words
+                if isinstance(doc, AssayError):  # rejected with a clear message
                     continue
                 if isinstance(doc, Exception) or slow:
-                    note = f"{type(doc).__name__}: {doc}" if isinstance(doc, Exception) else f"took over {SECONDS:g} s"
+                    note = f"{type(doc).__name__}: {doc}" if isinstance(doc, Exception) else f"took more than {SECONDS:g} s"
                     failed[kind].append(Place(number, note=f"field {field.name}: {note:.120}"))
                 elif not arrived(text, doc.prompt):
                     changed[kind].append(Place(number, note=f"field {field.name}"))
@@ -145,6 +145,6 @@ def hostile(task: Task, material: Material, tried: Mapping[int, list[Field]]) ->
         Finding("hostile", "E", name, f"the doc function fails on {kind} in a field", do, tuple(places)) for kind, places in failed.items()
     ]
     for kind, places in changed.items():
-        level: Level = "I" if kind == LENGTHY else "W"  # cutting a long text may well be meant
-        found.append(Finding("hostile", level, name, f"{kind} in a field do not all reach the prompt", do, tuple(places)))
+        level: Level = "I" if kind == LENGTHY else "W"  # cutting a long text may be intended
+        found.append(Finding("hostile", level, name, f"{kind} in a field are changed or missing in the prompt", do, tuple(places)))
     return found

@@ -1,4 +1,4 @@
-"""What a check found: how grave, what, what to do, and where: each row by its number."""
+"""Findings of checks: level, text, fix and the rows concerned; and the statistics and text comparisons that checks share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from assay.harness.stats.distributions import z_quantile
 from assay.harness.stats.interval import wilson
 
 Level = Literal["E", "W", "I"]
-"""E: the numbers would be wrong; blocks (exit 14). W: a reader must know. I: a fact."""
+"""E: an error that makes scores wrong (exit code 14). W: a warning. I: information."""
 RANK: dict[Level, int] = {"I": 0, "W": 1, "E": 2}
 LONG = 8
-"""Characters from which on a text does not turn up by chance."""
+"""Texts of at least so many characters rarely occur in a prompt by chance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A row of the scored split by its number (from 0; None where no single row is meant), its item, and what stands there."""
+    """A row of the scored split by number (from 0; None if the place is not a single row), its item id, and a note."""
 
     row: int | None
     item: str = ""
@@ -28,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check that fired on one task, with every place it fired at."""
+    """What one check found in one task, with all places."""
 
     check: str
     level: Level
@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One task (or one task of a run) with its findings, gravest first, and the `facts` that people want to see beside them."""
+    """One task (or one task of a run) with its findings, most severe first, and the `facts` that are printed with them."""
 
     task: str
     findings: tuple[Finding, ...]
@@ -49,16 +49,16 @@ class Checked:
 
     @property
     def level(self) -> Level:
-        """The gravest level; I where nothing was found."""
+        """The most severe level; I if there are no findings."""
         return max((finding.level for finding in self.findings), key=RANK.__getitem__, default="I")
 
 
-def gravest_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def most_severe_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: -RANK[finding.level]))
 
 
 def at_least(count: float, n: int) -> float:
-    """Lower end of Wilson's 95 % interval of count / n: what a rate flag fires on, so that noise is no alarm."""
+    """Lower end of Wilson's 95 % interval of count / n. Checks compare it with their limits, so that noise rarely causes a finding."""
     return wilson(count / n, n, z_quantile(0.975))[0] if n else 0.0
 
 
@@ -68,24 +68,24 @@ def at_most(count: float, n: int) -> float:
 
 
 def graded(count: float, n: int, warn: float, error: float = 1.0) -> Level | None:
-    """The level of a rate whose lower bound exceeds `warn` or `error`; with `warn` 0 a single case is a warning."""
+    """W or E if the lower bound of a rate exceeds `warn` or `error`; with `warn` 0, a single case is a warning."""
     bound = at_least(count, n)
     return "E" if bound > error else "W" if count and bound > warn else None
 
 
 def normal(text: str) -> str:
-    """Text as it is compared: NFKC, casefolded, white space collapsed."""
+    """The text normalised for comparison: NFKC, casefolded, white space collapsed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def short(text: str, size: int = 60) -> str:
-    """The text on one line, as Python writes it, cut in the middle."""
+    """The text's repr, cut in the middle to `size` characters."""
     shown = repr(text)
     return shown if len(shown) <= size else f"{shown[: size // 2]}…{shown[-size // 2 + 1 :]}"
 
 
 def contains(text: str, part: str) -> bool:
-    """Whether `part` stands in `text` as whole words."""
+    """Whether `text` contains `part` as whole words."""
     start = text.find(part)
     while start >= 0:
         end = start + len(part)
@@ -103,8 +103,10 @@ def ends(text: str, part: str) -> bool:
 
 
 def surprising(count: int, chance: float, texts: Sequence[str]) -> bool:
-    """Whether `count` coincidences are more than `chance` explains (Poisson, 1 %). A short text may well turn up anywhere, so a few
-    of those are no surprise; one long text is."""
+    """Whether `count` matches are significantly more than expected by `chance` (Poisson, 1 %).
+
+    The expectation is raised if a text is short: short texts occur anywhere.
+    """
     from scipy.special import pdtrc
 
     expected = chance + (0.3 if any(len(text) < LONG for text in texts) else 0.01)

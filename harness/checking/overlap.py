@@ -1,21 +1,20 @@
-"""Questions that are asked and also shown or trained on: exactly, or but for a word or two."""
+"""Checks for scored items that are also few-shot examples or training items, exactly or with up to two different words."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from assay.harness.checking.finding import Finding, Place, graded, normal
 from assay.harness.checking.items import agree, question
-from assay.harness.checking.material import Material
+from assay.harness.checking.task_data import TaskData
 from assay.harness.task.doc import Doc
 
 GRAM = 13
-"""Words in a row that two texts must share to be looked at: the length used for decontamination since GPT-3."""
+"""Length in words of the n-grams that near duplicates share: the one used for decontamination since GPT-3."""
 ALIKE = 0.8
 WORDS = 2
-"""Near duplicates share this much of their 13-grams (Jaccard) and differ in at most so many words on either side."""
+"""Near duplicates have at least the Jaccard similarity ALIKE of their 13-grams and at most WORDS different words on either side."""
 COMMON = 5
 """A 13-gram in more texts than this belongs to a template or a shared passage."""
 
@@ -25,8 +24,8 @@ def grams(text: str) -> set[int]:
     return {hash(tuple(words[at : at + GRAM])) for at in range(len(words) - GRAM + 1)}
 
 
-class Shelf:
-    """Texts by their 13-grams, to find near duplicates of others."""
+class TextIndex:
+    """An index of texts by their 13-grams that finds near duplicates."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = list(texts)
@@ -36,7 +35,7 @@ class Shelf:
                 self.index[gram].append(number)
 
     def near(self, text: str) -> int | None:
-        """The number of a near duplicate of `text`, if there is one."""
+        """The number of a near duplicate of `text`, or None."""
         own = grams(text)
         found = (self.index.get(gram, ()) for gram in own)
         shared = Counter(number for numbers in found if len(numbers) <= COMMON for number in numbers)
@@ -54,76 +53,64 @@ def close(one: str, other: str) -> bool:
     return max((left - right).total(), (right - left).total()) <= WORDS
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The questions of docs, each normalised once."""
-
-    known: dict[int, tuple[str, ...]]
-
-    def of(self, doc: Doc) -> tuple[str, ...]:
-        if id(doc) not in self.known:
-            self.known[id(doc)] = question(doc)
-        return self.known[id(doc)]
-
-
-def shown_items(material: Material) -> list[Finding]:
-    """Items whose own question is among their exemplars."""
-    asked = Asked({})
-    shelves: dict[tuple[str, ...], Shelf] = {}
+def few_shot_overlap(data: TaskData) -> list[Finding]:
+    """Findings for items whose own question is among their few-shot examples."""
+    unique = {id(doc): doc for docs in (data.docs, *data.few_shot) for doc in docs}
+    questions = {key: question(doc) for key, doc in unique.items()}
+    indexed: tuple[tuple[str, ...], TextIndex] = (), TextIndex(())
     same, near = [], []
-    for index, (doc, shown) in enumerate(zip(material.docs, material.shown, strict=True)):
+    for index, (doc, shown) in enumerate(zip(data.docs, data.few_shot, strict=True)):
         if not shown:
             continue
-        twin = next((each for each in shown if asked.of(each) == asked.of(doc)), None)
+        twin = next((each for each in shown if questions[id(each)] == questions[id(doc)]), None)
         if twin is not None:
-            same.append(material.place(index, f"exemplar {twin.id}"))
+            same.append(data.place(index, f"few-shot example {twin.id}"))
             continue
-        ids = tuple(each.prompt for each in shown)
-        if ids not in shelves:
-            shelves.clear()
-            shelves[ids] = Shelf(normal(each.prompt) for each in shown)
-        number = shelves[ids].near(normal(doc.prompt))
+        prompts = tuple(each.prompt for each in shown)
+        if prompts != indexed[0]:
+            indexed = prompts, TextIndex(map(normal, prompts))
+        number = indexed[1].near(normal(doc.prompt))
         if number is not None and agree(doc, shown[number]):
-            near.append(material.place(index, f"exemplar {shown[number].id}"))
-    name, n = material.task.full_name, len(material.docs)
+            near.append(data.place(index, f"few-shot example {shown[number].id}"))
+    name, n = data.task.full_name, len(data.docs)
     found = []
     if same:
-        what = f"{len(same)} of {n} items are shown their own question and answer"
-        found.append(Finding("shot-is-test", "E", name, what, "draw exemplars from another split", tuple(same)))
+        what = f"{len(same)} of {n} items have their own question among their few-shot examples"
+        found.append(Finding("shot-is-test", "E", name, what, "draw few-shot examples from another split", tuple(same)))
     if near:
-        what = f"{len(near)} of {n} items are shown their own question but for a word or two"
-        found.append(Finding("shot-is-test", graded(len(near), n, 0, 0.01) or "W", name, what, "drop the near copies", tuple(near)))
+        what = f"{len(near)} of {n} items have their own question with up to two other words among their few-shot examples"
+        found.append(Finding("shot-is-test", graded(len(near), n, 0, 0.01) or "W", name, what, "remove the near copies", tuple(near)))
     return found
 
 
-def trained_items(material: Material) -> list[Finding]:
-    """Items that the split for exemplars and training holds too."""
-    places = overlaps(material.docs, material.pool, [material.place(index) for index in range(len(material.docs))])
+def training_overlap(data: TaskData) -> list[Finding]:
+    """Findings for items that are also in the split for few-shot examples and training."""
+    places = overlaps(data.docs, data.pool, [data.place(index) for index in range(len(data.docs))])
     if not places:
         return []
-    n = len(material.docs)
+    n = len(data.docs)
     level = graded(len(places), n, 0.005) or "I"
-    what = f"{len(places)} of {n} items also stand in {material.pool_split!r}"
-    do = "drop them from the training split; a gain from tuning on it is not a gain"
-    return [Finding("train-overlap", level, material.task.full_name, what, do, tuple(places))]
+    what = f"{len(places)} of {n} items are also in {data.pool_split!r}"
+    do = "remove them from the training split: tuning on them inflates scores"
+    return [Finding("train-overlap", level, data.task.full_name, what, do, tuple(places))]
 
 
 def overlaps(docs: Sequence[Doc], pool: Sequence[Doc], places: Sequence[Place]) -> list[Place]:
-    """The places of those docs whose question, or all but a word or two of it, is in the pool with the same answer."""
+    """The places of docs whose question is in the pool, exactly or with up to two other words and the same answer."""
     twins: dict[int, str] = {}
     exact: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for index, doc in enumerate(docs):
-        exact[question(doc)].append(index)
-    shelf = Shelf(normal(doc.prompt) for doc in docs)
+    for number, doc in enumerate(docs):
+        exact[question(doc)].append(number)
+    index = TextIndex(normal(doc.prompt) for doc in docs)
     for other in pool:
-        asked = question(other)
-        for index in exact.get(asked, ()) if any(asked) else ():
-            twins.setdefault(index, other.id)
-        number = shelf.near(asked[0])
-        if number is not None and (not docs[number].labelled or not other.labelled or agree(docs[number], other)):
+        key = question(other)
+        for number in exact.get(key, ()) if any(key) else ():
             twins.setdefault(number, other.id)
-    return [Place(places[index].row, places[index].item, f"as {twin}") for index, twin in sorted(twins.items())]
+        near = index.near(key[0])
+        if near is not None and (not docs[near].labelled or not other.labelled or agree(docs[near], other)):
+            twins.setdefault(near, other.id)
+    return [Place(places[number].row, places[number].item, f"same as {twin}") for number, twin in sorted(twins.items())]
 
 
-def overlap_findings(material: Material) -> list[Finding]:
-    return [*shown_items(material), *trained_items(material)]
+def overlap_findings(data: TaskData) -> list[Finding]:
+    return [*few_shot_overlap(data), *training_overlap(data)]

@@ -1,4 +1,4 @@
-"""Findings for people and as JSON."""
+"""Formats findings as lines of text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from assay.harness.checking.finding import Checked, Finding, Place
+from assay.harness.reports.json_values import finite
 from assay.harness.reports.results import show_number
 
 SHOWN = 3
-"""Places per finding that people see; JSON has all."""
+"""Places per finding in the printed text; JSON has all."""
 COLOURS = {"E": "bold red", "W": "yellow", "I": "dim"}
 BASELINES = (
     ("oracle", "gold answers"),
@@ -23,12 +24,12 @@ BASELINES = (
 
 
 def counts(checked: Sequence[Checked]) -> dict[str, int]:
-    """Findings by level."""
+    """Number of findings by level."""
     return {level: sum(finding.level == level for each in checked for finding in each.findings) for level in ("E", "W", "I")}
 
 
 def as_json(subject: str, kind: str, checked: Sequence[Checked]) -> dict[str, Any]:
-    """Everything, with every place."""
+    """All findings with all places."""
     return {
         "subject": subject,
         "kind": kind,
@@ -46,13 +47,8 @@ def as_json(subject: str, kind: str, checked: Sequence[Checked]) -> dict[str, An
     }
 
 
-def finite(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts with null for a number that cannot be computed."""
-    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in facts.items()}
-
-
 def headline(each: Checked) -> str:
-    """One line about a task: what it is and what needs no model."""
+    """One line about a task: items, split, few-shot examples, metric, scores."""
     facts = each.facts
     if "items" not in facts:
         return each.task
@@ -65,7 +61,7 @@ def headline(each: Checked) -> str:
 
 
 def baselines_line(facts: Mapping[str, Any]) -> str:
-    """The scores that need no model, best first."""
+    """Scores of baselines that need no model, such as gold answers and chance."""
     return ", ".join(f"{words} {shown(facts[name])}" for name, words in BASELINES if name in facts)
 
 
@@ -80,7 +76,7 @@ def place_line(place: Place) -> str:
 
 
 def finding_lines(finding: Finding) -> list[str]:
-    """A finding with its first places, and how many more there are."""
+    """A finding with its first places and the number of further ones."""
     lines = [f"{finding.level} {finding.check:<13} {finding.what}" + (f". {finding.do}" if finding.do else "")]
     lines += [f"    {place_line(place)}" for place in finding.places[:SHOWN]]
     if len(finding.places) > SHOWN:
@@ -88,10 +84,9 @@ def finding_lines(finding: Finding) -> list[str]:
     return lines
 
 
-def verdict(checked: Sequence[Checked], kind: str) -> str:
-    """The last line."""
+def verdict(checked: Sequence[Checked]) -> str:
+    """The last line: the number of findings by level, or that every check passed."""
     found, tasks = counts(checked), f"{len(checked)} task{'s' if len(checked) > 1 else ''}"
     if found["E"] or found["W"]:
         return f"{tasks}: {found['E']} errors, {found['W']} warnings, {found['I']} notes."
-    praise = "fit to measure with" if kind == "task" else "nothing speaks against these scores"
-    return f"{tasks}: {praise}. Every check passed" + (f" ({found['I']} notes)." if found["I"] else ".")
+    return f"{tasks}: every check passed" + (f" ({found['I']} notes)." if found["I"] else ".")

@@ -1,4 +1,4 @@
-"""What answers without any model must score: the gold ones the maximum, the empty nothing, one constant answer never all."""
+"""Scores gold, empty and constant answers without a model: gold must get the maximum, empty nothing, a constant not the maximum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from assay.harness.checking.finding import Finding, Level, Place, at_least, normal, short
 from assay.harness.checking.items import SOME
-from assay.harness.checking.material import Material
+from assay.harness.checking.task_data import TaskData
 from assay.harness.errors import AssayError
 from assay.harness.run.scoring.measure import measure, pick_choice
 from assay.harness.run.scoring.results import codes
@@ -22,37 +22,37 @@ from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, O
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 TEXTS = 300
-"""Generated answers are measured on at most so many items, evenly spaced: text metrics are slow."""
+"""Maximum number of items, evenly spaced, on which generated answers are scored: text metrics are slow."""
 MUCH = 0.2
-"""Share of a metric's range that gold answers may lack for a peculiar scorer; more is a fault of the task."""
+"""Gap of gold answers to the maximum, as a share of the metric's range, above which the finding is an error."""
 NEVER = -1000.0
-"""Log-likelihood of what the oracle holds for wrong."""
+"""Log-likelihood that the oracle gives to wrong choices."""
 Answer = Callable[[Task, Doc], Output]
 
 
 def oracle(task: Task, doc: Doc) -> Output:
-    """What a model that knows the gold says, as far as the task lets it say it."""
+    """The output of a model that always gives the gold answer."""
     match task.ask:
         case Choose():
             best = max(doc.targets, default=0.0)
             right = [doc.targets[k] == best if doc.targets else k == doc.gold for k in range(len(doc.choices))]
-            return chosen(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
+            return choice_scores(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
         case Regress():
             return ExpectedValue(doc.value if doc.value is not None else math.nan, tuple(0.0 for _ in task.ask.answers))
         case Perplexity():
             return TextLogprob(0.0, max(1, len(doc.answer.split())), len(doc.answer.encode()))
         case Generate():
-            return said(task.ask, doc.answer)
+            return completion(task.ask, doc.answer)
 
 
-def chosen(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> ChoiceScores:
+def choice_scores(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> ChoiceScores:
     tokens = tuple(max(1, len(choice.split())) for choice in doc.choices)
     priors = (0.0,) * len(scores) if ask.calibrate is not None else ()
     return ChoiceScores(scores, tokens, pick_choice(ask, doc, scores, tokens, priors), priors)
 
 
-def said(ask: Generate, text: str) -> Completion:
-    """A text as generation would give it: cut at the first stop string and after as many words as there are tokens."""
+def completion(ask: Generate, text: str) -> Completion:
+    """The text as a generated completion: cut at the first stop string and after max_tokens words."""
     for stop in ask.stop:
         text = text.split(stop)[0]
     words = len(text.split())
@@ -63,12 +63,12 @@ def said(ask: Generate, text: str) -> Completion:
 
 
 def constant_choice(index: int) -> Answer:
-    """Always the choice at this position (the last, where there are fewer)."""
+    """Always picks the choice at this position (the last if there are fewer)."""
 
     def answer(task: Task, doc: Doc) -> Output:
         assert isinstance(task.ask, Choose)
         place = min(index, len(doc.choices) - 1)
-        return chosen(task.ask, doc, tuple(0.0 if k == place else NEVER for k in range(len(doc.choices))))
+        return choice_scores(task.ask, doc, tuple(0.0 if k == place else NEVER for k in range(len(doc.choices))))
 
     return answer
 
@@ -76,21 +76,21 @@ def constant_choice(index: int) -> Answer:
 def constant_text(text: str) -> Answer:
     def answer(task: Task, doc: Doc) -> Output:
         assert isinstance(task.ask, Generate)
-        return said(task.ask, text)
+        return completion(task.ask, text)
 
     return answer
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Scores of every metric under one way of answering, and the main metric's first statistic per measured item."""
+    """Scores of every metric for one kind of answer, and the main metric's first statistic per item."""
 
     values: dict[str, float]
     firsts: tuple[float, ...]
 
 
 def score(task: Task, docs: Sequence[Doc], answer: Answer) -> Scores:
-    """Raises AssayError where a metric fails."""
+    """Scores `answer` on all docs. Raises AssayError if a metric fails."""
     stats = [measure(task, doc, answer(task, doc)) for doc in docs]
     groups = codes([doc.group for doc in docs])
     values = {}
@@ -100,35 +100,35 @@ def score(task: Task, docs: Sequence[Doc], answer: Answer) -> Scores:
     return Scores(values, tuple(each[task.metrics[0].name][0] for each in stats))
 
 
-def scoring_findings(material: Material) -> tuple[list[Finding], dict[str, Any]]:
-    """Findings, and the facts: oracle, chance, majority, constant and empty scores of the main metric."""
-    task, name = material.task, material.task.full_name
-    indices = [index for index, doc in enumerate(material.docs) if doc.labelled]
+def scoring_findings(data: TaskData) -> tuple[list[Finding], dict[str, Any]]:
+    """Findings, and the main metric's scores of the oracle, chance, majority, best constant and empty answers."""
+    task, name = data.task, data.task.full_name
+    indices = [index for index, doc in enumerate(data.docs) if doc.labelled]
     if not indices:
-        return [Finding("labels", "I", name, "labels are hidden: predictions only")], {}
+        return [Finding("labels", "I", name, "no public labels: predictions are stored without scores")], {}
     if isinstance(task.ask, Generate):
-        indices = some_of(indices, [doc.group for doc in material.docs])
-    docs = [material.docs[index] for index in indices]
+        indices = some_of(indices, [doc.group for doc in data.docs])
+    docs = [data.docs[index] for index in indices]
     try:
         best = score(task, docs, oracle)
-        rivals = {label: score(task, docs, answer) for label, answer in dull_answers(task, docs).items()}
+        trivial = {label: score(task, docs, answer) for label, answer in trivial_answers(task, docs).items()}
     except AssayError as error:
-        return [Finding("metric", "E", name, f"{error.where}: {error.what}", error.do or "mend the metric, or the gold it reads")], {}
+        return [Finding("metric", "E", name, f"{error.where}: {error.what}", error.do or "fix the metric or the gold it reads")], {}
     facts: dict[str, Any] = {"oracle": best.values[task.metrics[0].name], **baselines(docs)}
-    constant = {label: found.values[task.metrics[0].name] for label, found in rivals.items() if label != "empty"}
+    constant = {label: found.values[task.metrics[0].name] for label, found in trivial.items() if label != "empty"}
     if constant:
-        top = max(constant, key=lambda label: toward(task.metrics[0], constant[label]))
+        top = max(constant, key=lambda label: higher_is_better(task.metrics[0], constant[label]))
         facts |= {"constant": constant[top], "constant_answer": top}
-    if "empty" in rivals:
-        facts["empty"] = rivals["empty"].values[task.metrics[0].name]
-    findings = [*oracle_findings(material, indices, best, rivals.values()), *empty_findings(material, indices, rivals.get("empty"))]
-    if not aloof(task.metrics[0], best, rivals.values()):
-        findings += constant_findings(material, facts)
-    return findings + position_findings(material), facts
+    if "empty" in trivial:
+        facts["empty"] = trivial["empty"].values[task.metrics[0].name]
+    findings = [*oracle_findings(data, indices, best, trivial.values()), *empty_findings(data, indices, trivial.get("empty"))]
+    if not ignores_gold(task.metrics[0], best, trivial.values()):
+        findings += constant_findings(data, facts)
+    return findings + position_findings(data), facts
 
 
 def some_of(indices: list[int], groups: Sequence[str]) -> list[int]:
-    """At most about TEXTS of the indices, whole groups, evenly spaced."""
+    """At most about TEXTS of the indices, evenly spaced, in whole groups."""
     if len(indices) <= TEXTS:
         return indices
     names = list(dict.fromkeys(groups[index] for index in indices))
@@ -137,8 +137,8 @@ def some_of(indices: list[int], groups: Sequence[str]) -> list[int]:
     return [index for index in indices if groups[index] in kept]
 
 
-def dull_answers(task: Task, docs: Sequence[Doc]) -> dict[str, Answer]:
-    """Answers that need no question: every position, or the most frequent gold text and none at all."""
+def trivial_answers(task: Task, docs: Sequence[Doc]) -> dict[str, Answer]:
+    """Constant answers by label: every choice position, or the empty and the most frequent gold text."""
     if isinstance(task.ask, Choose):
         widest = max(len(doc.choices) for doc in docs)
         fixed = docs[0].choices if len({doc.choices for doc in docs}) == 1 else ()
@@ -150,7 +150,7 @@ def dull_answers(task: Task, docs: Sequence[Doc]) -> dict[str, Answer]:
 
 
 def baselines(docs: Sequence[Doc]) -> dict[str, float]:
-    """Chance (a uniform guess) and majority (the most frequent answer, where all items have the same choices)."""
+    """Scores of chance (a uniform guess) and majority (the most frequent answer, if all items have the same choices)."""
     if not docs[0].choices:
         return {}
     scores = [doc.targets or tuple(float(k == doc.gold) for k in range(len(doc.choices))) for doc in docs]
@@ -160,57 +160,61 @@ def baselines(docs: Sequence[Doc]) -> dict[str, float]:
     return found
 
 
-def toward(metric: Metric[Any], value: float) -> float:
-    """The value with its sign turned so that more is better."""
+def higher_is_better(metric: Metric[Any], value: float) -> float:
+    """The value with its sign changed if lower is better."""
     return -value if metric.better == "lower" else value
 
 
-def goal(metric: Metric[Any]) -> tuple[float | None, float | None]:
+def worst_and_best(metric: Metric[Any]) -> tuple[float | None, float | None]:
     """The worst and the best value of a metric."""
     return (metric.high, metric.low) if metric.better == "lower" else (metric.low, metric.high)
 
 
-def aloof(metric: Metric[Any], best: Scores, rivals: Iterable[Scores]) -> bool:
-    """Whether a metric to be kept low (a bias) asks for no right answer: dull answers do as well as gold ones."""
-    return metric.better == "lower" and any(rival.values[metric.name] <= best.values[metric.name] for rival in rivals)
+def ignores_gold(metric: Metric[Any], best: Scores, trivial: Iterable[Scores]) -> bool:
+    """Whether a lower-is-better metric (such as a bias) does not depend on the gold: trivial answers score as well as gold ones."""
+    return metric.better == "lower" and any(each.values[metric.name] <= best.values[metric.name] for each in trivial)
 
 
-def oracle_findings(material: Material, indices: Sequence[int], best: Scores, rivals: Collection[Scores]) -> list[Finding]:
-    """Metrics that the gold answers do not bring to their maximum: the main one with its rows, the others in one line."""
-    task = material.task
-    hard = all(sorted(doc.targets)[-1:] == [1.0] and sum(doc.targets) == 1 for doc in material.docs if doc.targets)
-    short_in = [each for each in task.metrics if hard and not aloof(each, best, rivals) and falls_short(each, best.values[each.name])]
-    found = [short_of(material, indices, best)] if task.metrics[0] in short_in else []
-    others = [f"{each.name} {best.values[each.name]:.4g} of {goal(each)[1]:g}" for each in short_in if each is not task.metrics[0]]
+def oracle_findings(data: TaskData, indices: Sequence[int], best: Scores, trivial: Collection[Scores]) -> list[Finding]:
+    """Findings for metrics on which gold answers do not get the maximum: the main one with its rows, the others in one line."""
+    task = data.task
+    hard = all(sorted(doc.targets)[-1:] == [1.0] and sum(doc.targets) == 1 for doc in data.docs if doc.targets)
+    short_in = [
+        each for each in task.metrics if hard and not ignores_gold(each, best, trivial) and falls_short(each, best.values[each.name])
+    ]
+    found = [oracle_finding(data, indices, best)] if task.metrics[0] in short_in else []
+    others = [
+        f"{each.name} {best.values[each.name]:.4g} of {worst_and_best(each)[1]:g}" for each in short_in if each is not task.metrics[0]
+    ]
     if others:
         what = f"gold answers score {', '.join(others)}"
-        found.append(Finding("oracle", "W", task.full_name, what, "do not expect more of a model"))
+        found.append(Finding("oracle", "W", task.full_name, what, "the maximum score of a model is this one"))
     return found
 
 
 def falls_short(metric: Metric[Any], value: float) -> bool:
-    """Whether a score of the gold answers is not the best there is."""
-    top = goal(metric)[1]
+    """Whether the score of gold answers is not the metric's best."""
+    top = worst_and_best(metric)[1]
     return not math.isfinite(value) or (top is not None and abs(value - top) > 1e-6 * max(1.0, abs(top)))
 
 
-def short_of(material: Material, indices: Sequence[int], best: Scores) -> Finding:
-    """The finding for gold answers that the main metric does not give its maximum, with the rows that lose, where items have scores."""
-    task, name, metric = material.task, material.task.full_name, material.task.metrics[0]
-    value, (worst, top) = best.values[metric.name], goal(metric)
-    docs = [material.docs[index] for index in indices]
+def oracle_finding(data: TaskData, indices: Sequence[int], best: Scores) -> Finding:
+    """The finding for gold answers without the main metric's maximum, with the rows that lose if the metric is a mean."""
+    task, name, metric = data.task, data.task.full_name, data.task.metrics[0]
+    value, (worst, top) = best.values[metric.name], worst_and_best(metric)
+    docs = [data.docs[index] for index in indices]
     absent = isinstance(task.ask, Choose) and len({doc.answer for doc in docs}) < max(len(doc.choices) for doc in docs)
     if not math.isfinite(value) or top is None or (absent and not is_mean(metric)):
         what = f"gold answers score {metric.name} {value:.4g}: some classes never occur, or the gold does not vary"
-        return Finding("oracle", "W", name, what, "add items with other answers, or take another metric")
+        return Finding("oracle", "W", name, what, "add items with other answers, or use another metric")
     pairs = zip(indices, best.firsts, strict=True) if is_mean(metric) else ()
     less = [(index, first) for index, first in pairs if abs(first - top) > 1e-9 * max(1.0, abs(top))]
     share = abs(value - top) / (abs(top - worst) if worst is not None else 1.0)
     grave = share > MUCH or at_least(sum(first == worst for _, first in less), len(indices)) > SOME
-    places = tuple(material.place(index, lost(task, material.docs[index])) for index, _ in less)
+    places = tuple(data.place(index, gold_failure(task, data.docs[index])) for index, _ in less)
     what, do = (
         f"gold answers score {metric.name} {value:.4g}, not {top:g}",
-        "the gold, the metric, the stop strings or max_tokens are wrong",
+        "fix the gold, the metric, the stop strings or max_tokens",
     )
     return Finding("oracle", "E" if grave else "W", name, what, do, places)
 
@@ -219,23 +223,23 @@ def is_mean(metric: Metric[Any]) -> bool:
     return metric.combine is mean
 
 
-def lost(task: Task, doc: Doc) -> str:
-    """Why the gold answer is not right, as far as the cut says it."""
+def gold_failure(task: Task, doc: Doc) -> str:
+    """Why the gold answer is not scored as correct: a stop string, max_tokens, or unknown."""
     if isinstance(task.ask, Generate):
-        text = said(task.ask, doc.answer).text
+        text = completion(task.ask, doc.answer).text
         stop = next((stop for stop in task.ask.stop if stop in doc.answer), None)
         if stop is not None:
-            return f"the answer {short(doc.answer, 40)} holds the stop string {stop!r}"
+            return f"the answer {short(doc.answer, 40)} contains the stop string {stop!r}"
         if text != doc.answer:
             return f"the answer has {len(doc.answer.split())} words, max_tokens is {task.ask.max_tokens}"
     return f"answer {short(doc.answer, 40)}"
 
 
-def empty_findings(material: Material, indices: Sequence[int], empty: Scores | None) -> list[Finding]:
-    """Metrics that give an empty answer credit."""
-    task = material.task
+def empty_findings(data: TaskData, indices: Sequence[int], empty: Scores | None) -> list[Finding]:
+    """A finding if the main metric scores an empty answer above its minimum."""
+    task = data.task
     metric = task.metrics[0]
-    worst, top = goal(metric)
+    worst, top = worst_and_best(metric)
     if empty is None or worst is None or top is None or metric.better == "lower":
         return []
     share = (empty.values[metric.name] - worst) / (top - worst)
@@ -244,46 +248,44 @@ def empty_findings(material: Material, indices: Sequence[int], empty: Scores | N
     places: tuple[Place, ...] = ()
     if is_mean(metric):
         pairs = zip(indices, empty.firsts, strict=True)
-        places = tuple(
-            material.place(index, f"answer {short(material.docs[index].answer, 40)}") for index, first in pairs if first > worst + 1e-9
-        )
+        places = tuple(data.place(index, f"answer {short(data.docs[index].answer, 40)}") for index, first in pairs if first > worst + 1e-9)
     what = f"an empty answer scores {metric.name} {empty.values[metric.name]:.4g}, not {worst:g}"
-    return [Finding("empty", "E" if share > 0.1 else "W", task.full_name, what, "let the metric give nothing for nothing", places)]
+    return [Finding("empty", "E" if share > 0.1 else "W", task.full_name, what, "give empty answers the metric's minimum", places)]
 
 
-def constant_findings(material: Material, facts: dict[str, Any]) -> list[Finding]:
-    """One answer that is right almost everywhere: the task measures nothing."""
-    metric = material.task.metrics[0]
-    worst, top = goal(metric)
+def constant_findings(data: TaskData, facts: dict[str, Any]) -> list[Finding]:
+    """A finding if one constant answer is almost always correct."""
+    metric = data.task.metrics[0]
+    worst, top = worst_and_best(metric)
     value = facts.get("constant")
-    if value is None or worst is None or top is None or len(material.docs) < 2 or not math.isfinite(value):
+    if value is None or worst is None or top is None or len(data.docs) < 2 or not math.isfinite(value):
         return []
     share = (value - worst) / (facts["oracle"] - worst) if facts["oracle"] != worst else 0.0
-    if share < 0.9 or unlisted(material):
+    if share < 0.9 or unlisted(data):
         return []
     what = f"always answering {facts['constant_answer']} scores {metric.name} {value:.4g} of {facts['oracle']:.4g}"
     level: Level = "E" if share > 0.999 else "W"
-    return [Finding("constant", level, material.task.full_name, what, "mix the answers, or shuffle the choices")]
+    return [Finding("constant", level, data.task.full_name, what, "balance the answers, or shuffle the choices")]
 
 
-def unlisted(material: Material) -> bool:
-    """Whether the position of a choice is unknown to the model: every item has its own, and prompts do not list them in this order."""
-    docs = material.docs
+def unlisted(data: TaskData) -> bool:
+    """Whether the model cannot see the position of a choice: items have different choices, and prompts do not list them in order."""
+    docs = data.docs
     if not docs[0].choices or len({doc.choices for doc in docs}) == 1:
         return False
     return sum(map(listed, docs)) < 0.9 * len(docs)
 
 
 def listed(doc: Doc) -> bool:
-    """Whether the prompt names all choices in their order."""
+    """Whether the prompt lists all choices in order."""
     text = normal(doc.prompt)
     places = [text.rfind(normal(choice)) for choice in doc.choices]
     return min(places) >= 0 and places == sorted(places)
 
 
-def position_findings(material: Material) -> list[Finding]:
-    """Where the gold stands among choices of their own: unevenly spread, a preference for a position looks like skill."""
-    docs = [doc for doc in material.docs if doc.gold is not None]
+def position_findings(data: TaskData) -> list[Finding]:
+    """A finding if gold positions are uneven: a model that prefers a position then scores above chance."""
+    docs = [doc for doc in data.docs if doc.gold is not None]
     if len(docs) < 20 or len({doc.choices for doc in docs}) == 1 or len({len(doc.choices) for doc in docs}) > 1:
         return []
     counts = np.bincount([doc.gold for doc in docs if doc.gold is not None], minlength=len(docs[0].choices))
@@ -293,7 +295,9 @@ def position_findings(material: Material) -> list[Finding]:
     p = float(chdtrc(len(counts) - 1, float(((counts - even) ** 2 / even).sum())))
     if p > 1e-4:
         return []
-    what = f"the right choice stands at positions 1 to {len(counts)} in {', '.join(map(str, counts))} items (p = {p:.1g})"
+    what = f"the correct choice is at positions 1 to {len(counts)} in {', '.join(map(str, counts))} items (p = {p:.1g})"
     if counts.max() == len(docs):
-        what = f"the right choice is always number {int(counts.argmax()) + 1}" + (", unseen by the model" if unlisted(material) else "")
-    return [Finding("class-balance", "I", material.task.full_name, what, "shuffle the choices, if the task is yours")]
+        what = f"the correct choice is always number {int(counts.argmax()) + 1}" + (
+            ", which the model does not see" if unlisted(data) else ""
+        )
+    return [Finding("class-balance", "I", data.task.full_name, what, "shuffle the choices if you can change the task")]

@@ -1,1 +1,1 @@
-"""Decisions about runs: comparison, release gate, early stopping, history, curves."""
+"""Compares runs and decides on releases: comparison, gate, early stopping, history, curves."""

@@ -1,6 +1,6 @@
-"""Two stored runs, item by item: are they comparable, and by how much do they differ.
+"""Compares two stored runs item by item: whether they are comparable, and by how much their scores differ.
 
-`compare` is pure: it works on Sides, which `side_of` reads from the store. Nothing is intersected silently.
+`compare` is pure: it takes Sides, which `side_of` reads from the store. Runs with different items are never intersected silently.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from assay.harness.stats.difference import Difference, paired_difference, total_
 from assay.harness.stats.interval import Part, total_weights
 from assay.harness.store import Run, StatTable
 from assay.harness.store.bundle import SUMMARY
-from assay.harness.store.read import sound
+from assay.harness.store.read import content_errors
 from assay.harness.store.shapes import evidence_of
-from assay.harness.store.tables import texts
+from assay.harness.store.tables import string_array
 from assay.harness.task.metric import Array, Metric, Pooled
 from assay.harness.task.task import Term, Total
 
 FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
-"""What must agree for every task; the fingerprint (of all rendered prompts, choices and gold) last, as it says least."""
+"""Manifest fields that must agree for every task. The fingerprint (of all prompts, choices and gold) is last: it names no cause."""
 READABLE = {"data": "data hash", "fingerprint": "rendered prompts, choices, gold or groups", "ask": "decoding", "metrics": "scorers"}
 Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One complete run as a comparison needs it. `tasks` are the manifest's facts by name, `tables` and `metrics` by (task, metric);
+    """A complete run as input of a comparison. `tasks` are the manifest's facts by name, `tables` and `metrics` by (task, metric);
     `statuses` is the final status of each (task, item) that is not "scored"."""
 
     run: str
@@ -50,9 +50,9 @@ class Side:
     totals: tuple[Total, ...] = ()
     statuses: Mapping[Key, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Engine, dtype, seed, chat: they may differ, but a reader must know."""
+    """Engine, dtype, seed, chat: they may differ, and a note names each difference."""
     noise: Noise = field(default_factory=dict)
-    """What repeating the run moved, by kind of repetition; empty where it was not repeated."""
+    """Measured run-to-run noise by kind of repetition; empty if the run was not repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,22 @@ class Row:
     baseline: float
     candidate: float
     unit: float
-    """The score that 100 points are: the metric's upper bound, or 1 where it has none."""
+    """The score that equals 100 points: the metric's upper bound, or 1 where it has none."""
     points: float
-    """What 1.0 of `difference` is worth: 100 points, or 1 of an unbounded metric's own."""
+    """Factor from `difference` to points (100), or to the metric's own unit where it is unbounded (1)."""
     better: str
     difference: Difference
     p_holm: float | None = None
     gained: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     causes: Mapping[str, int] = field(default_factory=dict)
-    """Lost items by what became of them: wrong, unparsed, truncated."""
+    """Number of lost items by status: wrong, unparsed, truncated."""
     floor: float | None = None
-    """The noise floor in points (or the metric's own unit): what a repetition of one of the runs moved; None: not measured."""
+    """The noise floor in points (or the metric's own unit): the mean change per item when a run is repeated; None: not measured."""
 
     @property
     def within_floor(self) -> bool:
-        """Whether a difference was seen that is no larger than what a repetition of the same checkpoint moves."""
+        """Whether the difference is not zero and not larger than the noise floor."""
         return self.floor is not None and 0 < abs(self.points * self.difference.delta) <= self.floor * (1 + 1e-9)
 
 
@@ -104,16 +104,16 @@ class Comparison:
 
 
 def side_of(run: Run, access: Access) -> Side:
-    """A stored run as one side. Raises Incomplete for a run that is not done or has an item in error; AssayError where the
-    installed scorers are not those of the run."""
+    """Reads a stored run. Raises Incomplete if it is not complete or an item has an error, AssayError if the installed scorers are
+    not those of the run."""
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
     samples = run.table("samples.parquet")
-    unusual = np.flatnonzero(texts(samples["status"]) != "scored")
-    told = samples.select(["task", "item_id", "status"]).take(unusual).to_pylist()
-    statuses = {(row["task"], row["item_id"]): row["status"] for row in told}
+    unusual = np.flatnonzero(string_array(samples["status"]) != "scored")
+    rows = samples.select(["task", "item_id", "status"]).take(unusual).to_pylist()
+    statuses = {(row["task"], row["item_id"]): row["status"] for row in rows}
     if failed := [key for key, status in statuses.items() if status == "error"]:
-        raise Incomplete(f"{len(failed)} items have errors, the first: {' '.join(failed[0])}", where=run.id, do="run it again")
+        raise Incomplete(f"{len(failed)} items have errors, the first: {' '.join(failed[0])}", where=run.id, do=f"assay rerun {run.id}")
     manifest = run.manifest
     facts = {task["name"]: task for task in manifest["tasks"]}
     selection = selection_of(run, access)
@@ -121,12 +121,12 @@ def side_of(run: Run, access: Access) -> Side:
     for task in selection.tasks:
         now = [f"{metric.name} {metric.signature}".strip() for metric in task.metrics]
         if task.full_name in facts and now != list(facts[task.full_name]["metrics"]):
-            what = f"was scored by {facts[task.full_name]['metrics']}, this assay has {now}"
-            raise AssayError(what, where=f"{run.id} {task.full_name}", do="score again with one version")
+            what = f"the run used the scorers {facts[task.full_name]['metrics']}, this version of assay has {now}"
+            raise AssayError(what, where=f"{run.id} {task.full_name}", do=f"assay rerun {run.id}")
         metrics.update({(task.full_name, metric.name): metric for metric in task.metrics})
     tables = run.stats()
     if unknown := [key for key in tables if key not in metrics]:
-        raise AssayError(f"no scorer for {unknown[0][1]}", where=f"{run.id} {unknown[0][0]}", do="install the task's plugin")
+        raise AssayError(f"no scorer for {unknown[0][1]}", where=f"{run.id} {unknown[0][0]}", do="install the plugin that defines the task")
     plan = manifest["plan"]
     settings = {"engine": manifest["engine"]["name"], **{name: str(plan[name]) for name in ("dtype", "seed", "chat")}}
     model = manifest["model"]
@@ -147,9 +147,9 @@ def side_of(run: Run, access: Access) -> Side:
 
 
 def noise_of(run: Run) -> Noise:
-    """What repeating the run moved. Raises AssayError for a stranger's summary that does not hold what ours do."""
+    """The run's measured noise. Raises AssayError if an untrusted summary has another form."""
     noise = run.summary().get("noise", {})
-    with sound(run.path / SUMMARY):
+    with content_errors(run.path / SUMMARY):
         floors(noise)
         for kind, facts in noise.items():
             sentence(kind, facts)
@@ -158,7 +158,7 @@ def noise_of(run: Run) -> Noise:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A field that must agree and does not."""
+    """A field that must agree between two runs and does not."""
 
     task: str
     field: str
@@ -176,7 +176,7 @@ def short(value: Any) -> str:
 
 
 def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[Mismatch, ...]:
-    """Everything that makes two runs differ in more than the model, the most telling field of each task first."""
+    """All differences between two runs other than the model: per task the first differing field, and differing items."""
     found = []
     for name in tasks:
         one, two = baseline.tasks[name], candidate.tasks[name]
@@ -201,18 +201,18 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
     """
     every = [*baseline.tasks, *(name for name in candidate.tasks if name not in baseline.tasks)]
     if unknown := [name for name in tasks if name not in every]:
-        raise AssayError(f"neither run has the task {unknown[0]!r}", do=f"they have {', '.join(every[:5])}")
+        raise AssayError(f"neither run has the task {unknown[0]!r}", do=f"choose from {', '.join(every[:5])}")
     chosen = [name for name in every if name in baseline.tasks and name in candidate.tasks and (not tasks or name in tasks)]
     if not chosen:
-        raise NotComparable("the runs have no task in common", where=f"{baseline.run} and {candidate.run}", do="run both on the same tasks")
+        raise NotComparable(
+            "the runs have no task in common", where=f"{baseline.run} and {candidate.run}", do="evaluate both on the same tasks"
+        )
     if differing := mismatches(baseline, candidate, chosen):
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-        raise NotComparable(f"{differing[0]}{more}", do="assay compare --why shows all; run both the same way")
+        raise NotComparable(f"{differing[0]}{more}", do=f"assay compare {baseline.run} {candidate.run} --why")
     keys = [key for key in baseline.tables if key[0] in chosen]
-    if lacking := [key for key in keys if key not in candidate.tables]:
-        raise NotComparable(
-            f"the candidate has no {lacking[0][1]}", where=lacking[0][0], do="score the candidate with the same assay version"
-        )
+    if missing := [key for key in keys if key not in candidate.tables]:
+        raise NotComparable(f"the candidate has no {missing[0][1]}", where=missing[0][0], do=f"assay rerun {candidate.run}")
     parts = {key: paired(baseline, candidate, key) for key in keys}
     mains = {name: key[1] for name in reversed(chosen) for key in reversed(keys) if key[0] == name}
     rows = [
@@ -239,30 +239,30 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
 
 
 def weaker(one: str, two: str) -> str:
-    """The weaker evidence: anything but "complete" wins."""
+    """The weaker of two kinds of evidence: "complete" is the strongest."""
     return one if one != "complete" else two
 
 
 def notes(baseline: Side, candidate: Side, unlabelled: Sequence[str]) -> tuple[str, ...]:
-    """What a reader must know beside the numbers."""
+    """Notes on tasks that were not compared, on differing settings and on identical weights."""
     found = [f"{name}: no labels, not compared" for name in unlabelled]
     for name, value in baseline.settings.items():
         other = candidate.settings.get(name, "")
         if other != value:
-            found.append(f"{name} is {value} in the baseline and {other} in the candidate: its effect is part of every difference")
+            found.append(f"{name} is {value} in the baseline and {other} in the candidate: the differences include its effect")
     if baseline.digest == candidate.digest:
-        found.append("both runs are of the same weights: every difference is noise of the engine")
+        found.append("both runs have the same weights: every difference is engine noise")
     return tuple(found)
 
 
 def floor_of(baseline: Side, candidate: Side) -> dict[Key, float]:
-    """The noise floor of every (task, metric) that either run measured, the larger where both did."""
+    """The noise floor of every (task, metric) that either run measured; the larger if both did."""
     one, two = floors(baseline.noise), floors(candidate.noise)
     return {key: max(one.get(key, 0.0), two.get(key, 0.0)) for key in one | two}
 
 
 def total_floor(total: Total, parts: Mapping[Key, Paired], rows: Sequence[Row]) -> float | None:
-    """The most that the floors of its tasks can move a total, in points; None where one was not measured."""
+    """The largest change of a total that the noise floors of its tasks allow, in points; None if one was not measured."""
     found = {(row.task, row.metric): row for row in rows}
     weights = total_weights(total, {term: len(parts[term.task, term.metric][1].stats) for term in total.terms})
     whole = 0.0
@@ -275,15 +275,15 @@ def total_floor(total: Total, parts: Mapping[Key, Paired], rows: Sequence[Row]) 
 
 
 def noise_notes(baseline: Side, candidate: Side, rows: Sequence[Row]) -> tuple[str, ...]:
-    """What the noise floor is, or that nobody measured it, and every main difference that does not rise above it."""
+    """The measured noise of both runs, or that there is none, and every main difference within the noise floor."""
     found = []
     for name, side in (("baseline", baseline), ("candidate", candidate)):
         found += [f"noise floor: the {name}, {sentence(kind, noise)}" for kind, noise in side.noise.items()]
     if not found:
-        return ("noise floor: not measured; with `assay run --repeat-check` each difference stands beside it",)
+        return ("noise floor: not measured (assay run --repeat-check measures it)",)
     below = [row for row in rows if row.main and row.within_floor]
     found += [
-        f"{row.task}: the difference of {row.points * row.difference.delta:+.2f} does not rise above the noise floor of {row.floor:.2f}"
+        f"{row.task}: the difference of {row.points * row.difference.delta:+.2f} is within the noise floor of {row.floor:.2f}"
         for row in below
     ]
     return tuple(found)
@@ -324,7 +324,7 @@ def task_row(key: Key, pair: Paired, candidate: Side, main: bool, difference: Di
 
 
 def flips(task: str, pair: Paired, candidate: Side) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int]]:
-    """Items (the first of each group where the metric folds) that rose and fell, and why they fell."""
+    """Items that gained and lost (the first of each group if the metric scores groups), and the number of lost items by cause."""
     ids, part, stats = pair
     moves = units_of(part, stats).moves
     names = np.array(ids)
@@ -356,7 +356,7 @@ def total_values(total: Total, chosen: Mapping[Term, tuple[Part, Array]]) -> tup
 
 
 def corrected(rows: Sequence[Row]) -> list[Row]:
-    """Holm over the main metrics."""
+    """Rows with Holm-corrected p-values over the main metrics."""
     family = [row.difference.p for row in rows if row.main]
     adjusted = iter(holm(family).tolist())
     return [replace(row, p_holm=next(adjusted)) if row.main else row for row in rows]

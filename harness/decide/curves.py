@@ -1,5 +1,5 @@
-"""In-context learning as a measurement: several runs of one model as points, each with the tokens that its prompts cost, and the paired
-difference between protocols of one task."""
+"""In-context learning curves: the scores of several runs of one model with their prompt lengths, and paired differences between
+protocols of one task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Contrast", "Point", "contrasts", "points"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The main score of a task (or a total) in one run; `tokens` is the mean length of a prompt, None where it is not known."""
+    """The main score of a task (or a total) in one run; `tokens` is the mean length of a prompt, None if unknown."""
 
     run: str
     task: str
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """The paired difference of two protocols of one task on the same rows, `second` minus `first`."""
+    """The paired difference between two protocols of one task on the same rows: `second` minus `first`."""
 
     first: str
     second: str
@@ -48,7 +48,7 @@ class Contrast:
 
 
 def points(runs: Sequence[Run]) -> list[Point]:
-    """Every main score, task by task in the order of the runs."""
+    """All main scores, grouped by task, in the order of the runs."""
     found: dict[str, list[Point]] = defaultdict(list)
     for run in runs:
         lengths = prompt_lengths(run.records())
@@ -61,7 +61,7 @@ def points(runs: Sequence[Run]) -> list[Point]:
 
 
 def prompt_lengths(records: Sequence[Record]) -> dict[str, float]:
-    """Mean tokens of a prompt by task, exemplars included."""
+    """Mean tokens per prompt by task, few-shot examples included."""
     found: dict[str, list[float]] = defaultdict(list)
     for record in records:
         length = prompt_length(record.output, record.logical)
@@ -71,7 +71,7 @@ def prompt_lengths(records: Sequence[Record]) -> dict[str, float]:
 
 
 def prompt_length(output: Mapping[str, Any], logical: int) -> float | None:
-    """Tokens before the answer: `logical` counts the prompt once per continuation. None for calibrated, sampled and whole texts."""
+    """Tokens of one prompt, from `logical`, which counts it once per continuation. None for calibrated, sampled and perplexity tasks."""
     if output.get("logprobs") and not output.get("priors"):
         return (logical - sum(map(len, output["logprobs"]))) / len(output["logprobs"])
     if "text" in output and "samples" not in output:
@@ -80,7 +80,7 @@ def prompt_length(output: Mapping[str, Any], logical: int) -> float | None:
 
 
 def contrasts(runs: Sequence[Run], access: Access) -> list[Contrast]:
-    """Every pair of protocols of one task at the same number of exemplars, where both main scores are means over the same rows."""
+    """Every pair of protocols of one task with the same number of few-shot examples whose main scores are means over the same rows."""
     sides = [side_of(run, access) for run in runs]
     found = []
     for one, two in combinations(sides, 2):
@@ -88,16 +88,19 @@ def contrasts(runs: Sequence[Run], access: Access) -> list[Contrast]:
             for other, theirs in two.tasks.items():
                 same = name != other and name.partition("@")[0] == other.partition("@")[0]
                 if same and all(facts[field] == theirs[field] for field in ("data", "split", "items", "shots")):
-                    difference = between(one, name, two, other)
+                    difference = protocol_difference(one, name, two, other)
                     if difference is not None:
                         found.append(Contrast(name, other, facts["shots"], difference))
     return found
 
 
-def between(one: Side, name: str, two: Side, other: str) -> Difference | None:
-    """Row by row in the order of the data, for ids differ where prompts do; None where a main score is no mean of item scores."""
+def protocol_difference(one: Side, name: str, two: Side, other: str) -> Difference | None:
+    """The paired difference, or None if a main score is not a mean of item scores.
+
+    Items are paired by row: their ids differ between protocols, because they depend on the prompt.
+    """
     (key, metric), (their_key, theirs) = main_of(one, name), main_of(two, other)
-    if not (is_share(metric) and is_share(theirs) and metric.better == theirs.better):
+    if not (is_mean_score(metric) and is_mean_score(theirs) and metric.better == theirs.better):
         return None
     table = one.tables[key]
     part = Part(metric, table.stats[:, :1], codes(table.groups), codes(table.clusters))
@@ -109,6 +112,6 @@ def main_of(side: Side, task: str) -> tuple[tuple[str, str], Metric[Any]]:
     return next((key, metric) for key, metric in side.metrics.items() if key[0] == task)
 
 
-def is_share(metric: Metric[Any]) -> bool:
+def is_mean_score(metric: Metric[Any]) -> bool:
     combine = metric.combine
     return isinstance(combine, Pooled) and combine.fold is None and combine.finish is first and (metric.low, metric.high) == (0.0, 1.0)

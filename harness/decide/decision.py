@@ -1,6 +1,6 @@
-"""The release gate: a Comparison and a Policy become a Decision. The rule itself is assay.harness.stats.rule.
+"""The release gate: decides on a Comparison by a Policy. The statistical rule is in assay.harness.stats.rule.
 
-Two errors are controlled, each at alpha: "regressed" where nothing was lost, and "pass" where the loss is the margin.
+Two error rates are at most alpha each: "regressed" when nothing was lost, and "pass" when the loss equals the margin.
 tests/sim measures both.
 """
 
@@ -19,19 +19,19 @@ from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import Difference, columns
 from assay.harness.stats.distributions import t_cdf, z_quantile
 from assay.harness.stats.paired import mid_p, tango_bound
-from assay.harness.stats.rule import FEW_CLUSTERS, NAMES, Aggregate, Verdict, combine, holds, judge, mde80, n_min
+from assay.harness.stats.rule import FEW_CLUSTERS, NAMES, Aggregate, Verdict, combine, gate_verdicts, loss_excluded, mde80, n_min
 
 EXIT = {"pass": 0, "regressed": 10, "inconclusive": 11}
-SCOPE = "This checkpoint on the population of these items; not the training recipe, not other tasks."
+SCOPE = "The verdict covers this checkpoint and items like these, not the training recipe or other tasks."
 
 
 @dataclass(frozen=True, slots=True)
-class Gated:
-    """One task or total as the gate sees it. Margins, limits and losses are in points (own units where unbounded)."""
+class GatedTask:
+    """One task or total with its test results. Margins and `mde` are in points (the metric's own unit where it is unbounded)."""
 
     row: Row
     margin: float | None
-    """None where the metric has no upper bound and the policy names no margin."""
+    """None if the metric has no upper bound and the policy sets no margin."""
     p: float
     """One-sided, corrected for the best-of-K baseline but not for the other tasks."""
     p_holm: float
@@ -41,17 +41,17 @@ class Gated:
     advisory: bool
     weight: float
     mde: float
-    """The smallest true loss that would be found with probability 0.80 at this task's level in the gate."""
+    """Minimum detectable effect: the smallest true loss found with 80 % power at this task's level in the gate."""
 
     @property
     def blind(self) -> bool:
-        """Whether a loss of the margin would probably be missed."""
+        """Whether a loss of the margin is detected with less than 80 % power."""
         return self.margin is not None and self.mde > self.margin
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a gate decided and everything that a reader needs to judge it. Points throughout."""
+    """A gate's verdict with the statistics behind it. Changes, limits, margins and floors are in points."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -62,21 +62,21 @@ class Decision:
     margin: float
     alpha: float
     held: bool
-    tasks: tuple[Gated, ...]
+    tasks: tuple[GatedTask, ...]
     mde: float | None
     items: int
     needed: int | None
-    """Items that would decide an inconclusive gate, at the same differences and churn."""
+    """Items needed to decide an inconclusive gate, if change and churn (the share of changed items) stay the same."""
     flips: int | None
-    """How few items of one task, had they come out otherwise, change the verdict."""
+    """The smallest number of items of one task whose flip changes the verdict."""
     flips_task: str
     tried: int
     inflation: float
-    """Points by which the best of `tried` equal runs is expected to look too good."""
+    """Expected excess of the score of the best of `tried` equal runs, in points."""
     attempt: int
     notes: tuple[str, ...]
     floor: float | None = None
-    """The most that the tasks' noise floors together can move the aggregate; None where one was not measured."""
+    """The largest change of the aggregate that the tasks' noise floors allow; None if one was not measured."""
     scope: str = SCOPE
 
     def exit_code(self, policy: Policy) -> int:
@@ -86,18 +86,18 @@ class Decision:
 
 
 def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int = 1) -> Decision:
-    """Decide. `tried` is how many runs the baseline is the best of, `attempt` which gate of this pair it is.
+    """Decides. `tried`: the number of runs of which the baseline is the best; `attempt`: the number of this gate for this pair.
 
-    Raises NotComparable where a required task is missing, AssayError where the policy names an unknown task.
+    Raises NotComparable if a required task is missing, AssayError if the policy names an unknown task.
     """
-    require(comparison, policy)
+    check_required(comparison, policy)
     rows = [row for row in comparison.rows if row.main]
     family = max(1, sum(row.task not in policy.advisory for row in rows))
-    gated = corrected([gated_of(row, policy, tried, family) for row in weighted(rows, policy)], policy)
+    gated = corrected([gated_task(row, policy, tried, family) for row in weighted(rows, policy)], policy)
     whole, held = aggregate(gated, policy)
     verdict = decide(gated, whole, held, policy, tried)
     reasons = [*explain(gated, whole, held, policy, tried, verdict)]
-    if doubts := unfit(comparison, gated):
+    if doubts := evidence_problems(comparison, gated):
         verdict = "inconclusive" if verdict == "pass" else verdict
         reasons = [*doubts, *reasons]
     level = policy.alpha / 2
@@ -122,17 +122,17 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
         inflation=0.0 if whole is None else 100 * float(whole.se) * expected_maximum(tried) / 2**0.5,
         attempt=attempt,
         notes=comparison.notes,
-        floor=whole_floor(gated),
+        floor=aggregate_floor(gated),
     )
 
 
-def whole_floor(gated: Sequence[Gated]) -> float | None:
+def aggregate_floor(gated: Sequence[GatedTask]) -> float | None:
     found = [None if each.row.floor is None else each.weight * each.row.floor for each in gated if each.weight > 0]
     return None if not found or None in found else sum(value for value in found if value is not None)
 
 
-def require(comparison: Comparison, policy: Policy) -> None:
-    """Every required task is there; without a list, every task that either run has."""
+def check_required(comparison: Comparison, policy: Policy) -> None:
+    """Raises if a required task is missing, or, without a list of them, a task that only one run has."""
     present = {row.task for row in comparison.rows}
     missing = [name for name in policy.tasks if name not in present] if policy.tasks else list(comparison.left_out)
     if missing:
@@ -140,17 +140,17 @@ def require(comparison: Comparison, policy: Policy) -> None:
         what = f"{', '.join(missing[:4])} {'is' if len(missing) == 1 else 'are'} missing" + (
             f" (only {has[0]} has it)" if len(has) == 1 else ""
         )
-        raise NotComparable(what, where=comparison.candidate.run, do="run both on the same tasks, or list `tasks` in gate.toml")
-    if unknown := sorted(policy.named() - present):
+        raise NotComparable(what, where=comparison.candidate.run, do="evaluate both on the same tasks, or list `tasks` in gate.toml")
+    if unknown := sorted(policy.named_tasks() - present):
         raise AssayError(
-            f"the policy names {unknown[0]!r}, which is no task of these runs", do=f"they have {', '.join(sorted(present)[:6])}"
+            f"the policy names {unknown[0]!r}, which is not a task of these runs", do=f"choose from {', '.join(sorted(present)[:6])}"
         )
 
 
 def weighted(rows: Sequence[Row], policy: Policy) -> list[tuple[Row, float]]:
-    """Rows with their weight in the aggregate: by the policy, or equal per family (mmlu/..., glue/...) and equal within.
+    """Rows with their weight in the aggregate: the policy's, or equal per family (mmlu/..., glue/...) and equal within.
 
-    Totals, advisory tasks, metrics without bounds and tasks outside `tasks` have none.
+    Totals, advisory tasks, unbounded metrics and tasks that the policy does not require have weight 0.
     """
     counted = [row for row in rows if not row.total and row.difference.bounded and row.task not in policy.advisory]
     counted = [row for row in counted if not policy.tasks or row.task in policy.tasks]
@@ -159,7 +159,7 @@ def weighted(rows: Sequence[Row], policy: Policy) -> list[tuple[Row, float]]:
 
 
 def equal_weights(tasks: Sequence[str], given: Mapping[str, float]) -> list[float]:
-    """Weights that sum to 1: those given, else equal per family (mmlu/..., glue/...) and equal within."""
+    """Weights that sum to 1: the given ones, else equal per family (mmlu/..., glue/...) and equal within."""
     sizes = Counter(map(family_of, tasks))
     mass = [given.get(task, 0.0) if given else 1 / sizes[family_of(task)] for task in tasks]
     return [each / (sum(mass) or 1.0) for each in mass]
@@ -169,17 +169,17 @@ def family_of(task: str) -> str:
     return task.split("/")[0].split("@")[0]
 
 
-def gated_of(pair: tuple[Row, float], policy: Policy, tried: int, family: int) -> Gated:
+def gated_task(pair: tuple[Row, float], policy: Policy, tried: int, family: int) -> GatedTask:
     row, weight = pair
     found = row.difference
     advisory = row.task in policy.advisory or bool(policy.tasks and row.task not in policy.tasks and not row.total)
     margin = policy.margin_of(row.task, 100 * row.baseline / row.unit) if found.bounded else policy.margins.get(row.task)
-    return Gated(
+    return GatedTask(
         row=row,
         margin=margin,
         p=min(1.0, tried * found.p_loss),
         p_holm=1.0,
-        held=excluded(found, margin, policy.alpha),
+        held=task_excludes_loss(found, margin, policy.alpha),
         critical=row.task in policy.critical,
         advisory=advisory,
         weight=weight,
@@ -187,24 +187,24 @@ def gated_of(pair: tuple[Row, float], policy: Policy, tried: int, family: int) -
     )
 
 
-def excluded(found: Difference, margin: float | None, alpha: float) -> bool:
+def task_excludes_loss(found: Difference, margin: float | None, alpha: float) -> bool:
     """Whether a loss of the margin (points, or the metric's own unit) is excluded."""
     if margin is None:
         return False
     if not found.bounded:
         return found.low > -margin and found.units >= FEW_CLUSTERS
-    return bool(holds(found.low, margin / 100, found.units, alpha))
+    return bool(loss_excluded(found.low, margin / 100, found.units, alpha))
 
 
-def corrected(gated: Sequence[Gated], policy: Policy) -> list[Gated]:
-    """Holm over everything that may fail the gate."""
+def corrected(gated: Sequence[GatedTask], policy: Policy) -> list[GatedTask]:
+    """Tasks with Holm-corrected p-values over all that may fail the gate."""
     family = [each for each in gated if not each.advisory]
     adjusted = iter(holm([each.p for each in family]).tolist())
     return [each if each.advisory else replace(each, p_holm=next(adjusted)) for each in gated]
 
 
-def aggregate(gated: Sequence[Gated], policy: Policy) -> tuple[Aggregate | None, bool]:
-    """The weighted difference, and whether a loss of the margin is excluded; (None, False) where nothing has a weight."""
+def aggregate(gated: Sequence[GatedTask], policy: Policy) -> tuple[Aggregate | None, bool]:
+    """The weighted difference, and whether a loss of the margin is excluded; (None, False) if no task has a weight."""
     counted = [each for each in gated if each.weight > 0]
     if not counted:
         return None, False
@@ -213,13 +213,13 @@ def aggregate(gated: Sequence[Gated], policy: Policy) -> tuple[Aggregate | None,
     whole = combine(columns(found), weights)
     margin = policy.margin / 100
     seen = sum(each.units for each in found) >= n_min(margin, policy.alpha)
-    # A loss that sits in one task alone must be visible there.
+    # A loss confined to one task must be detectable there.
     seen = seen and all(each.units >= n_min(margin / weight, policy.alpha) for each, weight in zip(found, weights, strict=True))
     return whole, bool(whole.low > -margin) and seen and float(whole.df) >= FEW_CLUSTERS - 1
 
 
-def decide(gated: Sequence[Gated], whole: Aggregate | None, held: bool, policy: Policy, tried: int) -> Verdict:
-    """The rule on these numbers. Without an aggregate, every gated task must hold its own margin."""
+def decide(gated: Sequence[GatedTask], whole: Aggregate | None, held: bool, policy: Policy, tried: int) -> Verdict:
+    """The verdict. Without an aggregate, every gated task must exclude a loss of its own margin."""
     family = [each for each in gated if not each.advisory]
     if not family:
         return "inconclusive"
@@ -227,23 +227,23 @@ def decide(gated: Sequence[Gated], whole: Aggregate | None, held: bool, policy: 
     critical = np.array([each.critical or whole is None for each in family])
     total_held = held if whole is not None else all(each.held for each in family)
     p_tasks, tasks_held = np.array([each.p for each in family]), np.array([each.held for each in family])
-    return NAMES[int(judge(np.asarray(p_total), np.asarray(total_held), p_tasks, tasks_held, critical, policy.alpha))]
+    return NAMES[int(gate_verdicts(np.asarray(p_total), np.asarray(total_held), p_tasks, tasks_held, critical, policy.alpha))]
 
 
-def unfit(comparison: Comparison, gated: Sequence[Gated]) -> list[str]:
-    """Why this evidence can never pass, whatever it shows."""
+def evidence_problems(comparison: Comparison, gated: Sequence[GatedTask]) -> list[str]:
+    """Reasons why these runs cannot pass, whatever their scores."""
     found = []
     if comparison.purpose == "smoke":
-        found.append("smoke tasks prove that the software works; they never pass a gate")
+        found.append("smoke tasks only test that the software works; they never pass a gate")
     if comparison.evidence != "complete":
-        found.append(f"the evidence is {comparison.evidence}; only complete runs pass")
+        found.append(f"the evidence is {comparison.evidence}; only complete runs can pass")
     if all(each.advisory for each in gated):
-        found.append("no task was gated")
+        found.append("every task is advisory")
     return found
 
 
-def explain(gated: Sequence[Gated], whole: Aggregate | None, held: bool, policy: Policy, tried: int, verdict: Verdict) -> list[str]:
-    """Why the verdict is what it is, most important first."""
+def explain(gated: Sequence[GatedTask], whole: Aggregate | None, held: bool, policy: Policy, tried: int, verdict: Verdict) -> list[str]:
+    """Reasons for the verdict, most important first."""
     found = []
     level = policy.alpha / 2
     lost = [each for each in gated if not each.advisory and each.p_holm <= level]
@@ -252,15 +252,15 @@ def explain(gated: Sequence[Gated], whole: Aggregate | None, held: bool, policy:
         found.append(f"{each.row.task} lost {-each.row.points * each.row.difference.delta:.2f} {unit_name} (Holm p {each.p_holm:.2g})")
     if whole is not None and not held and tried * float(whole.p_loss) <= level:
         found.append(f"the aggregate lost {-100 * float(whole.delta):.2f} points (p {tried * float(whole.p_loss):.2g})")
-    found += [f"{each.row.task}: a small loss, shown and within its margin" for each in lost if each.held]
+    found += [f"{each.row.task}: a significant loss, smaller than the margin" for each in lost if each.held]
     if verdict == "inconclusive":
         if whole is not None and not held:
-            found.append(f"a loss of {points(policy.margin)} is not excluded: the limit is {100 * float(whole.low):.2f}")
+            found.append(f"a loss of {points(policy.margin)} is not excluded: the lower limit is {100 * float(whole.low):.2f} points")
         for each in gated:
             if (each.critical or whole is None) and not each.held and not each.advisory:
-                found.append(f"{each.row.task} does not exclude a loss of its margin")
+                found.append(f"{each.row.task}: a loss of its margin is not excluded")
     if verdict == "pass":
-        found.append(f"a loss of {points(policy.margin)} is excluded" if whole is not None else "every task holds its margin")
+        found.append(f"a loss of {points(policy.margin)} is excluded" if whole is not None else "every task excludes a loss of its margin")
     return found
 
 
@@ -273,8 +273,8 @@ def expected_maximum(count: int) -> float:
     return 0.0 if count < 2 else z_quantile((count - 0.375) / (count + 0.25)) if count > 3 else {2: 0.5642, 3: 0.8463}[count]
 
 
-def needed(gated: Sequence[Gated], whole: Aggregate | None, policy: Policy) -> int | None:
-    """Items (all tasks together) that would decide, if difference and churn stay: to pass, or to show the loss."""
+def needed(gated: Sequence[GatedTask], whole: Aggregate | None, policy: Policy) -> int | None:
+    """Items of all tasks needed to pass or to show the loss, if change and churn stay the same."""
     if whole is None:
         return None
     counted = [each.row.difference for each in gated if each.weight > 0]
@@ -293,8 +293,8 @@ def needed(gated: Sequence[Gated], whole: Aggregate | None, policy: Policy) -> i
     return int(np.ceil(items * max(min(ways), 1.0))) if ways else None
 
 
-def shifted(each: Gated, items: int, policy: Policy, tried: int) -> Gated:
-    """The task had `items` more items (fewer, where negative) been lost: ties turn to losses, losses to ties."""
+def with_lost_items(each: GatedTask, items: int, policy: Policy, tried: int) -> GatedTask:
+    """The task as if `items` more items were lost (fewer if negative): ties become losses, losses become ties."""
     found = each.row.difference
     wins, losses = found.wins, found.losses
     if items >= 0:
@@ -308,25 +308,25 @@ def shifted(each: Gated, items: int, policy: Policy, tried: int) -> Gated:
         se = float(np.sqrt(((wins + losses) / found.n - delta**2) / found.n + 1 / found.n**2))
         moved = replace(found, delta=delta, low=low, se=se, p_loss=float(mid_p(wins, losses)), wins=wins, losses=losses)
     else:
-        moved = _slid(found, -items / found.n * found.worst)
+        moved = shift_difference(found, -items / found.n * found.worst)
     row = replace(each.row, difference=moved)
-    return replace(each, row=row, p=min(1.0, tried * moved.p_loss), held=excluded(moved, each.margin, policy.alpha))
+    return replace(each, row=row, p=min(1.0, tried * moved.p_loss), held=task_excludes_loss(moved, each.margin, policy.alpha))
 
 
-def _slid(found: Difference, by: float) -> Difference:
-    """A graded difference moved as a whole: its limits move along, its p by the normal approximation."""
+def shift_difference(found: Difference, by: float) -> Difference:
+    """A difference of graded scores shifted by `by`, with its limits; its p-value by Student's t."""
     delta = found.delta + by
     return replace(found, delta=delta, low=found.low + by, high=found.high + by, p_loss=float(t_cdf(delta / found.se, found.df)))
 
 
-def fewest_flips(gated: Sequence[Gated], policy: Policy, tried: int, verdict: Verdict) -> tuple[int | None, str]:
-    """The fewest items of any one task whose other outcome changes the verdict, towards loss or towards gain, and that task."""
+def fewest_flips(gated: Sequence[GatedTask], policy: Policy, tried: int, verdict: Verdict) -> tuple[int | None, str]:
+    """The smallest number of items of one task whose flip changes the verdict, and that task."""
     best: int | None = None
     task = ""
 
     def verdict_at(index: int, items: int) -> Verdict:
         moved = list(gated)
-        moved[index] = shifted(gated[index], items, policy, tried)
+        moved[index] = with_lost_items(gated[index], items, policy, tried)
         moved = corrected(moved, policy)
         whole, held = aggregate(moved, policy)
         return decide(moved, whole, held, policy, tried)

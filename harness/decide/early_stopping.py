@@ -1,7 +1,6 @@
-"""The gate that evaluates while it decides: asks the items in a fixed order and stops at the first look that decides.
+"""The gate with early stopping: scores items in a fixed order and stops at the first interim look that decides.
 
-What was asked is an ordinary run that can be resumed: by this gate, which then decides the same, or by `assay resume`, which
-completes it.
+The scored items are an ordinary run. The same gate resumes it and decides the same; `assay resume` completes it.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ import numpy as np
 from assay.harness.decide.compare import FIELDS, Mismatch, Side, side_of
 from assay.harness.decide.decision import EXIT, equal_weights
 from assay.harness.decide.policy import Policy
-from assay.harness.decide.stored_gate import best_of, gates, mains_of, now, pair_key, remember
+from assay.harness.decide.stored_gate import append_gate, best_of, gates, main_metrics, now, pair_key
 from assay.harness.engines import Engine
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Surroundings
-from assay.harness.run.dispatch import answer
-from assay.harness.run.evaluate import OpenEngine, Prepared, Recorder, Unwatched, Watch, manifest_of, prepare, same_run, settings_of
+from assay.harness.run.dispatch import NoProgress, Recorder, RunProgress, send_requests
+from assay.harness.run.evaluate import OpenEngine, prepare, settings_of
 from assay.harness.run.interruption import resumable
-from assay.harness.run.prepare import PreparedItem, PreparedTask
-from assay.harness.run.scoring.rescore import altered
+from assay.harness.run.manifest import manifest_of, same_run
+from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask
+from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.stats.difference import unit_of
 from assay.harness.stats.influence import is_mean
 from assay.harness.stats.sequential import E_EVERY, Design, Stop, fixed_order, look_sizes, monitor, stopped_interval
@@ -33,12 +33,10 @@ from assay.harness.store import Run, Writer, create_bundle, index, open_writer, 
 from assay.harness.store.plan import Plan
 from assay.harness.task.metric import Array, Codes, Metric, Pooled
 
-Key = tuple[str, str]
-
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One task when the gate stopped. `delta` in points; it is biased outward, as every estimate that was stopped on."""
+class TaskProgress:
+    """One task when the gate stopped. `delta` in points; early stopping exaggerates it."""
 
     task: str
     items: int
@@ -50,9 +48,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class EarlyGate:
-    """What an early-stopped gate decided, after how many of all items; the run it left can be completed.
+    """The verdict of a gate that stopped after `items` of `planned` items; `bundle` is its run, which can be completed.
 
-    `delta`, `low` and `high` in points: the limits hold at all looks together. `looks`: after how many items each took place.
+    `delta`, `low` and `high` in points; the limits hold at all looks together. `looks`: numbers of items at the interim looks.
     """
 
     verdict: str
@@ -65,7 +63,7 @@ class EarlyGate:
     delta: float | None
     low: float | None
     high: float | None
-    tasks: tuple[Seen, ...]
+    tasks: tuple[TaskProgress, ...]
     tried: int
     attempt: int
 
@@ -74,8 +72,8 @@ class EarlyGate:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """The fixed course: items in order with task codes and baseline scores (signed, in points/100), and the design."""
+class Schedule:
+    """What is fixed before the first item: items in order, their task codes, signed baseline scores (points / 100), the design."""
 
     items: tuple[PreparedItem, ...]
     tasks: Codes
@@ -86,90 +84,92 @@ class Course:
     seed: int
 
     def as_json(self) -> dict[str, Any]:
-        """What is fixed in the manifest before the first item."""
+        """The schedule as it is stored in the manifest before the first item."""
         facts = {"order": "hmac-sha256", "seed": self.seed, "looks": list(look_sizes(self.design.items)), "e_every": E_EVERY}
-        return {**facts, "tasks": list(self.names), **{key: wire(value) for key, value in asdict(self.design).items()}}
+        return {**facts, "tasks": list(self.names), **{key: json_value(value) for key, value in asdict(self.design).items()}}
 
 
-def wire(value: Any) -> Any:
-    """As JSON gives it back."""
+def json_value(value: Any) -> Any:
+    """The value as JSON returns it."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def gate_early(
-    plan: Plan, baseline: Run, policy: Policy, place: Surroundings, watch: Watch | None = None, opener: OpenEngine = open_engine
+    plan: Plan, baseline: Run, policy: Policy, place: Surroundings, watch: RunProgress | None = None, opener: OpenEngine = open_engine
 ) -> EarlyGate:
-    """Evaluate `plan` (the baseline's tasks and settings, another model) until a verdict falls; see assay.harness.stats.sequential.
+    """Evaluates `plan` (the baseline's tasks and settings, another model) until there is a verdict; see assay.harness.stats.sequential.
 
-    Continues an interrupted run of the same model, plan and design if the store has one, and remembers the decision. Raises
-    NotComparable, Incomplete (resumable: the same command goes on), AssayError where a task's main metric is no bounded mean of
-    independent items or the policy asks for what only a full run can show.
+    Resumes an interrupted run of the same model, plan and design if the store has one, and records the decision. Raises
+    NotComparable, Incomplete (the same command resumes), AssayError if a task's main metric is not a bounded mean of
+    independent items or the policy needs a full run.
     """
-    watch = watch or Unwatched()
+    watch = watch or NoProgress()
     base = side_of(baseline, place.access(allow_partial=True))
-    policy = policy.spelled(base.tasks)
+    policy = policy.with_full_names(base.tasks)
     check_policy(policy, base)
     prepared = prepare(plan, place, watch, stored=True)
     comparable(base, prepared)
-    mains = [
+    main = [
         (task.task.full_name, task.task.metrics[0].name)
         for task in prepared.tasks
         if (task.task.full_name, task.task.metrics[0].name) in base.tables
     ]
-    tried = policy.tried or best_of(place.results, base, prepared.model.digest, mains_of(base, mains))
-    course = course_of(base, prepared, policy, plan.seed, tried)
-    manifest = {**manifest_of(prepared), "early_stop": course.as_json()}
+    tried = policy.tried or best_of(place.results, base, prepared.model.digest, main_metrics(base, main))
+    schedule = schedule_of(base, prepared, policy, plan.seed, tried)
+    manifest = {**manifest_of(prepared), "early_stop": schedule.as_json()}
     begun = unfinished(place.results, manifest)
     if begun is None:
         bundle = create_bundle(place.results, manifest, [each.item for task in prepared.tasks for each in task.items])
-    elif altered(prepared.tasks, begun):
-        what = "stored answers do not give their statistics"
-        raise AssayError(what, where=str(begun.path), do="move this folder away and give the same command again")
-    else:  # what has been scored since it began changes nothing for it
-        bundle, course = (
+    elif inconsistent_records(prepared.tasks, begun):
+        what = "stored responses do not give their stored statistics"
+        raise AssayError(what, where=str(begun.path), do="move this folder away and repeat the command")
+    else:  # `tried` stays as it was: models scored since do not count
+        bundle, schedule = (
             begun.path,
-            replace(course, design=replace(course.design, tried=policy.tried or int(begun.manifest["early_stop"]["tried"]))),
+            replace(schedule, design=replace(schedule.design, tried=policy.tried or int(begun.manifest["early_stop"]["tried"]))),
         )
     with resumable(bundle), open_writer(bundle) as writer:
         try:
-            stop = ask_until_decided(course, prepared, writer, watch, opener)
+            stop = score_until_decided(schedule, prepared, writer, watch, opener)
         except KeyboardInterrupt:
-            raise Incomplete("interrupted", where=bundle.name, do="give the same command again to go on") from None
-        d = differences(course, stop.items, writer)
+            raise Incomplete("interrupted", where=bundle.name, do="repeat the command to resume") from None
+        d = differences(schedule, stop.items, writer)
     index(place.results, [bundle])
     fit = base.purpose == "release" and base.evidence == "complete" and manifest["purpose"] == "release"
-    key = pair_key(prepared.model.digest, base, course.names)
-    found = early_gate(course, stop, d, bundle, fit, attempt=len(gates(place.results, key)) + 1)
-    remember(place.results, entry_of(key, found, base, prepared, policy))
+    key = pair_key(prepared.model.digest, base, schedule.names)
+    found = early_gate(schedule, stop, d, bundle, fit, attempt=len(gates(place.results, key)) + 1)
+    append_gate(place.results, entry_of(key, found, base, prepared, policy))
     return found
 
 
 def check_policy(policy: Policy, base: Side) -> None:
-    """Raises AssayError for what a gate that stops early cannot decide."""
+    """Raises AssayError for a policy that a gate with early stopping cannot decide."""
     for name in ("critical", "margins", "relative"):
         if getattr(policy, name):
-            raise AssayError(f"`{name}` needs every item", where="--early-stop", do="gate a full run, or take it out of the policy")
+            raise AssayError(f"`{name}` needs every item", where="--early-stop", do="leave out --early-stop, or remove it from the policy")
     if missing := [name for name in policy.tasks if name not in base.tasks]:
-        raise NotComparable(f"the baseline lacks {missing[0]}", do="run the baseline on it")
+        raise NotComparable(f"the baseline was not evaluated on {missing[0]}", do=f"assay run --model {base.model} --tasks {missing[0]}")
 
 
-def early_gate(course: Course, stop: Stop, d: Array, bundle: Path, fit: bool, attempt: int) -> EarlyGate:
-    """The decision with everything that a reader needs to judge it."""
-    codes, design = course.tasks[: stop.items], course.design
-    seen = []
-    for code, (name, planned) in enumerate(zip(course.names, design.sizes, strict=True)):
+def early_gate(schedule: Schedule, stop: Stop, d: Array, bundle: Path, fit: bool, attempt: int) -> EarlyGate:
+    """The decision with the statistics behind it; a pass is inconclusive unless `fit`."""
+    codes, design = schedule.tasks[: stop.items], schedule.design
+    progress = []
+    for code, (name, planned) in enumerate(zip(schedule.names, design.sizes, strict=True)):
         own = d[codes == code]
         delta = 100 * float(own.mean()) if len(own) else 0.0
-        seen.append(Seen(name, len(own), planned, delta, int((own > 0).sum()), int((own < 0).sum())))
+        progress.append(TaskProgress(name, len(own), planned, delta, int((own > 0).sum()), int((own < 0).sum())))
     whole = stopped_interval(d, codes, design)
     reasons = [f"decided by {stop.by} after {stop.items:,} of {design.items:,} items"]
     if stop.verdict == "regressed":
-        worst = sorted((each for each in seen if each.losses > each.wins), key=strength)[:5]
-        reasons += [f"{each.task} stood at {each.delta:+.2f} points (+{each.wins} -{each.losses} of {each.items})" for each in worst]
+        worst = sorted((each for each in progress if each.losses > each.wins), key=strength)[:5]
+        reasons += [
+            f"{each.task} changed by {each.delta:+.2f} points (+{each.wins} -{each.losses} of {each.items} items)" for each in worst
+        ]
     verdict: str = stop.verdict
     if verdict == "pass" and not fit:
         verdict = "inconclusive"
-        reasons.insert(0, "the baseline's evidence is not complete, or its tasks are smoke tasks: never a pass")
+        reasons.insert(0, "the baseline is incomplete or has smoke tasks: it cannot pass")
     return EarlyGate(
         verdict=verdict,
         items=stop.items,
@@ -181,19 +181,19 @@ def early_gate(course: Course, stop: Stop, d: Array, bundle: Path, fit: bool, at
         delta=None if whole is None else 100 * float(whole.delta),
         low=None if whole is None else 100 * float(whole.low),
         high=None if whole is None else 100 * float(whole.high),
-        tasks=tuple(seen),
+        tasks=tuple(progress),
         tried=design.tried,
         attempt=attempt,
     )
 
 
-def strength(seen: Seen) -> float:
-    """How strongly a task's losses outweigh its gains: the score z, most negative first."""
-    return float((seen.wins - seen.losses) / np.sqrt(max(1, seen.wins + seen.losses)))
+def strength(progress: TaskProgress) -> float:
+    """McNemar's z of a task's gains against its losses; negative for a loss."""
+    return float((progress.wins - progress.losses) / np.sqrt(max(1, progress.wins + progress.losses)))
 
 
-def entry_of(key: str, found: EarlyGate, base: Side, prepared: Prepared, policy: Policy) -> dict[str, Any]:
-    """What is remembered of it, beside the gates on whole runs."""
+def entry_of(key: str, found: EarlyGate, base: Side, prepared: PreparedRun, policy: Policy) -> dict[str, Any]:
+    """The line in gates.jsonl for this gate."""
     model = prepared.model
     return {
         "key": key,
@@ -210,23 +210,25 @@ def entry_of(key: str, found: EarlyGate, base: Side, prepared: Prepared, policy:
     }
 
 
-def comparable(base: Side, prepared: Prepared) -> None:
-    """The candidate's tasks are the baseline's, field by field."""
+def comparable(base: Side, prepared: PreparedRun) -> None:
+    """Raises NotComparable if the candidate's tasks are not the baseline's, field by field."""
     facts = {task.task.full_name: task.facts for task in prepared.tasks}
     if set(facts) != set(base.tasks):
-        raise NotComparable(f"the tasks differ: {', '.join(sorted(set(facts) ^ set(base.tasks)))[:120]}", do="use the baseline's tasks")
+        raise NotComparable(
+            f"the tasks differ: {', '.join(sorted(set(facts) ^ set(base.tasks)))[:120]}", do="evaluate the same tasks as the baseline"
+        )
     for name, fact in facts.items():
         for each in FIELDS:
             if fact.get(each) != base.tasks[name].get(each):
-                raise NotComparable(str(Mismatch(name, each, base.tasks[name].get(each), fact.get(each))), do="run the baseline again")
+                raise NotComparable(str(Mismatch(name, each, base.tasks[name].get(each), fact.get(each))), do=f"assay rerun {base.run}")
 
 
-def course_of(base: Side, prepared: Prepared, policy: Policy, seed: int, tried: int) -> Course:
-    """Every item with its baseline score, in the fixed order. Advisory tasks, and those that are not required, are left out."""
+def schedule_of(base: Side, prepared: PreparedRun, policy: Policy, seed: int, tried: int) -> Schedule:
+    """Every item with its baseline score, in the fixed order, without advisory tasks and tasks that are not required."""
     gated = [task for task in prepared.tasks if task.task.full_name not in policy.advisory]
     gated = [task for task in gated if not policy.tasks or task.task.full_name in policy.tasks]
     if not gated:
-        raise AssayError("no task is gated", do="take some task off `advisory`")
+        raise AssayError("every task is advisory", do="remove a task from `advisory` in gate.toml")
     units = tuple(simple_metric(base, task) for task in gated)
     items, codes, scores = [], [], []
     for code, (task, (metric, scale)) in enumerate(zip(gated, units, strict=True)):
@@ -240,30 +242,25 @@ def course_of(base: Side, prepared: Prepared, policy: Policy, seed: int, tried: 
     weights = equal_weights(names, policy.weights)
     design = Design(tuple(weights), tuple(len(task.items) for task in gated), policy.margin / 100, policy.alpha, tried)
     ordered = tuple(items[place] for place in order)
-    return Course(ordered, np.array(codes)[order], np.array(scores)[order], names, units, design, seed)
+    return Schedule(ordered, np.array(codes)[order], np.array(scores)[order], names, units, design, seed)
 
 
 def simple_metric(base: Side, task: PreparedTask) -> tuple[Metric[Any], float]:
-    """The main metric and its sign over its unit, if it is a bounded mean of independent items."""
+    """The main metric and its sign divided by its unit. Raises AssayError if it is not a bounded mean of independent items."""
     metric, name = task.task.metrics[0], task.task.full_name
     table = base.tables.get((name, metric.name))
     folds = isinstance(metric.combine, Pooled) and metric.combine.fold is not None
-    if (
-        table is None
-        or not is_mean(metric)
-        or folds
-        or (metric.low, metric.high) == (None, None)
-        or metric.low is None
-        or metric.high is None
-    ):
-        raise AssayError(f"{metric.name} is no bounded mean of single items", where=name, do="gate a full run, or make the task advisory")
+    if table is None or not is_mean(metric) or folds or metric.low is None or metric.high is None:
+        raise AssayError(
+            f"{metric.name} is not a bounded mean of item scores", where=name, do="leave out --early-stop, or make the task advisory"
+        )
     if len(set(table.clusters)) < len(table.clusters):
-        raise AssayError("its items share passages", where=name, do="gate a full run, or make the task advisory")
+        raise AssayError("its items share passages", where=name, do="leave out --early-stop, or make the task advisory")
     return metric, (-1.0 if metric.better == "lower" else 1.0) / unit_of(metric)
 
 
 def unfinished(root: Path, wanted: Mapping[str, Any]) -> Run | None:
-    """The latest interrupted run of this very plan, model and design."""
+    """The latest interrupted run of the same plan, model and design."""
     for path in sorted((Path(root) / "runs").glob("*/manifest.json"), reverse=True):
         run = read_run(path.parent)
         stored = {**run.manifest.get("early_stop", {}), "tried": wanted["early_stop"]["tried"]}
@@ -274,21 +271,21 @@ def unfinished(root: Path, wanted: Mapping[str, Any]) -> Run | None:
     return None
 
 
-def ask_until_decided(course: Course, prepared: Prepared, writer: Writer, watch: Watch, opener: OpenEngine) -> Stop:
-    """Look by look: ask what is missing, then decide from everything so far."""
+def score_until_decided(schedule: Schedule, prepared: PreparedRun, writer: Writer, watch: RunProgress, opener: OpenEngine) -> Stop:
+    """Scores the missing items of each interim look and tests all items so far, until a look decides."""
     plan = prepared.plan
     engine: Engine | None = None
     tasks = {task.task.full_name: task for task in prepared.tasks}
     try:
-        for size in look_sizes(course.design.items):
+        for size in look_sizes(schedule.design.items):
             done = writer.done()
-            missing = [each for each in course.items[:size] if (each.item.task, each.item.id) not in done]
+            missing = [each for each in schedule.items[:size] if (each.item.task, each.item.id) not in done]
             if missing and engine is None:
                 engine = opener(prepared.engine, prepared.model, settings_of(plan))
-            watch.begin(f"look at {size} of {course.design.items} items", size, size - len(missing))
+            watch.begin(f"interim look at {size} of {schedule.design.items} items", size, size - len(missing))
             if missing and engine is not None:
-                ask(missing, tasks, writer, watch, engine)
-            stop = monitor(differences(course, size, writer), course.tasks[:size], course.design)
+                score_items(missing, tasks, writer, watch, engine)
+            stop = monitor(differences(schedule, size, writer), schedule.tasks[:size], schedule.design)
             if stop is not None:
                 return stop
     finally:
@@ -297,29 +294,29 @@ def ask_until_decided(course: Course, prepared: Prepared, writer: Writer, watch:
     raise AssertionError("the last look always decides")
 
 
-def ask(missing: Sequence[PreparedItem], tasks: Mapping[str, PreparedTask], writer: Writer, watch: Watch, engine: Engine) -> None:
-    """Answer these items, task by task."""
+def score_items(
+    missing: Sequence[PreparedItem], tasks: Mapping[str, PreparedTask], writer: Writer, watch: RunProgress, engine: Engine
+) -> None:
+    """Scores these items, task by task."""
     for name, task in tasks.items():
         recorder = Recorder(task, writer, watch, engine)
         try:
-            answer([each for each in missing if each.item.task == name], engine, recorder.add, {}, frozenset())
+            send_requests([each for each in missing if each.item.task == name], engine, recorder.add, {}, frozenset())
         finally:
             recorder.flush()
 
 
-def differences(course: Course, size: int, writer: Writer) -> Array:
-    """Candidate minus baseline of the first `size` items. Raises Incomplete where one failed."""
+def differences(schedule: Schedule, size: int, writer: Writer) -> Array:
+    """Candidate minus baseline of the first `size` items [size]. Raises Incomplete if one failed."""
     records = {(record.task, record.item): record for record in writer.records()}
     found = np.empty(size)
-    for place, (each, code) in enumerate(zip(course.items[:size], course.tasks[:size], strict=True)):
+    for place, (each, code) in enumerate(zip(schedule.items[:size], schedule.tasks[:size], strict=True)):
         record = records[each.item.task, each.item.id]
         if record.status == "error":
-            raise Incomplete(
-                f"item {record.item} failed: {record.error}", where=record.task, do="mend the cause, then give the same command"
-            )
-        metric, scale = course.units[code]
+            raise Incomplete(f"item {record.item} failed: {record.error}", where=record.task, do="fix the cause, then repeat the command")
+        metric, scale = schedule.units[code]
         found[place] = record.stats[metric.name][0] * scale
-    return found - course.base[:size]
+    return found - schedule.base[:size]
 
 
 def plan_like(baseline: Run, model: str, **changed: Any) -> Plan:

@@ -1,4 +1,4 @@
-"""One model line over time: the scores of its runs, the paired change since the first, and the gates that judged each."""
+"""History of a series of checkpoints: their scores, the paired change since the first run, and the last gate of each."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run of the line. `scores`: value, low, high by main metric ("task metric"); `change`: points since the first run, with
-    two one-sided 95 % limits; `why` says why there is none. `gate`: the last gate on this run, as it was remembered."""
+    """One run of the series. `scores`: value, low, high by main metric ("task metric"); `change`: points since the first run, with
+    two one-sided 95 % limits; `why`: why there is none. `gate`: the last recorded gate of this run."""
 
     run: str
     model: str
@@ -35,28 +35,28 @@ class Point:
     gate: Mapping[str, Any] = field(default_factory=dict)
 
 
-def line_of(root: Path, names: Sequence[str], order: Order) -> tuple[RunInfo, ...]:
-    """The complete runs that are meant, each by id, prefix of one, model name or a pattern of either; without names all.
+def select_runs(root: Path, names: Sequence[str], order: Order) -> tuple[RunInfo, ...]:
+    """The complete runs that `names` select by id, prefix of an id, model name or pattern; all of them without names.
 
-    By time, or by model name with numbers in it counted as numbers (step-9 before step-10). Raises AssayError for a name without run.
+    Sorted by time, or by model name with numbers in numeric order (step-9 before step-10). Raises AssayError if a name selects none.
     """
     runs = [run for run in list_runs(root) if run.status == "complete"]
     for name in names:
-        if not any(meant(run, name) for run in runs):
-            raise AssayError(f"no complete run is meant by {name!r}", where=str(root), do="assay store ls lists the runs")
-    chosen = [run for run in runs if not names or any(meant(run, name) for name in names)]
+        if not any(matches(run, name) for run in runs):
+            raise AssayError(f"no complete run matches {name!r}", where=str(root), do="list the runs with assay store ls")
+    chosen = [run for run in runs if not names or any(matches(run, name) for name in names)]
     if not chosen:
-        raise AssayError("there is no complete run", where=str(root), do="assay run makes one")
+        raise AssayError("there is no complete run", where=str(root), do="evaluate a model with assay run")
     return tuple(sorted(chosen, key=lambda run: natural(run.model))) if order == "name" else tuple(chosen)
 
 
-def meant(run: RunInfo, name: str) -> bool:
-    model, asked = run.model.rstrip("/"), name.rstrip("/")
-    return run.id.startswith(name) or model == asked or fnmatch(model, asked) or fnmatch(run.id, asked)
+def matches(run: RunInfo, name: str) -> bool:
+    model, pattern = run.model.rstrip("/"), name.rstrip("/")
+    return run.id.startswith(name) or model == pattern or fnmatch(model, pattern) or fnmatch(run.id, pattern)
 
 
 def trend(root: Path, line: Sequence[RunInfo], access: Access, tasks: Sequence[str] = ()) -> tuple[Point, ...]:
-    """Every run of the line with its scores, its change since the first run, and its gate. `tasks`: only these, or families of them."""
+    """Every run of the series with its scores, its change since the first run, and its gate. `tasks`: only these tasks or families."""
     judged = {str(entry["candidate"]["run"]): entry for entry in gates(root)}
     first: Side | None = None
     points = []
@@ -70,7 +70,7 @@ def trend(root: Path, line: Sequence[RunInfo], access: Access, tasks: Sequence[s
             if first is None:
                 first = side
             else:
-                change, why = since(first, side, tasks)
+                change, why = change_since(first, side, tasks)
         except AssayError as error:
             why = str(error)
         points.append(Point(info.id, info.model, info.created_at, scores, change, why, judged.get(info.id, {})))
@@ -82,8 +82,8 @@ def wanted(task: str, tasks: Sequence[str]) -> bool:
     return not tasks or any(task == name or plain == name or plain.startswith(f"{name}/") for name in tasks)
 
 
-def since(first: Side, side: Side, tasks: Sequence[str]) -> tuple[tuple[float, float, float] | None, str]:
-    """The aggregate change over the tasks that both runs have, equal per family as in the gate; or why there is none."""
+def change_since(first: Side, side: Side, tasks: Sequence[str]) -> tuple[tuple[float, float, float] | None, str]:
+    """The aggregate change over the common tasks, weighted as in the gate; or why there is none."""
     shared = tuple(name for name in first.tasks if name in side.tasks and wanted(name, tasks))
     if not shared:
         return None, "no task in common with the first run"
@@ -93,8 +93,8 @@ def since(first: Side, side: Side, tasks: Sequence[str]) -> tuple[tuple[float, f
     return (found.delta, found.low, found.high), ""
 
 
-def spark(values: Sequence[float | None]) -> str:
-    """A curve as one line of bars from the lowest to the highest; a gap where there is no value."""
+def sparkline(values: Sequence[float | None]) -> str:
+    """The values as one line of bars scaled from the lowest to the highest; a space for None."""
     there = [value for value in values if value is not None]
     low, span = min(there, default=0.0), max(there, default=0.0) - min(there, default=0.0)
     return "".join(" " if value is None else BARS[round((value - low) / span * 7) if span else 3] for value in values)

@@ -1,4 +1,4 @@
-"""The release policy: what a gate requires, read from gate.toml or given on the command line."""
+"""The release policy: margins and required tasks of a gate, read from gate.toml or the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from assay.harness.errors import AssayError
 from assay.harness.files.safe_open import read_regular
 
 MOST = 1 << 20
-"""Bytes that a gate.toml may have."""
+"""Maximum size of a gate.toml in bytes."""
 TINY = 1e-6
 Margin = Annotated[float, Field(ge=TINY, lt=100, allow_inf_nan=False, strict=True)]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
@@ -22,9 +22,9 @@ Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
 class Policy(BaseModel):
     """Margins are in points (1 = 0.01 of the metric's upper bound), for unbounded metrics in the metric's own unit.
 
-    `tasks` are required: a run that lacks one is not comparable (default: every task of the baseline). `advisory` tasks are
-    shown and decide nothing. Every `critical` task must exclude a loss of its own margin. `relative` caps a task's margin at
-    a share of the baseline's score, judged by the interval. `weights` are relative weights in the aggregate (default: equal
+    `tasks` are required: a run without one of them is not comparable (default: every task of the baseline). `advisory` tasks are
+    shown and do not affect the verdict. Every `critical` task must exclude a loss of its own margin. `relative` caps a task's margin at
+    a share of the baseline's score. `weights` are relative weights in the aggregate (default: equal
     per family, equal within).
     """
 
@@ -41,36 +41,36 @@ class Policy(BaseModel):
     weights: dict[str, Weight] = {}
     on_inconclusive: Literal["fail", "pass"] = "fail"
     tried: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
-    """How many runs the baseline is the best of; found in the store where it is not given."""
+    """Number of runs of which the baseline is the best; counted in the store if not given."""
 
     def margin_of(self, task: str, baseline: float) -> float:
         """The margin of a task in points, capped by its relative guard (`baseline` is its score in points)."""
         margin = self.margins.get(task, self.task_margin)
         return min(margin, round(self.relative[task] * abs(baseline), 9)) if task in self.relative else margin
 
-    def named(self) -> set[str]:
-        """Every task that the policy speaks of."""
+    def named_tasks(self) -> set[str]:
+        """Every task that the policy names."""
         return {*self.tasks, *self.critical, *self.advisory, *self.margins, *self.relative, *self.weights}
 
-    def spelled(self, known: Iterable[str]) -> Policy:
-        """With the full names of `known` tasks and totals where the policy leaves out the protocol: glue/rte for glue/rte@lm-eval.
+    def with_full_names(self, known: Iterable[str]) -> Policy:
+        """The policy with full names of `known` tasks and totals where it leaves out the protocol: glue/rte for glue/rte@lm-eval.
 
-        Raises AssayError where a short name stands for several.
+        Raises AssayError if a short name matches several.
         """
         present = set(known)
-        full = {name: name for name in self.named() & present}
-        for name in self.named() - present:
-            meant = sorted(each for each in present if each.split("@")[0] == name)
-            if len(meant) > 1:
-                raise AssayError(f"the policy's {name!r} stands for {len(meant)} tasks", do=f"write {' or '.join(meant[:4])}")
-            full[name] = meant[0] if meant else name
+        full = {name: name for name in self.named_tasks() & present}
+        for name in self.named_tasks() - present:
+            matching = sorted(each for each in present if each.split("@")[0] == name)
+            if len(matching) > 1:
+                raise AssayError(f"the policy's {name!r} matches {len(matching)} tasks", do=f"write {' or '.join(matching[:4])}")
+            full[name] = matching[0] if matching else name
         changed = {field: tuple(full[name] for name in getattr(self, field)) for field in ("tasks", "critical", "advisory")}
         maps = {field: {full[name]: value for name, value in getattr(self, field).items()} for field in ("margins", "relative", "weights")}
         return self.model_copy(update={**changed, **maps})
 
 
 def read_policy(path: Path) -> Policy:
-    """A gate.toml. Raises AssayError naming the field that is wrong."""
+    """Reads a gate.toml. Raises AssayError naming the field that is wrong."""
     try:
         return Policy.model_validate(tomllib.loads(read_regular(path, MOST, follow=True).decode()))
     except OSError as error:
@@ -78,6 +78,10 @@ def read_policy(path: Path) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise AssayError(f"{name}: {first['msg']}", where=str(path), do=f"known fields: {', '.join(Policy.model_fields)}") from None
-    except (ValueError, RecursionError) as error:  # TOML's own errors, numbers too long, bytes that are no UTF-8
-        raise AssayError(f"is not TOML: {error}", where=str(path), do="mend it; harness/policies has examples") from None
+        raise AssayError(
+            f"{name}: {first['msg']}", where=str(path), do=f"choose from the fields {', '.join(Policy.model_fields)}"
+        ) from None
+    except (ValueError, RecursionError) as error:  # TOML's own errors, numbers too long, bytes that are not UTF-8
+        raise AssayError(
+            f"is not valid TOML: {error}", where=str(path), do="fix the syntax; harness/decide/policies/quantised.toml is an example"
+        ) from None

@@ -1,4 +1,4 @@
-"""The gate on a store: reads two runs, counts what a lone gate cannot know (attempts, best-of-K), and remembers every gate."""
+"""The gate on stored runs: reads both, counts earlier attempts and the models the baseline was chosen from, and records the gate."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from assay.harness.store import find_run, list_runs, read_run
 
 GATES, BASELINES = "gates.jsonl", "baselines.json"
 MOST = 1 << 28
-"""Bytes that either file may have: some 200,000 gates."""
+"""Maximum size of either file in bytes: some 200,000 gates."""
 TORN = b" torn"
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate as it was run: the comparison, the decision, the policy."""
+    """A gate: its comparison, decision and policy."""
 
     comparison: Comparison
     decision: Decision
@@ -40,25 +40,25 @@ class Gate:
 
 
 def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, access: Access) -> Gate:
-    """Gate one stored run against another and append the decision to `gates.jsonl` in the store.
+    """Gates one stored run against another and appends the decision to `gates.jsonl` in the store.
 
     A run is an id, a unique prefix, a model name, a bundle directory, or (the baseline) a name given by `assay baseline`.
     Raises NotComparable, Incomplete, AssayError.
     """
     runs = [read_run(find_baseline(root, baseline)), read_run(find_run(root, candidate))]
     base, new = (side_of(run, access) for run in runs)
-    policy = policy.spelled([*base.tasks, *new.tasks, *(total.name for total in base.totals)])
+    policy = policy.with_full_names([*base.tasks, *new.tasks, *(total.name for total in base.totals)])
     comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
-    mains = [(row.task, row.metric) for row in comparison.main]
-    tried = policy.tried or best_of(root, base, new.digest, mains_of(base, mains))
-    earlier = gates(root, pair_key(new.digest, base, [task for task, _ in mains]))
+    main = [(row.task, row.metric) for row in comparison.main]
+    tried = policy.tried or best_of(root, base, new.digest, main_metrics(base, main))
+    earlier = gates(root, pair_key(new.digest, base, [task for task, _ in main]))
     found = Gate(comparison, gate(comparison, policy, tried=tried, attempt=len(earlier) + 1), policy)
-    remember(root, entry_of(found))
+    append_gate(root, entry_of(found))
     return found
 
 
 def kept_tasks(policy: Policy, base: Side, new: Side) -> tuple[str, ...]:
-    """The tasks that the policy requires, and its advisory ones where both runs have them; a total's name stands for its tasks."""
+    """The common tasks that the policy names as required or advisory; a total's name stands for its tasks."""
     wanted = {*policy.tasks, *policy.advisory}
     for total in base.totals:
         if total.name in wanted:
@@ -67,13 +67,13 @@ def kept_tasks(policy: Policy, base: Side, new: Side) -> tuple[str, ...]:
 
 
 def pair_key(candidate: str, base: Side, tasks: Iterable[str]) -> str:
-    """Names what is gated: both models' weights and the exact items."""
+    """A hash of what is gated: both models' weights and the exact items."""
     prints = sorted((name, str(base.tasks[name]["fingerprint"])) for name in tasks)
     return hashlib.sha256(json.dumps([candidate, base.digest, prints]).encode()).hexdigest()[:16]
 
 
 def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
-    """Every remembered gate (of one pair), oldest first. A line torn by a kill is left out."""
+    """All recorded gates (of one pair, if `key` is given), oldest first. Skips lines cut short by a kill."""
     path = Path(root) / GATES
     found = []
     for number, line in enumerate(contents(path).split(b"\n")[:-1], 1):
@@ -85,31 +85,31 @@ def gates(root: Path, key: str = "") -> tuple[Mapping[str, Any], ...]:
         except (ValueError, RecursionError):
             whole = False
         if not whole:
-            raise AssayError("is no remembered gate", where=f"{path}, line {number}", do="restore the file from a copy")
+            raise AssayError("is not a recorded gate", where=f"{path}, line {number}", do="restore the file from a copy")
         if not key or entry["key"] == key:
             found.append(entry)
     return tuple(found)
 
 
 def contents(path: Path) -> bytes:
-    """A file of the store, empty where there is none. Raises AssayError where it cannot be read."""
+    """A file of the store, empty if there is none. Raises AssayError if it cannot be read."""
     try:
         return read_regular(path, MOST)
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do="make it readable") from None
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do=f"chmod u+r {path}") from None
 
 
 def parsed(data: bytes) -> Any:
-    """JSON whose texts can be written again. Raises ValueError or RecursionError."""
+    """JSON whose texts can be encoded as UTF-8. Raises ValueError or RecursionError."""
     value = json.loads(data.decode())
     json.dumps(value, ensure_ascii=False).encode()
     return value
 
 
 def is_entry(value: Any) -> bool:
-    """Whether this has what readers need of a remembered gate."""
+    """Whether this has the fields that readers need."""
     if not isinstance(value, dict) or type(value.get("attempt")) is not int:
         return False
     sides = [value.get("candidate"), value.get("baseline")]
@@ -119,7 +119,7 @@ def is_entry(value: Any) -> bool:
 
 
 def entry_of(found: Gate) -> dict[str, Any]:
-    """What is remembered of a gate."""
+    """The line in gates.jsonl for this gate."""
     decision, comparison = found.decision, found.comparison
     new, base = comparison.candidate, comparison.baseline
     return {
@@ -144,8 +144,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def remember(root: Path, entry: Mapping[str, Any]) -> None:
-    """Append one line, whole, synced."""
+def append_gate(root: Path, entry: Mapping[str, Any]) -> None:
+    """Appends one line and syncs it; marks a previous line that a kill cut short."""
     path = Path(root) / GATES
     line = json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
@@ -158,11 +158,11 @@ def remember(root: Path, entry: Mapping[str, Any]) -> None:
         os.close(fd)
 
 
-Mains = Mapping[str, tuple[float, float, str]]
-"""By task the unit, sign and name of its main metric."""
+MainMetrics = Mapping[str, tuple[float, float, str]]
+"""Unit, sign and name of the main metric by task."""
 
 
-def mains_of(base: Side, chosen: Iterable[Key]) -> Mains:
+def main_metrics(base: Side, chosen: Iterable[Key]) -> MainMetrics:
     found = {}
     for task, name in chosen:
         metric = base.metrics[task, name]
@@ -170,15 +170,14 @@ def mains_of(base: Side, chosen: Iterable[Key]) -> Mains:
     return found
 
 
-def best_of(root: Path, base: Side, candidate: str, mains: Mains) -> int:
-    """How many models (the baseline's included) were scored on the same items, if the baseline is the best of them; else 1.
+def best_of(root: Path, base: Side, candidate: str, main: MainMetrics) -> int:
+    """The number of models (the baseline included) scored on the same items, if the baseline is the best of them; else 1.
 
-    The best of several runs on the same items looks too good on these items: the gate corrects for it. Models that were scored
-    after the baseline had become one (was named, or gated against) were not there to be chosen from, nor is the `candidate`
-    (a digest).
+    The best of several runs has an inflated score on their items, and the gate corrects for it. The `candidate` (a digest) does
+    not count, nor do models scored after the baseline was first named or gated against: it was not chosen from those.
     """
-    prints = {name: base.tasks[name]["fingerprint"] for name in mains}
-    own = mean_score(read_results(find_run(root, base.run)), mains) if (Path(root) / "runs").is_dir() else None
+    prints = {name: base.tasks[name]["fingerprint"] for name in main}
+    own = mean_score(read_results(find_run(root, base.run)), main) if (Path(root) / "runs").is_dir() else None
     since = baseline_since(root, base)
     others: dict[str, float] = {}
     for info in list_runs(root):
@@ -186,13 +185,13 @@ def best_of(root: Path, base: Side, candidate: str, mains: Mains) -> int:
             continue
         tasks = {task["name"]: task["fingerprint"] for task in read_run(info.path).manifest["tasks"]}
         if all(tasks.get(name) == value for name, value in prints.items()):
-            score = mean_score(read_results(info.path), mains)
+            score = mean_score(read_results(info.path), main)
             others[info.model_digest] = max(score, others.get(info.model_digest, score))
     return 1 if own is None or any(score > own for score in others.values()) else 1 + len(others)
 
 
 def baseline_since(root: Path, base: Side) -> str:
-    """When these weights first were a baseline, as ISO time (UTC, microseconds); empty where this is the first time."""
+    """When these weights were first used as a baseline, as ISO time (UTC, microseconds); empty if never."""
     named = [str(entry["at"]) for entry in read_baselines(root).values() if entry["run"] == base.run and entry["at"]]
     gated = [str(entry["at"]) for entry in gates(root) if entry["baseline"]["digest"] == base.digest]
     return min(named + gated, default="")
@@ -203,15 +202,15 @@ def read_results(bundle: Path) -> Sequence[Mapping[str, Any]]:
     return results
 
 
-def mean_score(results: Sequence[Mapping[str, Any]], mains: Mains) -> float:
-    """The mean of the main metrics, each in its unit, higher is better."""
+def mean_score(results: Sequence[Mapping[str, Any]], main: MainMetrics) -> float:
+    """The mean of the main metrics, each divided by its unit; higher is better."""
     values = {(result["task"], result["metric"]): float(result["value"]) for result in results if result["value"] is not None}
-    found = [sign * values[task, metric] / unit for task, (unit, sign, metric) in mains.items() if (task, metric) in values]
+    found = [sign * values[task, metric] / unit for task, (unit, sign, metric) in main.items() if (task, metric) in values]
     return sum(found) / len(found) if found else 0.0
 
 
 def read_baselines(root: Path) -> dict[str, dict[str, str]]:
-    """Named baselines: run and time of naming by name."""
+    """Named baselines: run id and time of naming, by name."""
     path = Path(root) / BASELINES
     try:
         found = parsed(contents(path) or b"{}")
@@ -226,12 +225,12 @@ def baselines(root: Path) -> dict[str, str]:
 
 
 def set_baseline(root: Path, name: str, run: str) -> str:
-    """Give a complete run a name to gate against; gives its id."""
+    """Names a complete run as a baseline and returns its id."""
     if not name or "/" in name:
-        raise AssayError(f"{name!r} cannot name a baseline", do="use letters, digits and dashes")
+        raise AssayError(f"{name!r} is not a valid name for a baseline", do="use letters, digits and dashes")
     chosen = read_run(find_run(root, run))
     if chosen.status != "complete":
-        raise AssayError("is not complete and cannot be a baseline", where=chosen.id, do=f"assay resume {chosen.id}")
+        raise AssayError("the run is not complete and cannot be a baseline", where=chosen.id, do=f"assay resume {chosen.id}")
     path = Path(root) / BASELINES
     part = path.with_name(f".{BASELINES}.{os.getpid()}.part")
     part.write_text(
@@ -242,5 +241,5 @@ def set_baseline(root: Path, name: str, run: str) -> str:
 
 
 def find_baseline(root: Path, text: str) -> Path:
-    """A named baseline's run, or any run that the text means."""
+    """The bundle of a named baseline, or of any run that the text selects."""
     return find_run(root, baselines(root).get(text, text))

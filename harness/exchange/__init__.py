@@ -1,1 +1,1 @@
-"""Results of others in, ours out: lm-eval, Every Eval Ever, Hugging Face."""
+"""Imports results of other tools and exports runs: lm-eval, Every Eval Ever, Hugging Face."""

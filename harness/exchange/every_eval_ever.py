@@ -1,4 +1,4 @@
-"""A run as Every Eval Ever 0.3.0: one JSON object of scores, and one line per item and score.
+"""Exports a run as Every Eval Ever 0.3.0: a JSON object of scores, and a JSON line per item and score.
 
 Source: package every_eval_ever 0.3.0 (MIT), schemas/eval.schema.json and instance_level_eval.schema.json; files lie in
 data/<collection>/<developer>/<model>/<uuid>.json with <uuid>_samples.jsonl beside it.
@@ -13,25 +13,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.harness.exchange.outgoing import dataset_of, lines, moment, parts_of, results_of, write
+from assay.harness.exchange.common import dataset_of, jsonl, moment, parts_of, results_of, write
 from assay.harness.run.scoring.stored_tasks import is_imported
 from assay.harness.store import Run
-from assay.harness.store.read import answered
+from assay.harness.store.read import scored_items
 from assay.harness.store.record import Item, Record
-from assay.harness.store.tables import said
+from assay.harness.store.tables import output_text
 
 VERSION = "0.3.0"
 COLLECTION = "assay"
 
 
 def export_every_eval_ever(run: Run, folder: Path) -> list[Path]:
-    """Both files of a run; gives their paths. The same run gives the same files. Raises Incomplete while it is not done."""
+    """Writes both files of a run and returns their paths. The same run gives the same files. Raises Incomplete if it is not complete."""
     results = results_of(run)
     developer, model = parts_of(run.manifest["model"]["name"])
     name = uuid_of(run)
     home = f"data/{COLLECTION}/{developer}/{model}"
     rows = instances(run, results)
-    text = lines(rows)
+    text = jsonl(rows)
     path = f"{home}/{name}_samples.jsonl"
     details = {"format": "jsonl", "file_path": path, "hash_algorithm": "sha256", "total_rows": len(rows)}
     found = {**aggregate(run, results), "detailed_evaluation_results": {**details, "checksum": hashlib.sha256(text.encode()).hexdigest()}}
@@ -40,7 +40,7 @@ def export_every_eval_ever(run: Run, folder: Path) -> list[Path]:
 
 
 def uuid_of(run: Run) -> str:
-    """A version 4 UUID whose bits come from the run's id and items instead of chance."""
+    """A version 4 UUID made from a hash of the run's id and items instead of random bits."""
     digest = hashlib.sha256(f"{run.id} {run.manifest['item_set']}".encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=4))
 
@@ -59,9 +59,11 @@ def result_id(task: str, metric: str) -> str:
 
 def aggregate(run: Run, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     manifest = run.manifest
-    told = manifest.get("imported", {})
+    imported = manifest.get("imported", {})
     versions = manifest.get("versions", {})
-    library = {"name": "lm_eval", "version": told["version"]} if is_imported(manifest) else {"name": "assay", "version": versions["assay"]}
+    library = (
+        {"name": "lm_eval", "version": imported["version"]} if is_imported(manifest) else {"name": "assay", "version": versions["assay"]}
+    )
     model, engine = manifest["model"], manifest["engine"]["name"]
     developer, _ = parts_of(model["name"])
     stamp = str(int(moment(run).timestamp()))
@@ -101,7 +103,7 @@ def aggregate(run: Run, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def texts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Details are texts only; what is not known is left out."""
+    """The facts as texts, which the schema requires, without unknown ones."""
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
 
 
@@ -153,12 +155,12 @@ def metric_of(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def instances(run: Run, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A line per item and score: the item's own score where the metric has one, else whether it was right."""
+    """A row per item and score: the item's score if the metric has one, else whether the response is correct."""
     metrics: dict[str, list[str]] = {}
     for result in results:
         metrics.setdefault(result["task"], []).append(result["metric"])
     found = []
-    for item, record in answered(run):
+    for item, record in scored_items(run):
         for metric in metrics.get(item.task, ()):
             score = score_of(record, metric)
             if score is not None:
@@ -174,7 +176,7 @@ def score_of(record: Record, metric: str) -> float | None:
 
 
 def instance(run: Run, item: Item, record: Record, metric: str, score: float) -> dict[str, Any]:
-    answer = said(record.output, item)
+    answer = output_text(record.output, item)
     mark = hashlib.sha256(json.dumps({"raw": item.prompt, "reference": [item.gold]}, sort_keys=True).encode()).hexdigest()
     right = record.correct if record.correct is not None else score
     return {

@@ -1,4 +1,4 @@
-"""A run for a model's page on the Hugging Face hub: `.eval_results/*.yaml`, and the older model-index of a model card.
+"""Exports a run for a model's page on the Hugging Face hub: `.eval_results/*.yaml`, or the older model-index of a model card.
 
 Source: huggingface/hub-docs, docs/hub/eval-results.md and modelcard.md. Only main release scores on all items are written.
 """
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.exchange.outgoing import citable, dataset_of, moment, slug, summary_line, write
+from assay.harness.exchange.common import dataset_of, moment, publishable, slug, summary_line, write
 from assay.harness.store import Run
 
 
 def export_hf_yaml(run: Run, folder: Path) -> list[Path]:
-    """`.eval_results/assay.yaml`. Raises AssayError where no score is of a data set of the hub."""
+    """Writes `.eval_results/assay.yaml`. Raises AssayError if no score is on a data set of the hub."""
     tasks = {task["name"]: task for task in run.manifest["tasks"]}
     found = []
-    for result in citable(run):
+    for result in publishable(run):
         dataset = dataset_of(tasks[result["task"]])
         if dataset is None:
             continue
@@ -33,18 +33,18 @@ def export_hf_yaml(run: Run, folder: Path) -> list[Path]:
             }
         )
     if not found:
-        raise AssayError("no score is of a data set of the hub", where=run.id, do="use --format model-index")
+        raise AssayError("no score is on a data set of the hub", where=run.id, do="use --format model-index")
     return [write(folder / ".eval_results" / "assay.yaml", yaml(found))]
 
 
 def export_model_index(run: Run, folder: Path) -> list[Path]:
-    """A model card's head with the scores, as README.md. Raises AssayError where the file is there already."""
+    """Writes a model card's front matter with the scores as README.md. Raises AssayError if the file exists."""
     path = folder / "README.md"
     if path.exists():
-        raise AssayError("is there already", where=str(path), do="name another folder with --to, and copy the model-index over")
+        raise AssayError("the file exists already", where=str(path), do="choose another folder with --to, then copy the model-index")
     tasks = {task["name"]: task for task in run.manifest["tasks"]}
     name = str(run.manifest["model"]["name"])
-    entries = [{"name": slug(name.rsplit("/", 1)[-1]), "results": [indexed(result, tasks[result["task"]]) for result in citable(run)]}]
+    entries = [{"name": slug(name.rsplit("/", 1)[-1]), "results": [indexed(result, tasks[result["task"]]) for result in publishable(run)]}]
     return [write(path, f"---\nmodel-index:\n{yaml(entries)}---\n")]
 
 
@@ -58,7 +58,7 @@ def indexed(result: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any
 
 
 def yaml(value: Any, depth: int = 0) -> str:
-    """Lists and mappings as YAML blocks; every text in double quotes, which JSON and YAML share."""
+    """Lists and mappings as YAML blocks; every text in double quotes, as JSON and YAML both allow."""
     pad = "  " * depth
     if isinstance(value, Mapping):
         return "".join(f"{pad}{key}:{inline(inner, depth)}" for key, inner in value.items())

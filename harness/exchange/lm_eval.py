@@ -1,8 +1,8 @@
-"""lm-eval's results and samples become a run of ours: every score is computed again from its items, which must agree with themselves.
+"""Imports lm-eval's results and samples as a run: every score is recomputed from its samples and must equal the stated one.
 
 Source of the format: lm_eval 0.4.13, loggers/evaluation_tracker.py: results_<date>.json and, with --log_samples,
-samples_<task>_<date>.jsonl beside it. A score without samples is kept as what others say (evidence "aggregate") and never ranked, and
-samples of a run that does not say how many items there are count as a part ("partial").
+samples_<task>_<date>.jsonl beside it. A score without samples gets the evidence "aggregate" and is never ranked.
+Samples of a run that does not state its number of items get the evidence "partial".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from assay.harness.files.places import Surroundings
 from assay.harness.metrics.lm_eval import DEFAULTS, Scorer, metric_of, scorer_of
 from assay.harness.run.scoring.imported import full_name, results_of, stated_of
 from assay.harness.run.scoring.lm_eval_choices import check_values
-from assay.harness.run.scoring.lm_eval_items import ALONE, Sampled, of_metric, read_file, read_item, read_samples
+from assay.harness.run.scoring.lm_eval_items import AGGREGATE_ITEM, Sampled, of_metric, read_file, read_item, read_samples
 from assay.harness.store import create_bundle, index, list_runs, open_writer, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.store.record import Item, Record
@@ -32,65 +32,65 @@ TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One task as a results file tells it, with the scorers of the metrics that its samples give again."""
+class ReportedTask:
+    """One task of a results file, with the scorers of the metrics that can be recomputed from its samples."""
 
     name: str
     config: Mapping[str, Any]
     stated: Mapping[str, float]
-    """Scores by metric name as we write it: `acc`, or `exact_match,strict-match` where there is a filter."""
+    """Scores by metric name as assay writes it: `acc`, or `exact_match,strict-match` if there is a filter."""
     scorers: tuple[Scorer, ...]
     samples: tuple[Sampled, ...]
     facts: Mapping[str, Any]
 
 
 def import_lm_eval(path: Path, place: Surroundings) -> tuple[tuple[Path, bool], ...]:
-    """Every results file of a folder (or the one that is named) as a run of the store, with whether it is new.
+    """Imports every results file of a folder (or one file) into the store: each run's bundle, and whether it is new.
 
-    Raises AssayError for files that are not lm-eval's; Invalid where a score is not what its samples give.
+    Raises AssayError for files that are not lm-eval's, Invalid if a score does not equal the one recomputed from its samples.
     """
     files = [path] if path.is_file() else sorted(path.rglob("results_*.json"))
     if not files:
-        raise AssayError("there is no results_*.json", where=str(path), do="name the folder that lm-eval wrote with --output_path")
+        raise AssayError("there is no results_*.json", where=str(path), do="give the folder of lm-eval's --output_path")
     known = known_imports(place.results)
     found = []
     for file in files:
         data = read_file(file)
-        mark = hashlib.sha256(data).hexdigest()
-        with readable(file):
-            found.append((known[mark], False) if mark in known else (import_file(file, data, mark, place), True))
+        sha256 = hashlib.sha256(data).hexdigest()
+        with one_clear_error(file):
+            found.append((known[sha256], False) if sha256 in known else (import_file(file, data, sha256, place), True))
     return tuple(found)
 
 
 @contextmanager
-def readable(file: Path) -> Iterator[None]:
-    """Whatever a stranger's file holds in place of what lm-eval writes is one clear error."""
+def one_clear_error(file: Path) -> Iterator[None]:
+    """Turns every error from an untrusted file of another form into one AssayError."""
     try:
         yield
     except (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError) as error:
-        what = f"does not hold what lm-eval writes: {error!r:.120}"
-        raise AssayError(what, where=str(file), do="import the files as lm-eval wrote them") from None
+        what = f"not in lm-eval's format: {error!r:.120}"
+        raise AssayError(what, where=str(file), do="import unchanged files of lm-eval") from None
 
 
 def known_imports(root: Path) -> dict[str, Path]:
-    """Bundles by the SHA-256 of the file that they came from."""
+    """Bundles by the SHA-256 of the file that they were imported from."""
     found = {}
     for info in list_runs(root):
-        if info.status == "complete" and isinstance(told := read_run(info.path).manifest.get("imported"), Mapping):
-            found[str(told.get("sha256"))] = info.path
+        if info.status == "complete" and isinstance(imported := read_run(info.path).manifest.get("imported"), Mapping):
+            found[str(imported.get("sha256"))] = info.path
     return found
 
 
-def import_file(file: Path, data: bytes, mark: str, place: Surroundings) -> Path:
+def import_file(file: Path, data: bytes, sha256: str, place: Surroundings) -> Path:
     document = json.loads(data)
     if not all(isinstance(part, dict) for part in (document, document.get("results"), document.get("config"))):
-        raise AssayError("is not a results file of lm-eval (no results, no config)", where=str(file), do="name its results_*.json")
+        raise AssayError("not a results file of lm-eval (no results, no config)", where=str(file), do="give a results_*.json of lm-eval")
     groups = document.get("group_subtasks") or {}
     names = [name for name in document["results"] if not (groups.get(name) or name in (document.get("groups") or {}))]
     tasks = [read_task(name, document, file) for name in names]
-    items, records = contents(tasks)
-    manifest = manifest_of(document, tasks, file, mark)
-    json.dumps([manifest, document], ensure_ascii=False).encode()  # what is no Unicode is refused before anything is written
+    items, records = items_and_records(tasks)
+    manifest = manifest_of(document, tasks, file, sha256)
+    json.dumps([manifest, document], ensure_ascii=False).encode()  # invalid Unicode is refused before anything is written
     place.results.mkdir(parents=True, exist_ok=True)
     bundle = create_bundle(place.results, manifest, items, created=moment(document))
     try:
@@ -110,15 +110,15 @@ def import_file(file: Path, data: bytes, mark: str, place: Surroundings) -> Path
 
 
 def moment(document: Mapping[str, Any]) -> datetime | None:
-    """When the run was made, where the file says."""
+    """When the run was made, if the file states it."""
     date = document.get("date")
     try:
         return datetime.fromtimestamp(date, UTC) if isinstance(date, int | float) and math.isfinite(date) else None
     except (OSError, ValueError, OverflowError):
-        raise ValueError(f"date {date!r} is none") from None
+        raise ValueError(f"date {date!r} is out of range") from None
 
 
-def read_task(name: str, document: Mapping[str, Any], file: Path) -> Told:
+def read_task(name: str, document: Mapping[str, Any], file: Path) -> ReportedTask:
     config = (document.get("configs") or {}).get(name) or {}
     stated = stated_of(document["results"][name])
     date = file.stem.removeprefix("results_")
@@ -126,16 +126,16 @@ def read_task(name: str, document: Mapping[str, Any], file: Path) -> Told:
     counts = (document.get("n-samples") or {}).get(name) or {}
     docs = len({sample.doc_id for sample in samples})
     if samples and isinstance(counts.get("effective"), int) and counts["effective"] != docs:
-        what = f"the samples hold {docs} items of {name}, the results say {counts['effective']}"
-        raise AssayError(what, where=str(file), do="import the files of one run, whole")
+        what = f"the samples have {docs} items of {name}, the results state {counts['effective']}"
+        raise AssayError(what, where=str(file), do="import all files of one run, unchanged")
     scorers = [scorer for metric in stated if (scorer := find_scorer(metric, stated[metric], name, config, document, samples))]
-    return Told(name, config, stated, tuple(scorers), samples, facts_of(name, config, document, samples, scorers, docs))
+    return ReportedTask(name, config, stated, tuple(scorers), samples, facts_of(name, config, document, samples, scorers, docs))
 
 
 def find_scorer(
     metric: str, stated: float, task: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled]
 ) -> Scorer | None:
-    """The scorer that gives the stated score from the samples; None where the samples cannot give it."""
+    """The scorer that recomputes the stated score from the samples; None if they do not allow it."""
     base, rows = of_metric(metric, samples)
     if not rows or any(base not in sample.row for sample in rows) or not check_values(base, rows, config, f"samples of {task}"):
         return None
@@ -148,7 +148,9 @@ def find_scorer(
     scorer = scorer_of(metric, str(named), better, values, classes)
     if scorer is not None:
         return scorer
-    guess = scorer_of(metric, "mean", better, values, classes)  # the aggregation is code; a plain mean is taken where it fits
+    guess = scorer_of(
+        metric, "mean", better, values, classes
+    )  # the aggregation is custom code; a plain mean is used if it gives the stated score
     if guess is None:
         return None
     mean = math.fsum(map(float, values)) / len(values)
@@ -158,18 +160,18 @@ def find_scorer(
 def facts_of(
     name: str, config: Mapping[str, Any], document: Mapping[str, Any], samples: Sequence[Sampled], scorers: Sequence[Scorer], docs: int
 ) -> dict[str, Any]:
-    """The task's entry in the manifest, in the form of a run of our own."""
+    """The task's entry in the manifest, in the form of a native run."""
     counts = (document.get("n-samples") or {}).get(name) or {}
     original, effective = (counts.get(word) if type(counts.get(word)) is int else None for word in ("original", "effective"))
     limited = (document["config"].get("limit") or 0) > 0 or (original is not None and docs < original)
     evidence = "aggregate" if not samples else "limited" if limited else "complete"
     if evidence == "complete" and None in (original, effective):
-        evidence = "partial"  # nothing says that these are all items
+        evidence = "partial"  # the file does not state that these are all items
     version = (document.get("versions") or {}).get(name)
     shots = (document.get("n-shot") or {}).get(name)
     data = sorted(json.dumps([sample.doc_id, sample.row.get("doc"), sample.row.get("target")], sort_keys=True) for sample in samples)
-    asked = sorted(json.dumps([sample.doc_id, sample.filter, sample.row.get("arguments")], sort_keys=True) for sample in samples)
-    marks = [hashlib.sha256("\n".join(each).encode()).hexdigest()[:24] for each in (data, asked)]
+    prompts = sorted(json.dumps([sample.doc_id, sample.filter, sample.row.get("arguments")], sort_keys=True) for sample in samples)
+    marks = [hashlib.sha256("\n".join(each).encode()).hexdigest()[:24] for each in (data, prompts)]
     metrics = [f"{metric.name} {metric.signature}".strip() for metric in map(metric_of, scorers)]
     head = json.dumps([name, version, shots, marks, metrics])
     return {
@@ -198,7 +200,7 @@ def facts_of(
 
 
 def on_hub(config: Mapping[str, Any]) -> bool:
-    """Whether the task's data are a data set of the hub, not files."""
+    """Whether the task's data are a data set of the hub, not local files."""
     path = config.get("dataset_path")
     return isinstance(path, str) and path not in ("", "json", "csv", "parquet", "text") and not path.startswith((".", "/"))
 
@@ -207,8 +209,8 @@ def ask_of(samples: Sequence[Sampled]) -> str:
     return samples[0].ask if samples else "choose"
 
 
-def contents(tasks: Sequence[Told]) -> tuple[list[Item], list[Record]]:
-    """Items and records of all tasks; where no task has samples, one item that says so (a run needs one, and it is no zero)."""
+def items_and_records(tasks: Sequence[ReportedTask]) -> tuple[list[Item], list[Record]]:
+    """Items and records of all tasks; if no task has samples, one item with an error that says so, because a run needs an item."""
     items, records = [], []
     for task in tasks:
         by_doc: dict[Any, list[Sampled]] = {}
@@ -220,11 +222,14 @@ def contents(tasks: Sequence[Told]) -> tuple[list[Item], list[Record]]:
             records.append(record)
     if not items and tasks:
         name = full_name(tasks[0].name)
-        items, records = [Item(name, ALONE, ALONE, ALONE, "")], [Record(name, ALONE, "error", error="imported without samples")]
+        items, records = (
+            [Item(name, AGGREGATE_ITEM, AGGREGATE_ITEM, AGGREGATE_ITEM, "")],
+            [Record(name, AGGREGATE_ITEM, "error", error="imported without samples")],
+        )
     return items, records
 
 
-def manifest_of(document: Mapping[str, Any], tasks: Sequence[Told], file: Path, mark: str) -> dict[str, Any]:
+def manifest_of(document: Mapping[str, Any], tasks: Sequence[ReportedTask], file: Path, sha256: str) -> dict[str, Any]:
     config = document["config"]
     arguments = config.get("model_args")
     name = str(document.get("model_name") or config.get("model") or "unknown")
@@ -266,7 +271,7 @@ def manifest_of(document: Mapping[str, Any], tasks: Sequence[Told], file: Path, 
             "from": "lm-eval",
             "version": str(document.get("lm_eval_version")),
             "file": file.name,
-            "sha256": mark,
+            "sha256": sha256,
             "tasks": [
                 {"name": full_name(task.name), "ask": ask_of(task.samples), "scorers": [each.as_json() for each in task.scorers]}
                 for task in tasks
@@ -281,8 +286,8 @@ def count_of(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
-def totals_of(document: Mapping[str, Any], tasks: Sequence[Told]) -> list[dict[str, Any]]:
-    """lm-eval's groups as totals: the mean over members by size, or plain where only that gives what is stated."""
+def totals_of(document: Mapping[str, Any], tasks: Sequence[ReportedTask]) -> list[dict[str, Any]]:
+    """lm-eval's groups as totals: the mean over members weighted by size, or unweighted if that is closer to the stated score."""
     members = {task.name: task for task in tasks}
     subtasks: Mapping[str, Any] = document.get("group_subtasks") or {}
     found = []
@@ -308,14 +313,14 @@ def leaves_of(group: str, subtasks: Mapping[str, Any], seen: frozenset[str] = fr
     return list(dict.fromkeys(found))
 
 
-def verify(results: Sequence[Mapping[str, Any]], tasks: Sequence[Told], document: Mapping[str, Any], file: Path) -> None:
-    """Raises Invalid where a score that the items give is not the one that the file states."""
+def verify(results: Sequence[Mapping[str, Any]], tasks: Sequence[ReportedTask], document: Mapping[str, Any], file: Path) -> None:
+    """Raises Invalid if a recomputed score is not the one that the file states."""
     stated = {(full_name(task.name), metric): value for task in tasks for metric, value in task.stated.items()}
     groups = document.get("groups") or {}
     for each in totals_of(document, tasks):
         stated[each["name"], "total"] = stated_of(groups[each["group"]])[each["metric"]]
     for result in results:
-        said, value = stated.get((result["task"], result["metric"])), result["value"]
-        if result["evidence"] != "aggregate" and said is not None and abs(said - value) > TOLERANCE * max(1.0, abs(said)):
-            what = f"{result['metric']} of {result['task']} is stated as {said}, its samples give {value}"
-            raise Invalid(what, where=str(file), do="find out which file was changed; neither is imported")
+        reported, value = stated.get((result["task"], result["metric"])), result["value"]
+        if result["evidence"] != "aggregate" and reported is not None and abs(reported - value) > TOLERANCE * max(1.0, abs(reported)):
+            what = f"{result['metric']} of {result['task']} is stated as {reported}, but its samples give {value}"
+            raise Invalid(what, where=str(file), do="restore the unchanged results and samples, then import again")

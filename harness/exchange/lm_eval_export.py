@@ -1,4 +1,4 @@
-"""A run as lm-eval writes it: results_<date>.json and samples_<task>_<date>.jsonl. An imported run comes out as it went in.
+"""Exports a run in lm-eval's format: results_<date>.json and samples_<task>_<date>.jsonl. An imported run is exported unchanged.
 
 Source of the format: lm_eval 0.4.13, loggers/evaluation_tracker.py.
 """
@@ -13,65 +13,65 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.exchange.outgoing import lines, moment, parts_of, results_of, slug, slugs, write
+from assay.harness.exchange.common import jsonl, moment, parts_of, results_of, slug, slugs, write
 from assay.harness.run.scoring.imported import full_name, stated_of
 from assay.harness.run.scoring.lm_eval_items import samples_of
 from assay.harness.run.scoring.stored_tasks import is_imported
 from assay.harness.store import Run
-from assay.harness.store.read import answered
+from assay.harness.store.read import scored_items
 from assay.harness.store.record import Item, Record
 
 SAME = 1e-9
 
 
 def export_lm_eval(run: Run, folder: Path) -> list[Path]:
-    """The files of a run; gives their paths. Raises Incomplete while the run is not done."""
+    """Writes the files of a run and returns their paths. Raises Incomplete if the run is not complete."""
     results = results_of(run)
-    document, rows = imported(run, results) if is_imported(run.manifest) else own(run, results)
+    document, rows = from_import(run, results) if is_imported(run.manifest) else from_assay(run, results)
     place = folder / slug("__".join(parts_of(run.manifest["model"]["name"])))
     date = moment(run).strftime("%Y-%m-%dT%H-%M-%S.%f")
     written = [write(place / f"results_{date}.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")]
-    return written + [write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", lines(found)) for task, found in rows.items()]
+    return written + [write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", jsonl(found)) for task, found in rows.items()]
 
 
 Document = dict[str, Any]
 Samples = dict[str, list[dict[str, Any]]]
 
 
-def imported(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
-    """The document of the import, its scores being those of our items; its samples put together again."""
+def from_import(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
+    """The imported document with the scores of the stored items, and the original samples."""
     document = json.loads(run.manifest["imported"]["document"])
     values = {(result["task"], result["metric"]): result["value"] for result in results}
     for each in run.manifest["imported"]["totals"]:
-        if (each["name"], "total") in values:  # none where a task has no score, all its items being in error
+        if (each["name"], "total") in values:  # absent if a task has no score because all its items have errors
             values[full_name(each["group"]), each["metric"]] = values[each["name"], "total"]
     for part in ("results", "groups"):
-        for name, told in (document.get(part) or {}).items():
-            for metric, said in stated_of(told).items():
-                value = values.get((full_name(name), metric), said)
-                told[metric if metric in told else f"{metric},none"] = (
-                    said if math.isclose(said, value, rel_tol=SAME, abs_tol=SAME) else value
+        for name, scores_of_task in (document.get(part) or {}).items():
+            for metric, stated in stated_of(scores_of_task).items():
+                value = values.get((full_name(name), metric), stated)
+                scores_of_task[metric if metric in scores_of_task else f"{metric},none"] = (
+                    stated if math.isclose(stated, value, rel_tol=SAME, abs_tol=SAME) else value
                 )
     rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     names = {full_name(name): name for name in document["results"]}
-    for item, record in answered(run):
+    for item, record in scored_items(run):
         for sampled in samples_of(item, record):
             rows.setdefault(names[item.task], []).append((sampled.line, dict(sampled.row)))
     return document, {task: [row for _, row in sorted(found, key=lambda pair: pair[0])] for task, found in rows.items()}
 
 
-def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
-    """A run of ours in their words; what they have no word for stands under "assay"."""
+def from_assay(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Samples]:
+    """A native run in lm-eval's format; fields that lm-eval does not have are under "assay"."""
     manifest, tables = run.manifest, run.stats()
     names = slugs([result["task"] for result in results] + [task["name"] for task in manifest["tasks"]])
     scores: dict[str, dict[str, Any]] = {}
     higher: dict[str, dict[str, bool]] = {}
     for result in results:
         name, metric = names[result["task"]], result["metric"]
-        told = scores.setdefault(name, {"name": name, "alias": result["task"], "sample_len": result["n"]})
+        scores_of_task = scores.setdefault(name, {"name": name, "alias": result["task"], "sample_len": result["n"]})
         table = tables.get((result["task"], metric))
-        told[f"{metric},none"] = result["value"]
-        told[f"{metric}_stderr,none"] = "N/A" if table is None else standard_error(result["value"], table.stats)
+        scores_of_task[f"{metric},none"] = result["value"]
+        scores_of_task[f"{metric}_stderr,none"] = "N/A" if table is None else standard_error(result["value"], table.stats)
         higher.setdefault(name, {})[metric] = result["better"] == "higher"
     facts = {names[task["name"]]: task for task in manifest["tasks"]}
     model, plan = manifest["model"], manifest["plan"]
@@ -110,14 +110,14 @@ def own(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Document, Sampl
         for result in results
         if scores[names[result["task"]]][f"{result['metric']}_stderr,none"] != "N/A"
     }
-    for number, (item, record) in enumerate(answered(run)):
+    for number, (item, record) in enumerate(scored_items(run)):
         metrics = {name: stats[0] for name, stats in record.stats.items() if (item.task, name) in means}
         rows.setdefault(names[item.task], []).append(sample(number, item, record, metrics))
     return document, rows
 
 
 def standard_error(value: float, stats: Any) -> float | str:
-    """lm-eval's error of a mean over items; N/A for every score that is no such mean."""
+    """lm-eval's standard error of a mean over items; N/A for other scores."""
     count = len(stats)
     if count < 2 or stats.shape[1] != 1 or abs(float(np.mean(stats)) - value) > SAME:
         return "N/A"
@@ -126,7 +126,7 @@ def standard_error(value: float, stats: Any) -> float | str:
 
 def sample(number: int, item: Item, record: Record, metrics: Mapping[str, float]) -> dict[str, Any]:
     """One item as a line of a samples file, with the metrics whose score is the mean over items. Whether a choice is also the greedy
-    one is not known, and said so."""
+    one is not known, and stated so."""
     output = record.output
     choices = item.choices if "pick" in output else ()
     contexts: list[dict[str, Any]] = [{"arg_0": item.prompt, "arg_1": choice} for choice in choices] or [

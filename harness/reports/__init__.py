@@ -1,1 +1,1 @@
-"""Comparisons and gates for people and pipelines: terminal, Markdown, JSON, JUnit, GitHub."""
+"""Formats results, comparisons and gates: terminal, Markdown, JSON, JUnit XML, GitHub annotations."""

@@ -1,4 +1,4 @@
-"""Several runs of one model as small tables: scores by exemplars and tokens, and differences between protocols."""
+"""Tables of several runs of one model: scores by number of few-shot examples and tokens, and differences between protocols."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def points_table(points: Sequence[Point]) -> Table:
 
 
 def contrasts_table(contrasts: Sequence[Contrast]) -> Table:
-    """One row per pair of protocols, in points of a hundred; limits are one-sided at 95 % each."""
-    table = plain_table("protocols", "shots", "difference", "limits", "p", "items that rose, fell")
+    """One row per pair of protocols, in points; the interval joins two one-sided 95 % limits."""
+    table = plain_table("protocols", "shots", "difference (points)", "90 % interval", "p", "items better, worse")
     for each in contrasts:
         found = each.difference
         table.add_row(

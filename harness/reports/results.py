@@ -1,21 +1,21 @@
-"""Results as tables for people: terminal and Markdown. JSON is the run's own results."""
+"""Tables of results for terminals and Markdown. JSON output prints the stored results themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assay.harness.reports.safe import md
+from assay.harness.reports.escaping import md
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Result = Mapping[str, Any]
-MARKS = {"partial": "part of the split only", "limited": "first items only (--limit)", "early-stopped": "stopped early"}
+MARKS = {"partial": ("◐", "part of the split only"), "limited": ("◔", "first items only (--limit)")}
 
 
 def show_number(value: float | None) -> str:
-    """Three decimals, two from ten on; a dash where nothing could be computed."""
+    """Three decimals, two for values of 10 or more; a dash for None."""
     if value is None:
         return "-"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
@@ -27,9 +27,9 @@ def show_interval(result: Result) -> str:
     return f"{show_number(result['low'])} – {show_number(result['high'])}"
 
 
-def shown_name(result: Result) -> str:
-    mark = {"partial": " ◐", "limited": " ◔"}.get(result.get("evidence", ""), "")
-    return f"{result['task']}{mark}"
+def marked_name(result: Result) -> str:
+    mark, _ = MARKS.get(result.get("evidence", ""), ("", ""))
+    return f"{result['task']} {mark}".rstrip()
 
 
 def results_table(results: Sequence[Result]) -> Table:
@@ -45,7 +45,7 @@ def results_table(results: Sequence[Result]) -> Table:
     table.add_column("chance", justify="right", style="dim")
     table.add_column("n", justify="right")
     table.add_column("shots", justify="right")
-    names = ["", *map(shown_name, results)]
+    names = ["", *map(marked_name, results)]
     for result, before, name in zip(results, names, names[1:], strict=False):
         table.add_row(
             Text("" if name == before else name),
@@ -61,30 +61,30 @@ def results_table(results: Sequence[Result]) -> Table:
 
 
 def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
-    """What a reader must know beside the numbers."""
+    """Notes below a table of results: purpose, evidence, and everything that was left out or changed."""
     found = []
     if manifest["purpose"] == "smoke":
-        found.append("Smoke tasks: written by assay to prove that everything works. Not a benchmark result.")
-    for word, mark in (("partial", "◐"), ("limited", "◔")):
+        found.append("Smoke tasks only test that the software works. Their scores are not benchmark results.")
+    for word, (mark, meaning) in MARKS.items():
         if any(result.get("evidence") == word for result in results):
-            found.append(f"{mark} {MARKS[word]}: not the standard benchmark, never ranked.")
+            found.append(f"{mark} {meaning}: not the standard benchmark, never ranked.")
     hidden = [task["name"] for task in manifest["tasks"] if not task["labelled"]]
     if hidden:
-        found.append(f"Labels hidden, predictions stored only: {', '.join(hidden)}.")
+        found.append(f"No public labels, predictions stored without scores: {', '.join(hidden)}.")
     for task in manifest["tasks"]:
         if task.get("variants"):
             counts = ", ".join(f"{name} {count}" for name, count in task["variants"].items())
-            found.append(f"{task['name']}: items changed by each perturbation, the others count as they are: {counts}.")
+            found.append(f"{task['name']}: items changed by each perturbation (the others are scored unchanged): {counts}.")
     for left in manifest.get("left_out", ()):
-        found.append(f"Left out, data missing: {left['reason']}")
+        found.append(f"Skipped, data missing: {left['reason']}")
     for total in manifest.get("unformed", ()):
-        found.append(f"No total {total['total']}: it lacks {', '.join(total['lacks'])}.")
+        found.append(f"Total {total['total']} not computed, tasks missing: {', '.join(total['lacks'])}.")
     moved = sum(task["boundary_moved"] for task in manifest["tasks"])
     if moved:
-        found.append(f"{moved} items have a continuation that changes the prompt's last token (scored by lm-eval's rule).")
+        found.append(f"{moved} items have a continuation that changes the prompt's last token (scored with lm-eval's rule).")
     dropped = sum(task["shots_dropped"] for task in manifest["tasks"])
     if dropped:
-        found.append(f"{dropped} items lost exemplars to fit the model's context.")
+        found.append(f"{dropped} items have fewer few-shot examples, to fit the model's context length.")
     return found
 
 
@@ -94,7 +94,7 @@ def markdown(results: Sequence[Result]) -> str:
     for result in results:
         shots = "" if result["shots"] is None else result["shots"]
         lines.append(
-            f"| {md(shown_name(result))} | {md(result['metric'])} | {show_number(result['value'])} | {show_interval(result)} "
+            f"| {md(marked_name(result))} | {md(result['metric'])} | {show_number(result['value'])} | {show_interval(result)} "
             f"| {result['n']} | {shots} |"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Comparison and gate on a terminal and as Markdown."""
+"""Tables of comparisons and gates for terminals and Markdown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from assay.harness.decide.compare import Comparison
 from assay.harness.decide.decision import Decision
 from assay.harness.decide.early_stopping import EarlyGate
-from assay.harness.reports.safe import md
-from assay.harness.reports.words import (
+from assay.harness.reports.escaping import md
+from assay.harness.reports.formatting import (
     aggregate_line,
     comparison_head,
     comparison_row,
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MARKER = "<!-- assay gate -->"
-"""Lets a workflow find its own comment in a pull request and update it in place."""
+"""A workflow finds its own comment in a pull request by this and updates it."""
 
-
-LEFT = ("", "task", "metric", "model", "when", "gate", "lost items")
+LEFT = ("", "task", "metric", "model", "when", "gate", "notes")
 Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Head and rows of a table."""
 
@@ -37,24 +36,25 @@ Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
 def comparison_cells(comparison: Comparison) -> Cells:
     floors = has_floor(comparison.rows)
     rows = [comparison_row(row, row.points * float(mde80(row.difference.se, comparison.alpha)), floors) for row in comparison.rows]
-    return comparison_head(floors), rows
+    return comparison_head(floors, comparison.alpha), rows
 
 
 def gate_cells(decision: Decision) -> Cells:
     floors = has_floor(each.row for each in decision.tasks)
-    return gate_head(floors), [gate_row(each, decision.alpha, floors) for each in decision.tasks]
+    return gate_head(floors, decision.alpha), [gate_row(each, decision.alpha, floors) for each in decision.tasks]
 
 
-SPARE = ("margin", "floor", "lost items", "MDE80", "p", "n", "baseline", "candidate")
-"""What a narrow terminal does without, in this order; Markdown and JSON have it all."""
-FOLDED = 24
-"""Width from which on names of tasks fold; numbers never do."""
+OPTIONAL = ("margin", "floor", "notes", "MDE80", "p", "n", "baseline", "candidate")
+"""Columns that a narrow terminal leaves out, in this order; Markdown and JSON have all of them."""
+FOLD_WIDTH = 24
+"""Names and notes wrap at this width in a narrow terminal; numbers never wrap."""
+WRAPPED = ("task", "model", "notes")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> Table:
-    """A plain terminal table of at most `width` columns where that can be (0: any); text from tasks is never read as markup.
+    """A terminal table of at most `width` characters if possible (0: no limit); untrusted text is never read as markup.
 
-    Columns of SPARE are left out until it fits, and the caption names them.
+    Columns of OPTIONAL are left out until the table fits, and the caption names them.
     """
     from rich.table import Table
     from rich.text import Text
@@ -63,7 +63,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) ->
     kept = fitting(head, lines, width)
     made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True, caption_justify="left")
     for index in kept:
-        left, fold = head[index] in LEFT, head[index] in ("task", "model", "lost items")
+        left, fold = head[index] in LEFT, head[index] in WRAPPED
         made.add_column(head[index], justify="left" if left else "right", overflow="fold", no_wrap=not fold)
     styles = {"lost": "bold red", "ok": "green", "?": "yellow"}
     for row in lines:
@@ -74,11 +74,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) ->
 
 
 def fitting(head: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The columns that fit, names of tasks folded and all else whole."""
+    """Indices of the columns that fit, with names and notes wrapped."""
     widths = [max(map(len, (name, *(row[index] for row in rows)))) for index, name in enumerate(head)]
-    widths = [min(each, FOLDED) if name in ("task", "model") else each for each, name in zip(widths, head, strict=True)]
+    widths = [min(each, FOLD_WIDTH) if name in WRAPPED else each for each, name in zip(widths, head, strict=True)]
     kept = list(range(len(head)))
-    for name in SPARE:
+    for name in OPTIONAL:
         if not width or sum(widths[index] + 1 for index in kept) <= width:
             break
         kept = [index for index in kept if head[index] != name]
@@ -95,12 +95,12 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def comparison_markdown(comparison: Comparison) -> str:
     head = f"### {md(comparison.candidate.model)} against {md(comparison.baseline.model)}"
     notes = [f"- {md(note)}" for note in comparison.notes]
-    notes += [f"- {md(name)}: only one run has it" for name in comparison.left_out]
+    notes += [f"- {md(name)}: only one run has this task" for name in comparison.left_out]
     return "\n".join([head, "", grid(*comparison_cells(comparison)), "", *notes]) + "\n"
 
 
 def gate_markdown(decision: Decision, comparison: Comparison) -> str:
-    """The report for a pull request."""
+    """The gate's report for a pull request."""
     lines = [MARKER, f"### {md(headline(decision, comparison))}", "", aggregate_line(decision), ""]
     lines += [f"- {md(reason)}" for reason in decision.reasons]
     lines += ["", grid(*gate_cells(decision)), ""]
@@ -114,4 +114,4 @@ def early_markdown(found: EarlyGate, head: str) -> str:
         (each.task, f"{each.items:,} of {each.planned:,}", f"{each.delta:+.2f}", f"+{each.wins} -{each.losses}") for each in found.tasks
     ]
     lines = [MARKER, f"### {md(head)}", "", *(f"- {md(line)}" for line in early_lines(found)), ""]
-    return "\n".join([*lines, grid(("task", "items", "difference so far", "+/-"), rows)]) + "\n"
+    return "\n".join([*lines, grid(("task", "items", "change so far (points)", "+/-"), rows)]) + "\n"

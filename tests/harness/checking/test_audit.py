@@ -19,7 +19,8 @@ from assay.harness.engines.request import ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Answer, Scripted, hashed
 from assay.harness.errors import NotComparable
 from assay.harness.model.find import ModelRef
-from assay.harness.run.evaluate import OpenEngine, Unwatched
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import OpenEngine
 from assay.harness.store import Writer
 
 
@@ -55,17 +56,17 @@ def test_an_honest_run_passes_on_a_seeded_part(bundle: Path, tmp_path: Path) -> 
         return asked[-1]
 
     run = read_run(bundle)
-    found = audit(run, place(tmp_path), Unwatched(), opener=opener)
+    found = audit(run, place(tmp_path), NoProgress(), opener=opener)
     assert found.passed and (found.items, found.of, found.drift) == (20, 100, 0.0) and asked[0].calls.total() == 20
-    again = audit(run, place(tmp_path), Unwatched(), opener=opener)
-    other = audit(run, place(tmp_path), Unwatched(), share=0.5, seed=1, opener=opener)
+    again = audit(run, place(tmp_path), NoProgress(), opener=opener)
+    other = audit(run, place(tmp_path), NoProgress(), share=0.5, seed=1, opener=opener)
     assert asked[0].calls == asked[1].calls != asked[2].calls and again == found and other.items == 50
-    with pytest.raises(AssayError, match="share of 0 is no part"):
-        audit(run, place(tmp_path), Unwatched(), share=0, opener=opener)
+    with pytest.raises(AssayError, match="share 0 is out of range"):
+        audit(run, place(tmp_path), NoProgress(), share=0, opener=opener)
 
 
 def test_log_probabilities_that_moved_fail(bundle: Path, tmp_path: Path) -> None:
-    found = audit(read_run(bundle), place(tmp_path), Unwatched(), opener=opening(shifted(0.5)))
+    found = audit(read_run(bundle), place(tmp_path), NoProgress(), opener=opening(shifted(0.5)))
     assert not found.passed and found.drift == pytest.approx(0.5) and len(found.differences) == 20
 
 
@@ -76,7 +77,7 @@ def test_another_choice_fails_unless_it_is_a_tie(bundle: Path, tmp_path: Path) -
         assert isinstance(reply, ScoreReply)
         return ScoreReply(reply.logprobs[::-1])
 
-    assert not audit(read_run(bundle), place(tmp_path), Unwatched(), opener=opening(turned)).passed  # type: ignore[arg-type]
+    assert not audit(read_run(bundle), place(tmp_path), NoProgress(), opener=opening(turned)).passed  # type: ignore[arg-type]
 
 
 def test_forged_statistics_fail_though_every_hash_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +90,14 @@ def test_forged_statistics_fail_though_every_hash_fits(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "append", flattering)
         bundle = evaluate(plan, place(tmp_path), opener=opening(hashed(3)))
-    found = audit(read_run(bundle), place(tmp_path), Unwatched(), opener=opening(hashed(3)))
+    found = audit(read_run(bundle), place(tmp_path), NoProgress(), opener=opening(hashed(3)))
     assert not found.passed and "statistics" in found.differences[0].what
 
 
 def test_other_weights_are_not_comparable(bundle: Path, tmp_path: Path) -> None:
     make_model(tmp_path / "model", seed=5)
-    with pytest.raises(NotComparable, match="not those of this run"):
-        audit(read_run(bundle), place(tmp_path), Unwatched(), opener=opening(hashed(3)))
+    with pytest.raises(NotComparable, match="changed since this run"):
+        audit(read_run(bundle), place(tmp_path), NoProgress(), opener=opening(hashed(3)))
 
 
 def test_the_verb_audits_a_real_run_of_transformers(
@@ -107,8 +108,8 @@ def test_the_verb_audits_a_real_run_of_transformers(
     monkeypatch.setattr(sys, "argv", ["assay", "audit", bundle.name, "--results", str(tmp_path / "results"), "--json"])
     with pytest.raises(SystemExit) as ended:
         main()
-    told = json.loads(capsys.readouterr().out)
-    assert ended.value.code == 0 and told["passed"] and told["items"] == 20 and told["drift"] < 1e-4
+    printed = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 0 and printed["passed"] and printed["items"] == 20 and printed["drift"] < 1e-4
 
 
 def test_a_forged_bundle_is_told_by_the_exit_code(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`assay check` on tasks: what it must find, what it must leave alone. Run: pytest tests/harness/test_checking.py"""
+"""`assay check` on tasks: what it must report and what it must not. Run: pytest tests/harness/checking/test_checking.py"""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def found(task: Task, **options: Any) -> set[tuple[str, str]]:
     return fired(check_task(task, NOWHERE, **options))
 
 
-def test_a_sound_task_is_praised() -> None:
+def test_a_valid_task_passes_every_check() -> None:
     checked = check_task(capitals(), NOWHERE)
     assert checked.findings == ()
     assert checked.facts["oracle"] == 1.0 and checked.facts["empty"] == 0.0 and checked.facts["constant"] == pytest.approx(1 / 6)
     assert [example["row"] for example in checked.examples] == [0, 2, 5]
-    assert verdict([checked], "task") == "1 task: fit to measure with. Every check passed."
+    assert verdict([checked]) == "1 task: every check passed."
 
 
 def test_baselines_of_choices() -> None:
@@ -145,15 +145,15 @@ def test_gold_without_all_classes_is_told_from_gold_that_is_wrong() -> None:
     assert ("E", "oracle") in found(replace(even, rows=inline(test=range(9)), metrics=(wrong,)))  # type: ignore[arg-type]
 
 
-def test_credit_for_nothing_and_for_always_the_same() -> None:
-    lenient = Metric("lenient", lambda doc, said: (float(doc.references[0].startswith(said.text)),), reads=Completion)
+def test_credit_for_empty_and_constant_answers() -> None:
+    lenient = Metric("lenient", lambda doc, output: (float(doc.references[0].startswith(output.text)),), reads=Completion)
     assert ("E", "empty") in found(capitals(metrics=(lenient,)))
     same = capitals(rows=inline(test=[{**row, "capital": "unknown"} for row in ROWS]))
     assert ("E", "constant") in found(same)
 
 
 def test_a_metric_that_fails_is_named() -> None:
-    broken = Metric("broken", lambda doc, said: (1 / len(said.text),), reads=Completion)
+    broken = Metric("broken", lambda doc, output: (1 / len(output.text),), reads=Completion)
     (finding,) = [each for each in check_task(capitals(metrics=(broken,)), NOWHERE).findings if each.check == "metric"]
     assert "broken" in finding.what and "ZeroDivisionError" in finding.what
 
@@ -170,7 +170,7 @@ def test_rows_must_be_the_same_every_time() -> None:
     assert ("E", "rows") in found(capitals(rows=restless))
 
 
-def test_exemplars_that_are_the_question() -> None:
+def test_few_shot_examples_that_are_the_question() -> None:
     first = capitals(shots=Shots(2, split="test", order="first"))
     assert ("E", "shots") in found(first)
     two = inline(
@@ -243,7 +243,7 @@ def test_a_new_task_is_clean_and_never_overwrites(
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.test_towns_is_fit_to_measure_with()
+    module.test_towns_is_valid()
     (desk / "towns.py").write_text("mine")
     (desk / "test_towns.py").unlink()
     assert command(monkeypatch, "new-task", "towns") == 2
@@ -266,8 +266,8 @@ def test_rows_without_code_and_exit_codes(desk: Path, monkeypatch: pytest.Monkey
     assert command(monkeypatch, "check", "good.csv", "--json") == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"E": 0, "W": 0, "I": 0}
     assert command(monkeypatch, "check", "bad.jsonl", "--json") == 14
-    told = json.loads(capsys.readouterr().out.splitlines()[0])
-    places = {finding["check"]: [place["row"] for place in finding["places"]] for finding in told["tasks"][0]["findings"]}
+    printed = json.loads(capsys.readouterr().out.splitlines()[0])
+    places = {finding["check"]: [place["row"] for place in finding["places"]] for finding in printed["tasks"][0]["findings"]}
     assert places["doc"] == [2]
     assert command(monkeypatch, "check", "bad.jsonl") == 14
     assert "row 2" in capsys.readouterr().out
@@ -285,8 +285,8 @@ def test_a_bigbench_folder_never_seen_is_checked_and_run_by_its_path(
     (desk / "unseen_words" / "task.json").write_text(json.dumps({**sheet, "examples": examples}))
     make_model(desk / "model")
     assert command(monkeypatch, "check", "bigbench:unseen_words", "--json") in (0, 14)
-    told = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert told["tasks"][0]["facts"]["items"] == 5 and told["tasks"][0]["facts"]["oracle"] == 1.0
+    printed = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert printed["tasks"][0]["facts"]["items"] == 5 and printed["tasks"][0]["facts"]["oracle"] == 1.0
     arguments = ("run", "--model", "model", "--tasks", "bigbench:unseen_words", "--shots", "1", "--engine", "scripted", "--json")
     assert command(monkeypatch, *arguments) == 0
     results = json.loads(capsys.readouterr().out)["results"]

@@ -10,13 +10,14 @@ from fakes import echo, make_model, place, sums, write_task
 
 from assay import Choose, Plan, Run, Task, read_run
 from assay.harness.checking import Checked, Finding, check_run
-from assay.harness.checking.again import ask_again
-from assay.harness.checking.answers import Answered, answer_findings
+from assay.harness.checking.repeatability import rescore_sample
+from assay.harness.checking.responses import TaskRecords, response_findings
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, uniform
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.model.find import ModelRef
-from assay.harness.run.evaluate import OpenEngine, Unwatched, evaluate
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import OpenEngine, evaluate
 from assay.harness.store.record import Item, Record
 
 ECHO = '''"""Repeat a word."""
@@ -78,42 +79,42 @@ def test_comparability_with_a_baseline(tmp_path: Path) -> None:
     assert checks(check_run(run, access, other))["comparability"].level == "E"
 
 
-def test_asking_again(tmp_path: Path) -> None:
+def test_scoring_a_sample_again(tmp_path: Path) -> None:
     run = finished(tmp_path, hashed(1))
-    (same,) = ask_again(run, 30, place(tmp_path), Unwatched(), engine(hashed(1)))
+    (same,) = rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(1)))
     assert same.level == "I" and same.places == () and same.what.startswith("0 of 30 predictions changed")
-    (other,) = ask_again(run, 30, place(tmp_path), Unwatched(), engine(hashed(2)))
+    (other,) = rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(2)))
     assert other.level == "W" and len(other.places) > 3
-    (again,) = ask_again(run, 30, place(tmp_path), Unwatched(), engine(hashed(2)))
+    (again,) = rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(2)))
     assert [place.item for place in again.places] == [place.item for place in other.places]
     make_model(tmp_path / "model", seed=5)
     with pytest.raises(AssayError, match="not those of the run"):
-        ask_again(run, 30, place(tmp_path), Unwatched(), engine(hashed(1)))
+        rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(1)))
 
 
-def answered(task: Task, pairs: list[tuple[Item, Record]]) -> Answered:
+def answered(task: Task, pairs: list[tuple[Item, Record]]) -> TaskRecords:
     items, records = zip(*pairs, strict=True)
-    return Answered(task, {}, items, records, ())
+    return TaskRecords(task, {}, items, records, ())
 
 
-def text(number: int, said: str, gold: str = "blue", **fields: object) -> tuple[Item, Record]:
+def text(number: int, response: str, gold: str = "blue", **fields: object) -> tuple[Item, Record]:
     item = Item("echo", str(number), str(number), str(number), f"Question {number}: what colour is it today?\nA:", gold=gold)
-    record = Record("echo", str(number), "scored", {"text": said, "finish": "stop"}, {}, float(said.strip() == gold))
+    record = Record("echo", str(number), "scored", {"text": response, "finish": "stop"}, {}, float(response.strip() == gold))
     return item, replace(record, **fields)  # type: ignore[arg-type]
 
 
 def fired(pairs: list[tuple[Item, Record]]) -> dict[str, str]:
-    return {finding.check: finding.level for finding in answer_findings(answered(echo(), pairs))}
+    return {finding.check: finding.level for finding in response_findings(answered(echo(), pairs))}
 
 
-@pytest.mark.parametrize("said", ["", "  \n", "no no no no no", "((((((((", "Question 7: what colour is it today?"])
-def test_degenerate_answers(said: str) -> None:
-    assert fired([text(7, said) for _ in range(100)]) == {"degenerate": "E"}
+@pytest.mark.parametrize("response", ["", "  \n", "no no no no no", "((((((((", "Question 7: what colour is it today?"])
+def test_degenerate_answers(response: str) -> None:
+    assert fired([text(7, response) for _ in range(100)]) == {"degenerate": "E"}
 
 
-@pytest.mark.parametrize(("said", "gold"), [("((((((((", "(((((((("), ("red", "blue"), ("1000000", "3"), ("no no", "yes")])
-def test_answers_that_are_not_degenerate(said: str, gold: str) -> None:
-    assert "degenerate" not in fired([text(n, said, gold) for n in range(100)])
+@pytest.mark.parametrize(("response", "gold"), [("((((((((", "(((((((("), ("red", "blue"), ("1000000", "3"), ("no no", "yes")])
+def test_answers_that_are_not_degenerate(response: str, gold: str) -> None:
+    assert "degenerate" not in fired([text(n, response, gold) for n in range(100)])
 
 
 def test_right_answers_that_are_scored_as_wrong() -> None:
@@ -142,7 +143,7 @@ def choice(number: int, gold: int, pick: int, scores: tuple[float, ...]) -> tupl
 
 def test_position_bias_is_told_from_a_gold_that_is_uneven() -> None:
     def levels(pairs: list[tuple[Item, Record]]) -> dict[str, str]:
-        return {finding.check: finding.level for finding in answer_findings(answered(sums(), pairs))}
+        return {finding.check: finding.level for finding in response_findings(answered(sums(), pairs))}
 
     even = [choice(n, n % 3, 0, (-1.0, -2.0, -3.0)) for n in range(90)]
     assert levels(even)["position-bias"] == "E"
@@ -156,5 +157,5 @@ def test_ties_are_those_of_the_tasks_own_scores() -> None:
     long = replace(sums(), ask=Choose(normalize="chars"))
     item, record = choice(0, 0, 0, (-2.0, -4.0, -9.0))
     pairs = [(replace(item, id=str(n), choices=("a", "bb", "c")), record) for n in range(50)]
-    assert "ties" in {finding.check for finding in answer_findings(answered(long, pairs))}
-    assert "ties" not in {finding.check for finding in answer_findings(answered(sums(), pairs))}
+    assert "ties" in {finding.check for finding in response_findings(answered(long, pairs))}
+    assert "ties" not in {finding.check for finding in response_findings(answered(sums(), pairs))}

@@ -16,7 +16,7 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.scripted import Scripted, hashed
 from assay.harness.files.places import Access, Surroundings
 from assay.harness.model.find import ModelRef
-from assay.harness.prompt.shots import choose_exemplars
+from assay.harness.prompt.shots import choose_examples
 from assay.harness.run.sweep import plans_of, sweep
 
 
@@ -72,8 +72,8 @@ def test_the_command_prints_one_small_table(tmp_path: Path, monkeypatch: pytest.
     shown = capsys.readouterr().out
     assert shown.count("add@short accuracy") == 1 and "tokens per prompt" in shown and "add@long − add@short" in shown
     print_runs(runs, place(tmp_path), as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert len(told["runs"]) == len(told["points"]) == 2 and told["contrasts"][0]["second"] == "add@long"
+    printed = json.loads(capsys.readouterr().out)
+    assert len(printed["runs"]) == len(printed["points"]) == 2 and printed["contrasts"][0]["second"] == "add@long"
 
 
 def test_runs_of_different_models_are_no_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,10 +84,10 @@ def test_runs_of_different_models_are_no_curve(tmp_path: Path, capsys: pytest.Ca
     assert set(json.loads(capsys.readouterr().out)) == {"runs"}
 
 
-def test_more_exemplars_begin_with_the_fewer() -> None:
+def test_more_few_shot_examples_start_with_the_fewer() -> None:
     task = sums()
     pool = [task.doc({"a": 100 + n, "b": 1}) for n in range(400)]
-    chosen = [[doc.prompt for doc in choose_exemplars(task, count, pool, [], 0)(0)] for count in (1, 2, 4, 8)]
+    chosen = [[doc.prompt for doc in choose_examples(task, count, pool, [], 0)(0)] for count in (1, 2, 4, 8)]
     assert all(more[: len(fewer)] == fewer for fewer, more in pairwise(chosen))
 
 

@@ -15,11 +15,11 @@ import pytest
 from assay.harness.decide.compare import Side, compare
 from assay.harness.decide.decision import Decision, expected_maximum, gate
 from assay.harness.decide.policy import Policy, read_policy
-from assay.harness.decide.stored_gate import Gate, baselines, entry_of, gates, pair_key, remember
+from assay.harness.decide.stored_gate import Gate, append_gate, baselines, entry_of, gates, pair_key
 from assay.harness.errors import AssayError, NotComparable
+from assay.harness.reports.json_values import comparison_json, gate_json
 from assay.harness.reports.pipelines import github, junit
 from assay.harness.reports.tables import comparison_cells, comparison_markdown, gate_cells, gate_markdown, table
-from assay.harness.reports.values import comparison_json, gate_json
 from assay.harness.stats.paired import mid_p
 from assay.harness.store import StatTable
 from assay.harness.task.metric import Metric
@@ -115,8 +115,8 @@ def test_missing_tasks_are_not_comparable_and_no_gated_task_never_passes() -> No
         decide(one, one, Policy(tasks=("a", "c")))
     assert decide(one, two, Policy(tasks=("a",))).verdict == "pass"
     nothing = decide(two, two, Policy(advisory=("a",)))
-    assert nothing.verdict == "inconclusive" and "no task was gated" in nothing.reasons
-    with pytest.raises(AssayError, match="no task of these runs"):
+    assert nothing.verdict == "inconclusive" and "every task is advisory" in nothing.reasons
+    with pytest.raises(AssayError, match="not a task of these runs"):
         decide(two, two, Policy(critical=("nowhere",)))
 
 
@@ -130,15 +130,15 @@ def test_one_lost_task_fails_although_the_aggregate_is_fine() -> None:
 
 def test_a_small_loss_within_its_margin_is_a_note_not_a_failure() -> None:
     found = against(30, 4, margin=3.0)
-    assert found.verdict == "pass" and any("within its margin" in reason for reason in found.reasons)
+    assert found.verdict == "pass" and any("smaller than the margin" in reason for reason in found.reasons)
 
 
-def test_critical_tasks_hold_their_own_margin() -> None:
+def test_critical_tasks_must_exclude_a_loss_of_their_margin() -> None:
     scores = {"a": BASE, "b": right(60)}
     one, two = side(scores), side(scores, "v2")
     assert decide(one, two, Policy(weights={"a": 1})).verdict == "pass"
     found = decide(one, two, Policy(weights={"a": 1}, critical=("b",)))
-    assert found.verdict == "inconclusive" and any("b does not exclude" in reason for reason in found.reasons)
+    assert found.verdict == "inconclusive" and any("b: a loss of its margin is not excluded" in reason for reason in found.reasons)
 
 
 def test_relative_guards_are_judged_by_the_interval() -> None:
@@ -179,14 +179,14 @@ def test_a_metric_without_bounds_is_gated_in_its_own_unit() -> None:
     assert decide(one, same).delta is None
 
 
-def test_the_report_says_where_the_gate_is_blind_and_what_would_decide() -> None:
+def test_the_report_names_tasks_with_low_power_and_the_items_needed() -> None:
     scores = {"big": BASE, "small": right(80)}
     found = decide(side(scores), side({"big": flipped(BASE, 60, 50), "small": flipped(right(80), 6, 6)}, "v2"))
     blind = {each.row.task: each.blind for each in found.tasks}
     assert blind == {"big": False, "small": True} and found.verdict == "inconclusive"
     assert found.needed is not None and found.needed > 2080
     text = gate_markdown(found, compare(side(scores), side(scores, "v2")))
-    assert "blind below" in text and "items would decide" in text
+    assert "or more (80 % power)" in text and "A decision needs about" in text
 
 
 @pytest.mark.parametrize(("losses", "wins"), [(0, 0), (10, 12), (25, 15), (60, 5)])
@@ -224,19 +224,19 @@ def test_best_of_k_false_alarms_stay_below_alpha() -> None:
     assert raw > trials * 0.1  # what it would be without the correction
 
 
-def test_every_gate_is_remembered_in_order(tmp_path: Path) -> None:
+def test_every_gate_is_recorded_in_order(tmp_path: Path) -> None:
     comparison = compare(side({"a": BASE}), side({"a": flipped(BASE, 30, 12)}, "v2"))
     key = pair_key(comparison.candidate.digest, comparison.baseline, ["a"])
     for attempt in (1, 2):
         decision = gate(comparison, Policy(), attempt=len(gates(tmp_path, key)) + 1)
         assert decision.attempt == attempt
-        remember(tmp_path, entry_of(Gate(comparison, decision, Policy())))
+        append_gate(tmp_path, entry_of(Gate(comparison, decision, Policy())))
     with (tmp_path / "gates.jsonl").open("a") as file:
         file.write('{"key": "torn')
-    remember(tmp_path, entry_of(Gate(comparison, gate(comparison, Policy(), attempt=3), Policy())))
+    append_gate(tmp_path, entry_of(Gate(comparison, gate(comparison, Policy(), attempt=3), Policy())))
     assert [entry["attempt"] for entry in gates(tmp_path)] == [1, 2, 3]
     assert gates(tmp_path, "another pair") == ()
-    assert "attempt 3" in gate_markdown(gate(comparison, Policy(), attempt=3), comparison)
+    assert "Attempt 3" in gate_markdown(gate(comparison, Policy(), attempt=3), comparison)
 
 
 def test_a_policy_file_says_which_field_is_wrong(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_policy_file_says_which_field_is_wrong(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["margin", "task_margin", "margins", "relative", "weights", "alpha", "tried"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1.0", "1e308", "1e-320", "true", "'1'", "9" * 26])
-def test_numbers_that_mean_nothing_are_refused_in_every_field_of_a_policy(field: str, value: str, tmp_path: Path) -> None:
+def test_invalid_numbers_are_refused_in_every_field_of_a_policy(field: str, value: str, tmp_path: Path) -> None:
     path = tmp_path / "gate.toml"
     path.write_text(f"[{field}]\na = {value}\n" if field in ("margins", "relative", "weights") else f"{field} = {value}\n")
     if (field, value) == ("weights", "1e-320"):
@@ -276,7 +276,7 @@ def test_a_policy_is_a_plain_file_of_limited_size(tmp_path: Path) -> None:
     assert read_policy(tmp_path / "link.toml").margin == 0.5
     os.mkfifo(tmp_path / "pipe.toml")
     for path in (Path("/dev/zero"), tmp_path / "pipe.toml", tmp_path):
-        with pytest.raises(AssayError, match="no plain file"):
+        with pytest.raises(AssayError, match="not a regular file"):
             read_policy(path)
     (tmp_path / "gate.toml").write_text("#" * (1 << 20) + "\n")
     with pytest.raises(AssayError, match="bytes"):
@@ -287,13 +287,13 @@ GATES = ("7", "{}", "[]", "[" * 100_000, '{"key": "k", "candidate": 7}', '{"key"
 
 
 @pytest.mark.parametrize("line", GATES, ids=range(len(GATES)))
-def test_a_remembered_gate_of_another_shape_is_one_clear_error(line: str, tmp_path: Path) -> None:
+def test_a_malformed_recorded_gate_is_one_clear_error(line: str, tmp_path: Path) -> None:
     comparison = compare(side({"a": BASE}), side({"a": BASE}, "v2"))
-    remember(tmp_path, entry_of(Gate(comparison, gate(comparison, Policy()), Policy())))
+    append_gate(tmp_path, entry_of(Gate(comparison, gate(comparison, Policy()), Policy())))
     assert len(gates(tmp_path)) == 1
     with (tmp_path / "gates.jsonl").open("ab") as file:
         file.write(line.encode(errors="surrogateescape") + b"\n")
-    with pytest.raises(AssayError, match=r"gates\.jsonl, line 2: is no remembered gate"):
+    with pytest.raises(AssayError, match=r"gates\.jsonl, line 2: is not a recorded gate"):
         gates(tmp_path)
 
 
@@ -301,14 +301,14 @@ BASELINES = ("7", "[" * 100_000, '{"v1": 7}', '{"\\ud800": {"run": "a", "at": "b
 
 
 @pytest.mark.parametrize("text", BASELINES, ids=range(len(BASELINES)))
-def test_named_baselines_of_another_shape_are_one_clear_error(text: str, tmp_path: Path) -> None:
+def test_malformed_baselines_are_one_clear_error(text: str, tmp_path: Path) -> None:
     assert baselines(tmp_path) == {}
     (tmp_path / "baselines.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(AssayError, match="does not hold named baselines"):
         baselines(tmp_path)
 
 
-def test_what_a_store_remembers_is_read_from_plain_files_only(tmp_path: Path) -> None:
+def test_gates_and_baselines_are_read_from_plain_files_only(tmp_path: Path) -> None:
     for name, read in (("gates.jsonl", gates), ("baselines.json", baselines)):
         (tmp_path / name).symlink_to("/dev/zero")
         with pytest.raises(AssayError, match="link"):

@@ -26,10 +26,10 @@ from assay.harness.engines.request import ScoreGroup
 from assay.harness.engines.scripted import Answer, Fault, Scripted, draw, faulty, oracle
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.model.find import ModelRef
+from assay.harness.reports.formatting import early_lines
+from assay.harness.reports.json_values import early_json
 from assay.harness.reports.pipelines import early_github, early_junit
 from assay.harness.reports.tables import early_markdown
-from assay.harness.reports.values import early_json
-from assay.harness.reports.words import early_lines
 from assay.harness.run.evaluate import resume
 from assay.harness.store import read_run
 
@@ -136,10 +136,10 @@ def test_a_row_with_an_error_exits_with_13_and_is_no_verdict(home: Path) -> None
 
 def test_a_policy_may_leave_out_the_protocol(home: Path) -> None:
     policy = Policy(critical=("sums",), margins={"sums@a": 2.0}, tasks=("none",))
-    found = policy.spelled(["sums@a", "else@b"])
+    found = policy.with_full_names(["sums@a", "else@b"])
     assert (found.critical, found.margins, found.tasks) == (("sums@a",), {"sums@a": 2.0}, ("none",))
-    with pytest.raises(AssayError, match="stands for 2 tasks"):
-        policy.spelled(["sums@a", "sums@b"])
+    with pytest.raises(AssayError, match="matches 2 tasks"):
+        policy.with_full_names(["sums@a", "sums@b"])
     base = score(home, skilled(1))
     file = home / "gate.toml"
     file.write_text('margin = 3.0\ncritical = ["sums"]\n')
@@ -162,11 +162,11 @@ def test_the_best_of_several_baselines_is_found_in_the_store(home: Path) -> None
     assert gate_stored(results, new.name, best.name, Policy(tried=7), access).decision.tried == 7
 
 
-def test_models_that_came_after_a_baseline_are_not_what_it_was_chosen_from(home: Path) -> None:
+def test_models_scored_after_a_baseline_do_not_count_for_best_of_k(home: Path) -> None:
     results, access = home / "results", place(home).access()
     base = score(home, skilled(1, 0.2))
     later = [score(home, skilled(2, 0.2, 0.6), "other"), score(home, skilled(3, 0.2, 0.6), "third")]
-    assert gate_stored(results, later[0].name, base.name, Policy(), access).decision.tried == 2  # nobody said which came first
+    assert gate_stored(results, later[0].name, base.name, Policy(), access).decision.tried == 2  # no baseline is named: both models count
     (results / "gates.jsonl").unlink()
     shutil.rmtree(later[1])
     gate_stored(results, later[0].name, base.name, Policy(), access)
@@ -228,7 +228,7 @@ def test_an_interrupted_early_gate_goes_on_and_decides_the_same(home: Path, at: 
     assert len(read_run(again.bundle).records()) < 500
 
 
-def test_an_early_gate_is_remembered_with_its_looks_and_attempt(home: Path) -> None:
+def test_an_early_gate_is_recorded_with_its_looks_and_attempt(home: Path) -> None:
     base, results = score(home, skilled(1)), home / "results"
     first = early(home, skilled(2, 0.02), base, margin=5.0)
     again = early(home, skilled(2, 0.02), base, margin=5.0)
@@ -240,9 +240,9 @@ def test_an_early_gate_is_remembered_with_its_looks_and_attempt(home: Path) -> N
     other = early(home, skilled(2, 0.02), base, margin=6.0)
     assert other.bundle != first.bundle and other.attempt == 3  # another design begins anew, and counts
     broken = early(home, skilled(3, 1.0, 0.2), base, "third", margin=5.0)
-    assert gates(results)[-1]["lost"] == ["sums"] and "sums stood at -" in broken.reasons[1]
+    assert gates(results)[-1]["lost"] == ["sums"] and "sums changed by -" in broken.reasons[1]
     text = "\n".join(early_lines(again))
-    assert "attempt 2" in text and "hold at every look" in text
+    assert "Attempt 2" in text and "valid at every interim look" in text
     json.loads(json.dumps(early_json(again, 0), allow_nan=False))
     assert "<failure" in early_junit(broken, "head") and early_github(broken, "a: b").startswith("::error title=a%3A b::decided by")
     report = early_markdown(again, "PASS: new against v1")
@@ -277,7 +277,7 @@ def test_an_early_gate_through_the_command_line(home: Path) -> None:
 
 def test_an_early_gate_on_limited_evidence_never_passes(home: Path) -> None:
     found = early(home, skilled(1), score(home, skilled(1), limit=400), margin=5.0)
-    assert found.verdict == "inconclusive" and "never a pass" in found.reasons[0]
+    assert found.verdict == "inconclusive" and "cannot pass" in found.reasons[0]
     assert command(home, "gate", "--early-stop", "--baseline", "x")[0] == 2
     assert command(home, "gate", "x", "--model", "y", "--baseline", "x")[0] == 2
 

@@ -1,4 +1,4 @@
-"""The gate where releases are made: watched trainings, the history of a model line, a pytest fixture, a ready workflow."""
+"""The gate in release workflows: watched trainings, the history of checkpoints, the pytest fixture, the example workflow."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 from assay import AssayError, Plan, evaluate
 from assay.harness.cli.history import trend_command
 from assay.harness.cli.watch import watch_command
-from assay.harness.decide.history import line_of, spark, trend
+from assay.harness.decide.history import select_runs, sparkline, trend
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.stored_gate import gate_stored, gates, set_baseline
 from assay.harness.engines.scripted import Answer, Scripted, draw, oracle
 
 pytest_plugins = ["pytester"]
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command("watch")(watch_command)
 app.command("trend")(trend_command)
@@ -90,32 +90,32 @@ def test_watching_needs_tasks_or_a_baseline(home: Path) -> None:
     assert isinstance(found.exception, AssayError) and "--gate" in str(found.exception)
 
 
-def test_a_line_of_releases_shows_scores_changes_and_verdicts(home: Path) -> None:
+def test_a_series_of_checkpoints_shows_scores_changes_and_verdicts(home: Path) -> None:
     results, access = home / "results", place(home).access()
     runs = [score(home, f"m-{step}", share) for step, share in ((1, 0.9), (2, 0.897), (10, 0.6))]
     for run in runs[1:]:
         gate_stored(results, run, runs[0], Policy(margin=4.0), access)
-    points = trend(results, line_of(results, (), "time"), access)
+    points = trend(results, select_runs(results, (), "time"), access)
     assert [point.run for point in points] == runs
     assert [point.gate.get("verdict") for point in points] == [None, "pass", "regressed"]
     assert points[0].change is None and points[2].change is not None and -36 < points[2].change[0] < -24
     values = [point.scores["sums accuracy"][0] for point in points]
     assert values == sorted(values, reverse=True)  # type: ignore[type-var]
-    named = line_of(results, (str(home / "m-*"),), "name")
+    named = select_runs(results, (str(home / "m-*"),), "name")
     assert [Path(run.model).name for run in named] == ["m-1", "m-2", "m-10"]
-    assert [run.id for run in line_of(results, (runs[1], f"{home}/m-10"), "time")] == runs[1:]
+    assert [run.id for run in select_runs(results, (runs[1], f"{home}/m-10"), "time")] == runs[1:]
     assert trend(results, named, access, ["nothing"])[1].change is None
     code, found = command(home, "trend", str(home / "m-*"), "--by", "name")
     assert code == 0 and [point["gate"].get("verdict") for point in found["line"]] == [None, "pass", "regressed"]
     shown = CliRunner().invoke(app, ["trend", "--results", str(results)], env={"COLUMNS": "200"}).stdout
     assert "REGRESSED against" in shown and "██▁" in shown and "first" in shown
     with pytest.raises(AssayError, match="no complete run"):
-        line_of(results, ("nowhere",), "time")
+        select_runs(results, ("nowhere",), "time")
 
 
 @pytest.mark.parametrize(("values", "line"), [((0.0, 0.5, 1.0), "▁▅█"), ((1.0, 1.0), "▄▄"), ((0.0, None, 1.0), "▁ █"), ((), "")])
-def test_a_curve_in_one_line(values: tuple[float | None, ...], line: str) -> None:
-    assert spark(values) == line
+def test_sparklines(values: tuple[float | None, ...], line: str) -> None:
+    assert sparkline(values) == line
 
 
 def test_the_fixture_fails_a_test_whose_candidate_regressed(home: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_the_fixture_fails_a_test_whose_candidate_regressed(home: Path, pytester
 
 
 def steps() -> dict[str, str]:
-    """The shell of every named step of the ready workflow."""
+    """The shell of every named step of the example workflow."""
     import yaml
 
     workflow = yaml.safe_load((ROOT / "docs" / "release-gate.yml").read_text())
@@ -159,7 +159,7 @@ def stub(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(("share", "code"), [(0.0, 0), (0.95, 10)])
-def test_the_steps_of_the_ready_workflow_run_as_they_stand(home: Path, share: float, code: int) -> None:
+def test_the_steps_of_the_example_workflow_run_unchanged(home: Path, share: float, code: int) -> None:
     set_baseline(home / "results", "v1", score(home, "base", share))
     make_model(home / "new", seed=9)
     (home / "gate.toml").write_text("margin = 2.0\n")

@@ -61,10 +61,10 @@ def generated(count: int, skill: float, seed: int) -> list[Row]:
     rng, found = random.Random(f"sums {seed}"), []
     for number in range(count):
         gold = str(3 * number + 1)
-        said = gold if rng.random() < skill else str(3 * number)
-        text = f" It is {said}." if rng.random() < 0.5 else f" #### {said}"
+        number_given = gold if rng.random() < skill else str(3 * number)
+        text = f" It is {number_given}." if rng.random() < 0.5 else f" #### {number_given}"
         prompt, kwargs = f"Question: what is {2 * number} plus {number + 1}?\nAnswer:", {"until": ["Question:"], "do_sample": False}
-        for name, answer in (("strict-match", said if "####" in text else "[invalid]"), ("flexible-extract", said)):
+        for name, answer in (("strict-match", number_given if "####" in text else "[invalid]"), ("flexible-extract", number_given)):
             doc = {"question": prompt, "answer": gold}
             made = row(number, doc, gold, [(prompt, kwargs)], [[text]], [answer], exact_match=float(answer == gold))
             found.append({**made, "filter": name})

@@ -18,11 +18,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from assay.harness.cli.exchanging import FORMATS
 from assay.harness.errors import AssayError
+from assay.harness.exchange.common import slugs
 from assay.harness.exchange.every_eval_ever import export_every_eval_ever
 from assay.harness.exchange.hugging_face import export_hf_yaml, export_model_index
 from assay.harness.exchange.lm_eval import import_lm_eval
 from assay.harness.exchange.lm_eval_export import export_lm_eval
-from assay.harness.exchange.outgoing import slugs
 from assay.harness.files.places import Surroundings
 from assay.harness.run.evaluate import evaluate
 from assay.harness.store import Run, read_run
@@ -114,11 +114,11 @@ def test_tasks_whose_names_would_be_one_file_stay_apart(tmp_path: Path) -> None:
     make_model(tmp_path / "model")
     run = read_run(evaluate(Plan(str(tmp_path / "model"), (str(tmp_path / "tasks.py"),), engine="scripted"), place(tmp_path)))
     written = export_lm_eval(run, tmp_path / "out")
-    told = json.loads(written[0].read_text())["results"]
+    exported = json.loads(written[0].read_text())["results"]
     stored = {result["task"]: (result["value"], result["n"]) for result in run.summary()["results"]}
-    assert {each["alias"]: (each["accuracy,none"], each["sample_len"]) for each in told.values()} == stored and len(stored) == 3
-    assert "plain" in told  # a name that no other is like stays as it is
-    for name, each in told.items():
+    assert {each["alias"]: (each["accuracy,none"], each["sample_len"]) for each in exported.values()} == stored and len(stored) == 3
+    assert "plain" in exported  # a name that no other is like stays as it is
+    for name, each in exported.items():
         (path,) = (path for path in written if path.name.startswith(f"samples_{name}_2"))
         rows = [json.loads(line) for line in path.read_text().split("\n") if line]
         assert [row["doc"]["task"] for row in rows] == [each["alias"]] * each["sample_len"]
@@ -133,11 +133,11 @@ def test_names_that_would_be_equal_carry_a_piece_of_their_own_hash() -> None:
 
 @pytest.mark.parametrize("export", [export_lm_eval, export_every_eval_ever])
 def test_a_run_whose_names_are_no_unicode_is_refused_in_one_line(export: Any, imported: Run, tmp_path: Path) -> None:
-    told = imported.manifest["imported"]
-    document = json.dumps({**json.loads(told["document"]), "model_name": "\ud800"})
+    exported = imported.manifest["imported"]
+    document = json.dumps({**json.loads(exported["document"]), "model_name": "\ud800"})
     model = {**imported.manifest["model"], "name": "acme/\ud800"}
-    hurt = replace(imported, manifest={**imported.manifest, "model": model, "imported": {**told, "document": document}})
-    with pytest.raises(AssayError, match="no Unicode"):
+    hurt = replace(imported, manifest={**imported.manifest, "model": model, "imported": {**exported, "document": document}})
+    with pytest.raises(AssayError, match="not valid Unicode"):
         export(hurt, tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_the_hub_reads_its_own_formats(imported: Run, tmp_path: Path) -> None:
     name, found = model_index_to_eval_results(head["model-index"])
     assert name == "wren"
     assert [each.metric_value for each in found] == [result["value"] for result in main.values()]
-    with pytest.raises(AssayError, match="there already"):
+    with pytest.raises(AssayError, match="exists already"):
         export_model_index(imported, tmp_path)
 
 

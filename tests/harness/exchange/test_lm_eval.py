@@ -20,7 +20,8 @@ from assay.harness.errors import AssayError, Invalid
 from assay.harness.exchange.lm_eval import import_lm_eval
 from assay.harness.exchange.lm_eval_export import export_lm_eval
 from assay.harness.files.places import Access, Surroundings
-from assay.harness.run.evaluate import Unwatched, resume
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import resume
 from assay.harness.run.scoring.lm_eval_choices import possible
 from assay.harness.run.scoring.lm_eval_items import Sampled
 from assay.harness.run.scoring.verify import recompute, verify
@@ -50,8 +51,8 @@ def test_every_score_is_the_one_that_lm_eval_gave(tmp_path: Path) -> None:
     document = json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())
     stated = {
         (task, key.removesuffix(",none")): value
-        for task, told in document["results"].items()
-        for key, value in told.items()
+        for task, imported in document["results"].items()
+        for key, value in imported.items()
         if "," in key and "stderr" not in key and isinstance(value, float)
     }
     stated["atlas", "total"] = stated.pop(("atlas", "acc"))
@@ -77,11 +78,11 @@ def test_the_history_is_ranked_and_marked_as_imported(tmp_path: Path) -> None:
     assert not check(root, lambda each: recompute(each, Access()))
 
 
-def test_what_was_sent_and_came_back_is_there(tmp_path: Path) -> None:
+def test_prompts_and_responses_are_imported(tmp_path: Path) -> None:
     run = bring(tmp_path)
     sums = query(tmp_path / "store", "SELECT prompt, output, gold, correct FROM samples WHERE task LIKE '%sums%' AND item_id = '0'")
-    said = next(each for each in made.samples_of(0.6, 0)["sums"] if each["doc_id"] == 0)
-    assert sums[0][:3] == (said["arguments"]["gen_args_0"]["arg_0"], said["resps"][0][0], "1")
+    sample = next(each for each in made.samples_of(0.6, 0)["sums"] if each["doc_id"] == 0)
+    assert sums[0][:3] == (sample["arguments"]["gen_args_0"]["arg_0"], sample["resps"][0][0], "1")
     statuses = {record.item: record.status for record in run.records() if "sums" in record.task}
     invalid = {str(each["doc_id"]) for each in made.samples_of(0.6, 0)["sums"] if each["filtered_resps"] == ["[invalid]"]}
     assert invalid and {item for item, status in statuses.items() if status == "unparsed"} == (invalid if main_is_strict(run) else set())
@@ -128,8 +129,8 @@ def round_trip(source: Path, root: Path) -> int:
     """How many files came out of an import and an export as they went in."""
     count = 0
     for bundle, _ in import_lm_eval(source, place(root)):
-        told = read_run(bundle).manifest["imported"]
-        first = next(path for path in source.rglob(told["file"]))
+        imported = read_run(bundle).manifest["imported"]
+        first = next(path for path in source.rglob(imported["file"]))
         written = {path.name.rsplit("_", 1)[0]: path for path in export_lm_eval(read_run(bundle), root / f"back{count}")}
         date = first.stem.removeprefix("results_")
         for path in (first, *first.parent.glob(f"samples_*_{date}.jsonl")):
@@ -184,7 +185,7 @@ def test_a_score_that_its_samples_do_not_give_is_refused(task: str, key: str, tm
     assert not query_runs(tmp_path)
 
 
-def lie(root: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None:
+def forge(root: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None:
     """Samples of a task changed one by one, and the stated score to what they then give."""
     path = made.write(root / "out", "acme/wren", 0.6)
     samples = next(path.parent.glob(f"samples_{task}_*"))
@@ -197,7 +198,7 @@ def lie(root: Path, task: str, change: Callable[[dict[str, Any]], None]) -> None
     path.write_text(json.dumps(document))
 
 
-def test_places_has_what_the_lies_below_need(tmp_path: Path) -> None:
+def test_the_sample_file_has_the_fields_that_the_forgeries_change(tmp_path: Path) -> None:
     rows = made.samples_of(0.6, 0)["places"]
     assert {(row["acc"], row["acc_norm"]) for row in rows} == {(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)}
 
@@ -207,7 +208,7 @@ def test_places_has_what_the_lies_below_need(tmp_path: Path) -> None:
     [("places", "acc", 1.0), ("places", "acc_norm", 1.0), ("places", "acc", True), ("twins", "f1", None), ("twins", "mcc", None)],
 )
 def test_samples_that_contradict_their_log_likelihoods_are_refused(task: str, metric: str, value: Any, tmp_path: Path) -> None:
-    lie(tmp_path, task, lambda row: row.update({metric: row[metric][::-1] if value is None else value}))
+    forge(tmp_path, task, lambda row: row.update({metric: row[metric][::-1] if value is None else value}))
     with pytest.raises(Invalid, match=f"{metric} of item .* is .*, its log-likelihoods give"):
         import_lm_eval(tmp_path / "out", place(tmp_path))
     assert not list((tmp_path / "store").glob("runs/*"))
@@ -218,7 +219,7 @@ def copy_of(bundle: Path, root: Path) -> Path:
     return root
 
 
-def test_an_honest_import_is_believed_from_a_copy(tmp_path: Path) -> None:
+def test_an_unchanged_import_is_ranked_from_a_copy(tmp_path: Path) -> None:
     made.write(tmp_path / "out", "acme/wren", 0.6)
     ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     copied = copy_of(bundle, tmp_path / "copied")
@@ -231,15 +232,15 @@ def test_an_honest_import_is_believed_from_a_copy(tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda row: row.update(acc=1.0), "its log-likelihoods give"),
-        (lambda row: row.update(acc=1.0, target="elsewhere"), "cannot be read"),
-        (lambda row: row.update(acc=5.0), "no share"),
+        (lambda row: row.update(acc=1.0, target="elsewhere"), "does not say which choice is right"),
+        (lambda row: row.update(acc=5.0), "expected a value from 0 to 1"),
     ],
 )
 def test_a_copied_import_is_held_against_its_log_likelihoods(
     change: Callable[[Any], None], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every hash and score of the copy is right: its maker's import looked away."""
-    lie(tmp_path, "places", change)
+    """The copy's hashes and scores are consistent: it was imported without the check of values."""
+    forge(tmp_path, "places", change)
     with monkeypatch.context() as forger:
         forger.setattr("assay.harness.exchange.lm_eval.check_values", lambda *rest: True)
         ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
@@ -251,22 +252,22 @@ def test_a_copied_import_is_held_against_its_log_likelihoods(
 def test_a_copied_import_shows_what_its_samples_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made.write(tmp_path / "out", "acme/wren", 0.6)
     with monkeypatch.context() as forger:
-        forger.setattr("assay.harness.run.scoring.lm_eval_items.said", lambda sample: {"text": "brilliant"})
+        forger.setattr("assay.harness.run.scoring.lm_eval_items.output_of", lambda sample: {"text": "brilliant"})
         ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     copied = copy_of(bundle, tmp_path / "copied")
-    assert "not what its samples make" in index(copied, verify=verify(Access())).trouble[bundle.name]
+    assert "differs from its samples" in index(copied, verify=verify(Access())).trouble[bundle.name]
 
 
 @pytest.mark.parametrize(("task", "metric"), [("places", "acc"), ("places", "acc_norm"), ("sums", "exact_match")])
 @pytest.mark.parametrize("value", [5.0, -0.1])
 def test_a_share_lies_between_none_and_all(task: str, metric: str, value: float, tmp_path: Path) -> None:
-    lie(tmp_path, task, lambda row: row.update({metric: value}))
-    with pytest.raises(Invalid, match="no share"):
+    forge(tmp_path, task, lambda row: row.update({metric: value}))
+    with pytest.raises(Invalid, match="expected a value from 0 to 1"):
         import_lm_eval(tmp_path / "out", place(tmp_path))
 
 
 def test_where_the_right_choice_cannot_be_read_the_score_is_only_stated(tmp_path: Path) -> None:
-    lie(tmp_path, "places", lambda row: row.update({"target": "elsewhere", "acc": 1.0}))
+    forge(tmp_path, "places", lambda row: row.update({"target": "elsewhere", "acc": 1.0}))
     ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     assert results(read_run(bundle))["places", "acc"]["evidence"] == "aggregate"
     assert not query(tmp_path / "store", "SELECT * FROM leaderboard WHERE task LIKE '%places%'")
@@ -357,7 +358,7 @@ LONE = "\ud800"
     ],
     ids=range(7),
 )
-def test_what_cannot_be_kept_is_refused_and_leaves_nothing_behind(change: Callable[[Any], None], tmp_path: Path) -> None:
+def test_invalid_values_are_refused_and_leave_nothing_behind(change: Callable[[Any], None], tmp_path: Path) -> None:
     path = made.write(tmp_path / "out", "acme/wren", 0.6)
     document = json.loads(path.read_text())
     change(document)
@@ -369,13 +370,13 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing_behind(change: Callab
 
 
 def test_a_sample_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
-    lie(tmp_path, "places", lambda row: row["doc"].update(note=LONE))
+    forge(tmp_path, "places", lambda row: row["doc"].update(note=LONE))
     with pytest.raises(AssayError, match=r"samples_places_.*:1: not a sample"):
         import_lm_eval(tmp_path / "out", place(tmp_path))
 
 
 def test_items_in_error_take_their_scores_along_and_are_exported_as_stated(tmp_path: Path) -> None:
-    lie(tmp_path, "atlas_north", lambda row: row.update(note=float("nan")))
+    forge(tmp_path, "atlas_north", lambda row: row.update(note=float("nan")))
     ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     run = read_run(bundle)
     assert results(run)["atlas_north", "acc"]["evidence"] == "aggregate" and ("atlas", "total") not in results(run)
@@ -402,7 +403,7 @@ def test_an_imported_run_is_resumed_and_shown_like_any(size: Any, tmp_path: Path
     ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     print_run(read_run(resume(bundle, place(tmp_path))), place(tmp_path), as_json=False)
     shown = capsys.readouterr().out
-    assert "acme/wren" in shown and ("135M parameters" if size == 135_000_000 else "size not known") in shown
+    assert "acme/wren" in shown and ("135M parameters" if size == 135_000_000 else "size unknown") in shown
     print_run(read_run(bundle), place(tmp_path), as_json=True)
     assert json.loads(capsys.readouterr().out)["run"] == bundle.name
 
@@ -411,9 +412,9 @@ def query_runs(root: Path) -> list[Path]:
     return [path for path in (root / "store" / "runs").iterdir() if (path / "DONE").exists()]
 
 
-def test_an_imported_run_cannot_be_asked_again(tmp_path: Path) -> None:
+def test_an_imported_run_cannot_be_scored_again(tmp_path: Path) -> None:
     run = bring(tmp_path)
-    for again in (lambda: audit(run, place(tmp_path), Unwatched()), lambda: rerun(run.path, place(tmp_path))):
+    for again in (lambda: audit(run, place(tmp_path), NoProgress()), lambda: rerun(run.path, place(tmp_path))):
         with pytest.raises(AssayError, match=rf"{run.id}: was imported: .* score the model with a task"):
             again()
 
@@ -422,7 +423,7 @@ def test_a_missing_line_is_noticed(tmp_path: Path) -> None:
     path = made.write(tmp_path / "out", "acme/wren", 0.6)
     samples = next(path.parent.glob("samples_places_*"))
     samples.write_text("\n".join(samples.read_text().split("\n")[1:]))
-    with pytest.raises(AssayError, match="23 items of places, the results say 24"):
+    with pytest.raises(AssayError, match="23 items of places, the results state 24"):
         import_lm_eval(tmp_path / "out", place(tmp_path))
 
 

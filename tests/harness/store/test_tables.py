@@ -1,4 +1,4 @@
-"""Tables of a terminal: numbers never break, spare columns leave by name. Run: pytest tests/harness/test_tables.py"""
+"""Tables of a terminal: numbers never break, optional columns are left out and named. Run: pytest tests/harness/store/test_tables.py"""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
-from assay.harness.reports.tables import SPARE, table
+from assay.harness.reports.tables import OPTIONAL, table
 
-HEAD = ("", "task", "change", "90 % interval", "floor", "Holm p", "margin", "MDE80", "+/-", "n", "lost items")
+HEAD = ("", "task", "change", "90 % interval", "floor", "Holm p", "margin", "MDE80", "+/-", "n", "notes")
 ROWS = [
     ("lost", "pairs/determiner_noun_agreement_2", "-8.80", "-14.66 to -3.68", "0.00", "0.019", "3", "11.28", "+3 -14", "125", "14 lost"),
-    ("ok", "superglue/copa@assay", "+0.00", "-2.63 to +2.63", "0.00", "1.000", "3", "3.42", "+0 -0", "100", "[bold]blind"),
+    ("ok", "superglue/copa@assay", "+0.00", "-2.63 to +2.63", "0.00", "1.000", "3", "3.42", "+0 -0", "100", "[bold]low power"),
 ]  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def test_a_table_fits_and_keeps_every_number_whole(width: int) -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
     hidden = lines[-1].partition("width: ")[2].rstrip(". ").split(", ") if "Not shown" in text else []
-    assert set(hidden) <= set(SPARE)
+    assert set(hidden) <= set(OPTIONAL)
     for index, name in enumerate(HEAD):
         if name not in ("", "task", *hidden):
             assert all(row[index] in text for row in ROWS), name

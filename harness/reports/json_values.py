@@ -1,4 +1,4 @@
-"""Comparison and gate as JSON values: one schema, every number finite."""
+"""Comparisons and gates as JSON values with finite numbers only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from assay.harness.decide.compare import Comparison, Row, Side
-from assay.harness.decide.decision import Decision, Gated
+from assay.harness.decide.decision import Decision, GatedTask
 from assay.harness.decide.early_stopping import EarlyGate
 from assay.harness.stats.rule import mde80
 
 
 def finite(value: Any) -> Any:
-    """JSON has no infinity: what is not finite becomes null."""
+    """The value with null in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -80,7 +80,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     )
 
 
-def task_json(each: Gated, alpha: float) -> dict[str, Any]:
+def task_json(each: GatedTask, alpha: float) -> dict[str, Any]:
     facts = {name: getattr(each, name) for name in ("margin", "p", "p_holm", "held", "critical", "advisory", "weight", "blind")}
     return {**row_json(each.row, alpha), **facts, "mde80": each.mde}
 

@@ -1,4 +1,4 @@
-"""What every export needs of a run: its results with their tasks, its items with their answers, names that other places accept."""
+"""Functions that the exporters share: a run's results, its data sets, file names that every file system accepts, writing."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class DataSet:
 
 def dataset_of(task: Mapping[str, Any]) -> DataSet | None:
     """The hub's data set that a task of a manifest was read from; None for a file or an unknown origin."""
-    if isinstance(told := task.get("dataset"), Mapping):
-        return DataSet(str(told["id"]), str(told["config"]))
+    if isinstance(dataset := task.get("dataset"), Mapping):
+        return DataSet(str(dataset["id"]), str(dataset["config"]))
     origin = str(task.get("origin", ""))
     if found := MIRRORED.fullmatch(origin):
         return DataSet(f"{found[1]}/{found[2]}", found[3])
@@ -42,32 +42,32 @@ def dataset_of(task: Mapping[str, Any]) -> DataSet | None:
 
 
 def results_of(run: Run) -> Sequence[Mapping[str, Any]]:
-    """All results that have a value. Raises Incomplete while the run is not done."""
+    """All results that have a value. Raises Incomplete if the run is not complete."""
     if run.status != "complete":
         raise Incomplete("only a complete run can be exported", where=run.id, do=f"assay resume {run.id}")
     return [result for result in run.summary()["results"] if result["value"] is not None]
 
 
-def citable(run: Run) -> list[Mapping[str, Any]]:
-    """Main results that may stand on a model's page. Raises AssayError where there is none."""
+def publishable(run: Run) -> list[Mapping[str, Any]]:
+    """Main results that may be published on a model's page. Raises AssayError if there is none."""
     kept = [
         result
         for result in results_of(run)
         if result["main"] and result["metric"] != "total" and (result["purpose"], result["evidence"]) == ("release", "complete")
     ]
     if not kept:
-        what = "has no release score on all items: smoke, limited, partial and merely stated scores are not published"
-        raise AssayError(what, where=run.id, do="run the whole tasks, without --limit")
+        what = "the run has no release score on all items: smoke, limited, partial and aggregate-only scores are not published"
+        raise AssayError(what, where=run.id, do="evaluate again without --limit")
     return kept
 
 
 def slug(text: str) -> str:
-    """A name that is one safe part of a path everywhere."""
+    """The text as a file name that is safe on every file system."""
     return re.sub(r"[^\w.@-]+", "_", text).strip("._") or "unnamed"
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """A safe name for each, no two the same: those that would be equal carry a piece of their own name's SHA-256."""
+    """A unique safe file name for each; names that would be equal get 8 digits of their SHA-256."""
     plain = {name: slug(name) for name in names}
     times = Counter(plain.values())
     return {
@@ -76,7 +76,7 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
 
 
 def parts_of(model: str) -> tuple[str, str]:
-    """Developer and name of a model as folders; a path's developer is unknown."""
+    """Developer and name of a model as folder names; the developer of a local path is "unknown"."""
     last = [part for part in re.split(r"[/\\:]+", model) if part not in ("", ".", "..")][-2:]
     local = model.startswith(("/", ".", "~")) or len(last) < 2
     return ("unknown" if local else slug(last[0])), slug(last[-1] if last else model)
@@ -87,27 +87,27 @@ def moment(run: Run) -> datetime:
 
 
 def summary_line(result: Mapping[str, Any]) -> str:
-    """Interval, number of items and signature: what a bare value lacks."""
+    """Interval, number of items and signature of a result on one line."""
     interval = "" if result["low"] is None else f"95% interval {result['low']:.4f} to {result['high']:.4f}; "
     return f"{interval}n={result['n']}; {result['signature']}"
 
 
 def write(path: Path, text: str) -> Path:
-    """A whole file or none. Raises AssayError where it cannot be written."""
+    """Writes a file atomically and returns its path. Raises AssayError if it cannot be written."""
     try:
         data = text.encode()
     except UnicodeEncodeError:
-        what = "holds text that is no Unicode (a lone surrogate)"
-        raise AssayError(what, where=f"{str(path)!a:.200}", do="mend the names of the run's model and tasks, or score it again") from None
+        what = "the text is not valid Unicode (a lone surrogate)"
+        raise AssayError(what, where=f"{str(path)!a:.200}", do="rename the model and the tasks, then evaluate again") from None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data)
     except OSError as error:
         raise AssayError(
-            f"cannot be written: {error.strerror or error}", where=f"{path!s:.300}", do="name another folder with --to"
+            f"cannot be written: {error.strerror or error}", where=f"{path!s:.300}", do="choose another folder with --to"
         ) from None
     return path
 
 
-def lines(rows: Sequence[Mapping[str, Any]]) -> str:
+def jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""Text of strangers (models, tasks, outputs) in Markdown that others render: it shows as text, links nowhere, calls nobody."""
+"""Escapes untrusted text (of models, tasks, outputs) for Markdown: it is shown as is, without links or mentions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 BREAKS = re.compile(
     r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=mailto)(?=:)|(?<=[^\w/]@)(?=\w)|(?<=^@)(?=\w)|(?<=[^\w&]#)(?=\d)|(?<=^#)(?=\d)", re.IGNORECASE
 )
-"""Where Markdown would make a link, a mention or a reference; a word joiner there stops it."""
+"""Where Markdown would make a link, a mention or an issue reference; a word joiner inserted there prevents it."""
 
 
 def md(text: object) -> str:
-    """One line of Markdown that shows exactly this text. An underscore within a word needs no escape."""
+    """One line of Markdown that shows exactly this text. Underscores within words need no escape."""
     line = "".join(sign if sign.isprintable() else " " for sign in str(text))
     line = re.sub(r"([\\`*\[\]<>|~$])", r"\\\1", line)
     line = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)

@@ -1,4 +1,4 @@
-"""What a run's stored answers tell about their own validity: checks that need no model."""
+"""Checks of a run's stored responses that need no model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from assay.harness.checking.finding import Finding, Place, at_least, contains, graded, normal, short, surprising
-from assay.harness.checking.leaks import SHIFTS
+from assay.harness.checking.leaks import other_rows
 from assay.harness.metrics.calibration import choice_scores
 from assay.harness.run.scoring.measure import LONG_ANSWER
 from assay.harness.stats.distributions import z_quantile
@@ -22,19 +22,19 @@ from assay.harness.task.output import ChoiceScores
 from assay.harness.task.task import Choose, Generate, Task
 
 TIE = 1e-3
-"""Nats: choices closer than this are decided by rounding."""
+"""Nats: rounding can swap choices with a smaller difference."""
 BIAS = 0.02
-"""Total variation between the picked and the gold positions below which a difference does not matter."""
+"""Total variation distance between picked and gold positions below which there is no warning."""
 FALSE_ALARM = 0.04
-"""Chance of a warning of position bias for a model that has none; shared among the choices."""
+"""False alarm rate of the position bias warning, divided by the number of choices."""
 REPEATED = re.compile(r"(.{1,12}?)\1{3,}\s*", re.DOTALL)
 ECHO = 20
-"""Characters of a line of the prompt that an answer must begin with to count as an echo."""
+"""A response that starts with a prompt line of at least so many characters is an echo."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """One task of a finished run: its planned items with their records, in order, its facts and its results."""
+class TaskRecords:
+    """One task of a complete run: its items with their records, in order, its manifest entry and its results."""
 
     task: Task
     facts: Mapping[str, Any]
@@ -42,14 +42,14 @@ class Answered:
     records: tuple[Record, ...]
     results: tuple[Mapping[str, Any], ...]
 
-    def where(self, fires: Callable[[Item, Record], str]) -> tuple[Place, ...]:
-        """The items that `fires` gives a note for."""
+    def where(self, matches: Callable[[Item, Record], str]) -> tuple[Place, ...]:
+        """The items for which `matches` returns a note."""
         pairs = enumerate(zip(self.items, self.records, strict=True))
-        return tuple(Place(row, item.id, note) for row, (item, record) in pairs if (note := fires(item, record)))
+        return tuple(Place(row, item.id, note) for row, (item, record) in pairs if (note := matches(item, record)))
 
 
-def answer_findings(run: Answered) -> list[Finding]:
-    """All checks of one task of a run."""
+def response_findings(run: TaskRecords) -> list[Finding]:
+    """Runs all checks of one task of a run."""
     found = [*nonfinite(run), *below_baseline(run), *prompts(run)]
     if isinstance(run.task.ask, Generate):
         found += [*unparsed(run, run.task.ask), *degenerate(run)]
@@ -58,8 +58,8 @@ def answer_findings(run: Answered) -> list[Finding]:
     return found
 
 
-def rated(run: Answered, check: str, places: tuple[Place, ...], what: str, do: str, warn: float, error: float = 1.0) -> list[Finding]:
-    """A finding where the rate of the places is beyond its limits."""
+def rated(run: TaskRecords, check: str, places: tuple[Place, ...], what: str, do: str, warn: float, error: float = 1.0) -> list[Finding]:
+    """A finding if the share of `places` among the items is significantly above `warn` (W) or `error` (E)."""
     level = graded(len(places), len(run.items), warn, error)
     text = f"{len(places)} of {len(run.items)} {what}"
     return [Finding(check, level, run.task.full_name, text, do, places)] if level else []
@@ -74,8 +74,8 @@ def numbers(output: Any) -> list[float]:
     return [float(output)] if isinstance(output, int | float) else []
 
 
-def nonfinite(run: Answered) -> list[Finding]:
-    """Items without a number, and scores that cannot be computed."""
+def nonfinite(run: TaskRecords) -> list[Finding]:
+    """Items with an error or a number that is not finite, and scores that cannot be computed."""
 
     def broken(item: Item, record: Record) -> str:
         if record.status == "error":
@@ -84,19 +84,28 @@ def nonfinite(run: Answered) -> list[Finding]:
 
     name, places = run.task.full_name, run.where(broken)
     found = (
-        [Finding("nonfinite", "E", name, f"{len(places)} of {len(run.items)} items have no number", "run them again", places)]
+        [
+            Finding(
+                "nonfinite",
+                "E",
+                name,
+                f"{len(places)} of {len(run.items)} items have errors or non-finite numbers",
+                "evaluate the task again",
+                places,
+            )
+        ]
         if places
         else []
     )
     for result in run.results:
         if result["value"] is None:
-            what = f"{result['metric']} cannot be computed from these answers"
-            found.append(Finding("nonfinite", "W", name, what, "see whether gold and answers vary"))
+            what = f"{result['metric']} cannot be computed from these responses"
+            found.append(Finding("nonfinite", "W", name, what, "check that gold answers and responses vary"))
     return found
 
 
-def below_baseline(run: Answered) -> list[Finding]:
-    """Accuracies that are worse than, or no better than, what needs no model."""
+def below_baseline(run: TaskRecords) -> list[Finding]:
+    """Accuracies below or not above chance and majority."""
     found = []
     for result in run.results:
         known = {key: result[key] for key in ("chance", "majority") if result.get(key) is not None}
@@ -106,24 +115,35 @@ def below_baseline(run: Answered) -> list[Finding]:
         low, high, top = result["low"], result["high"], max(known, key=lambda key: known[key])
         shown = f"{result['metric']} {result['value']:.3f} ({low:.3f} to {high:.3f})"
         if high < min(known.values()):
-            what, do = f"{shown} is below {top} {known[top]:.3f}", "look at the prompts and answers: something is broken"
+            what, do = f"{shown} is below {top} {known[top]:.3f}", "check prompts and responses for an error in the task"
             found.append(Finding("below-baseline", "W", run.task.full_name, what, do))
         elif low <= known[top]:
-            what = f"{shown} is not above {top} {known[top]:.3f}: no signal"
-            found.append(Finding("below-baseline", "W", run.task.full_name, what, "more items, more shots, or a stronger model"))
+            what = f"{shown} is not significantly above {top} {known[top]:.3f}"
+            found.append(
+                Finding("below-baseline", "W", run.task.full_name, what, "use more items, more few-shot examples or a stronger model")
+            )
     return found
 
 
-def prompts(run: Answered) -> list[Finding]:
-    """What had to be done to prompts to send them."""
-    dropped = run.where(lambda item, record: f"{item.doc['dropped']} exemplars left out" if item.doc.get("dropped") else "")
+def prompts(run: TaskRecords) -> list[Finding]:
+    """Prompts with dropped few-shot examples, and prompts that end inside a token."""
+    dropped = run.where(lambda item, record: f"{item.doc['dropped']} few-shot examples dropped" if item.doc.get("dropped") else "")
     moved = run.where(lambda item, record: "continuation changes the prompt's last token" if item.doc.get("moved") else "")
     n, name = len(run.items), run.task.full_name
     found = []
     if dropped:
-        found.append(Finding("prompt-truncated", "W", name, f"{len(dropped)} of {n} prompts lost exemplars", "use fewer shots", dropped))
+        found.append(
+            Finding(
+                "prompt-truncated",
+                "W",
+                name,
+                f"{len(dropped)} of {n} prompts have fewer few-shot examples to fit the context",
+                "reduce --shots",
+                dropped,
+            )
+        )
     if moved:
-        found.append(Finding("boundary", "I", name, f"{len(moved)} of {n} items were cut inside a token (lm-eval's rule)", "", moved))
+        found.append(Finding("boundary", "I", name, f"{len(moved)} of {n} prompts end inside a token (lm-eval's rule)", "", moved))
     return found
 
 
@@ -131,8 +151,8 @@ def text_of(record: Record) -> str:
     return str(record.output.get("text", ""))
 
 
-def unparsed(run: Answered, ask: Generate) -> list[Finding]:
-    """Answers that were not read, were cut, or hold the right answer and were scored as wrong."""
+def unparsed(run: TaskRecords, ask: Generate) -> list[Finding]:
+    """Responses that could not be parsed, were cut, or contain the gold answer and were scored as wrong."""
     unread = run.where(lambda item, record: short(text_of(record)) if record.status == "unparsed" else "")
     cut = run.where(
         lambda item, record: (
@@ -140,16 +160,24 @@ def unparsed(run: Answered, ask: Generate) -> list[Finding]:
         )
     )
     return [
-        *rated(run, "unparsed", unread, "answers could not be read", "mend the extraction, or show the format in exemplars", 0.02, 0.1),
         *rated(
-            run, "length-cut", cut, f"answers were cut at {ask.max_tokens} tokens", "raise max_tokens or give a stop string", 0.01, 0.05
+            run,
+            "unparsed",
+            unread,
+            "responses could not be parsed",
+            "fix the extraction, or show the format in few-shot examples",
+            0.02,
+            0.1,
+        ),
+        *rated(
+            run, "length-cut", cut, f"responses were cut at {ask.max_tokens} tokens", "raise max_tokens or add a stop string", 0.01, 0.05
         ),
         *scored_wrong(run),
     ]
 
 
-def scored_wrong(run: Answered) -> list[Finding]:
-    """Wrong answers that hold the gold answer's text, beyond the rate at which they hold other items' gold."""
+def scored_wrong(run: TaskRecords) -> list[Finding]:
+    """Wrong responses that contain the gold answer more often than they contain other items' gold answers."""
     golds, n = [normal(item.gold) for item in run.items], len(run.items)
     texts = [normal(text_of(record)) for record in run.records]
     strict = [record.correct for record in run.records]
@@ -159,22 +187,22 @@ def scored_wrong(run: Answered) -> list[Finding]:
     for row, (gold, text) in enumerate(zip(golds, texts, strict=True)):
         if strict[row] != 0.0 or not gold or n < 2:
             continue
-        others = [golds[(row + 1 + shift % (n - 1)) % n] for shift in SHIFTS]
+        others = [golds[other] for other in other_rows(row, n)]
         chance += sum(bool(other) and contains(text, other) for other in others) / len(others)
         if contains(text, gold):
             places.append(Place(row, run.items[row].id, f"{short(run.items[row].gold, 30)} in {short(text_of(run.records[row]))}"))
     excess = at_least(max(len(places) - chance, 0.0), n)
     if not surprising(len(places), chance, [golds[place.row] for place in places if place.row is not None]) or excess <= 0.02:
         return []
-    what = f"{len(places)} of {n} answers were scored as wrong but hold the gold text (by chance: {chance:.0f})"
-    do = "see whether the extraction is too strict; a lenient reading would give a higher score"
+    what = f"{len(places)} of {n} responses were scored as wrong but contain the gold text (expected by chance: {chance:.0f})"
+    do = "check whether the extraction is too strict; a lenient one gives a higher score"
     return [Finding("unparsed", "E" if excess > 0.1 else "W", run.task.full_name, what, do, tuple(places))]
 
 
-def degenerate(run: Answered) -> list[Finding]:
-    """Empty answers, one thing repeated, and echoes of the prompt."""
+def degenerate(run: TaskRecords) -> list[Finding]:
+    """Empty responses, repeated text, and echoes of the prompt."""
 
-    def dull(item: Item, record: Record) -> str:
+    def defect(item: Item, record: Record) -> str:
         text = text_of(record)
         if record.correct == 1.0 or (text.strip() and normal(text) == normal(item.gold)):
             return ""
@@ -182,16 +210,16 @@ def degenerate(run: Answered) -> list[Finding]:
             return "" if item.doc and not item.gold.strip() else "empty"
         if REPEATED.fullmatch(text.strip() + " ") and not REPEATED.fullmatch(item.gold.strip() + " "):
             return f"repeats {short(text, 40)}"
-        said = normal(text)
-        lines = (normal(line) for line in item.prompt[-4000:].splitlines()) if len(said) >= ECHO else ()
-        return f"echoes {short(text, 40)}" if any(len(line) >= ECHO and said.startswith(line) for line in lines) else ""
+        response = normal(text)
+        lines = (normal(line) for line in item.prompt[-4000:].splitlines()) if len(response) >= ECHO else ()
+        return f"echoes {short(text, 40)}" if any(len(line) >= ECHO and response.startswith(line) for line in lines) else ""
 
-    what = "answers are empty, one thing repeated, or echo the prompt"
-    return rated(run, "degenerate", run.where(dull), what, "look at the prompt, the stop strings and the chat template", 0.01, 0.05)
+    what = "responses are empty, repeat one text, or echo the prompt"
+    return rated(run, "degenerate", run.where(defect), what, "check the prompt, the stop strings and the chat template", 0.01, 0.05)
 
 
-def position_bias(run: Answered) -> list[Finding]:
-    """Picks that favour a position beyond what the gold explains; paired, item by item."""
+def position_bias(run: TaskRecords) -> list[Finding]:
+    """Choices picked more often than their position is gold, tested pairwise per item."""
     pairs = [
         (int(record.output["pick"]), int(item.doc["gold"]))
         for item, record in zip(run.items, run.records, strict=True)
@@ -205,8 +233,8 @@ def position_bias(run: Answered) -> list[Finding]:
     differ = (picks[:, None] == np.arange(k)).astype(float) - (golds[:, None] == np.arange(k))
     z = differ.sum(axis=0) / np.sqrt(np.maximum((differ**2).sum(axis=0), 1.0))  # McNemar's, choice by choice
     label, gap = int(np.argmax(z)), float(np.abs(picked - wanted).sum() / 2)
-    shown = f"choice {label + 1} is picked for {picked[label]:.0%} of items, right for {wanted[label]:.0%} (total variation {gap:.2f})"
-    do = "look at the choices' wording and order; calibrate, or compare with another protocol"
+    shown = f"choice {label + 1} is picked for {picked[label]:.0%} of items and correct for {wanted[label]:.0%} (total variation {gap:.2f})"
+    do = "check the wording and order of the choices; calibrate, or compare with another protocol"
     if at_least(float(picked[label] * n), n) > 0.9 and wanted[label] < 0.6:
         return [Finding("position-bias", "E", run.task.full_name, shown, do)]
     if z[label] > z_quantile(1 - FALSE_ALARM / k) and gap > BIAS:
@@ -214,8 +242,8 @@ def position_bias(run: Answered) -> list[Finding]:
     return []
 
 
-def ties(run: Answered, ask: Choose) -> list[Finding]:
-    """Items decided by rounding, and items whose pick depends on the length normalisation."""
+def ties(run: TaskRecords, ask: Choose) -> list[Finding]:
+    """Items that rounding decides, and items whose pick depends on the length normalisation."""
     flips = 0
 
     def tied(item: Item, record: Record) -> str:
@@ -229,7 +257,7 @@ def ties(run: Answered, ask: Choose) -> list[Finding]:
         return f"the best two differ by {first - second:.1g}" if first - second <= TIE else ""
 
     places = run.where(tied)
-    found = rated(run, "ties", places, "items are decided by less than a thousandth of a nat", "score in fp32", 0.01)
+    found = rated(run, "ties", places, f"items have two best choices within {TIE:g} nats", "evaluate with --dtype float32", 0.01)
     if flips:
         what = f"{flips} of {len(run.items)} picks differ between the sum and the mean per character"
         found.append(Finding("norm-flip", "I", run.task.full_name, f"{what}; the task's version fixes {ask.normalize!r}"))
@@ -237,7 +265,7 @@ def ties(run: Answered, ask: Choose) -> list[Finding]:
 
 
 def ranked(item: Item, record: Record, ask: Choose) -> Array:
-    """The scores [k] that the choices were ranked by."""
+    """The scores [k] by which the choices were ranked; empty if they are not stored or not finite."""
     logprobs: Sequence[Sequence[float]] = record.output.get("logprobs") or ()
     priors = tuple(record.output.get("priors") or ()) if ask.calibrate is not None else ()
     sums = tuple(math.fsum(values) for values in logprobs)

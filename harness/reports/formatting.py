@@ -1,0 +1,172 @@
+"""Formats numbers, names and notes for every report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from assay.harness.decide.compare import Comparison, Row
+from assay.harness.decide.decision import Decision, GatedTask
+from assay.harness.decide.early_stopping import EarlyGate
+
+VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
+
+
+def signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def p_value(value: float | None) -> str:
+    return "-" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
+
+
+def score(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def interval(row: Row) -> str:
+    """The two one-sided limits, in points (or the metric's own unit)."""
+    return f"{row.points * row.difference.low:+.2f} to {row.points * row.difference.high:+.2f}"
+
+
+def causes(row: Row) -> str:
+    """Lost items by cause, as "3 wrong, 1 truncated"."""
+    return ", ".join(f"{count} {cause}" for cause, count in sorted(row.causes.items(), key=lambda pair: -pair[1]))
+
+
+def has_floor(rows: Iterable[Row]) -> bool:
+    """Whether a noise floor was measured for any row."""
+    return any(row.floor is not None for row in rows)
+
+
+def floor(row: Row) -> str:
+    return "-" if row.floor is None else f"{row.floor:.2f}"
+
+
+def unit(row: Row) -> str:
+    """The unit of a row's change: points, or the metric's own where it has no upper bound."""
+    return "points" if row.difference.bounded else row.metric
+
+
+def confidence(alpha: float) -> str:
+    """Two one-sided limits at `alpha` as one interval, such as "90 % interval"."""
+    return f"{100 * (1 - 2 * alpha):g} % interval"
+
+
+def change(row: Row, alpha: float) -> str:
+    """A row's change with its unit, its interval and the noise floor where it was measured."""
+    noise = "" if row.floor is None else f"; noise floor {row.floor:.2f}" + (", not exceeded" if row.within_floor else "")
+    return f"{signed(row.points * row.difference.delta)} {unit(row)} ({confidence(alpha)} {interval(row)}{noise})"
+
+
+def comparison_head(floors: bool, alpha: float) -> tuple[str, ...]:
+    head = ("task", "metric", "baseline", "candidate", "change", confidence(alpha))
+    return (*head, *(("floor",) if floors else ()), "p", "Holm p", "MDE80", "+/-", "n")
+
+
+def comparison_row(row: Row, mde: float, floors: bool) -> tuple[str, ...]:
+    found = row.difference
+    return (
+        row.task,
+        row.metric,
+        score(row.baseline),
+        score(row.candidate),
+        signed(row.points * found.delta),
+        interval(row),
+        *((floor(row),) if floors else ()),
+        p_value(found.p),
+        p_value(row.p_holm),
+        f"{mde:.2f}",
+        f"+{found.wins} -{found.losses}",
+        str(found.n),
+    )
+
+
+def gate_head(floors: bool, alpha: float) -> tuple[str, ...]:
+    head = ("", "task", "change", confidence(alpha), *(("floor",) if floors else ()))
+    return (*head, "Holm p", "margin", "MDE80", "+/-", "n", "notes")
+
+
+def gate_row(each: GatedTask, alpha: float, floors: bool) -> tuple[str, ...]:
+    found = each.row.difference
+    return (
+        task_state(each, alpha),
+        each.row.task + (" (critical)" if each.critical else " (advisory)" if each.advisory else ""),
+        signed(each.row.points * found.delta),
+        interval(each.row),
+        *((floor(each.row),) if floors else ()),
+        "-" if each.advisory else p_value(each.p_holm),
+        "-" if each.margin is None else f"{each.margin:g}",
+        f"{each.mde:.2f}",
+        f"+{found.wins} -{found.losses}",
+        str(found.n),
+        "; ".join(row_notes(each)),
+    )
+
+
+def row_notes(each: GatedTask) -> list[str]:
+    """Causes of lost items, and why a small change of this task does not count."""
+    found = [f"lost: {causes(each.row)}"] if each.row.causes else []
+    if each.row.within_floor:
+        found.append("change within the noise floor")
+    if each.blind:
+        found.append(f"detects losses of {each.mde:.1f} {unit(each.row)} or more (80 % power)")
+    return found
+
+
+def task_state(each: GatedTask, alpha: float) -> str:
+    """State of a task: lost, ok (a loss of its margin is excluded) or ? (neither)."""
+    if each.p_holm <= alpha / 2 and not each.held:
+        return "lost"
+    return "ok" if each.held else "?"
+
+
+def headline(decision: Decision, comparison: Comparison) -> str:
+    return f"{VERDICTS[decision.verdict]}: {comparison.candidate.model} against {comparison.baseline.model}"
+
+
+def aggregate_line(decision: Decision) -> str:
+    if decision.delta is None or decision.low is None:
+        return "No task has a bounded metric: there is no aggregate."
+    limits = f"{confidence(decision.alpha)} {signed(decision.low)} to {signed(decision.high)}"
+    noise = "" if decision.floor is None else f", noise floor {decision.floor:.2f}"
+    return f"Aggregate change {signed(decision.delta)} points ({limits}), margin {decision.margin:g}{noise}."
+
+
+def early_lines(found: EarlyGate) -> Sequence[str]:
+    """Lines below the verdict of a gate that stopped early."""
+    lines = list(found.reasons)
+    if found.delta is not None:
+        limits = f"interval {signed(found.low)} to {signed(found.high)}, valid at every interim look"
+        lines.append(f"Aggregate change {signed(found.delta)} points ({limits}). Stopping early exaggerates the estimated change.")
+    if found.tried > 1:
+        lines.append(best_of(found.tried))
+    if found.attempt > 1:
+        lines.append(attempt_line(found.attempt))
+    return lines
+
+
+def attempt_line(number: int) -> str:
+    return f"Attempt {number} for this pair of models: each repeated gate raises the chance of a false pass."
+
+
+def best_of(tried: int) -> str:
+    return f"The baseline is the best of {tried} runs on these items: a loss must be significant at 1/{tried} of the level."
+
+
+def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
+    """Lines below the table: how robust the verdict is, how it was corrected, and what it covers."""
+    found = []
+    if decision.needed is not None:
+        what = f"A decision needs about {decision.needed:,} items (this gate: {decision.items:,})"
+        found.append(f"{what}, if the change and the share of changed items stay the same.")
+    if decision.flips is not None:
+        items = f"{decision.flips} item{'s' * (decision.flips != 1)}"
+        found.append(f"Fragility: flipping {items} of {decision.flips_task} would change the verdict.")
+    if decision.tried > 1:
+        found.append(f"{best_of(decision.tried)} Being the best raises its score by about {decision.inflation:.2f} points.")
+    if decision.attempt > 1:
+        found.append(attempt_line(decision.attempt))
+    found += comparison.notes
+    found.append("MDE80: minimum detectable effect, the smallest true loss that is detected with 80 % power.")
+    found.append(decision.scope)
+    return found
