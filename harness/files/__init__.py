@@ -1,1 +1,1 @@
-"""Careful reading of files that strangers made, atomic writing, locks, and the sandbox for untrusted programs."""
+"""Safe reading of untrusted files, atomic writing, locks, and the sandbox for generated programs."""

@@ -1,4 +1,4 @@
-"""Whole files or none: written beside, synced, renamed."""
+"""Atomic file writing (write to a temporary file, fsync, rename) and strict JSON."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.safe_open import read_regular
 
 JSON_BYTES = 1 << 30
-"""The most that a JSON file may have."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Maximum size of a JSON file in bytes."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """All of `data`, in one write() wherever the kernel takes it whole."""
+    """Write all of `data`, in one write() call where the kernel accepts it."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
 
 
 def write_file(path: Path, data: bytes) -> str:
-    """Writes a whole file or none, also across a power loss; returns its SHA-256. Two writers of one path must exclude each other."""
+    """Write a file atomically, durable across a power loss, and return its SHA-256. The caller must exclude other writers of `path`."""
     part = path.with_name(f".{path.name}.part")
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
     try:
@@ -41,7 +41,7 @@ def write_file(path: Path, data: bytes) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames and new names in a folder last."""
+    """Sync a folder, so that new and renamed files in it survive a power loss."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -49,15 +49,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def interrupted(error: OSError, bundle: Path) -> Incomplete:
-    """The error of a run that could not write: what the system said, and how to go on."""
+def write_error(error: OSError, bundle: Path) -> Incomplete:
+    """Return the error for a run whose files could not be written, with the command that resumes it."""
     reason = error.strerror or str(error)
-    cure = "free some space" if error.errno in FULL else "make the folder writable"
-    return Incomplete(f"cannot write: {reason}; finished items are kept", where=str(bundle), do=f"{cure}, then: assay resume {bundle.name}")
+    fix = "free disk space" if error.errno in DISK_FULL else "make the folder writable"
+    return Incomplete(f"cannot write: {reason}; finished items are kept", where=str(bundle), do=f"{fix}, then: assay resume {bundle.name}")
 
 
 def nonfinite(value: Any, path: str = "") -> str | None:
-    """Where in nested JSON data the first NaN or infinity stands, or None."""
+    """Return the path of the first NaN or infinity in nested JSON data, or None."""
     if isinstance(value, float):
         return None if math.isfinite(value) else path or "."
     if isinstance(value, Mapping):
@@ -70,24 +70,26 @@ def nonfinite(value: Any, path: str = "") -> str | None:
 
 
 def to_json(value: Any, where: str, indent: int | None = None) -> bytes:
-    """Strict JSON (no NaN, no infinity, ASCII only). Raises AssayError naming the field that has no JSON form."""
+    """Return strict JSON: no NaN, no infinity, ASCII only. Raises AssayError naming what cannot be written."""
     try:
         text = json.dumps(value, allow_nan=False, indent=indent, separators=None if indent else (",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ValueError) and (found := nonfinite(value)):
-            raise AssayError(f"{found} is not a finite number", where=where, do="mend what gave this number") from None
-        raise AssayError(f"has no JSON form: {error}", where=where, do="keep to texts, finite numbers, lists and mappings") from None
+            raise AssayError(f"{found} is not a finite number", where=where, do="fix the code that computes it") from None
+        raise AssayError(
+            f"cannot be written as JSON: {error}", where=where, do="use only strings, finite numbers, booleans, None, lists and dicts"
+        ) from None
     return text.encode()
 
 
 def read_json(path: Path, follow: bool = True) -> dict[str, Any]:
-    """One JSON object from a file, or a link to one unless told not to `follow`. Raises AssayError where it is anything else."""
+    """Read one JSON object from a regular file; `follow` also allows a symbolic link to one. Raises AssayError for anything else."""
     try:
         value = json.loads(read_regular(path, JSON_BYTES, follow))
     except FileNotFoundError:
-        raise AssayError("there is no such file", where=str(path), do="is this a run's folder?") from None
+        raise AssayError("no such file", where=str(path), do="check the path; assay store ls lists the runs") from None
     except (OSError, ValueError, RecursionError) as error:
         raise AssayError(f"cannot be read as JSON: {error}", where=str(path), do="restore the run from a copy") from None
     if not isinstance(value, dict):
-        raise AssayError("must hold one JSON object", where=str(path), do="restore the run from a copy")
+        raise AssayError("does not contain one JSON object", where=str(path), do="restore the run from a copy")
     return value

@@ -1,7 +1,7 @@
-"""One owner at a time: a small file that names the process, and is taken over only from the dead.
+"""Lock files: one owner at a time. The file names the owning process; a lock whose process has ended is taken over.
 
-The file's content decides who owns it; a short flock only orders those who look. So a child that outlives its parent
-keeps nothing locked, and a lock seen from another host is never broken.
+The file's content decides who owns the lock; flock is held only while the file is read or changed. So a child process that
+outlives its parent does not keep the lock, and a lock of another host is never taken over.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.safe_open import read_regular
 
 
-def started(pid: int) -> str:
-    """When a process of this host started: boot id and clock ticks; empty where that cannot be told; raises if it is gone."""
+def start_time(pid: int) -> str:
+    """Return when a process of this host started (boot id and clock ticks), empty if unknown. Raises ProcessLookupError if it has ended."""
     os.kill(pid, 0)
     try:
         stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -32,28 +32,30 @@ def started(pid: int) -> str:
     return f"{boot}:{stat[19]}"
 
 
-def me() -> dict[str, str | int]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "started": started(os.getpid())}
+def this_process() -> dict[str, str | int]:
+    """Return the content of a lock file that this process owns."""
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": start_time(os.getpid())}
 
 
 def owner(path: Path) -> str:
-    """The living owner of a lock as text, empty if there is none. A lock from another host counts as living."""
+    """Return the running owner of a lock as text, empty if there is none. An owner on another host counts as running."""
     with suppress(OSError, AssayError):
-        return living(read_regular(path, 1 << 16))
+        return living_owner(read_regular(path, 1 << 16))
     return ""
 
 
-def living(content: bytes) -> str:
+def living_owner(content: bytes) -> str:
+    """Return the running owner that a lock file's content names, empty if it names none."""
     try:
-        held = json.loads(content)
-        pid, host, since = int(held["pid"]), str(held["host"]), str(held["started"])
+        stored = json.loads(content)
+        pid, host, since = int(stored["pid"]), str(stored["host"]), str(stored["started"])
     except (ValueError, KeyError, TypeError):
         return ""
     name = f"process {pid} on {host}"
     if host != socket.gethostname():
         return name
     try:
-        now = started(pid)
+        now = start_time(pid)
     except ProcessLookupError:
         return ""
     except PermissionError:
@@ -62,10 +64,10 @@ def living(content: bytes) -> str:
 
 
 @contextmanager
-def same_file(path: Path, flags: int) -> Iterator[int]:
-    """The lock file, open, with the right to look at it and change it; opened again if it was replaced meanwhile."""
+def locked_file(path: Path, flags: int) -> Iterator[int]:
+    """Open the lock file under an exclusive flock; open it again if another process has replaced it meanwhile."""
     while True:
-        fd = os.open(path, flags | os.O_NOFOLLOW, 0o666)  # copied results may hold a link
+        fd = os.open(path, flags | os.O_NOFOLLOW, 0o666)  # copied results may contain a link
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             try:
@@ -79,35 +81,35 @@ def same_file(path: Path, flags: int) -> Iterator[int]:
             os.close(fd)
 
 
-def take(path: Path) -> str:
-    """Tries to own the lock: empty if it worked, else the living owner."""
-    with same_file(path, os.O_RDWR | os.O_CREAT) as fd:
-        holder = living(os.pread(fd, 4096, 0))
-        if not holder:
+def acquire(path: Path) -> str:
+    """Try to acquire the lock. Returns an empty string on success, otherwise the running owner."""
+    with locked_file(path, os.O_RDWR | os.O_CREAT) as fd:
+        current = living_owner(os.pread(fd, 4096, 0))
+        if not current:
             os.ftruncate(fd, 0)
-            os.pwrite(fd, json.dumps(me()).encode(), 0)
-        return holder
+            os.pwrite(fd, json.dumps(this_process()).encode(), 0)
+        return current
 
 
 def release(path: Path) -> None:
-    """Gives the lock up; nothing happens where another process has it."""
-    with suppress(OSError), same_file(path, os.O_RDWR) as fd:
-        if os.pread(fd, 4096, 0) == json.dumps(me()).encode():
+    """Release the lock. Does nothing if another process owns it."""
+    with suppress(OSError), locked_file(path, os.O_RDWR) as fd:
+        if os.pread(fd, 4096, 0) == json.dumps(this_process()).encode():
             path.unlink()
 
 
 @contextmanager
-def held(path: Path, seconds: float = 0.0) -> Iterator[None]:
-    """Owns the lock, waiting for it at most so long.
+def file_lock(path: Path, seconds: float = 0.0) -> Iterator[None]:
+    """Hold the lock for the block, waiting for it at most `seconds`.
 
-    Raises Incomplete naming the living owner; AssayError where the folder cannot be written.
+    Raises Incomplete naming the running owner; AssayError if the folder cannot be written.
     """
     deadline = time.monotonic() + seconds
     pause = 0.005
     try:
-        while holder := take(path):
+        while current := acquire(path):
             if time.monotonic() > deadline:
-                raise Incomplete(f"in use by {holder}", where=str(path), do="wait for it, or delete this file if that process is gone")
+                raise Incomplete(f"in use by {current}", where=str(path), do="wait for it, or delete this file if that process has ended")
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
     except OSError as error:

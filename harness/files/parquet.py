@@ -1,4 +1,4 @@
-"""Parquet files that a stranger may have made: read whole or refused, and never unpacked into more than memory holds."""
+"""Untrusted Parquet files: read whole or refused, with a limit on the decompressed size."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from assay.harness.errors import AssayError
 
 RATIO, FREE = 1000, 1 << 28
-"""What unpacks to more than RATIO times its size is a bomb, once it takes more than FREE bytes."""
+"""A file is refused as a decompression bomb if it decompresses to more than FREE bytes and more than RATIO times its size."""
 BATCH = 256
-"""Rows unpacked at once; what they take is measured before more are."""
+"""Rows decompressed at a time; their size is checked before the next ones."""
 
 
 def read_table(source: Path | bytes, where: str) -> Any:
-    """A file, or the bytes of one, as an Arrow table. Raises AssayError where it is no Parquet file, is damaged, or is a bomb."""
+    """Read a file, or its bytes, as an Arrow table. Raises AssayError if it is not Parquet, damaged, or a decompression bomb."""
     import pyarrow
     import pyarrow.parquet
 
@@ -23,29 +23,29 @@ def read_table(source: Path | bytes, where: str) -> Any:
     try:
         opened = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(source) if isinstance(source, bytes) else source)
         with opened as file:
-            promised = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
-            refuse(promised, most, size, where)
+            declared = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+            check_size(declared, most, size, where)
             batches, total = [], 0
             for batch in file.iter_batches(batch_size=BATCH):
-                total += unpacked(batch)
-                refuse(total, most, size, where)
+                total += unpacked_bytes(batch)
+                check_size(total, most, size, where)
                 batches.append(batch)
             return pyarrow.Table.from_batches(batches, file.schema_arrow)
     except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
-        raise AssayError(f"cannot be read as Parquet: {first_line(error)}", where=where, do="fetch or write the file again") from None
+        raise AssayError(f"cannot be read as Parquet: {first_line(error)}", where=where, do="download or write the file again") from None
 
 
 def read_rows(source: Path | bytes, where: str) -> list[dict[str, Any]]:
-    """The same as one dict per row. Raises AssayError also for values that Python cannot hold."""
+    """Read a file, or its bytes, as one dict per row. Raises AssayError like `read_table`, and for values that Python cannot represent."""
     try:
         rows: list[dict[str, Any]] = read_table(source, where).to_pylist()
         return rows
     except (ValueError, ArithmeticError, TypeError) as error:
-        raise AssayError(f"holds a value that cannot be read: {first_line(error)}", where=where, do="write the file again") from None
+        raise AssayError(f"contains a value that cannot be read: {first_line(error)}", where=where, do="write the file again") from None
 
 
-def unpacked(batch: Any) -> int:
-    """Bytes of a batch once every row holds its own value: in a dictionary, many rows share one."""
+def unpacked_bytes(batch: Any) -> int:
+    """Return the bytes of a batch after dictionary decoding, where every row has its own copy of its value."""
     import pyarrow
     import pyarrow.compute
 
@@ -58,10 +58,10 @@ def unpacked(batch: Any) -> int:
     return total
 
 
-def refuse(total: int, most: int, size: int, where: str) -> None:
+def check_size(total: int, most: int, size: int, where: str) -> None:
     if total > most:
         raise AssayError(
-            f"{size:,} bytes would unpack to more than {most:,}: refused", where=where, do="write it with fewer or shorter rows a file"
+            f"{size:,} bytes would decompress to more than {most:,} bytes", where=where, do="split the file into smaller files"
         )
 
 

@@ -1,12 +1,12 @@
-"""Asks the file system about texts that may be no paths at all: too long, with a NUL, behind a closed door."""
+"""Path checks that return False for texts that are not valid paths: too long, with a NUL, or without permission."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def is_there(path: str | Path) -> bool:
-    """Whether a file or folder of that name can be seen."""
+def exists(path: str | Path) -> bool:
+    """Whether a file or folder exists at this path."""
     try:
         return Path(path).exists()
     except (OSError, ValueError):
@@ -14,7 +14,7 @@ def is_there(path: str | Path) -> bool:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether a file of that name can be seen."""
+    """Whether a file exists at this path."""
     try:
         return Path(path).is_file()
     except (OSError, ValueError):

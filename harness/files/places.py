@@ -1,4 +1,4 @@
-"""Where things are on this machine, from the environment: the store, the cache, benchmark data, and whether the network may be used."""
+"""Settings from environment variables: the results folder, the cache, benchmark data, and whether the network may be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How data may be reached. `data`: the folder of $ASSAY_DATA, which mirrors the hub. `cache`: where assay keeps what it remembers."""
+    """Where data may be read from. `data`: the folder $ASSAY_DATA, a mirror of the hub. `cache`: assay's cache folder."""
 
     data: Path | None = None
     allow_partial: bool = False
@@ -20,7 +20,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where things are on this machine: from $ASSAY_RESULTS, $ASSAY_CACHE, $ASSAY_DATA and $HF_HUB_OFFLINE."""
+    """Folders and network access, from $ASSAY_RESULTS, $ASSAY_CACHE, $ASSAY_DATA and $HF_HUB_OFFLINE."""
 
     results: Path
     cache: Path
@@ -32,7 +32,7 @@ class Surroundings:
 
 
 def surroundings(environment: Mapping[str, str] | None = None) -> Surroundings:
-    """Read the environment (given or the process's own)."""
+    """Read the settings from `environment`, or from the environment of this process."""
     env = os.environ if environment is None else environment
     data = env.get("ASSAY_DATA")
     return Surroundings(

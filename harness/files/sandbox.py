@@ -1,11 +1,11 @@
-"""Runs a model's program where it can do no harm, or refuses to run it at all.
+"""Run programs that a model generated in a sandbox, or refuse to run them.
 
-Nothing is run before the self-test has shown, on this machine, that programs can compute, and that network, writing, forking, other
-processes and what they hold, floods, endless loops and memory are stopped, and that no verdict can be forged.
+Before anything runs, a self-test shows on this machine that programs can compute, and that the sandbox stops network access, writing,
+forking, access to other processes, excessive output, endless loops and excessive memory use, and that no program can forge a verdict.
 
-The test runs in a process of its own, which asks the program's process for what it needs (sandbox_child.py), so the program can give
-wrong answers, but not say what becomes of them. It can see what it is asked, and read files that everybody may read. Without a test there
-is only the program's own word that it ended.
+The test runs in its own process, which sends requests to the program's process (sandbox_child.py). So the program can return wrong
+values, but cannot write the verdict. It can see the requests, and read world-readable files. Without a test, the verdict only says that
+the program ended, which the program itself could forge.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ PASSED = b"passed\n"
 
 
 def passes(program: str, test: str = "", *, subject: str = "", seconds: int = SECONDS, memory: int = MEMORY) -> bool:
-    """Whether a program, and then its test, end without an exception within their limits; leaving early is no end.
+    """Whether a program, and then its test, run to their end without an exception within the limits (CPU seconds, bytes of memory).
 
-    The test has the names of the program but no others of its process: Python's own names are its own, except `subject`.
+    Exiting early does not count as passing. The test can use the names that the program defines; built-in names are always Python's own,
+    except `subject`, the name of the function that is tested.
     """
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
@@ -57,15 +58,15 @@ ATTACKS: Mapping[str, str] = {
     "the network": "import _socket\n_socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM).bind(('127.0.0.1', 0))\n",
     "a socket": "import _socket\n_socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)\n",
     "writing a file": "open('written.txt', 'w').write('x')\n",
-    "writing elsewhere": "import os\nos.open('/tmp', os.O_TMPFILE | os.O_RDWR)\n",
+    "writing outside the working folder": "import os\nos.open('/tmp', os.O_TMPFILE | os.O_RDWR)\n",
     "removing a file": "import os\nos.remove(__file__)\n",
-    "a new folder": "import os\nos.mkdir('made')\n",
+    "creating a folder": "import os\nos.mkdir('made')\n",
     "forking": "import os\nif os.fork() == 0:\n    os._exit(0)\n",
-    "another program": "import os\nos.posix_spawn('/bin/true', ['true'], {})\n",
-    "a thread": "import _thread\n_thread.start_new_thread(print, ())\n",
-    "signals to others": "import os\nos.kill(os.getppid(), 0)\n",
-    "leaving early": "import os\nos._exit(0)\n",
-    "a verdict forged by frames": (
+    "starting another program": "import os\nos.posix_spawn('/bin/true', ['true'], {})\n",
+    "starting a thread": "import _thread\n_thread.start_new_thread(print, ())\n",
+    "signalling another process": "import os\nos.kill(os.getppid(), 0)\n",
+    "exiting early": "import os\nos._exit(0)\n",
+    "forging the verdict through stack frames": (
         "import os, sys\nframe, held = sys._getframe(), []\n"
         "while frame:\n    held += [*frame.f_locals.values(), *frame.f_globals.values()]\n    frame = frame.f_back\n"
         "words = [each.encode() if isinstance(each, str) else each for each in held if isinstance(each, (str, bytes))]\n"
@@ -73,11 +74,11 @@ ATTACKS: Mapping[str, str] = {
         "        try:\n            os.write(out, word)\n        except OSError:\n            pass\n"
         "os._exit(0)\n"
     ),
-    "a flood": (
+    "excessive output": (
         "import os\nfor out in range(64):\n    try:\n        for _ in range(2000):\n            os.write(out, bytes(1 << 20))\n"
         "    except OSError:\n        pass\n"
     ),
-    "the environment of others": (
+    "reading the environment of other processes": (
         "import os\nfound = b''\nfor name in filter(str.isdigit, os.listdir('/proc')):\n    try:\n"
         "        found += open(f'/proc/{name}/environ', 'rb').read()\n    except OSError:\n        pass\nassert found\n"
     ),
@@ -86,22 +87,22 @@ ATTACKS: Mapping[str, str] = {
 }
 
 
-TESTS: Mapping[str, str] = {"a verdict forged by frames": "assert 1 == 2\n"}
-"""The others need none: that they end without an exception is a leak."""
+TESTS: Mapping[str, str] = {"forging the verdict through stack frames": "assert 1 == 2\n"}
+"""Tests by attack. The other attacks need none: if they end without an exception, the sandbox has failed."""
 
 
 @functools.cache
 def self_test() -> tuple[str, ...]:
-    """What the sandbox does not stop on this machine; empty where it holds."""
+    """Return the attacks that the sandbox does not stop on this machine; empty if it stops all."""
     if not passes(HARMLESS):
-        return ("nothing runs in it",)
+        return ("no program can run in it",)
     return tuple(name for name, program in ATTACKS.items() if passes(program, TESTS.get(name, ""), seconds=1))
 
 
 def require_sandbox() -> None:
-    """Raises AssayError where the sandbox does not hold."""
-    if leaks := self_test():
+    """Raises AssayError if the sandbox does not work on this machine."""
+    if failures := self_test():
         raise AssayError(
-            f"the sandbox for generated programs does not hold here: {', '.join(leaks)}",
-            do="tasks that run code need Linux on x86-64 with seccomp; they are off elsewhere",
+            f"the sandbox for generated programs does not work on this machine: {', '.join(failures)}",
+            do="run tasks that execute code on Linux x86-64 with seccomp",
         )

@@ -1,1 +1,1 @@
-"""Doc to text to token ids: rendering, few-shot examples, chat templates, tokenizer, perturbations."""
+"""From Doc to text to token ids: rendering, few-shot examples, chat templates, tokenizers, perturbations."""

@@ -1,4 +1,4 @@
-"""Messages to text by a model's own chat template, which is a stranger's program: so it runs in a process of its own (chat_child.py)."""
+"""Render messages with a model's chat template. Templates are untrusted programs, so they run in a separate process (chat_child.py)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from assay.harness.task.doc import is_text
 
 CHILD = Path(__file__).with_name("chat_child.py")
 BATCH = 1000
-SECONDS = 5
-"""CPU seconds for a batch, imports aside."""
-PATIENCE = 120
-"""Seconds on the clock; only a process that waits takes so long."""
+CPU_SECONDS = 5
+"""CPU seconds per batch, without imports."""
+WALL_SECONDS = 120
+"""Wall-clock seconds per batch; only a blocked process takes this long."""
 
 
-def render_chats(template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int = SECONDS) -> list[str]:
-    """The text of each chat up to where the assistant speaks, exactly as transformers renders it.
+def render_chats(
+    template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int = CPU_SECONDS
+) -> list[str]:
+    """Render each chat, including the generation prompt, exactly as transformers does.
 
-    `tokens` are the special tokens by name. Raises AssayError for a template that fails, refuses the messages, takes more than
-    `seconds` or 1 GiB, gives far more text than it was given, or reaches for what the sandbox withholds.
+    `tokens` are the special tokens by name. Raises AssayError for a template that fails, rejects the messages, takes more than
+    `seconds` of CPU time or 1 GiB, returns far more text than the messages have, or accesses what the sandbox forbids.
     """
     texts: list[str] = []
     for start in range(0, len(chats), BATCH):
@@ -34,10 +36,11 @@ def render_chats(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
 
 
 def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int) -> list[str]:
+    """Render one batch in one process."""
     request = json.dumps({"template": template, "tokens": dict(tokens), "chats": list(chats), "seconds": seconds}, default=str)
     command = [sys.executable, "-I", str(CHILD)]
     try:
-        done = subprocess.run(command, input=request.encode(), capture_output=True, timeout=PATIENCE, env={}, check=False)
+        done = subprocess.run(command, input=request.encode(), capture_output=True, timeout=WALL_SECONDS, env={}, check=False)
         output, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired:
         output, code = b"", -9
@@ -48,8 +51,8 @@ def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
         return texts
     reason = next((str(reply["error"]) for reply in replies if "error" in reply), "")
     if broken is not None:
-        texts, reason = texts[:broken], "it gives half of a surrogate pair, which is no text"
+        texts, reason = texts[:broken], "it returned half of a surrogate pair, which is not valid text"
     if not reason:
-        reason = f"it takes more than {seconds} s of time" if code < 0 else "it ended its process"
-    what = f"the chat template cannot render message {len(texts) + 1}: {reason}"
-    raise AssayError(what, where=where, do="mend chat_template.jinja (or tokenizer_config.json), or run without --chat")
+        reason = f"it takes more than {seconds} s of CPU time" if code < 0 else "its process ended"
+    what = f"the chat template cannot render prompt {len(texts) + 1}: {reason}"
+    raise AssayError(what, where=where, do="fix chat_template.jinja (or tokenizer_config.json), or run without --chat")

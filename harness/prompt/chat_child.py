@@ -1,7 +1,7 @@
-"""Renders chat templates of strangers in a process that can do nothing else. Run as a file: one JSON request on stdin, a line per text.
+"""Render untrusted chat templates in a restricted process. Run as a file: one JSON request on stdin, one JSON line per text on stdout.
 
-The process has no environment, 1 GiB of memory, so many seconds of CPU, and after its imports it may open no file and no socket.
-The template runs in jinja's immutable sandbox, set up as transformers 5 does (utils/chat_template_utils.py).
+The process has no environment variables, 1 GiB of memory and limited CPU time; after its imports it cannot open files or sockets.
+The template runs in jinja's immutable sandbox, set up as in transformers 5 (utils/chat_template_utils.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MEMORY = 1 << 30
 
 
 class Generation(jinja2.ext.Extension):
-    """`{% generation %}` marks what the assistant says; nothing to do for it here."""
+    """`{% generation %}` marks the text of the assistant; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -34,6 +34,7 @@ class Generation(jinja2.ext.Extension):
 
 
 def refuse(message: object) -> None:
+    """Raise an error, as `raise_exception` in a template does."""
     raise jinja2.TemplateError(str(message))
 
 
@@ -45,20 +46,20 @@ def now(form: str) -> str:
     return datetime.datetime.now().strftime(form)
 
 
-def compiled(template: str) -> Callable[..., str]:
-    place = jinja2.sandbox.ImmutableSandboxedEnvironment(
+def compile_template(template: str) -> Callable[..., str]:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
-    place.filters["tojson"] = to_json
-    place.globals["raise_exception"] = refuse
-    place.globals["strftime_now"] = now
-    return place.from_string(template).render
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = now
+    return environment.from_string(template).render
 
 
-def limit(seconds: int) -> None:
-    """From here on: little memory, little time, no new files or sockets, nothing written to disk."""
+def set_limits(seconds: int) -> None:
+    """Limit memory and CPU time, and forbid new files, sockets and writing to disk."""
     time.tzset()
-    compiled("{{ '\\n' | tojson }}{{ strftime_now('%c') }}")()  # whatever is imported late is imported now
+    compile_template("{{ '\\n' | tojson }}{{ strftime_now('%c') }}")()  # imports what jinja would import later
     limits = ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_NOFILE, 3), (resource.RLIMIT_FSIZE, 0))
     for kind, most in limits:
         with contextlib.suppress(ValueError, OSError):  # not every system has every limit
@@ -67,14 +68,14 @@ def limit(seconds: int) -> None:
 
 def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
-    limit(int(request["seconds"]))
+    set_limits(int(request["seconds"]))
     try:
-        render = compiled(request["template"])
+        render = compile_template(request["template"])
         for messages in request["chats"]:
             text = render(messages=messages, tools=None, documents=None, add_generation_prompt=True, **request["tokens"])
             most = 65536 + 4 * sum(len(message["content"]) for message in messages)
             if len(text) > most:
-                refuse(f"{len(text):,} characters, at most {most:,} fit these messages")
+                refuse(f"it returned {len(text):,} characters, the maximum for these messages is {most:,}")
             print(json.dumps({"text": text}), flush=True)
     except MemoryError:
         print(json.dumps({"error": "it takes more than 1 GiB of memory"}), flush=True)

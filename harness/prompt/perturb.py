@@ -1,10 +1,10 @@
-"""Any task under perturbations: `glue/sst2+robustness` is sst2 and, as a second task, sst2 with every item also asked perturbed.
+"""Tasks under perturbations: `glue/sst2+robustness` is sst2 and a second task that scores every item of sst2 with its perturbations.
 
-A pure function from Task to Task. The items of the second task are the originals and their perturbations; those of one item share its
-group, and each is drawn by the item's id alone, so that every model and every run meets the same texts. Gold, choices and exemplars
-stay as they are. Scores: each metric under each perturbation over all items (a text that a perturbation leaves unchanged counts as it
-is), and its worst case over the original and all perturbations: item by item where the score is a mean, else of the whole score; the
-maximum where lower is better (HELM takes the minimum of these too).
+A pure function from Task to Task. The items of the second task are the originals and their perturbations. The perturbations of an item
+share its group and depend only on the item's id, so every model and every run gets the same texts. Gold, choices and few-shot examples
+do not change. Scores: each metric under each perturbation over all items (an item that a perturbation does not change counts with its
+original), and the worst case over the original and all perturbations: per item if the score is a mean, otherwise of the whole score.
+The worst case of a metric where lower is better is the maximum (HELM takes the minimum of these too).
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ KNOWN = (*GROUPS, *PERTURBATIONS)
 
 
 def named_perturbations(names: Sequence[str]) -> tuple[str, ...]:
-    """Groups and single names as single names, each once. Raises AssayError for an unknown one."""
+    """Expand groups to single perturbations, without duplicates. Raises AssayError for an unknown name."""
     found: dict[str, None] = {}
     for name in names:
         if name not in KNOWN:
             close = difflib.get_close_matches(name, KNOWN, 2)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"there is {', '.join(KNOWN)}"
+            hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(KNOWN)}"
             raise AssayError(f"unknown perturbation {name!r}", do=hint)
         found.update(dict.fromkeys(GROUPS.get(name, (name,))))
     return tuple(found)
 
 
 def with_perturbations(task: str, names: Sequence[str]) -> str:
-    """The name of a task under perturbations: glue/rte@lm-eval and robustness give glue/rte+robustness@lm-eval."""
+    """Return the name of a task under perturbations: glue/rte@lm-eval with robustness is glue/rte+robustness@lm-eval."""
     named_perturbations(names)
     head, at, protocol = (task, "", "") if task.endswith((".py", ".jsonl", ".csv", ".parquet")) else task.partition("@")
     return "+".join((head, *names)) + at + protocol if names else task
 
 
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
-    """A name as the task's own and its perturbations; a plus sign that stands before something else belongs to the task."""
+    """Split a name into the original task's name and the perturbations; a plus sign before any other word is part of the task's name."""
     found = re.fullmatch(rf"(.+?)((?:\+(?:{'|'.join(KNOWN)}))+)(@[^/+]*)?", name)
     return (found[1] + (found[3] or ""), tuple(found[2][1:].split("+"))) if found else (name, ())
 
 
 @dataclass(frozen=True, slots=True)
 class WithInputs:
-    """The author's function, with the input texts found in the prompt where the author does not name them."""
+    """The author's doc function; finds the input texts in the prompt if the author does not give `inputs`."""
 
     doc: Callable[[Any], Doc]
 
@@ -67,7 +67,7 @@ class WithInputs:
 
 
 def texts_in(doc: Doc, row: Row) -> tuple[str, ...]:
-    """The row's texts that stand word for word in the prompt, in its order, but for answers and texts inside longer ones."""
+    """Return the row's texts that the prompt contains verbatim, in the prompt's order, without answers and texts inside longer ones."""
     answers = {text.strip().lower() for text in (*doc.choices, *doc.references)}
     texts = {value.strip() for value in row.values() if isinstance(value, str) and any(map(str.isalpha, value))}
     spans: list[tuple[int, int]] = []
@@ -80,7 +80,7 @@ def texts_in(doc: Doc, row: Row) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """An item and its perturbations, less those that change nothing. `meta["variant"]` is 0 for the original, then 1, 2, ..."""
+    """A function from an item to it and its perturbations, without those that change nothing. `meta["variant"]`: 0 is the original."""
 
     names: tuple[str, ...]
 
@@ -88,14 +88,14 @@ class Variants:
         meta = {**doc.meta, "own_group": doc.group}
         found = [replace(doc, group=doc.id, meta={**meta, "variant": 0})]
         for number, name in enumerate(self.names, 1):
-            prompt = changed(doc, name)
+            prompt = perturbed_prompt(doc, name)
             if prompt != doc.prompt:
                 found.append(replace(doc, prompt=prompt, inputs=(), id=f"{doc.id}~{name}", group=doc.id, meta={**meta, "variant": number}))
         return tuple(found)
 
 
-def changed(doc: Doc, name: str) -> str:
-    """The prompt with its input texts perturbed, all from one draw by the item's id."""
+def perturbed_prompt(doc: Doc, name: str) -> str:
+    """Return the prompt with its input texts perturbed; the random seed is the perturbation's name and the item's id."""
     draw, done, rest = Random(f"{name}:{doc.id}"), "", doc.prompt
     for text in doc.inputs:
         before, found, after = rest.partition(text)
@@ -105,10 +105,12 @@ def changed(doc: Doc, name: str) -> str:
 
 
 def perturbed(task: Task, names: Sequence[str]) -> Task:
-    """The task whose items are the originals and their perturbations. Raises AssayError for exemplars drawn per item."""
+    """Return the task with the perturbations of every item added. Raises AssayError if it draws few-shot examples per item."""
     singles, label = named_perturbations(names), "+".join(names)
     if task.varies is not None or (task.shots.order == "per_item" and task.shots.count):
-        raise AssayError("cannot be perturbed", where=task.full_name, do="perturb a task without exemplars of its own per item")
+        raise AssayError(
+            "cannot be perturbed", where=task.full_name, do="use a task that is not perturbed yet and draws no few-shot examples per item"
+        )
     metrics = tuple(made for metric in task.metrics for made in metrics_of(metric, singles))
     return replace(
         task,
@@ -122,7 +124,7 @@ def perturbed(task: Task, names: Sequence[str]) -> Task:
 
 
 def perturbed_family(family: Family, names: Sequence[str]) -> Family:
-    """Every task as it is and perturbed, the totals also over the worst cases."""
+    """Return the family with every task original and perturbed, and with totals also of the worst cases."""
     tasks = {task.full_name: (task, perturbed(task, names)) for task in family.tasks}
     totals = [
         replace(
@@ -138,36 +140,37 @@ def perturbed_family(family: Family, names: Sequence[str]) -> Family:
 
 
 def metrics_of(metric: Metric[Any], names: Sequence[str]) -> tuple[Metric[Any], ...]:
-    """The worst case first, then the metric under each perturbation.
+    """Return the worst case, then the metric under each perturbation.
 
-    Statistics: (variant, code of the item's own group, the metric's own). Groups of the stored table are the original items.
+    Statistics: (variant, code of the item's own group, the metric's statistics). A group of the stored table is one original item.
     """
 
     def measure(doc: Doc, output: Any) -> Stats:
         own = hashlib.sha256(str(doc.meta["own_group"]).encode()).digest()
         return (float(doc.meta["variant"]), float(int.from_bytes(own[:6], "big")), *metric.measure(doc, output))
 
-    def made(name: str, combine: Combine, note: str) -> Metric[Any]:
+    def derived(name: str, combine: Combine, note: str) -> Metric[Any]:
         signature = "|".join(part for part in (metric.signature, note) if part)
         return replace(metric, name=f"{metric.name}_{name}", measure=measure, combine=combine, signature=signature)
 
     texts = [f"{name}[{PERTURBATIONS[name].parameters}]" if PERTURBATIONS[name].parameters else name for name in names]
-    single = [made(name, under(metric, number), texts[number - 1]) for number, name in enumerate(names, 1)]
+    single = [derived(name, variant_score(metric, number), texts[number - 1]) for number, name in enumerate(names, 1)]
     by = "items" if is_item_mean(metric) else "scores"
-    return (made("worst", worst(metric, len(names)), f"worst of {by}: original+{'+'.join(texts)}"), *single)
+    return (derived("worst", worst_score(metric, len(names)), f"worst of {by}: original+{'+'.join(texts)}"), *single)
 
 
 def is_plain(metric: Metric[Any]) -> bool:
-    """Whether the score is a function of the items' mean statistics, without groups of its own."""
+    """Whether the score is a function of the mean statistics of the items, without groups."""
     return isinstance(metric.combine, Pooled) and metric.combine.fold is None
 
 
 def is_item_mean(metric: Metric[Any]) -> bool:
+    """Whether the score is the mean of the items' first statistic."""
     return isinstance(metric.combine, Pooled) and metric.combine.fold is None and metric.combine.finish is first
 
 
 def rows_under(stats: Array, groups: Codes, variant: int) -> Array:
-    """The statistics of every item under one variant [items, k]: the original's where the perturbation changed nothing."""
+    """Return the statistics of every item under one variant [items, k]; the original's if the perturbation changed nothing."""
     found = np.full((int(groups.max()) + 1, stats.shape[1]), np.nan)
     for number in (0, variant):
         chosen = stats[:, 0] == number
@@ -175,18 +178,18 @@ def rows_under(stats: Array, groups: Codes, variant: int) -> Array:
     return found
 
 
-def under(metric: Metric[Any], variant: int) -> Combine:
-    """The metric over all items under one variant."""
+def variant_score(metric: Metric[Any], variant: int) -> Combine:
+    """Return the metric's combine over all items under one variant."""
     inner = metric.combine
     if is_plain(metric):
         assert isinstance(inner, Pooled)
         return Pooled(inner.finish, lambda stats, groups: rows_under(stats, groups, variant)[:, 2:])
-    return Under(inner, variant)
+    return VariantScore(inner, variant)
 
 
 @dataclass(frozen=True, slots=True)
-class Under:
-    """A combine with groups of its own, or that is no function of means, over all items under one variant."""
+class VariantScore:
+    """The score under one variant, for a combine that has groups or is not a function of means."""
 
     inner: Combine
     variant: int
@@ -197,8 +200,8 @@ class Under:
         return self.inner(rows[:, 2:], own)
 
 
-def worst(metric: Metric[Any], count: int) -> Combine:
-    """The worst case over the original and `count` perturbations, in the direction that is worse for this metric."""
+def worst_score(metric: Metric[Any], count: int) -> Combine:
+    """Return the worst case over the original and `count` perturbations: the lowest score, or the highest if lower is better."""
     least, ends = (np.fmin, np.min) if metric.better == "higher" else (np.fmax, np.max)
     inner = metric.combine
 
@@ -216,14 +219,14 @@ def worst(metric: Metric[Any], count: int) -> Combine:
         assert isinstance(inner, Pooled)
         finish = inner.finish
         return Pooled(lambda means: np.asarray(ends([finish(part) for part in np.split(means, count + 1, axis=-1)], axis=0)), side_by_side)
-    return Worst(tuple(Under(inner, variant) for variant in range(count + 1)), metric.better)
+    return WorstScore(tuple(VariantScore(inner, variant) for variant in range(count + 1)), metric.better)
 
 
 @dataclass(frozen=True, slots=True)
-class Worst:
-    """The worst of several combines."""
+class WorstScore:
+    """The worst score of several variants."""
 
-    each: tuple[Under, ...]
+    each: tuple[VariantScore, ...]
     better: str
 
     def __call__(self, stats: Array, groups: Codes) -> float:
@@ -232,7 +235,7 @@ class Worst:
 
 
 def counts_of(task: Task, docs: Sequence[Doc]) -> dict[str, int]:
-    """How many items each perturbation changed."""
+    """Return how many items each perturbation changed."""
     if task.varies is None:
         return {}
     return {name: sum(doc.meta.get("variant") == number for doc in docs) for number, name in enumerate(task.varies.names, 1)}

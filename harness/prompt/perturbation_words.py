@@ -1,7 +1,7 @@
-"""The word lists of the perturbations: small, and written out so that a run's prompts never depend on a download.
+"""Word lists of the perturbations, included here so that prompts never depend on a download.
 
 Names: Greenwald et al. 1998 as listed by Caliskan et al. 2017. Pronouns: Lauscher et al. 2022. Keys: neighbours at distance one on a
-QWERTY keyboard. Dialect: frequent spellings after Ziems et al. 2022 (VALUE). Misspellings: frequent ones of English, our own choice.
+QWERTY keyboard. Dialect: frequent spellings after Ziems et al. 2022 (VALUE). Misspellings: frequent ones of English, chosen by us.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def pairs(text: str) -> dict[str, str]:
-    """`word:other` by word; `_` stands for a space."""
+    """Parse `word:other` pairs into a dict; `_` is a space."""
     return dict(pair.replace("_", " ").split(":") for pair in words(text))
 
 
@@ -37,7 +37,7 @@ CONTRACTIONS: Mapping[str, str] = {
     **{"cannot": "can't", "shall not": "shan't", "will not": "won't", "could have": "could've", "should have": "should've"},
     **{"would have": "would've", "might have": "might've", "must have": "must've"},
 }
-"""The long form and the short one, both in lower case."""
+"""Short form by long form, in lower case."""
 
 MISSPELLINGS: Mapping[str, tuple[str, ...]] = {
     right: tuple(wrong.split("/"))
@@ -119,7 +119,7 @@ NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }
-"""By gender: first names typical of white Americans, and of black Americans."""
+"""By gender: first names typical of white Americans, and first names typical of black Americans."""
 
 FILLERS = (
     "I think",

@@ -1,7 +1,7 @@
-"""Perturbations of text with HELM's published parameters, each a pure function of a text and a seeded draw.
+"""Perturbations of text with HELM's published parameters, each a pure function of a text and a seeded random generator.
 
 Source: HELM src/helm/benchmark/augmentations and run_expander.py (parameters); the word lists are those of `perturbation_words`.
-Words are found by word boundaries, at the ends of a text too.
+Words are matched at word boundaries, also at the ends of a text.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Change = Callable[[str, Random], str]
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """`change` turns a text into its perturbed form; `parameters` names what decides the outcome, for signatures."""
+    """`change` returns the perturbed text; `parameters` describes its settings in metric signatures."""
 
     name: str
     change: Change
     parameters: str
 
 
-def in_case_of(word: str, other: str) -> str:
-    """`other` in the case of `word`: all capitals, a capital first, or as it is."""
+def match_case(word: str, other: str) -> str:
+    """Return `other` in the case of `word`: all capitals, first letter capital, or unchanged."""
     if len(word) > 1 and word.isupper():
         return other.upper()
     return other[:1].upper() + other[1:] if word[:1].isupper() else other
 
 
 @functools.cache
-def any_of(*words: str) -> re.Pattern[str]:
-    """Any of these words, the longest first, in any case."""
+def word_pattern(*words: str) -> re.Pattern[str]:
+    """Return a pattern that matches any of these words, the longest first, ignoring case."""
     listed = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     return re.compile(rf"(?<![\w'-])(?:{listed})(?![\w'-])", re.IGNORECASE)
 
@@ -45,69 +45,69 @@ def lower(text: str, draw: Random) -> str:
 
 
 def contract(text: str, draw: Random) -> str:
-    """`is not` becomes `isn't`, but only before a space, so that no sentence ends in a short form."""
-    pattern = re.compile(rf"{any_of(*CONTRACTIONS).pattern}(?= )", re.IGNORECASE)
-    return pattern.sub(lambda found: in_case_of(found[0], CONTRACTIONS[found[0].lower()]), text)
+    """Contract `is not` to `isn't` and the like, only before a space, so that no sentence ends in a short form."""
+    pattern = re.compile(rf"{word_pattern(*CONTRACTIONS).pattern}(?= )", re.IGNORECASE)
+    return pattern.sub(lambda found: match_case(found[0], CONTRACTIONS[found[0].lower()]), text)
 
 
 def misspell(text: str, draw: Random, share: float) -> str:
-    """A share of the words for which a misspelling is known."""
+    """Misspell a share of the words that have a known misspelling."""
 
     def swap(found: re.Match[str]) -> str:
-        return in_case_of(found[0], draw.choice(MISSPELLINGS[found[0].lower()])) if draw.random() < share else found[0]
+        return match_case(found[0], draw.choice(MISSPELLINGS[found[0].lower()])) if draw.random() < share else found[0]
 
-    return any_of(*MISSPELLINGS).sub(swap, text)
+    return word_pattern(*MISSPELLINGS).sub(swap, text)
 
 
-def spread(text: str, draw: Random, most: int) -> str:
-    """One to `most` spaces in place of every run of them."""
+def random_spaces(text: str, draw: Random, most: int) -> str:
+    """Replace every run of spaces by one to `most` spaces."""
     return re.sub(" +", lambda found: " " * draw.randint(1, most), text)
 
 
 def mild_mix(text: str, draw: Random) -> str:
-    """Lower case, contractions, misspellings of a tenth of the words, one to three spaces: in this order."""
-    return spread(misspell(contract(lower(text, draw), draw), draw, 0.1), draw, 3)
+    """Apply, in this order: lower case, contractions, misspellings of a tenth of the words, one to three spaces."""
+    return random_spaces(misspell(contract(lower(text, draw), draw), draw, 0.1), draw, 3)
 
 
 def typos(text: str, draw: Random, share: float) -> str:
-    """A share of the letters slips to a neighbouring key."""
+    """Replace a share of the letters by a neighbouring key."""
 
     def slip(letter: str) -> str:
         near = KEYS.get(letter.lower())
-        return in_case_of(letter, draw.choice(near)) if near is not None and draw.random() < share else letter
+        return match_case(letter, draw.choice(near)) if near is not None and draw.random() < share else letter
 
     return "".join(map(slip, text))
 
 
 def extra_space(text: str, draw: Random, count: int) -> str:
-    """`count` spaces for every one."""
+    """Replace every space by `count` spaces."""
     return text.replace(" ", " " * count)
 
 
 def filler(text: str, draw: Random, share: float) -> str:
-    """A filler before a share of the words."""
+    """Insert a filler before a share of the words."""
     return " ".join(f"{draw.choice(FILLERS)} {word}" if draw.random() <= share else word for word in text.split(" "))
 
 
 def dialect(text: str, draw: Random) -> str:
-    return any_of(*DIALECT).sub(lambda found: in_case_of(found[0], DIALECT[found[0].lower()]), text)
+    return word_pattern(*DIALECT).sub(lambda found: match_case(found[0], DIALECT[found[0].lower()]), text)
 
 
 def gender(text: str, draw: Random) -> str:
-    return any_of(*PRONOUNS).sub(lambda found: in_case_of(found[0], PRONOUNS[found[0].lower()]), text)
+    return word_pattern(*PRONOUNS).sub(lambda found: match_case(found[0], PRONOUNS[found[0].lower()]), text)
 
 
 def names(text: str, draw: Random) -> str:
-    """Every first name of one group becomes one of the other, of the same gender, the same wherever it recurs."""
+    """Replace every first name of one group by one of the other group with the same gender; a name that recurs gets the same one."""
     chosen: dict[str, str] = {}
     known = {name: others for sources, others in NAMES.values() for name in sources}
 
     def swap(found: re.Match[str]) -> str:
         name = found[0].lower()
         chosen.setdefault(name, draw.choice(known[name]))
-        return in_case_of(found[0], chosen[name])
+        return match_case(found[0], chosen[name])
 
-    return any_of(*known).sub(swap, text)
+    return word_pattern(*known).sub(swap, text)
 
 
 def listed(*found: Perturbation) -> Mapping[str, Perturbation]:
@@ -133,4 +133,4 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "fairness": ("dialect", "gender", "names"),
     "canonical": ("mild_mix", "dialect", "gender", "names"),
 }
-"""`canonical` is the set of HELM's own runs."""
+"""`canonical` is the set that HELM's own runs use."""

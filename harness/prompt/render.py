@@ -1,4 +1,4 @@
-"""A task, a Doc and its exemplars become text. The joint between prompt and answer is decided here and nowhere else."""
+"""Render a task, a Doc and its few-shot examples as text. Only this module decides the joint between prompt and answer."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """`prompt` is all text before the answer; each of `continuations` begins with the joint. Generate has no continuations."""
+    """A rendered item. `prompt` is all text before the answer; each continuation begins with the joint. Generate has no continuations."""
 
     prompt: str
     continuations: tuple[str, ...] = ()
 
 
 def joint_after(prompt: str, layout: Layout) -> str:
-    """What stands between a prompt and its answer: nothing after an empty prompt or one that already ends in whitespace."""
+    """Return the text between a prompt and its answer: empty if the prompt is empty or ends in whitespace."""
     return "" if not prompt or prompt[-1].isspace() else layout.joint
 
 
 def example_text(doc: Doc, layout: Layout) -> str:
-    """A question with its gold answer, as exemplars and training examples show it."""
+    """Return a question with its gold answer, as in few-shot and training examples."""
     return doc.prompt + joint_after(doc.prompt, layout) + doc.answer
 
 
 def answers_of(task: Task, doc: Doc) -> tuple[str, ...]:
-    """The texts whose likelihood is asked: choices, graded answers, or the text of a perplexity item."""
+    """Return the texts whose log-likelihood is scored: choices, graded answers, or the text of a perplexity item."""
     match task.ask:
         case Choose():
             if len(doc.choices) < 2:
-                raise AssayError(f"{len(doc.choices)} choices to rank", where=f"{task.full_name} {doc.id}", do="Choose needs at least two")
+                raise AssayError(f"{len(doc.choices)} choices to rank", where=f"{task.full_name} {doc.id}", do="give at least two choices")
             return doc.choices
         case Regress():
             return task.ask.answers
@@ -47,20 +47,20 @@ def answers_of(task: Task, doc: Doc) -> tuple[str, ...]:
             return ()
 
 
-def render(task: Task, doc: Doc, exemplars: Sequence[Doc] = ()) -> Rendered:
-    """The plain-text prompt: instructions, exemplars, question; and the continuations to be scored after it."""
+def render(task: Task, doc: Doc, examples: Sequence[Doc] = ()) -> Rendered:
+    """Render the plain-text prompt (instructions, few-shot examples, question) and the continuations to score after it."""
     layout = task.layout
-    shown = "".join(example_text(exemplar, layout) + layout.separator for exemplar in exemplars)
+    prefix = "".join(example_text(example, layout) + layout.separator for example in examples)
     joint = joint_after(doc.prompt, layout)
-    return Rendered(layout.instructions + shown + doc.prompt, tuple(joint + text for text in answers_of(task, doc)))
+    return Rendered(layout.instructions + prefix + doc.prompt, tuple(joint + text for text in answers_of(task, doc)))
 
 
-def render_chat(task: Task, doc: Doc, exemplars: Sequence[Doc] = ()) -> tuple[list[Message], tuple[str, ...]]:
-    """The same as messages: exemplars are earlier turns, the template separates prompt and answer, so there is no joint."""
+def render_chat(task: Task, doc: Doc, examples: Sequence[Doc] = ()) -> tuple[list[Message], tuple[str, ...]]:
+    """Render chat messages and continuations. Few-shot examples are earlier turns; the chat template replaces the joint."""
     messages: list[Message] = []
-    for exemplar in exemplars:
-        messages.append({"role": "user", "content": exemplar.prompt.strip()})
-        messages.append({"role": "assistant", "content": exemplar.answer})
+    for example in examples:
+        messages.append({"role": "user", "content": example.prompt.strip()})
+        messages.append({"role": "assistant", "content": example.answer})
     messages.append({"role": "user", "content": doc.prompt.strip()})
     if task.layout.instructions:
         messages[0]["content"] = task.layout.instructions + messages[0]["content"]

@@ -1,4 +1,4 @@
-"""Which exemplars stand before a question. The same set for the whole task, unless the protocol draws per item."""
+"""Choose the few-shot examples of a task: one set for all items, unless the protocol draws per item."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from assay.harness.errors import AssayError
-from assay.harness.prompt.item_shots import per_item
+from assay.harness.prompt.item_shots import item_examples
 from assay.harness.task.doc import Doc
 from assay.harness.task.task import Task
 
-Exemplars = Callable[[int], tuple[Doc, ...]]
-"""Exemplars of the i-th scored item."""
+FewShotExamples = Callable[[int], tuple[Doc, ...]]
+"""A function from the index of a scored item to its few-shot examples."""
 
 
-def choose_exemplars(task: Task, count: int, pool: Sequence[Doc], scored: Sequence[Doc], seed: int) -> Exemplars:
-    """The exemplars for every scored item, from `pool` (the docs of `task.shots.split`; all of the scored split for "per_item").
+def choose_examples(task: Task, count: int, pool: Sequence[Doc], scored: Sequence[Doc], seed: int) -> FewShotExamples:
+    """Choose few-shot examples for every scored item from `pool` (the docs of `task.shots.split`; all of the scored split for "per_item").
 
-    Raises AssayError where the pool is too small or unlabelled. A question that is scored never becomes an exemplar, except
-    where a protocol fixes the rows ("first").
+    A scored question is never a few-shot example, unless the protocol fixes the rows ("first"). Raises AssayError if the pool has too
+    few labelled rows.
     """
     if count == 0:
         return lambda index: ()
     if task.shots.order == "per_item":
-        return per_item(pool, count)
-    asked = {doc.prompt for doc in scored} if task.shots.order != "first" else set()
-    usable = [doc for doc in pool if doc.labelled and doc.prompt not in asked]
+        return item_examples(pool, count)
+    excluded = {doc.prompt for doc in scored} if task.shots.order != "first" else set()
+    usable = [doc for doc in pool if doc.labelled and doc.prompt not in excluded]
     if len(usable) < count:
         raise AssayError(
-            f"{count} shots asked for, but split {task.shots.split!r} has {len(usable)} usable rows",
+            f"{count} shots requested, but split {task.shots.split!r} has {len(usable)} usable rows",
             where=task.full_name,
-            do=f"ask for at most {len(usable)} shots",
+            do=f"use --shots {len(usable)} or less",
         )
     draw = random.Random(f"{seed}:{task.name if task.varies is None else task.varies.of}")
     match task.shots.order:
         case "first":
             chosen = tuple(usable[:count])
         case "balanced":
-            chosen = balanced(usable, count, draw)
+            chosen = balanced_sample(usable, count, draw)
         case _:
             chosen = tuple(draw.sample(usable, count))
     return lambda index: chosen
 
 
-def balanced(pool: Sequence[Doc], count: int, draw: random.Random) -> tuple[Doc, ...]:
-    """HELM's rule: labels by frequency, ties shuffled; cycle over them, drawing one row each.
+def balanced_sample(pool: Sequence[Doc], count: int, draw: random.Random) -> tuple[Doc, ...]:
+    """Draw rows by HELM's rule: cycle over the labels by frequency (ties shuffled), drawing one row of each.
 
     Source: HELM src/helm/benchmark/adaptation/adapters/in_context_learning_adapter.py.
     """

@@ -1,4 +1,4 @@
-"""Text to token ids. Context and continuation are always encoded as one string and cut, never encoded apart."""
+"""Encode text as token ids. A context and its continuation are encoded as one string, then split."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from assay.harness.prompt.render import Message
 class Tokenizer:
     """A model's tokenizer.
 
-    `prefix` holds the ids that it puts before a text by its own default (BOS or nothing); `empty` the one id that stands for
-    an empty context. `digest` hashes its files.
+    `prefix` is the ids that the tokenizer adds before a text by default (BOS or none); `empty` is the id that replaces an empty
+    context. `digest` is the hash of its files.
     """
 
     prefix: TokenIds
@@ -29,7 +29,7 @@ class Tokenizer:
     inner: Any
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Ids of each text, without special tokens added."""
+        """Return the ids of each text, without special tokens."""
         if not texts:
             return []
         return [tuple(ids) for ids in self.inner(list(texts), add_special_tokens=False)["input_ids"]]
@@ -38,7 +38,7 @@ class Tokenizer:
         return str(self.inner.decode(list(ids)))
 
     def chats(self, chats: Sequence[list[Message]]) -> list[str]:
-        """The chat template's text of each, up to where the assistant speaks. Raises AssayError without a template or for a faulty one."""
+        """Render each chat, including the generation prompt. Raises AssayError if the chat template is missing or fails."""
         where = str(getattr(self.inner, "name_or_path", ""))
         if not self.inner.chat_template:
             raise AssayError("the tokenizer has no chat template", where=where, do="run without --chat")
@@ -53,7 +53,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a model directory. Raises AssayError where it cannot be read."""
+    """Load the tokenizer of a model folder. Raises AssayError if it cannot be read."""
     try:
         import transformers
     except ImportError:
@@ -62,12 +62,12 @@ def open_tokenizer(path: Path) -> Tokenizer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             inner = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except BaseException as error:  # the library raises many kinds for a broken file; its Rust part panics outside of Exception
+    except BaseException as error:  # the library raises many types for a broken file; a panic of its Rust part is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AssayError(f"the tokenizer cannot be read ({reason:.160})", where=str(path), do="check tokenizer.json") from None
-    inner.model_max_length = int(1e30)  # length is checked by the plan, loudly
+    inner.model_max_length = int(1e30)  # the plan checks lengths and raises an error
     inner.deprecation_warnings = {"Asking-to-pad-a-fast-tokenizer": True}
     plain, special = inner("a", add_special_tokens=False)["input_ids"], inner("a")["input_ids"]
     start = next((n for n in range(len(special)) if special[n : n + len(plain)] == plain), 0)
@@ -82,25 +82,25 @@ def open_tokenizer(path: Path) -> Tokenizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A context and its continuations as ids. `moved`: how many continuations changed the context's tokens at the boundary."""
+class EncodedPair:
+    """A context and its continuations as token ids. `moved`: the number of continuations that changed the context's last tokens."""
 
     context: TokenIds
     continuations: tuple[TokenIds, ...]
     moved: int = 0
 
 
-def cut_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]], special: bool = False) -> list[Cut]:
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]], special: bool = False) -> list[EncodedPair]:
     """Encode prompts with their continuations by lm-eval's rule (api/model.py `_encode_pair`).
 
-    Trailing spaces of the prompt move to the continuation; ids(prompt + continuation) are cut at len(ids(prompt)). Where that
-    would leave a continuation empty, it is encoded alone. `special` says that the prompt brings its own special tokens (a chat
-    template does), so no prefix is added. Raises AssayError where a continuation has no token at all.
+    Trailing spaces of the prompt move to the continuation; ids(prompt + continuation) are split at len(ids(prompt)). If that
+    leaves a continuation empty, it is encoded alone. With `special`, no prefix is added, because the prompt already has special
+    tokens (from a chat template). Raises AssayError if a continuation has no tokens.
     """
     contexts = [prompt.rstrip() for prompt, _ in pairs]
     wholes = [prompt + continuation for prompt, continuations in pairs for continuation in continuations]
     encoded = dict(zip((texts := list(dict.fromkeys(contexts + wholes))), tokenizer.encode(texts), strict=True))
-    cuts = []
+    encoded_pairs = []
     for context_text, (prompt, continuations) in zip(contexts, pairs, strict=True):
         context, moved, tails = encoded[context_text], 0, []
         for continuation in continuations:
@@ -109,11 +109,11 @@ def cut_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]]
             tail = whole[len(context) :] or tokenizer.encode([continuation])[0]
             if not tail:
                 raise AssayError(
-                    f"continuation {continuation!r} has no token",
+                    f"continuation {continuation!r} has no tokens",
                     where=f"after {redact(prompt)[-60:]!r}",
-                    do="mend the choice: it is empty for this tokenizer",
+                    do="fix the choice: it is empty for this tokenizer",
                 )
             tails.append(tail)
         start = context if special else tokenizer.prefix + context
-        cuts.append(Cut(start or (tokenizer.empty,), tuple(tails), moved))
-    return cuts
+        encoded_pairs.append(EncodedPair(start or (tokenizer.empty,), tuple(tails), moved))
+    return encoded_pairs

@@ -1,4 +1,4 @@
-"""Keeps runs: bundles are the truth, DuckDB is their index."""
+"""Store runs. The bundles (one folder per run) hold all results; the DuckDB index is derived from them."""
 
 from __future__ import annotations
 

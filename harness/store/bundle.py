@@ -1,4 +1,4 @@
-"""A run's folder: what it is made of, how it comes into being whole, and how its files are read with their hashes checked."""
+"""A run's folder (bundle): its files, how it is created atomically, and how its files are read with their hashes checked."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.files.atomic import FULL, read_json, sync_folder, to_json, write_file
+from assay.harness.files.atomic import DISK_FULL, read_json, sync_folder, to_json, write_file
 from assay.harness.files.safe_open import read_regular
 from assay.harness.store.record import Item
-from assay.harness.store.shapes import ManifestShape, fit
+from assay.harness.store.shapes import ManifestShape, validate
 from assay.harness.store.tables import items_table, to_parquet
 
 SCHEMA = 1
 MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"
 ITEM_BYTES = 300
-"""What an item takes in the journal, at least."""
+"""Minimum size of an item in the journal in bytes."""
 FILE_BYTES = 1 << 34
-"""The most that a file of a run may have."""
+"""Maximum size of a file of a run in bytes."""
 STALE_SECONDS = 3600.0
 SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summary.json", "DONE"
 
@@ -39,36 +39,42 @@ FIELDS = {
     "created_at": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00"),
     "items_sha256": re.compile(r"[0-9a-f]{64}"),
 }
-"""What every manifest must hold, also one from a stranger."""
+"""Required fields of every manifest, also an untrusted one."""
 
 
 def runs_folder(root: Path) -> Path:
     return Path(root) / "runs"
 
 
+def bundle_folders(root: Path) -> list[Path]:
+    """Return the folders of all runs of a store, sorted by name."""
+    runs = runs_folder(root)
+    return sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")) if runs.is_dir() else []
+
+
 def item_set(items: Sequence[Item]) -> str:
-    """Hash of what is asked and what is right, independent of order, rendering and tokenizer; equal sets can be compared item by item."""
-    docs = [json.loads(json.dumps(dict(item.doc))) for item in items]  # as they are read back, keys that are numbers included
+    """Hash the items' gold answers and docs, independent of order, rendering and tokenizer. Equal sets can be compared per item."""
+    docs = [json.loads(json.dumps(dict(item.doc))) for item in items]  # as they are read back: keys become strings
     parts = ([i.task, i.id, i.group, i.cluster, i.choices, i.gold, doc] for i, doc in zip(items, docs, strict=True))
     lines = sorted(json.dumps(part, sort_keys=True) for part in parts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item], created: datetime | None = None) -> Path:
-    """Makes the folder of a new run, whole or not at all: `root/runs/<run id>/` with manifest.json and items.parquet.
+    """Create the folder of a new run atomically: `root/runs/<run id>/` with manifest.json and items.parquet.
 
-    Adds "run" (id: UTC time and a random suffix), "created_at" (ISO, UTC; `created` for what was run elsewhere, before), "items"
-    (count), "item_set", "items_sha256" and "schema" to the manifest. Raises AssayError for no items, an item that is planned twice
-    or has no JSON form, or a folder that cannot be written.
+    Adds "run" (id: UTC time and a random suffix), "created_at" (ISO, UTC; `created` for an imported run), "items" (count),
+    "item_set", "items_sha256" and "schema" to the manifest. Raises AssayError if there are no items, an item is planned twice
+    or cannot be written as JSON, or the folder cannot be written.
     """
     if not items:
         raise AssayError("a run needs at least one item", do="check the task's split and --limit")
     if runs_folder(root).is_symlink() and not runs_folder(root).exists():
-        raise AssayError("is a link that leads nowhere", where=str(runs_folder(root)), do="remove it, or name another folder")
-    refuse_code(runs_folder(root) / "new", manifest, str(root))
+        raise AssayError("is a broken symbolic link", where=str(runs_folder(root)), do="remove it, or choose another folder with --results")
+    refuse_bundled_code(runs_folder(root) / "new", manifest, str(root))
     ((task, item), times), *_ = Counter((item.task, item.id) for item in items).most_common(1)
     if times > 1:
-        raise AssayError(f"item {item!r} is planned {times} times", where=task, do="give the items of a task distinct ids")
+        raise AssayError(f"item {item!r} is planned {times} times", where=task, do="give each item of the task its own id")
     parquet = to_parquet(items_table(items))
     now = datetime.now(UTC)
     facts = {
@@ -79,33 +85,33 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
         "items_sha256": hashlib.sha256(parquet).hexdigest(),
         "schema": SCHEMA,
     }
-    to_json(facts, MANIFEST)  # a manifest that cannot be written must fail before any folder is made
+    to_json(facts, MANIFEST)  # a manifest that cannot be written must fail before a folder is created
     runs = runs_folder(root)
     while True:
         run = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         try:
-            roomy(runs, 2 * len(parquet) + ITEM_BYTES * len(items))
-            if place(runs, run, {MANIFEST: to_json({**facts, "run": run}, MANIFEST, indent=1), ITEMS: parquet}):
+            require_space(runs, 2 * len(parquet) + ITEM_BYTES * len(items))
+            if write_folder(runs, run, {MANIFEST: to_json({**facts, "run": run}, MANIFEST, indent=1), ITEMS: parquet}):
                 return runs / run
         except OSError as error:
-            do = "free some space" if error.errno in FULL else "choose a folder that can be written with --results"
+            do = "free disk space" if error.errno in DISK_FULL else "choose a writable folder with --results"
             raise AssayError(f"cannot be written: {error.strerror or error}", where=str(runs), do=do) from None
 
 
-def roomy(runs: Path, needed: int) -> None:
-    """Raises OSError where a run would not fit, and removes what killed processes left of runs that were never born."""
+def require_space(runs: Path, needed: int) -> None:
+    """Raise OSError if the disk has no space for a run. Removes temporary folders that killed processes left."""
     runs.mkdir(parents=True, exist_ok=True)
     for leftover in runs.glob(".new-*"):
-        with suppress(OSError):  # another process may be making it, or removing it too
+        with suppress(OSError):  # another process may be creating or removing it
             if time.time() - leftover.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(leftover)
     free = shutil.disk_usage(runs).free
     if free < needed:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for this run: about {needed:,} bytes are needed, {free:,} are free")
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for this run: needs about {needed:,} bytes, {free:,} are free")
 
 
-def place(runs: Path, run: str, files: Mapping[str, bytes]) -> bool:
-    """Writes a folder under a temporary name and renames it; False if the name is taken."""
+def write_folder(runs: Path, run: str, files: Mapping[str, bytes]) -> bool:
+    """Write a folder under a temporary name and rename it. Returns False if the name is taken."""
     temporary, final = runs / f".new-{run}", runs / run
     try:
         temporary.mkdir()
@@ -128,8 +134,8 @@ def place(runs: Path, run: str, files: Mapping[str, bytes]) -> bool:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def refuse_code(bundle: Path, manifest: Mapping[str, Any], where: str) -> None:
-    """Raises AssayError where a plan names a task file among the results: results that are copied must never bring code along."""
+def refuse_bundled_code(bundle: Path, manifest: Mapping[str, Any], where: str) -> None:
+    """Raise AssayError if the plan uses a task file inside the results folder: copied results must never run code."""
     plan = manifest.get("plan")
     names = plan.get("tasks") if isinstance(plan, Mapping) else None
     for name in names if isinstance(names, list | tuple) else ():
@@ -138,37 +144,41 @@ def refuse_code(bundle: Path, manifest: Mapping[str, Any], where: str) -> None:
         try:
             path, home = Path(name).resolve(), bundle.resolve()
         except (OSError, ValueError, RuntimeError) as error:
-            what = f"the task file {name!r:.80} is no path: {error}"
+            what = f"the task file {name!r:.80} is not a valid path: {error}"
             raise AssayError(what, where=where, do="restore the run from a copy") from None
         store = {home.parent, home.parent.parent} - {Path.cwd()} if home.parent.name == "runs" else set()
         if any(path.is_relative_to(place) for place in (home, *store)):
-            what = f"the task file {name!r} lies among the results: its code is not run"
-            raise AssayError(what, where=where, do="read it; if you trust it, move it out of the results folder and score anew")
+            what = f"the task file {name!r} is inside the results folder, so its code is not run"
+            raise AssayError(what, where=where, do="if you trust the file, move it out of the results folder and score the model again")
 
 
 def read_manifest(bundle: Path) -> dict[str, Any]:
-    """A run's manifest. Raises AssayError if the folder is no run, or was written by a newer assay."""
+    """Read a run's manifest. Raises AssayError if the folder is not a run or was written by a newer assay."""
     if not (bundle / MANIFEST).is_file():
-        raise AssayError("is not a run's folder (no manifest.json)", where=str(bundle), do="name a run id or the folder of a run")
+        raise AssayError(
+            "is not a run's folder (no manifest.json)",
+            where=str(bundle),
+            do="give a run id or the folder of a run; assay store ls lists the runs",
+        )
     manifest = read_json(bundle / MANIFEST, follow=False)
     schema = manifest.get("schema")
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise AssayError(f"was written with schema {schema!r}, this assay knows {SCHEMA}", where=str(bundle), do="upgrade assay")
+        raise AssayError(f"has schema {schema!r}, this assay knows {SCHEMA}", where=str(bundle), do="upgrade assay")
     for name, fits in FIELDS.items():
         value = manifest.get(name)
-        if not isinstance(value, str) or not fits.fullmatch(value) or (name == "created_at" and not is_moment(value)):
-            raise AssayError(f"{name} is {value!r:.60}", where=str(bundle / MANIFEST), do="restore the run from a copy")
+        if not isinstance(value, str) or not fits.fullmatch(value) or (name == "created_at" and not is_timestamp(value)):
+            raise AssayError(f"{name} is invalid: {value!r:.60}", where=str(bundle / MANIFEST), do="restore the run from a copy")
     if type(manifest.get("items")) is not int:
         raise AssayError(
             f"items is {manifest.get('items')!r:.60}, not a number", where=str(bundle / MANIFEST), do="restore the run from a copy"
         )
-    refuse_code(bundle, manifest, str(bundle))
-    fit(ManifestShape, manifest, bundle / MANIFEST)
+    refuse_bundled_code(bundle, manifest, str(bundle))
+    validate(ManifestShape, manifest, bundle / MANIFEST)
     return manifest
 
 
-def is_moment(text: str) -> bool:
-    """Whether a time in the right form is one: there is no thirteenth month."""
+def is_timestamp(text: str) -> bool:
+    """Whether an ISO time is valid; the pattern alone allows a month 13."""
     try:
         return bool(datetime.fromisoformat(text))
     except ValueError:
@@ -176,7 +186,7 @@ def is_moment(text: str) -> bool:
 
 
 def read_done(bundle: Path) -> dict[str, str] | None:
-    """SHA-256 by file name of a complete run; None while it is not complete."""
+    """Return the SHA-256 of each file of a complete run; None if it is not complete."""
     try:
         files = read_json(bundle / DONE, follow=False)["files"] if os.path.lexists(bundle / DONE) else None
         if files is None:
@@ -189,11 +199,11 @@ def read_done(bundle: Path) -> dict[str, str] | None:
 
 
 def read_checked(path: Path, digest: str) -> bytes:
-    """A file's bytes. Raises AssayError if they do not have this SHA-256."""
+    """Read a file. Raises AssayError if its SHA-256 differs from `digest`."""
     try:
         data = read_regular(path, FILE_BYTES)
     except OSError as error:
         raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="restore the run from a copy") from None
     if hashlib.sha256(data).hexdigest() != digest:
-        raise AssayError("was changed or is damaged (its SHA-256 differs)", where=str(path), do="restore the run from a copy")
+        raise AssayError("was changed or is damaged (SHA-256 differs)", where=str(path), do="restore the run from a copy")
     return data

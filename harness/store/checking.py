@@ -1,4 +1,4 @@
-"""Looks for trouble in a store: damaged files, lost items, results that their items do not give, an index that differs."""
+"""Check a store for problems: damaged files, missing items, results that differ from their items, an outdated index."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.store.bundle import DONE, JOURNAL, LOCK
+from assay.harness.store.bundle import DONE, JOURNAL, LOCK, bundle_folders
 from assay.harness.store.consistency import inconsistencies
-from assay.harness.store.indexing import bundle_hash, store_bundles
+from assay.harness.store.indexing import bundle_hash
 from assay.harness.store.queries import INDEX, query
-from assay.harness.store.read import Run, own_name, read_run, sound
+from assay.harness.store.read import Run, check_own_id, content_errors, read_run
 
 TOLERANCE = 1e-9
-FIRST = ("value", "low", "high", "n")
-"""The fields of a result that are told of first."""
+FIRST_FIELDS = ("value", "low", "high", "n")
+"""Fields of a result whose differences are reported first."""
 Recompute = Callable[[Run], Sequence[Mapping[str, Any]]]
+"""A function from a run to its results, computed from its items, as in summary.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in a store: which run or file, what, and what to do about it."""
+    """One problem of a store: the run or file, what is wrong, and how to fix it."""
 
     where: str
     what: str
@@ -34,22 +35,22 @@ class Problem:
 
 
 def check(root: Path, recompute: Recompute | None = None) -> tuple[Problem, ...]:
-    """All problems of a store; none if it is sound.
+    """Return all problems of a store.
 
-    Verifies every hash, the journals' checksums and the item sets; with `recompute` (run to results, as in summary.json) also
-    that stored results are what the stored items give; then the index against the bundles.
+    Verifies every hash, the journals' checksums and the item sets; with `recompute` also that the stored results follow from the
+    stored items; then compares the index with the bundles.
     """
     root = Path(root)
     problems: list[Problem] = []
-    marks: dict[str, str] = {}
-    for path in store_bundles(root):
+    hashes: dict[str, str] = {}
+    for path in bundle_folders(root):
         try:
-            run = own_name(read_run(path))
-            marks[run.id] = bundle_hash(run)
+            run = check_own_id(read_run(path))
+            hashes[run.id] = bundle_hash(run)
             problems += check_run(run, recompute)
         except (AssayError, OSError) as error:
             problems.append(problem_of(error, path))
-    return (*problems, *check_index(root, marks))
+    return (*problems, *check_index(root, hashes))
 
 
 def problem_of(error: Exception, path: Path) -> Problem:
@@ -59,7 +60,7 @@ def problem_of(error: Exception, path: Path) -> Problem:
 
 
 def check_run(run: Run, recompute: Recompute | None) -> list[Problem]:
-    """The problems of one run. Raises AssayError where a file is damaged."""
+    """Return the problems of one run. Raises AssayError if a file is damaged."""
     for name in run.files:
         run.read(name)
     problems = [Problem(str(run.path), what, "restore the run from a copy") for what in inconsistencies(run)]
@@ -69,48 +70,58 @@ def check_run(run: Run, recompute: Recompute | None) -> list[Problem]:
     known = {*run.files, DONE, LOCK, JOURNAL}
     for path in run.path.iterdir():
         if path.name not in known and not path.name.startswith("."):
-            problems.append(Problem(str(path), "is no part of the run", "move it away"))
+            problems.append(Problem(str(path), "does not belong to the run", "move it to another folder"))
     if recompute is not None and consistent:
-        with sound(run.path):
-            problems += compare(run, recompute(run))
+        with content_errors(run.path):
+            problems += compare_results(run, recompute(run))
     return problems
 
 
-def compare(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Where stored results differ from those computed again, in any field."""
+def compare_results(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """Return every field in which stored results differ from recomputed ones."""
     listed = run.summary()["results"]
     stored = {(row["task"], row["metric"]): row for row in listed}
-    again = {(row["task"], row["metric"]): row for row in results}
+    recomputed = {(row["task"], row["metric"]): row for row in results}
     twice = [key for key, times in Counter((row["task"], row["metric"]) for row in listed).items() if times > 1]
-    problems = [Problem(str(run.path), f"{metric} of {task} is stored twice", "trust the items") for task, metric in twice]
-    for task, metric in sorted(stored.keys() | again.keys()):
-        old, new = stored.get((task, metric)), again.get((task, metric))
+    problems = [
+        Problem(str(run.path), f"{metric} of {task} is stored twice", "restore the run from a copy, or score the model again")
+        for task, metric in twice
+    ]
+    for task, metric in sorted(stored.keys() | recomputed.keys()):
+        old, new = stored.get((task, metric)), recomputed.get((task, metric))
         if old is None or new is None:
-            what = "is stored, but its items do not give it" if new is None else "is not stored, but its items give it"
-            problems.append(Problem(str(run.path), f"{metric} of {task} {what}"))
+            what = "is stored, but does not follow from the items" if new is None else "follows from the items, but is not stored"
+            problems.append(Problem(str(run.path), f"{metric} of {task} {what}", "restore the run from a copy, or score the model again"))
             continue
-        for name in sorted(old.keys() | new.keys(), key=lambda each: (FIRST.index(each) if each in FIRST else len(FIRST), each)):
-            if not same(old.get(name), new.get(name)):
-                what = f"{name} of {metric} on {task} is stored as {old.get(name)}, its items give {new.get(name)}"
-                problems.append(Problem(str(run.path), what, "trust the items: results were changed or the metric was"))
+        for name in sorted(
+            old.keys() | new.keys(), key=lambda each: (FIRST_FIELDS.index(each) if each in FIRST_FIELDS else len(FIRST_FIELDS), each)
+        ):
+            if not equal_json(old.get(name), new.get(name)):
+                what = f"{name} of {metric} on {task} is stored as {old.get(name)}, but is {new.get(name)} when computed from the items"
+                problems.append(
+                    Problem(
+                        str(run.path), what, "the results or the metric have changed: restore the run from a copy, or score the model again"
+                    )
+                )
     return problems
 
 
-def same(old: Any, new: Any) -> bool:
-    """Equal as JSON: numbers up to their last digits, lists one by one; true is no 1."""
+def equal_json(old: Any, new: Any) -> bool:
+    """Whether two JSON values are equal: numbers within TOLERANCE (relative), lists per element; true is not 1."""
     if isinstance(old, bool) or isinstance(new, bool):
         return old is new
     if isinstance(old, int | float) and isinstance(new, int | float):
         return abs(old - new) <= TOLERANCE * max(1.0, abs(old))
     if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(same, old, new))
+        return len(old) == len(new) and all(map(equal_json, old, new))
     return bool(old == new)
 
 
-def check_index(root: Path, marks: Mapping[str, str]) -> list[Problem]:
+def check_index(root: Path, hashes: Mapping[str, str]) -> list[Problem]:
+    """Return the differences between the index and the bundles, whose hashes are given by run id."""
     where = root / INDEX
     if not where.exists():
-        return [Problem(str(where), "there is no index", "assay store index")] if marks else []
+        return [Problem(str(where), "there is no index", "assay store index")] if hashes else []
     counts = "SELECT run_id, count(*) AS stored FROM sample GROUP BY run_id"
     sql = f"SELECT run_id, bundle, status, items, coalesce(stored, 0) FROM run LEFT JOIN ({counts}) USING (run_id)"
     try:
@@ -118,15 +129,15 @@ def check_index(root: Path, marks: Mapping[str, str]) -> list[Problem]:
     except AssayError as error:
         return [problem_of(error, where)]
     problems = []
-    for run_id in sorted(rows.keys() | marks.keys()):
-        if run_id not in rows or run_id not in marks:
+    for run_id in sorted(rows.keys() | hashes.keys()):
+        if run_id not in rows or run_id not in hashes:
             what = "is not in the index" if run_id not in rows else "is in the index, but its folder is not in the store"
             problems.append(Problem(run_id, what, "assay store index"))
             continue
         bundle, status, items, stored = rows[run_id]
-        if bundle.rstrip("?") != marks[run_id]:
+        if bundle.rstrip("?") != hashes[run_id]:
             problems.append(Problem(run_id, "has changed since it was indexed", "assay store index"))
         elif status == "complete" and stored != items:
-            what = f"the index holds {stored} of its {items} items"
+            what = f"the index has {stored} of its {items} items"
             problems.append(Problem(run_id, what, f"delete {where.name}, then: assay store index"))
     return problems

@@ -1,7 +1,7 @@
-"""The append-only journal of finished items: one line each, `crc32 json`, after a header that ties it to its manifest.
+"""The append-only journal of finished items: one line `crc32 json` per item, after a header that identifies its manifest.
 
-A line counts once its newline is there. What follows the last newline was torn by a kill and is dropped; any other line that
-does not match its CRC is corruption, and an error.
+A line is complete once its newline is written. Text after the last newline was cut off by a kill and is dropped; any other line that
+does not match its CRC is corrupt, which is an error.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any, get_args
 
 from assay.harness.errors import AssayError
-from assay.harness.files.atomic import interrupted, sync_folder, to_json, write_all
+from assay.harness.files.atomic import sync_folder, to_json, write_all, write_error
 from assay.harness.files.safe_open import open_regular
 from assay.harness.store.record import Record, Status
 
 FORMAT = 1
 SYNC_SECONDS = 0.5
 LINE_BYTES = 1 << 26
-"""The most that a line may have."""
+"""Maximum size of a line in bytes."""
 Key = tuple[str, str]
 
 
-def finite(record: Record) -> Record:
-    """The record as it may be stored: a NaN `logprob` (unknown) becomes null; any other number that is not finite, an error."""
+def without_nonfinite(record: Record) -> Record:
+    """Return the record without non-finite numbers: a NaN `logprob` (unknown) becomes null; any other makes it an error record."""
     bad: list[str] = []
     output = _clean(record.output, "output", bad)
     for name, values in record.stats.items():
@@ -58,28 +58,29 @@ def _clean(value: Any, name: str, bad: list[str]) -> Any:
 
 
 def encode(value: Mapping[str, Any], where: str) -> bytes:
+    """Return a journal line: CRC, JSON, newline."""
     payload = to_json(value, where)
     return b"%08x %s\n" % (zlib.crc32(payload), payload)
 
 
 def encode_record(record: Record) -> bytes:
-    """One journal line. Raises AssayError where the record has no JSON form."""
+    """Return the journal line of a record. Raises AssayError if the record cannot be written as JSON."""
     return encode({field.name: getattr(record, field.name) for field in fields(record)}, f"{record.task} {record.item}")
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line without its newline; None if it does not match its CRC."""
+    """Return the JSON object of a line without its newline; None if it does not match its CRC."""
     if line[8:9] != b" " or line[:8] != b"%08x" % zlib.crc32(line[9:]):
         return None
     try:
-        value = json.loads(line[9:], parse_constant=float.fromhex)  # refuses NaN and Infinity
+        value = json.loads(line[9:], parse_constant=float.fromhex)  # raises for NaN and Infinity
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def decode_record(value: Mapping[str, Any]) -> Record:
-    """Raises KeyError, TypeError or ValueError where a field is missing or of the wrong kind."""
+    """Return the record of a journal line. Raises KeyError, TypeError or ValueError if a field is missing or has the wrong type."""
     if value["status"] not in get_args(Status):
         raise ValueError(f"unknown status {value['status']!r:.40}")
     if not isinstance(value["output"], dict):
@@ -100,18 +101,18 @@ def decode_record(value: Mapping[str, Any]) -> Record:
     numbers = [record.correct or 0.0, record.seconds, *(number for row in record.stats.values() for number in row)]
     if not all(map(math.isfinite, numbers)):
         raise ValueError("a number is not finite")
-    "".join(record.stats).encode()  # a lone surrogate, which no table holds, is a ValueError
+    "".join(record.stats).encode()  # raises ValueError for a lone surrogate, which no table can store
     return record
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers from 1 and their objects, without a torn tail. Raises AssayError naming the file and the corrupt line."""
+    """Yield line numbers from 1 and their objects, without a cut-off last line. Raises AssayError naming the file and the corrupt line."""
     with open_regular(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES), b""), 1):
             if len(line) == LINE_BYTES:
-                raise AssayError(f"a line of more than {LINE_BYTES:,} bytes", where=f"{path}:{number}", do="restore the run from a copy")
+                raise AssayError(f"line of more than {LINE_BYTES:,} bytes", where=f"{path}:{number}", do="restore the run from a copy")
             whole = line.endswith(b"\n")
-            # A torn line is a prefix. One that is whole but for its last byte is a newline that rotted.
+            # A cut-off line is a prefix and has no valid CRC. A valid line with another last byte has a damaged newline.
             value = decode(line[:-1])
             if not whole and value is None:
                 return
@@ -119,15 +120,15 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise AssayError(
                     "corrupt line (its checksum does not match)",
                     where=f"{path}:{number}",
-                    do=f"restore the file, or keep the {number - 1} lines before it and resume",
+                    do=f"restore the file from a copy, or keep only the {number - 1} lines before it and resume",
                 )
             yield number, value
 
 
 def read_records(path: Path, run: str, manifest: str) -> Iterator[Record]:
-    """Every record in the order of writing, of all attempts; none if the journal is not there yet.
+    """Yield every record of all attempts in the order of writing; none if there is no journal yet.
 
-    `run` and `manifest` (SHA-256 of manifest.json) must be those of the header. Raises AssayError if they are not, or for a corrupt line.
+    `run` and `manifest` (SHA-256 of manifest.json) must match the header. Raises AssayError if they differ, or for a corrupt line.
     """
     if not path.exists():
         return
@@ -143,8 +144,8 @@ def read_records(path: Path, run: str, manifest: str) -> Iterator[Record]:
             raise AssayError(f"not a record: {error!r}", where=where, do="restore the run from a copy") from None
 
 
-def sound_size(path: Path) -> int:
-    """Bytes up to and with the last newline."""
+def whole_bytes(path: Path) -> int:
+    """Return the size of all complete lines in bytes."""
     if not path.exists():
         return 0
     with open_regular(path) as file:
@@ -160,7 +161,7 @@ def sound_size(path: Path) -> int:
 
 
 def count_lines(path: Path, most: int) -> int:
-    """Whole lines of a journal, up to `most`; none of what is not there or no journal."""
+    """Count the complete lines of a journal, up to `most`; 0 if it cannot be read."""
     found, since = 0, 0
     try:
         with open_regular(path) as file:
@@ -172,8 +173,8 @@ def count_lines(path: Path, most: int) -> int:
     return min(found, most)
 
 
-def final(records: Iterable[Record]) -> dict[Key, Record]:
-    """One record per item: the last that is no error, else the last. What it cost is summed over its attempts."""
+def final_records(records: Iterable[Record]) -> dict[Key, Record]:
+    """Return one record per item: the last without an error, otherwise the last. Tokens and seconds are summed over all attempts."""
     kept: dict[Key, Record] = {}
     for record in records:
         key = (record.task, record.item)
@@ -188,25 +189,25 @@ def final(records: Iterable[Record]) -> dict[Key, Record]:
 
 
 class Journal:
-    """The open end of a journal. Its owner holds the run's lock, and has read it."""
+    """Appends to a journal. The caller holds the run's lock and has read the journal."""
 
     def __init__(self, path: Path, run: str, manifest: str) -> None:
         self._path = path
         self._header = encode({"journal": FORMAT, "run": run, "manifest": manifest}, str(path))
-        self._size = sound_size(path)
+        self._size = whole_bytes(path)
         self._fd: int | None = None
         self._synced = time.monotonic()
         self._dirty = False
 
     def append(self, lines: bytes) -> None:
-        """One write(); synced to disk at most every half second. Raises Incomplete when the disk is full: nothing of `lines` stays."""
+        """Append lines in one write(), synced at most every half second. Raises Incomplete, and keeps no line, if the disk is full."""
         try:
             fd = self._open()
             data = lines if self._size else self._header + lines
             try:
                 write_all(fd, data)
             except OSError:
-                self._fd = None  # the next append opens it again and truncates, should this fail too
+                self._fd = None  # the next append opens and truncates it again if this fails
                 try:
                     os.ftruncate(fd, self._size)
                 finally:
@@ -217,7 +218,7 @@ class Journal:
             if time.monotonic() - self._synced >= SYNC_SECONDS:
                 self.sync()
         except OSError as error:
-            raise interrupted(error, self._path.parent) from None
+            raise write_error(error, self._path.parent) from None
 
     def _open(self) -> int:
         if self._fd is None:
@@ -235,13 +236,13 @@ class Journal:
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Syncs and closes. Raises Incomplete where the disk refuses."""
+        """Sync and close the journal. Raises Incomplete if it cannot be written."""
         if self._fd is None:
             return
         try:
             self.sync()
         except OSError as error:
-            raise interrupted(error, self._path.parent) from None
+            raise write_error(error, self._path.parent) from None
         finally:
             os.close(self._fd)
             self._fd = None

@@ -1,4 +1,4 @@
-"""The only place that reads the clock, the machine and the installed versions."""
+"""Provenance of a run: the clock, the machine and the installed versions. Only this module reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIBRARIES = (
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what can change a number; read without importing anything."""
+    """Return the installed versions of libraries that can change a score, without importing them."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -38,6 +38,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
+    """Describe this machine: system, processor, accelerators, cores, Python."""
     return {
         "system": platform.platform(),
         "processor": platform.machine(),
@@ -48,7 +49,7 @@ def machine() -> dict[str, str]:
 
 
 def accelerators(driver: Path = Path("/proc/driver/nvidia/gpus")) -> str:
-    """The kinds of NVIDIA GPUs that the driver names, without importing torch; empty where there is none."""
+    """Return the models of NVIDIA GPUs that the driver lists, without importing torch; empty if there are none."""
     found = set()
     for file in driver.glob("*/information"):
         with suppress(OSError):
@@ -58,5 +59,5 @@ def accelerators(driver: Path = Path("/proc/driver/nvidia/gpus")) -> str:
 
 
 def clock() -> float:
-    """Seconds that only go forward; for durations."""
+    """Return a monotonic time in seconds, for durations."""
     return time.monotonic()

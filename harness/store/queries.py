@@ -1,4 +1,4 @@
-"""Reading the index: short, read-only connections that can reach nothing else."""
+"""Query the index over short, read-only connections without access to other files or the network."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ SCHEMA = 2
 
 
 def connect(root: Path) -> Any:
-    """A read-only DuckDB connection to the index, without access to files, network or settings. Close it soon.
+    """Open a read-only DuckDB connection to the index, without access to other files, network or settings. Close it soon.
 
-    It sees the index as it was published when opened, and holds up nobody. Raises AssayError where there is no index, it is
-    damaged, or a newer assay made it.
+    It reads the index as of the time of opening, and blocks no writer. Raises AssayError if there is no index, it is damaged, or
+    it was written by a newer assay.
     """
     import duckdb
 
     path = Path(root) / INDEX
     if not path.is_file():
-        raise AssayError("there is no index", where=str(path), do="make it with: assay store index")
+        raise AssayError("there is no index", where=str(path), do="create it with: assay store index")
     try:
         connection = open_sandbox(path)
     except duckdb.Error as error:
-        do = "close the program that is writing to it" if "lock" in str(error) else "delete it and make it again with: assay store index"
+        do = "close the program that is writing to it" if "lock" in str(error) else "delete it, then: assay store index"
         raise AssayError(f"cannot be opened: {str(error).splitlines()[0]}", where=str(path), do=do) from None
     try:
         version = schema_version(connection)
         if version != SCHEMA:
             newer = version is not None and version > SCHEMA
-            do = "upgrade assay" if newer else "make it again with: assay store index"
+            do = "upgrade assay" if newer else "update it with: assay store index"
             raise AssayError(f"has schema {version}, this assay knows {SCHEMA}", where=str(path), do=do)
     except BaseException:
         connection.close()
@@ -41,10 +41,10 @@ def connect(root: Path) -> Any:
 
 
 def open_sandbox(path: Path) -> Any:
-    """Read-only, and for good: no other file, no network, no change of settings. Raises duckdb.Error.
+    """Open a read-only connection without access to other files, network or settings. Raises duckdb.Error.
 
-    Attached to a database of its own: within one process DuckDB gives every connection to a path the file that the first of them
-    opened, so that a board that is never quite idle would show an index that was replaced long ago.
+    The file is attached to an in-memory database. Otherwise, within one process, DuckDB gives every connection to a path the file that
+    the first one opened, and a busy leaderboard would keep showing an index that has been replaced.
     """
     import duckdb
 
@@ -61,12 +61,12 @@ def open_sandbox(path: Path) -> Any:
 
 
 def quoted(path: Path) -> str:
-    """A path as text of SQL."""
+    """Return a path as an SQL string."""
     return "'" + str(path).replace("'", "''") + "'"
 
 
 def schema_version(connection: Any) -> int | None:
-    """The newest schema applied to a database; None where there is none."""
+    """Return the newest schema applied to a database; None if there is none."""
     import duckdb
 
     try:
@@ -77,7 +77,7 @@ def schema_version(connection: Any) -> int | None:
 
 
 def query(root: Path, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """The rows of one query on the index, over a connection of its own. Raises AssayError where the index cannot or may not answer."""
+    """Return the rows of one query on the index, over a new connection. Raises AssayError if the query fails."""
     import duckdb
 
     connection = connect(root)
@@ -85,7 +85,7 @@ def query(root: Path, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, .
         rows: list[tuple[Any, ...]] = connection.execute(sql, list(params)).fetchall()
         return rows
     except duckdb.Error as error:
-        what = f"the index cannot answer: {str(error).splitlines()[0]}"
-        raise AssayError(what, where=str(Path(root) / INDEX), do="delete it and make it again with: assay store index") from None
+        what = f"the query failed: {str(error).splitlines()[0]}"
+        raise AssayError(what, where=str(Path(root) / INDEX), do="delete the index, then: assay store index") from None
     finally:
         connection.close()

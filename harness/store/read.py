@@ -1,10 +1,9 @@
-"""Runs as values: one, all of a store, or the one that a person means."""
+"""Read runs: one bundle, all runs of a store, or the run that a user names."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.atomic import JSON_BYTES
 from assay.harness.files.lock import owner
+from assay.harness.files.parquet import read_table
 from assay.harness.files.paths import is_file
 from assay.harness.files.safe_open import read_regular
 from assay.harness.store.bundle import (
@@ -24,94 +24,92 @@ from assay.harness.store.bundle import (
     SAMPLES,
     STATS,
     SUMMARY,
+    bundle_folders,
     read_checked,
     read_done,
     read_manifest,
-    runs_folder,
 )
-from assay.harness.store.journal import Key, final, read_records
+from assay.harness.store.journal import Key, final_records, read_records
 from assay.harness.store.record import Item, Record
-from assay.harness.store.shapes import SummaryShape, fit
-from assay.harness.store.tables import StatTable, fitting, from_parquet, items_of, records_of, stat_tables, stats_table
+from assay.harness.store.shapes import SummaryShape, validate
+from assay.harness.store.tables import StatTable, items_of, json_object, records_of, stat_tables, stats_table, validate_table
 
 RunStatus = Literal["running", "complete", "damaged"]
 
 
 @contextmanager
-def sound(path: Path) -> Iterator[None]:
-    """Whatever is wrong with the content of a file, which a stranger may have made, is an AssayError that names it."""
+def content_errors(path: Path) -> Iterator[None]:
+    """Convert errors about the content of an untrusted file into an AssayError that names the file."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
-        raise AssayError(f"does not hold what it should: {error!r:.120}", where=str(path), do="restore the run from a copy") from None
+        raise AssayError(f"has invalid content: {error!r:.120}", where=str(path), do="restore the run from a copy") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run as it was when read. Its files are read when asked for, each checked against its SHA-256."""
+    """A run at the time of reading. Its files are read on access, each checked against its SHA-256."""
 
     path: Path
     manifest: Mapping[str, Any]
     status: RunStatus
     files: Mapping[str, str]
-    """SHA-256 by file name; while running only those written at the start."""
+    """SHA-256 by file name; of a running run only the files written at its start."""
 
     @property
     def id(self) -> str:
         return str(self.manifest["run"])
 
     def read(self, name: str) -> bytes:
-        """One of the run's files, checked. Raises Incomplete if the run has not written it yet, AssayError if it is damaged."""
+        """Read one of the run's files and check its hash. Raises Incomplete if it is not written yet, AssayError if it is damaged."""
         if name not in self.files:
-            raise Incomplete(f"the run is not complete, there is no {name} yet", where=str(self.path), do=f"assay resume {self.path.name}")
+            raise Incomplete(f"the run is not complete and has no {name} yet", where=str(self.path), do=f"assay resume {self.path.name}")
         return read_checked(self.path / name, self.files[name])
 
     def table(self, name: str) -> Any:
-        """One of the run's Parquet files as an Arrow table, checked."""
+        """Read one of the run's Parquet files as an Arrow table and check its columns."""
         where = self.path / name
-        table = fitting(from_parquet(self.read(name), str(where)), name, str(where))
+        table = validate_table(read_table(self.read(name), str(where)), name, str(where))
         if name in (ITEMS, SAMPLES) and table.num_rows != self.manifest["items"]:
-            what = f"planned {self.manifest['items']} items, but {name} holds {table.num_rows}"
+            what = f"planned {self.manifest['items']} items, but {name} has {table.num_rows}"
             raise AssayError(what, where=str(self.path), do="restore the run from a copy")
         return table
 
     def items(self) -> tuple[Item, ...]:
-        """Every planned item, in order."""
-        with sound(self.path / ITEMS):
+        """Return every planned item, in order."""
+        with content_errors(self.path / ITEMS):
             return items_of(self.table(ITEMS))
 
     def records(self) -> tuple[Record, ...]:
-        """The final record of every item that has one, in planned order; of a running run, those finished so far."""
+        """Return the final record of every finished item, in planned order."""
         if self.status == "complete":
-            with sound(self.path / SAMPLES):
+            with content_errors(self.path / SAMPLES):
                 return records_of(self.table(SAMPLES), self.stats())
         try:
-            kept = final(read_records(self.path / JOURNAL, self.id, self.files[MANIFEST]))
+            kept = final_records(read_records(self.path / JOURNAL, self.id, self.files[MANIFEST]))
         except FileNotFoundError:
             kept = {}
-        if not kept and (now := read_run(self.path)).status == "complete":  # it was finished meanwhile
+        if not kept and (now := read_run(self.path)).status == "complete":  # it was completed meanwhile
             return now.records()
         return tuple(kept[key] for item in self.items() if (key := (item.task, item.id)) in kept)
 
     def stats(self) -> dict[Key, StatTable]:
-        """Per-item statistics by (task, metric), items in planned order; of a running run, those so far."""
+        """Return per-item statistics by (task, metric), items in planned order; of a running run, those of the finished items."""
         if self.status == "complete":
-            with sound(self.path / STATS):
+            with content_errors(self.path / STATS):
                 return stat_tables(self.table(STATS), str(self.path / STATS))
-        return stat_tables(stats_table(self.items(), final(self.records())), str(self.path))
+        return stat_tables(stats_table(self.items(), final_records(self.records())), str(self.path))
 
     def summary(self) -> Mapping[str, Any]:
-        """summary.json of a complete run. Raises Incomplete while it is running."""
-        with sound(self.path / SUMMARY):
-            value = json.loads(self.read(SUMMARY), parse_constant=float.fromhex)  # refuses NaN
-            if not isinstance(value, dict):
-                raise ValueError("must hold one JSON object")
-        fit(SummaryShape, value, self.path / SUMMARY)
+        """Return summary.json of a complete run. Raises Incomplete if the run is not complete."""
+        with content_errors(self.path / SUMMARY):
+            value = json_object(self.read(SUMMARY))
+        validate(SummaryShape, value, self.path / SUMMARY)
         return value
 
 
 def read_run(bundle: Path) -> Run:
-    """A run by its folder. Raises AssayError if it is none, is damaged, or was written by a newer assay."""
+    """Read a run from its folder. Raises AssayError if it is not a run, is damaged, or was written by a newer assay."""
     bundle = Path(bundle)
     manifest = read_manifest(bundle)
     done = read_done(bundle)
@@ -122,21 +120,25 @@ def read_run(bundle: Path) -> Run:
     return Run(bundle, manifest, "running", {MANIFEST: digest, ITEMS: manifest["items_sha256"]})
 
 
-def own_name(run: Run) -> Run:
-    """The run, from a store's own folder. Raises AssayError where its id is another's: a copy must not stand for the run that it names."""
+def check_own_id(run: Run) -> Run:
+    """Return the run if its id is its folder's name. Raises AssayError otherwise: a copy must not replace the run whose id it has."""
     if run.id != run.path.name:
-        raise AssayError(f"says that it is the run {run.id}", where=str(run.path), do="give the folder its own name back, or move it away")
+        raise AssayError(
+            f"contains the run {run.id}, whose id differs from the folder's name",
+            where=str(run.path),
+            do="rename the folder to the run's id, or move it away",
+        )
     return run
 
 
 def stats_of(bundle: Path) -> Mapping[Key, StatTable]:
-    """Per-item statistics of a run by (task, metric)."""
+    """Return the per-item statistics of a run by (task, metric)."""
     return read_run(bundle).stats()
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """One line about a run. `owner` names the living process that writes it, empty if none does."""
+    """Summary of a run for lists. `owner` names the running process that writes it, empty if there is none."""
 
     id: str
     path: Path
@@ -151,19 +153,20 @@ class RunInfo:
     items: int
     owner: str = ""
     trouble: str = ""
-    """Why it is damaged."""
+    """The error of a damaged run."""
 
 
-def field(value: Any, *names: str) -> str:
-    """A text deep in JSON data; empty where it is missing."""
+def text_at(value: Any, *names: str) -> str:
+    """Return the value at a path in JSON data as text; empty if it is missing."""
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
     return "" if value is None else str(value)
 
 
-def info(bundle: Path) -> RunInfo:
+def run_info(bundle: Path) -> RunInfo:
+    """Return the summary of a run; of a damaged one, with its error."""
     try:
-        run = own_name(read_run(bundle))
+        run = check_own_id(read_run(bundle))
     except (AssayError, OSError) as error:
         return RunInfo(bundle.name, bundle, "damaged", "", "", "", "", "", "", (), 0, trouble=str(error))
     facts = run.manifest
@@ -172,29 +175,27 @@ def info(bundle: Path) -> RunInfo:
         id=run.id,
         path=bundle,
         status=run.status,
-        created_at=field(facts, "created_at"),
-        model=field(facts, "model", "name"),
-        model_digest=field(facts, "model", "digest"),
-        engine=field(facts, "engine", "name"),
-        purpose=field(facts, "purpose"),
-        evidence=field(facts, "evidence"),
-        tasks=tuple(field(task, "name") for task in tasks) if isinstance(tasks, list) else (),
+        created_at=text_at(facts, "created_at"),
+        model=text_at(facts, "model", "name"),
+        model_digest=text_at(facts, "model", "digest"),
+        engine=text_at(facts, "engine", "name"),
+        purpose=text_at(facts, "purpose"),
+        evidence=text_at(facts, "evidence"),
+        tasks=tuple(text_at(task, "name") for task in tasks) if isinstance(tasks, list) else (),
         items=int(facts.get("items", 0)),
         owner=owner(bundle / LOCK) if run.status == "running" else "",
     )
 
 
 def list_runs(root: Path) -> tuple[RunInfo, ...]:
-    """Every run of a store, oldest first. A damaged one is listed as such, with its trouble."""
-    runs = runs_folder(root)
-    folders = [path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")] if runs.is_dir() else []
-    return tuple(sorted(map(info, folders), key=lambda run: (run.created_at, run.id)))
+    """Return every run of a store, oldest first, damaged ones included."""
+    return tuple(sorted(map(run_info, bundle_folders(root)), key=lambda run: (run.created_at, run.id)))
 
 
 def find_run(root: Path, text: str) -> Path:
-    """The run that is meant: a bundle directory, an id, a unique prefix of one, or a model's name (its latest complete run).
+    """Find a run by its folder, its id, a unique prefix of the id, or its model's name (the latest complete run).
 
-    Raises AssayError with "did you mean" where none or several fit.
+    Raises AssayError with suggestions if none or several match.
     """
     if text and is_file(Path(text) / MANIFEST):
         return Path(text)
@@ -211,14 +212,16 @@ def find_run(root: Path, text: str) -> Path:
         return complete[-1].path
     if prefixed:
         ids = ", ".join(run.id for run in prefixed[:4])
-        raise AssayError(f"{text!r} fits {len(prefixed)} runs ({ids}{', ...' if len(prefixed) > 4 else ''})", do="give more of the id")
+        raise AssayError(
+            f"{text!r} matches {len(prefixed)} runs ({ids}{', ...' if len(prefixed) > 4 else ''})", do="give a longer prefix of the id"
+        )
     close = difflib.get_close_matches(text, {name for run in runs for name in (run.id, run.model) if name}, 3, 0.5)
     known = f"did you mean {' or '.join(close)}?" if close else "assay store ls lists the runs"
     raise AssayError(f"there is no run or model {text!r:.120}", where=str(root), do=known)
 
 
-def answered(run: Run) -> Iterator[tuple[Item, Record]]:
-    """Every item with its final record, without those in error."""
+def scored_items(run: Run) -> Iterator[tuple[Item, Record]]:
+    """Yield every item with its final record, without failed items."""
     for item, record in zip(run.items(), run.records(), strict=True):
         if record.status != "error":
             yield item, record

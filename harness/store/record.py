@@ -1,4 +1,4 @@
-"""The two facts that a run stores per item: what was planned, and what became of it."""
+"""The two values that a run stores per item: the planned item and its record."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["scored", "unparsed", "truncated", "error"]
-"""scored: measured. unparsed: generated text held no answer; measured as wrong. truncated: generation was cut by its token
-limit; measured as it stands. error: no measurement, never a zero."""
+"""scored: measured. unparsed: no answer could be parsed from the completion; measured as wrong. truncated: the completion reached its
+token limit; measured as it is. error: not measured, and not counted as zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One planned item, with everything that scoring it again needs."""
+    """One planned item, with all data needed to score it again."""
 
     task: str
     """Full name, protocol included."""
@@ -21,21 +21,21 @@ class Item:
     group: str
     cluster: str
     prompt: str
-    """Exactly what was sent, as text."""
+    """The exact prompt text that was sent to the model."""
     choices: tuple[str, ...] = ()
     gold: str = ""
-    """The gold answer as text; empty where hidden."""
+    """The gold answer as text; empty if hidden."""
     doc: Mapping[str, Any] = field(default_factory=dict)
     """The Doc's other fields as JSON: gold index, targets, references, value, meta."""
     shots: tuple[str, ...] = ()
-    """Ids of the exemplars in the prompt."""
+    """Ids of the few-shot examples in the prompt."""
     key: str = ""
-    """Hash of the token ids that were sent: prompt and choices."""
+    """Hash of the token ids of prompt and choices that were sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One finished item. `output` is assay.harness.task.output as JSON with per-token log-probabilities; `stats` by metric name."""
+    """One finished item. `output` is an `assay.harness.task.output` as JSON, with per-token log-probabilities; `stats` by metric."""
 
     task: str
     item: str
@@ -43,12 +43,12 @@ class Record:
     output: Mapping[str, Any] = field(default_factory=dict)
     stats: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     correct: float | None = None
-    """The main metric's first statistic where it is an item score in [0, 1]."""
+    """The main metric's first statistic if it is an item score in [0, 1]."""
     error: str = ""
     logical: int = 0
-    """Tokens if every continuation were a full prompt of its own."""
+    """Tokens without prefix sharing: every continuation counted with its full prompt."""
     computed: int = 0
-    """Tokens that went through the model since the record before, so that sums over a run, resumed or not, are its tokens."""
+    """Tokens that the model computed since the previous record, so the sum over a run, resumed or not, is its total."""
     cached: int = 0
     seconds: float = 0.0
-    """Time since the record before."""
+    """Seconds since the previous record."""

@@ -1,4 +1,4 @@
--- The index over run bundles. Everything here can be derived from them; a change of schema is a new version and a new index.
+-- The index of run bundles. All of it is derived from them; a change of schema needs a new version and a new index.
 -- No primary keys and no secondary indexes: a run is deleted and inserted in one transaction by a single writer.
 
 CREATE TABLE schema_migrations (version INTEGER NOT NULL, applied_at TIMESTAMP NOT NULL);
@@ -6,7 +6,7 @@ CREATE TABLE schema_migrations (version INTEGER NOT NULL, applied_at TIMESTAMP N
 CREATE TABLE run (
     run_id VARCHAR NOT NULL,
     bundle VARCHAR NOT NULL,        -- hash of what was indexed
-    path VARCHAR NOT NULL,          -- relative to the store where it lies inside
+    path VARCHAR NOT NULL,          -- relative to the store if it is inside
     model VARCHAR, model_digest VARCHAR, engine VARCHAR, purpose VARCHAR, evidence VARCHAR,
     status VARCHAR NOT NULL CHECK (status IN ('running', 'complete')),
     created_at TIMESTAMP NOT NULL,  -- UTC
@@ -52,7 +52,7 @@ CREATE VIEW scores AS
 SELECT s.run_id, r.model, r.model_digest, s.task, s.metric, s.value, s.low, s.high, s.n, s.shots, r.engine, r.status, r.created_at
 FROM score s JOIN run r USING (run_id);
 
--- The learning curve of a training: the latest complete run of every checkpoint whose folder ends in its step (step-200, checkpoint_200).
+-- Learning curves: the latest complete run of every checkpoint whose folder ends in its step (step-200, checkpoint_200).
 CREATE VIEW curves AS
 SELECT regexp_replace(model, '[-_.]?\d+/?$', '') AS training, try_cast(regexp_extract(model, '(\d+)/?$', 1) AS BIGINT) AS step,
        run_id, model, model_digest, task, metric, value, low, high, n, shots, engine, created_at
@@ -66,7 +66,7 @@ SELECT run_id, task, item_id, item_group, prompt, output, gold, correct, error F
 CREATE VIEW item_stats AS
 SELECT run_id, task, metric, item_id, item_group, stats FROM item_stat;
 
--- Per model and task the latest complete run made for release, on all items, none of them in error; its main metric.
+-- Main metric of the latest complete release run per model and task, scored on all items without errors.
 CREATE VIEW leaderboard AS
 SELECT r.model, r.model_digest, s.task, s.metric, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, r.engine,
        r.run_id, r.created_at, s.result

@@ -1,4 +1,4 @@
-"""What manifest.json and summary.json must hold, also those of a stranger; more may stand beside it."""
+"""Schemas of manifest.json and summary.json, which may be untrusted. Additional fields are allowed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from assay.harness.errors import AssayError
 from assay.harness.store.plan import Plan
 
 
-def utf8(text: str) -> str:
-    """Refuses half a character, which no table and no terminal can hold."""
+def require_utf8(text: str) -> str:
+    """Raise ValueError for a lone surrogate, which tables and terminals cannot show."""
     text.encode()
     return text
 
 
-Text = Annotated[str, AfterValidator(utf8)]
+Text = Annotated[str, AfterValidator(require_utf8)]
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Shape(BaseModel):
-    """Fields have exactly these types: no text stands for a number."""
+    """Base class: types are strict, so a string is not accepted as a number."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -39,11 +39,11 @@ KINDS: Mapping[Any, Any] = {
     int | None: Whole | None,
     tuple[str, ...]: Annotated[list[Text], Field(min_length=1)],
 }
-"""How a field of a plan stands in JSON."""
+"""Type in JSON by type of a plan's field."""
 
 
 def as_shape(value: type[Plan]) -> type[Shape]:
-    """The shape of that dataclass as JSON."""
+    """Return the JSON schema of the Plan dataclass."""
     hints = get_type_hints(value)
     kinds = {field.name: (KINDS[hints[field.name]], ... if field.default is MISSING else field.default) for field in fields(value)}
     made: type[Shape] = create_model(f"{value.__name__}Shape", __base__=Shape, **kinds)  # type: ignore[call-overload]
@@ -54,7 +54,7 @@ PlanShape = as_shape(Plan)
 
 
 class ModelShape(Shape):
-    """Which model was asked."""
+    """The evaluated model."""
 
     name: Text
     digest: Text
@@ -64,13 +64,13 @@ class ModelShape(Shape):
 
 
 class EngineShape(Shape):
-    """What asked it."""
+    """The engine that ran it."""
 
     name: Text
 
 
 class TaskShape(Shape):
-    """The facts of one task, which must agree before two scores compare."""
+    """The settings of one task, which must be equal for two scores to be comparable."""
 
     name: Text
     version: Text | Whole | Real | None
@@ -91,21 +91,21 @@ class TaskShape(Shape):
 
 
 class LeftOutShape(Shape):
-    """A member of a family without data."""
+    """A member of a family that has no data."""
 
     task: Text
     reason: Text
 
 
 class UnformedShape(Shape):
-    """A total that lacks some of its tasks."""
+    """A total that cannot be computed because tasks are missing."""
 
     total: Text
     lacks: list[Text]
 
 
 class ManifestShape(Shape):
-    """Everything that a run starts with."""
+    """The manifest, written when a run starts."""
 
     items: Count
     plan: PlanShape  # type: ignore[valid-type]
@@ -145,7 +145,7 @@ class ResultShape(Shape):
 
 
 class SummaryShape(Shape):
-    """What a run ends with."""
+    """The summary, written when a run is complete."""
 
     results: list[ResultShape]
     engine: dict[Text, Any]
@@ -156,29 +156,30 @@ class SummaryShape(Shape):
     evidence: Text = ""
 
 
-def fit(shape: type[Shape], value: Mapping[str, Any], where: Path) -> None:
-    """Raises AssayError naming the first field that is missing or of another kind."""
+def validate(shape: type[Shape], value: Mapping[str, Any], where: Path) -> None:
+    """Raise AssayError naming the first field that is missing or has the wrong type."""
     try:
         shape.model_validate(value)
     except (ValidationError, RecursionError, ValueError) as error:
-        what = f"does not hold what it should: {first_of(error)}"
+        what = f"has invalid content: {first_message(error)}"
         raise AssayError(what, where=str(where), do="restore the run from a copy") from None
 
 
-def first_of(error: Exception) -> str:
+def first_message(error: Exception) -> str:
+    """Return the first message of a validation error, with its field."""
     if not isinstance(error, ValidationError):
         return f"{error!r:.120}"
     first = error.errors(include_url=False, include_input=False)[0]
-    told = re.sub(r" or instance of \w+", "", first["msg"].replace("Input should be", "must be"))
-    return f"{'.'.join(map(str, first['loc']))}: {told}"[:200]
+    message = re.sub(r" or instance of \w+", "", first["msg"].replace("Input should be", "must be"))
+    return f"{'.'.join(map(str, first['loc']))}: {message}"[:200]
 
 
 def weakest(words: Iterable[str], best: str) -> str:
-    """The first word that is not the best: evidence that is not "complete", a purpose that is not "release"."""
+    """Return the first word that is not `best`: evidence that is not "complete", or a purpose that is not "release"."""
     return next((word for word in words if word != best), best)
 
 
 def evidence_of(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """The evidence of a run: what its manifest says of it and of every task; its summary can only weaken that."""
+    """Return the weakest evidence of a run: of its manifest, its tasks and its summary."""
     tasks = (task["evidence"] for task in manifest["tasks"])
     return weakest((manifest["evidence"], *tasks, summary.get("evidence") or "complete"), "complete")

@@ -1,4 +1,4 @@
-"""Items, records and statistics as Arrow tables and back."""
+"""Convert items, records and statistics to Arrow tables and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from assay.harness.errors import AssayError
 from assay.harness.files.atomic import to_json
-from assay.harness.files.parquet import read_table
 from assay.harness.store.journal import Key
 from assay.harness.store.record import Item, Record
 
@@ -29,9 +28,9 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     },
     "item_stats.parquet": {**dict.fromkeys(("task", "metric", "item_id", "item_group", "item_cluster"), TEXT), "stats": REALS},
 }
-"""What the columns of a run's tables hold."""
-MAY_LACK = ("correct",)
-"""Columns of which a value may be missing."""
+"""Column types of a run's tables, by file name."""
+NULLABLE = ("correct",)
+"""Columns that may have missing values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class StatTable:
 
 
 def to_parquet(table: Any) -> bytes:
-    """A Parquet file, compressed with zstd."""
+    """Return a table as a Parquet file, compressed with zstd."""
     import pyarrow
     import pyarrow.parquet
 
@@ -54,16 +53,8 @@ def to_parquet(table: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
-def from_parquet(data: bytes, where: str, columns: Sequence[str] | None = None) -> Any:
-    """An Arrow table. Raises AssayError where the bytes are no Parquet file, or a column is missing."""
-    table = read_table(data, where)
-    if lacking := [name for name in columns or () if name not in table.column_names]:
-        raise AssayError(f"has no column {lacking[0]!r}", where=where, do="restore the run from a copy")
-    return table if columns is None else table.select(list(columns))
-
-
-def fitting(table: Any, name: str, where: str) -> Any:
-    """The table, as one of a run's. Raises AssayError naming a column that is missing, of another kind, or lacks a value."""
+def validate_table(table: Any, name: str, where: str) -> Any:
+    """Check the columns of a run's table and return it. Raises AssayError for a column that is missing, mistyped or has gaps."""
     import pyarrow
 
     kinds = {
@@ -74,23 +65,27 @@ def fitting(table: Any, name: str, where: str) -> Any:
         REALS: pyarrow.list_(pyarrow.float64()),
     }
     try:
-        table.validate(full=True)  # texts are UTF-8
+        table.validate(full=True)  # checks that strings are UTF-8
     except pyarrow.ArrowException as error:
         raise AssayError(f"is damaged: {str(error).splitlines()[0]:.80}", where=where, do="restore the run from a copy") from None
     for column, kind in COLUMNS[name].items():
         if table.column_names.count(column) != 1:
-            raise AssayError(f"has no column {column!r} of its own", where=where, do="restore the run from a copy")
+            raise AssayError(
+                f"has {table.column_names.count(column)} columns {column!r}, not one", where=where, do="restore the run from a copy"
+            )
         found = table[column].type
         found = found.value_type if pyarrow.types.is_dictionary(found) else found
         if found != kinds[kind]:
-            raise AssayError(f"the column {column!r} holds {found}, not {kinds[kind]}", where=where, do="restore the run from a copy")
-        if column not in MAY_LACK and lacks(table[column]):
-            raise AssayError(f"the column {column!r} lacks a value", where=where, do="restore the run from a copy")
+            raise AssayError(
+                f"the column {column!r} has the type {found}, not {kinds[kind]}", where=where, do="restore the run from a copy"
+            )
+        if column not in NULLABLE and has_nulls(table[column]):
+            raise AssayError(f"the column {column!r} has missing values", where=where, do="restore the run from a copy")
     return table
 
 
-def lacks(column: Any) -> bool:
-    """Whether a value, or one inside a list, is missing."""
+def has_nulls(column: Any) -> bool:
+    """Whether a value, also inside a list, is missing."""
     import pyarrow
 
     if column.null_count:
@@ -101,7 +96,7 @@ def lacks(column: Any) -> bool:
 
 
 def items_table(items: Sequence[Item]) -> Any:
-    """All planned items. Raises AssayError naming the item that cannot be written."""
+    """Return all planned items as a table. Raises AssayError naming the item that cannot be written."""
     import pyarrow
 
     columns: dict[str, list[Any]] = {name: [getattr(item, name) for item in items] for name in ITEM_FIELDS}
@@ -111,35 +106,34 @@ def items_table(items: Sequence[Item]) -> Any:
         try:
             "".join((item.task, item.id, item.group, item.cluster, item.prompt, *item.choices, item.gold, *item.shots)).encode()
         except (UnicodeEncodeError, TypeError) as error:
-            raise AssayError(f"cannot be written as text: {error}", where=f"{item.task} {item.id}", do="mend the row") from None
+            raise AssayError(f"cannot be written as text: {error}", where=f"{item.task} {item.id}", do="fix the row") from None
     return pyarrow.table({name: pyarrow.array(columns[name], kinds[name]) for name in ITEM_FIELDS})
 
 
 def items_of(table: Any) -> tuple[Item, ...]:
+    """Return the planned items of a table."""
     rows = table.select(list(ITEM_FIELDS)).to_pydict()
-    if any(not isinstance(text, str) for name in ITEM_FIELDS if name not in LISTS for text in rows[name]):
-        raise TypeError("an item lacks a text")
     rows["doc"] = [json_object(doc) for doc in rows["doc"]]
     for name in LISTS:
         rows[name] = [tuple(texts) for texts in rows[name]]
     return tuple(Item(*values) for values in zip(*(rows[name] for name in ITEM_FIELDS), strict=True))
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """Raises ValueError for NaN and for anything but one JSON object."""
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """Parse one JSON object. Raises ValueError for NaN and for anything else."""
     value = json.loads(text, parse_constant=float.fromhex)
     if not isinstance(value, dict):
-        raise ValueError("must hold one JSON object")
+        raise ValueError("not a JSON object")
     return value
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can hold: a lone surrogate, which a model's detokenizer may give, becomes a replacement character."""
+    """Replace lone surrogates, which a model's detokenizer may return and UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def said(output: Mapping[str, Any], item: Item) -> str:
-    """What the model answered, for people: its text, the choice it took, or its number."""
+def output_text(output: Mapping[str, Any], item: Item) -> str:
+    """Return the model's output for display: the completion, the chosen answer, or the number."""
     if "text" in output:
         return printable(str(output["text"]))
     pick = output.get("pick")
@@ -150,7 +144,7 @@ def said(output: Mapping[str, Any], item: Item) -> str:
 
 
 def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
-    """One row per item, in planned order; `record` is the whole output as JSON."""
+    """Return one row per item, in planned order; the column `record` is the whole output as JSON."""
     import pyarrow
 
     rows = [(item, records[item.task, item.id]) for item in items]
@@ -162,7 +156,7 @@ def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
             "group": pyarrow.array([item.group for item in items], text),
             "cluster": pyarrow.array([item.cluster for item in items], text),
             "prompt": pyarrow.array([item.prompt for item in items], text),
-            "output": pyarrow.array([said(record.output, item) for item, record in rows], text),
+            "output": pyarrow.array([output_text(record.output, item) for item, record in rows], text),
             "gold": pyarrow.array([item.gold for item in items], text),
             "correct": pyarrow.array([record.correct for _, record in rows], number),
             "status": pyarrow.array([record.status for _, record in rows], text),
@@ -175,7 +169,7 @@ def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
 
 
 def stats_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
-    """One row per task, metric and item with statistics, sorted by task and metric in the order of the plan."""
+    """Return one row per task, metric and item with statistics, sorted by task and metric in planned order."""
     import pyarrow
 
     by_metric: dict[Key, list[tuple[Item, tuple[float, ...]]]] = {}
@@ -198,18 +192,18 @@ def stats_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
     )
 
 
-def texts(column: Any) -> NDArray[np.object_]:
-    """A column of text as an array of str: ten times as quick as to_pylist."""
+def string_array(column: Any) -> NDArray[np.object_]:
+    """Return a string column as an array of str, ten times faster than to_pylist."""
     return np.asarray(column.to_numpy(zero_copy_only=False), dtype=object)
 
 
 def stat_tables(table: Any, where: str) -> dict[Key, StatTable]:
-    """Statistics by (task, metric). Raises AssayError where one metric's items have different numbers of statistics."""
+    """Return statistics by (task, metric). Raises AssayError if one metric's items have different numbers of statistics."""
     table = table.combine_chunks()
     if not table.num_rows:
         return {}
-    tasks, metrics = (texts(table[name]) for name in ("task", "metric"))
-    ids, groups, clusters = (texts(table[name]).tolist() for name in ("item_id", "item_group", "item_cluster"))
+    tasks, metrics = (string_array(table[name]) for name in ("task", "metric"))
+    ids, groups, clusters = (string_array(table[name]).tolist() for name in ("item_id", "item_group", "item_cluster"))
     lists = table["stats"].chunk(0)
     offsets, values = np.asarray(lists.offsets), np.asarray(lists.values, dtype=np.float64)
     edges = np.flatnonzero((tasks[1:] != tasks[:-1]) | (metrics[1:] != metrics[:-1])) + 1
@@ -219,7 +213,7 @@ def stat_tables(table: Any, where: str) -> dict[Key, StatTable]:
         key = (tasks[start], metrics[start])
         if key in found or (widths != widths[0]).any():
             raise AssayError(
-                f"the statistics of {key[1]} on {key[0]} are out of order or uneven", where=where, do="restore the run from a copy"
+                f"the statistics of {key[1]} on {key[0]} are not sorted, or differ in number", where=where, do="restore the run from a copy"
             )
         flat = values[offsets[start] : offsets[end]]
         if not np.isfinite(flat).all():
@@ -230,7 +224,7 @@ def stat_tables(table: Any, where: str) -> dict[Key, StatTable]:
 
 
 def records_of(samples: Any, stats: Mapping[Key, StatTable]) -> tuple[Record, ...]:
-    """The final records again, in planned order."""
+    """Return the final records of the stored tables, in planned order."""
     by_item: dict[Key, dict[str, tuple[float, ...]]] = {}
     for (task, metric), table in stats.items():
         for item, values in zip(table.item_ids, table.stats.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Trials of tuning studies in the index: read from the file that each study writes, one row per trial."""
+"""Index the trials of tuning studies: read from the file that each study writes, one row per trial."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.files.parquet import read_table
 from assay.harness.files.safe_open import read_regular
 from assay.harness.store.bundle import FILE_BYTES
-from assay.harness.store.tables import from_parquet
 
 TEXTS = ("study", "run_id", "method", "family", "task", "role", "target", "mitigation", "status")
 WHOLE = ("seed", "trainable_parameters", "saved_bytes", "peak_memory")
@@ -17,19 +17,19 @@ REALS = ("lr", "gain", "gain_low", "gain_high", "average_drop", "kl_base", "seco
 
 
 def trial_files(root: Path) -> list[Path]:
-    """The trials of every study of a store: `studies/<preset>/` and `tuned/<name>/`."""
+    """Return the trial files of a store: in `studies/<preset>/` and `tuned/<name>/`."""
     return sorted([*root.glob("studies/*/trials.parquet"), *root.glob("tuned/*/trials.parquet")])
 
 
 def read_trials(path: Path) -> Any:
-    """The columns of the table `trial`; what a study did not note is null, and so is a number that is not finite.
+    """Read the columns of the table `trial`; missing columns and non-finite numbers are null.
 
-    Raises AssayError where the file is no Parquet file, or a column holds something else.
+    Raises AssayError if the file is not Parquet, or a column has the wrong type.
     """
     import pyarrow
     import pyarrow.compute
 
-    table = from_parquet(read_regular(path, FILE_BYTES), str(path))
+    table = read_table(read_regular(path, FILE_BYTES), str(path))
     kinds = [*((name, pyarrow.string()) for name in TEXTS), *((name, pyarrow.int64()) for name in WHOLE)]
     kinds += [(name, pyarrow.float64()) for name in REALS]
     columns = {}
@@ -40,26 +40,24 @@ def read_trials(path: Path) -> Any:
                 column = pyarrow.compute.if_else(pyarrow.compute.is_finite(column), column, pyarrow.scalar(None, kind))
             columns[name] = column
     except pyarrow.ArrowException as error:
-        raise AssayError(
-            f"a column is of another kind: {str(error).splitlines()[0]}", where=str(path), do="write the study again"
-        ) from None
+        raise AssayError(f"a column has the wrong type: {str(error).splitlines()[0]}", where=str(path), do="run the study again") from None
     columns["study"] = pyarrow.compute.fill_null(columns["study"], path.parent.name)
     return pyarrow.table(columns)
 
 
 def are_newer(root: Path, index: Path, studies: Sequence[str]) -> bool:
-    """Whether a study was written after the index, or is gone from the store while the index has `studies`."""
+    """Whether a study was written after the index, or one of the indexed `studies` was deleted."""
     files = trial_files(root)
     if not files:
         return bool(studies)
     if not index.exists():
         return True
-    made = index.stat().st_mtime_ns
-    return len(files) < len(studies) or any(path.stat().st_mtime_ns > made for path in files)
+    indexed_at = index.stat().st_mtime_ns
+    return len(files) < len(studies) or any(path.stat().st_mtime_ns > indexed_at for path in files)
 
 
 def load_trials(connection: Any, root: Path) -> dict[str, str]:
-    """Replaces all rows of the table `trial` in one transaction; gives the trouble by file of what could not be read."""
+    """Replace all rows of the table `trial` in one transaction. Returns the error of each file that could not be read."""
     trouble: dict[str, str] = {}
     connection.execute("BEGIN")
     connection.execute("DELETE FROM trial")

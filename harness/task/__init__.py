@@ -1,1 +1,1 @@
-"""What a task author writes: Doc, Task, Metric and sources of rows; the catalogue of tasks and plugins."""
+"""What a task author writes (Doc, Task, Metric, sources of rows) and the catalogue of tasks and plugins."""

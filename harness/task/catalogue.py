@@ -1,4 +1,4 @@
-"""Finds tasks in installed modules and in files. Our own benchmarks are plugins too: entry-point group `assay.tasks`."""
+"""Find tasks in installed modules and in files. The built-in benchmarks are plugins too: entry-point group `assay.tasks`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from types import CodeType, ModuleType, TracebackType
 from assay.harness.errors import AssayError
 from assay.harness.files.paths import is_file
 from assay.harness.files.places import Access
+from assay.harness.task.former_names import former_import, present_name
 from assay.harness.task.task import Family, Task
-from assay.harness.task.trusted_code import Gate
+from assay.harness.task.trusted_code import CodeCheck
 
 GROUP = "assay.tasks"
+OWN_PACKAGE = "assay"
 
 
 def module_names() -> tuple[str, ...]:
-    """Modules that may hold tasks: each entry point's and, where it is a package, its public modules."""
+    """Return the modules that may define tasks: the module of each entry point and, if it is a package, its public modules."""
     names: list[str] = []
     for point in metadata.entry_points(group=GROUP):
         names.append(point.module)
@@ -36,59 +38,71 @@ def module_names() -> tuple[str, ...]:
 
 
 def find_spec(name: str) -> ModuleSpec | None:
-    """Where a module is; None where it is not, or where what it lies in cannot be imported."""
+    """Return the spec of a module; None if it does not exist or its parent package cannot be imported."""
     try:
         return importlib.util.find_spec(name)
-    except (Exception, SystemExit):  # the packages that it lies in are imported for this
+    except (Exception, SystemExit):  # this imports the parent packages, which may raise anything
         return None
 
 
 def load_module(name: str) -> ModuleType:
+    """Import a task module. Raises AssayError if it cannot be imported."""
     try:
         return importlib.import_module(name)
     except AssayError:
         raise
-    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        if former := former_import(error, source_of(name), name):
+            raise former from None
         what = f"this task plugin cannot be imported: {type(error).__name__}: {error}"
-        raise AssayError(what, where=name, do="mend or uninstall it") from error
+        raise AssayError(what, where=name, do="fix or uninstall it") from error
+
+
+def source_of(name: str) -> str:
+    """The source text of a module; empty if it has none that can be read."""
+    spec = find_spec(name)
+    try:
+        return Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""
+    except (OSError, ValueError):
+        return ""
 
 
 def families(modules: Iterable[str] | None = None) -> Iterator[tuple[str, Family]]:
-    """Every family with the module it comes from. A module without FAMILIES is one family of its own name."""
+    """Yield every family with its module. Tasks of a module that belong to none of its FAMILIES form a family with the module's name."""
     for name in module_names() if modules is None else modules:
         module = load_module(name)
         listed: tuple[Family, ...] = getattr(module, "FAMILIES", ())
         tasks: tuple[Task, ...] = getattr(module, "TASKS", ())
         yield from ((name, family) for family in listed)
         covered = {task.full_name for family in listed for task in family.tasks}
-        loose = tuple(task for task in tasks if task.full_name not in covered)
-        if loose:
-            yield name, Family(name.rpartition(".")[2], loose, about=(module.__doc__ or "").strip().split("\n")[0])
+        rest = tuple(task for task in tasks if task.full_name not in covered)
+        if rest:
+            yield name, Family(name.rpartition(".")[2], rest, about=(module.__doc__ or "").strip().split("\n")[0])
 
 
-def sound_modules(names: Iterable[str] | None = None) -> tuple[tuple[str, ...], tuple[AssayError, ...]]:
-    """The modules that load and hold what they should, and what is wrong with each of the others: one broken plugin breaks no other."""
-    sound: list[str] = []
-    faults: list[AssayError] = []
+def loadable_modules(names: Iterable[str] | None = None) -> tuple[tuple[str, ...], tuple[AssayError, ...]]:
+    """Return the valid modules, and an error for each of the others: a broken plugin does not affect the rest."""
+    valid: list[str] = []
+    errors: list[AssayError] = []
     for name in module_names() if names is None else names:
         try:
             module = load_module(name)
-            listed, told, brought = list(families([name])), getattr(module, "NAMES", ()), getattr(module, "EXPORTS", {})
-            if not all(isinstance(family, Family) for _, family in listed) or not isinstance(brought, Mapping):
-                raise TypeError("FAMILIES must hold families, EXPORTS functions by name")
-            if not all(isinstance(each, str) for each in told):
-                raise TypeError("NAMES must hold texts")
-            sound.append(name)
+            listed, names_listed, exports = list(families([name])), getattr(module, "NAMES", ()), getattr(module, "EXPORTS", {})
+            if not all(isinstance(family, Family) for _, family in listed) or not isinstance(exports, Mapping):
+                raise TypeError("FAMILIES must contain Family values, EXPORTS must map names to functions")
+            if not all(isinstance(each, str) for each in names_listed):
+                raise TypeError("NAMES must contain strings")
+            valid.append(name)
         except AssayError as error:
-            faults.append(error)
+            errors.append(error)
         except (Exception, SystemExit) as error:
             what = f"this task plugin is broken: {type(error).__name__}: {error}"
-            faults.append(AssayError(what, where=name, do="mend or uninstall it"))
-    return tuple(sound), tuple(faults)
+            errors.append(AssayError(what, where=name, do="fix or uninstall it"))
+    return tuple(valid), tuple(errors)
 
 
 def known_names(modules: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Every name that can be asked for without reading data."""
+    """Return every name that can be selected without reading data."""
     names: dict[str, None] = {}
     for module, family in families(modules):
         names[family.name] = None
@@ -97,8 +111,8 @@ def known_names(modules: Iterable[str] | None = None) -> tuple[str, ...]:
     return tuple(names)
 
 
-def within(name: str, modules: Sequence[str], access: Access) -> tuple[Family, ...]:
-    """The family or task of that name in these modules, or nothing."""
+def find_in_modules(name: str, modules: Sequence[str], access: Access) -> tuple[Family, ...]:
+    """Return the family or task with this name in these modules, or an empty tuple."""
     plain, _, protocol = name.partition("@")
     listed = list(families(modules))
     for _, family in listed:
@@ -106,14 +120,14 @@ def within(name: str, modules: Sequence[str], access: Access) -> tuple[Family, .
             return (family,)
     every = [task for _, family in listed for task in family.tasks]
     every += [task for module in modules for task in getattr(load_module(module), "TASKS", ())]
-    for task in every:  # the first listed protocol of a name is its default
+    for task in every:  # the first protocol listed for a name is its default
         if task.full_name == name or (task.name == plain and not protocol):
             return (Family(task.name, (task,)),)
     if protocol:
         family_tasks = {task.full_name: task for task in every if task.name.split("/")[0] == plain and task.protocol == protocol}
         if family_tasks:
             return (Family(name, tuple(family_tasks.values())),)
-    for module in modules:  # families that need their data to be read
+    for module in modules:  # families whose tasks depend on their data
         find_family = getattr(load_module(module), "find_family", None)
         found = find_family(name, access) if find_family is not None else None
         if found is not None:
@@ -121,8 +135,8 @@ def within(name: str, modules: Sequence[str], access: Access) -> tuple[Family, .
     return ()
 
 
-def from_colon(head: str, rest: str, gate: Gate) -> Family:
-    """`bigbench:path` goes to the family's from_path; `module:NAME` is a Task, a Family or a tuple of tasks in a module."""
+def from_reference(head: str, rest: str, check_code: CodeCheck) -> Family:
+    """Return the tasks of `bigbench:path` (the family's from_path) or `module:NAME` (a Task, a Family or a tuple of tasks)."""
     installed = module_names()
     for module_name in installed:
         if module_name.rpartition(".")[2] == head:
@@ -133,18 +147,20 @@ def from_colon(head: str, rest: str, gate: Gate) -> Family:
                 except (OSError, ValueError) as error:
                     reason = (isinstance(error, OSError) and error.strerror) or error
                     raise AssayError(f"cannot be read: {reason}", where=f"{head}:{rest:.120}", do="check the path") from None
-    top = find_spec(head.split(".")[0])  # a module's own place is only known once the packages that it lies in are imported
+    if find_spec(head) is None and find_spec(present_name(head)) is not None:
+        head = present_name(head)
+    top = find_spec(head.split(".")[0])  # the path of the module itself is known only after its parent packages are imported
     if top is None:
-        raise AssayError(f"no module {head!r}", where=f"{head}:{rest}", do="name an installed module, or a .py file by its path")
-    if head not in installed:
+        raise AssayError(f"no module {head!r}", where=f"{head}:{rest}", do="use an installed module, or the path of a .py file")
+    if head not in installed and head.split(".")[0] != OWN_PACKAGE:
         path = Path(top.origin or next(iter(top.submodule_search_locations or ()), head))
-        gate(f"{head}:{rest}", path, path.read_bytes() if is_file(path) else b"")
+        check_code(f"{head}:{rest}", path, path.read_bytes() if is_file(path) else b"")
     found = getattr(load_module(head), rest, None)
     return as_family(found, f"{head}:{rest}")
 
 
-class FromText(SourceFileLoader):
-    """Runs the text that was looked at: never a compiled copy beside it, which may be another program."""
+class SourceTextLoader(SourceFileLoader):
+    """Runs the source text that was checked, never a compiled file (.pyc), which may contain other code."""
 
     def __init__(self, name: str, path: str, content: bytes) -> None:
         super().__init__(name, path)
@@ -154,39 +170,41 @@ class FromText(SourceFileLoader):
         return self.source_to_code(self.content, self.path)
 
 
-def from_python(path: Path, gate: Gate) -> Family:
-    """A task file: TASKS, TASK or FAMILY at its top level; relative data paths are resolved against its folder."""
+def from_python(path: Path, check_code: CodeCheck) -> Family:
+    """Return the tasks of a task file: FAMILY, TASKS or TASK at its top level. Relative data paths are resolved against its folder."""
     if not is_file(path):
         raise AssayError("no such task file", where=str(path), do="check the path")
     try:
         content = path.read_bytes()
     except OSError as error:
         raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="check its permissions") from None
-    gate(str(path), path, content)
+    check_code(str(path), path, content)
     name = f"assay_task_file_{re.sub(r'[^0-9a-zA-Z]', '_', str(path.resolve()))}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=FromText(name, str(path), content))
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceTextLoader(name, str(path), content))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickling-free workers look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except AssayError as error:
         raise AssayError(error.what, where=f"{path}{': ' + error.where if error.where else ''}", do=error.do) from None
     except SyntaxError as error:
-        raise AssayError(f"{error.msg}: {(error.text or '').strip()}", where=f"{path}:{error.lineno}", do="mend the syntax") from None
+        raise AssayError(f"{error.msg}: {(error.text or '').strip()}", where=f"{path}:{error.lineno}", do="fix the syntax") from None
     except (Exception, SystemExit) as error:
+        if former := former_import(error, content.decode(), str(path)):
+            raise former from None
         line = next(
-            (frame.tb_lineno for frame in frames(error) if Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve()), None
+            (frame.tb_lineno for frame in tracebacks(error) if Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve()), None
         )
         where = f"{path}:{line}" if line else str(path)
-        raise AssayError(f"{type(error).__name__}: {error}", where=where, do="mend the task file") from None
+        raise AssayError(f"{type(error).__name__}: {error}", where=where, do="fix the task file") from None
     found = next((getattr(module, key) for key in ("FAMILY", "TASKS", "TASK") if hasattr(module, key)), None)
     family = as_family(found, str(path))
     home = path.resolve().parent
     return replace(family, tasks=tuple(replace(task, rows=task.rows.at(home)) for task in family.tasks))
 
 
-def frames(error: BaseException) -> Iterator[TracebackType]:
+def tracebacks(error: BaseException) -> Iterator[TracebackType]:
     trace = error.__traceback__
     while trace is not None:
         yield trace
@@ -198,5 +216,5 @@ def as_family(found: object, where: str) -> Family:
         return found
     tasks = (found,) if isinstance(found, Task) else tuple(found) if isinstance(found, tuple | list) else ()
     if not tasks or not all(isinstance(task, Task) for task in tasks):
-        raise AssayError("holds no task", where=where, do="define TASKS = (Task(...),) at its top level")
+        raise AssayError("defines no task", where=where, do="define TASKS = (Task(...),) at its top level")
     return Family(tasks[0].name, tasks)

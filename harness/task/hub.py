@@ -1,7 +1,7 @@
-"""Data sets of the Hugging Face hub: from a local folder that mirrors it, else from the hub and its cache.
+"""Data sets of the Hugging Face hub, read from a local mirror, otherwise from the hub or its cache.
 
-The mirror is `$ASSAY_DATA/<org>__<name>/<config>/<split>.parquet`, where one config `all` may hold every config in a column.
-`$ASSAY_DATA/MANIFEST.json` (entries of file, rows, complete, sha256) is checked where it exists.
+The mirror is `$ASSAY_DATA/<org>__<name>/<config>/<split>.parquet`; a config `all` may contain every config, with its name in a column.
+Files are checked against `$ASSAY_DATA/MANIFEST.json` (entries of file, rows, complete, sha256) if it exists.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from assay.harness.task.source import Rows, digest_rows, read_parquet
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A data set of the Hugging Face hub, or its mirror under $ASSAY_DATA.
+    """A data set of the Hugging Face hub, or of its mirror under $ASSAY_DATA.
 
     `where` keeps only rows with these column values. `names` maps our split names to the data set's (validation ->
     validation_matched). `expand` turns one row into several (one per prompt). `revision` pins the hub's commit.
@@ -44,7 +44,7 @@ class Hub:
         if folder is not None:
             found: Iterable[str] = sorted(path.stem for path in folder.glob("*.parquet"))
         else:
-            found = hub_splits(self.repo, self.config, self.revision, access.offline)
+            found = open_hub(self.repo, self.config, self.revision, access.offline)
         renamed = {theirs: ours for ours, theirs in self.names.items()}
         return tuple(renamed.get(name, name) for name in found)
 
@@ -73,12 +73,12 @@ def hub(
     expand: Callable[[Row], Iterable[Row]] | None = None,
     revision: str | None = None,
 ) -> Hub:
-    """A data set by its hub id, config and pinned revision; read from $ASSAY_DATA where it is mirrored there."""
+    """Return a data set by its hub id, config and pinned revision; read from $ASSAY_DATA if it is mirrored there."""
     return Hub(repo, config, where or {}, names or {}, expand, revision)
 
 
 def mirror_folder(repo: str, config: str, access: Access) -> Path | None:
-    """The data set's folder in the mirror: its config, or one called `all`; None where the mirror lacks it."""
+    """Return the data set's folder in the mirror: its config, or `all`; None if the mirror does not have it."""
     if access.data is None:
         return None
     base = access.data / repo.replace("/", "__")
@@ -87,48 +87,43 @@ def mirror_folder(repo: str, config: str, access: Access) -> Path | None:
 
 @functools.lru_cache(maxsize=4)
 def manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Rows of a mirror's manifest by file name; empty where there is none."""
+    """Return the entries of a mirror's manifest by file name; empty if there is no manifest."""
     if not path.is_file():
         return {}
     try:
         return {row["file"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AssayError(
-            f"not a manifest: {error!r}", where=str(path), do="it must be a list of objects with `file` and `sha256`"
+            f"not a manifest: {error!r}", where=str(path), do="write a JSON list of objects with `file` and `sha256`"
         ) from None
 
 
 @functools.lru_cache(maxsize=16)
 def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
-    """One split of the mirror, its hash and its number of rows checked against the manifest."""
+    """Return one split of the mirror, after checking its hash and its number of rows against the manifest."""
     if not path.is_file() or ".." in path.parts:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
         raise Missing(f"no split {path.stem!r} (there is: {known})", where=str(path.parent), do="choose another split")
     entry = manifest(root / "MANIFEST.json").get(str(path.relative_to(root)), {})
     if "sha256" in entry and hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-        raise AssayError("differs from the hash in MANIFEST.json", where=str(path), do="fetch the file again")
+        raise AssayError("differs from the hash in MANIFEST.json", where=str(path), do="download the file again")
     complete = entry.get("complete") is not False
     if not complete and not allow_partial:
         raise Missing(
-            f"holds {entry.get('rows')} of the data set's {entry.get('rows_on_hub')} rows",
+            f"has {entry.get('rows')} of the data set's {entry.get('rows_on_hub')} rows",
             where=str(path),
-            do="--allow-partial uses it and marks the scores as partial",
+            do="download the whole file, or add --allow-partial (scores are then marked as partial)",
         )
     rows = read_parquet(path)
     if entry.get("rows") not in (None, len(rows)):
-        what = f"holds {len(rows)} rows, MANIFEST.json says {entry['rows']!r:.40}"
-        raise AssayError(what, where=str(path), do="fetch the file again, or mend the manifest")
+        what = f"has {len(rows)} rows, MANIFEST.json says {entry['rows']!r:.40}"
+        raise AssayError(what, where=str(path), do="download the file again, or fix the manifest")
     return Rows(tuple(rows), str(path.relative_to(root)), digest_rows(rows), complete)
-
-
-def hub_splits(repo: str, config: str, revision: str | None, offline: bool) -> tuple[str, ...]:
-    """Names of the splits that the hub (or its cache) has."""
-    return tuple(open_hub(repo, config, revision, offline))
 
 
 @functools.lru_cache(maxsize=16)
 def hub_rows(repo: str, config: str, split: str, revision: str | None, offline: bool) -> Rows:
-    """One split from the hub or its cache."""
+    """Return one split from the hub or its cache."""
     found = open_hub(repo, config, revision, offline)
     if split not in found:
         raise Missing(f"no split {split!r} (there is: {', '.join(found)})", where=f"{repo}/{config}", do="choose another split")
@@ -138,6 +133,7 @@ def hub_rows(repo: str, config: str, split: str, revision: str | None, offline: 
 
 @functools.lru_cache(maxsize=16)
 def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Mapping[str, Any]:
+    """Return the splits of a data set by name, from the hub or its cache. Raises Missing if it cannot be read."""
     try:
         import datasets
     except ImportError:
@@ -151,7 +147,7 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
     try:
         found: Mapping[str, Any] = datasets.load_dataset(repo, config, revision=revision, download_config=settings)
         return found
-    except Exception as error:  # the library raises a dozen kinds: connection, 404, script, config
+    except Exception as error:  # the library raises many types: connection, 404, script, config
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Missing(
             f"cannot be read from the hub ({redact(reason):.160})",

@@ -1,7 +1,7 @@
-"""A metric is per-item statistics and a function from many of them to one number.
+"""A metric is a function from one item to its statistics, and a function from the statistics of many items to one number.
 
-This is sacrebleu's idea made general. The statistics are stored, so intervals, paired tests, slices, totals and
-re-scoring work for every metric with one code path and without the model.
+This generalizes the design of sacrebleu. The statistics are stored, so intervals, paired tests, slices, totals and
+re-scoring work for every metric with the same code and without the model.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Out = TypeVar("Out", contravariant=True)
 
 
 class Combine(Protocol):
-    """`stats` [n, k] and the group code of each item [n] to one number."""
+    """A function from `stats` [n, k] and the group code of each item [n] to one number."""
 
     def __call__(self, stats: Array, groups: Codes) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """A function of the mean of the statistics; what makes resampling a matrix product.
+    """A function of the mean of the statistics, which allows resampling by a matrix product.
 
     `finish` maps means [..., k] to values [...]. `fold` first turns the items [n, k] of every group into one row each
-    [g, k'] (all answers right, the worst of a pair); rows come in the order of the group codes 0..g-1.
+    [g, k'] (all answers correct, the worst of a pair), in the order of the group codes 0..g-1.
     """
 
     finish: Callable[[Array], Array]
@@ -44,13 +44,13 @@ class Pooled:
 
 
 def first(means: Array) -> Array:
-    """The first statistic itself."""
+    """Return the first statistic."""
     return means[..., 0]
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A `finish` on another scale: scale * finish + offset, with scale > 0. Its interval is that of `finish`, moved along."""
+    """A `finish` on another scale: scale * finish + offset, with scale > 0. Its confidence interval is rescaled in the same way."""
 
     finish: Callable[[Array], Array]
     scale: float
@@ -66,9 +66,9 @@ mean = Pooled(first)
 
 @dataclass(frozen=True, slots=True)
 class Metric(Generic[Out]):
-    """`measure(doc, output)` gives the statistics of one item; `combine` turns those of many into the score.
+    """`measure(doc, output)` returns the statistics of one item; `combine` turns those of many items into the score.
 
-    `low` and `high` bound the score (None: unbounded); `reads` is the output it can measure (harness.ChoiceScores, Completion, TextLogprob,
+    `low` and `high` bound the score (None: unbounded); `reads` is the type of output it measures (ChoiceScores, Completion, TextLogprob,
     ExpectedValue; None: any); `signature` names everything that changes the number (tokenizer, case, version), as in sacrebleu.
     """
 
@@ -80,5 +80,5 @@ class Metric(Generic[Out]):
     high: float | None = 1.0
     reads: type[Any] | None = None
     parses: Callable[[Doc, Any], bool] | None = None
-    """Whether an answer could be read out of the output; False marks the item as unparsed beside measuring it."""
+    """Whether an answer could be parsed from the output. If False, the item is marked as unparsed, and still measured."""
     signature: str = ""

@@ -1,4 +1,4 @@
-"""What a model said about one Doc, in the form that metrics read."""
+"""The output of a model for one Doc, in the form that metrics read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScores:
-    """The ranking of a Doc's choices.
+    """The scores of a Doc's choices.
 
-    `loglikelihoods` are summed natural-log probabilities, one per choice; `tokens` their lengths in tokens; `priors` the
-    same sums after a neutral context (only for `Choose(calibrate=...)`). `pick` is the index that the task's
-    normalisation prefers; the first wins a tie.
+    `loglikelihoods` are the summed natural-log probabilities (nats), one per choice; `tokens` the lengths of the choices in tokens;
+    `priors` the same sums after a neutral context (only for `Choose(calibrate=...)`). `pick` is the index of the best choice
+    after the task's normalisation; the first wins a tie.
     """
 
     loglikelihoods: tuple[float, ...]
@@ -22,7 +22,7 @@ class ChoiceScores:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Generated text. `finish` is "stop" or "length"; `samples` holds every sample where more than one was asked for."""
+    """Generated text. `finish` is "stop" or "length"; `samples` has all samples if more than one was requested."""
 
     text: str
     finish: str = "stop"
@@ -33,7 +33,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class TextLogprob:
-    """Summed natural-log probability of a text, with its length in tokens and in UTF-8 bytes."""
+    """Summed natural-log probability of a text (nats), with its length in tokens and in UTF-8 bytes."""
 
     logprob: float
     tokens: int
@@ -42,7 +42,7 @@ class TextLogprob:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedValue:
-    """Expected value over graded answers under the softmax of their log-likelihoods."""
+    """Expected value over graded answers, weighted by the softmax of their log-likelihoods."""
 
     value: float
     loglikelihoods: tuple[float, ...]

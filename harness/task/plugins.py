@@ -1,4 +1,4 @@
-"""Which plugins are installed, from what, and whether they load."""
+"""List the installed plugins, their distributions, and whether they load."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
-from assay.harness.task.catalogue import GROUP, find_spec, sound_modules
+from assay.harness.task.catalogue import GROUP, find_spec, loadable_modules
 
 GROUPS = (GROUP, "assay.engines", "assay.adapters", "assay.commands")
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One entry point. `fault` says why it does not load, empty where it does."""
+    """One entry point. `fault` is the reason why it does not load, empty if it loads."""
 
     group: str
     name: str
@@ -24,7 +24,7 @@ class Plugin:
 
 
 def plugins() -> Iterator[Plugin]:
-    """All of them. Task plugins are imported; what may be heavy is only looked for."""
+    """Yield every plugin. Task plugins are imported; for the others, which may be slow to import, only the module is located."""
     for group in GROUPS:
         for point in metadata.entry_points(group=group):
             owner = (point.dist.name, point.dist.version) if point.dist is not None else ("an unknown package", "")
@@ -32,8 +32,9 @@ def plugins() -> Iterator[Plugin]:
 
 
 def fault_of(group: str, module: str) -> str:
+    """Return why a plugin does not load, empty if it loads."""
     if find_spec(module) is None:
         return f"there is no module {module}"
     if group != GROUP:
         return ""
-    return "; ".join(error.what for error in sound_modules([module])[1])
+    return "; ".join(error.what for error in loadable_modules([module])[1])

@@ -1,4 +1,4 @@
-"""A new task as files: at most 15 lines of Python, its data, and a test. Nothing that exists is overwritten."""
+"""Create the files of a new task: at most 15 lines of Python, its data, and a test. Existing files are not overwritten."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ TASKS = (
     ),
 )
 '''
-TEST = '''"""The task holds every check of `assay check`. Run: pytest test_NAME.py"""
+TEST = '''"""The task passes every check of `assay check`. Run: pytest test_NAME.py"""
 from pathlib import Path
 
 from assay.harness.checking import check_file
 
 
-def test_NAME_is_fit_to_measure_with():
+def test_NAME_is_valid():
     assert check_file(Path(__file__).with_name("NAME.py")) == ()
 '''
 CODE: Mapping[Kind, str] = {"generate": GENERATE, "choose": CHOOSE}
@@ -68,20 +68,20 @@ CAPITALS = {
         ("Cuba", "Trinidad", "Holguin", "Havana"),
     ),
 }
-RIGHT = {"test": (0, 1, 2, 0, 1, 2), "train": (0, 1, 2)}
+GOLD = {"test": (0, 1, 2, 0, 1, 2), "train": (0, 1, 2)}
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """The files of a new task, not yet written: text by path."""
+    """The files of a new task before they are written: text by path."""
 
     files: Mapping[Path, str]
 
     def write(self) -> tuple[Path, ...]:
-        """Writes all of them, or none. Raises AssayError where one exists or cannot be written."""
+        """Write all files, or none. Raises AssayError if one exists or cannot be written."""
         for path in self.files:
             if path.exists():
-                raise AssayError("exists already", where=str(path), do="choose another name; nothing was written")
+                raise AssayError("already exists; no file was written", where=str(path), do="choose another name")
         written: list[Path] = []
         try:
             for path, text in self.files.items():
@@ -97,19 +97,21 @@ class Draft:
 
 
 def draft(name: str, kind: Kind, folder: Path) -> Draft:
-    """The task NAME.py, its data in data/, and test_NAME.py. Raises AssayError for a name that Python cannot import."""
+    """Return NAME.py, its data in data/, and test_NAME.py. Raises AssayError for a name that Python cannot import."""
     if not (name.isidentifier() and name.isascii() and name == name.lower()):
-        raise AssayError(f"{name!r} is no name for a task file", do="use small letters, digits and underscores, such as my_task")
+        raise AssayError(
+            f"{name!r} is not a valid name for a task file", do="use lowercase letters, digits and underscores, such as my_task"
+        )
     data = {folder / "data" / f"{name}.{split}.jsonl": rows(split, kind) for split in CAPITALS}
     code = {folder / f"{name}.py": CODE[kind].replace("NAME", name), folder / f"test_{name}.py": TEST.replace("NAME", name)}
     return Draft({**code, **data})
 
 
 def rows(split: str, kind: Kind) -> str:
-    """Rows of our own as JSON lines."""
+    """Return the example rows of a split as JSON lines."""
     lines = []
-    for (country, *cities), right in zip(CAPITALS[split], RIGHT[split], strict=True):
+    for (country, *cities), gold in zip(CAPITALS[split], GOLD[split], strict=True):
         listed = ", ".join(f'"{city}"' for city in cities)
-        answer = f'"capital": "{cities[right]}"' if kind == "generate" else f'"cities": [{listed}], "capital": {right}'
+        answer = f'"capital": "{cities[gold]}"' if kind == "generate" else f'"cities": [{listed}], "capital": {gold}'
         lines.append(f'{{"country": "{country}", {answer}}}\n')
     return "".join(lines)

@@ -1,6 +1,6 @@
-"""Where a task's rows come from: files beside the task, rows in Python, or a generator. (The hub and its mirror: `hub.py`.)
+"""Sources of a task's rows: files beside the task, rows in Python, or a generator function. (The hub and its mirror: `hub.py`.)
 
-Only data formats are read (Parquet, JSON lines, CSV); no dataset script ever runs. Every split carries the SHA-256 of what was read.
+Only data formats are read (Parquet, JSON lines, CSV); dataset scripts never run. Every split carries a hash of its rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from assay.harness.task.doc import Row
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One split as read: its rows, where they came from, the hash of their content, and whether the split is whole."""
+    """One split: its rows, their origin, the hash of their content, and whether the split is complete."""
 
     rows: tuple[Row, ...]
     origin: str
@@ -30,27 +30,27 @@ class Rows:
 
 
 class Source(Protocol):
-    """Rows by split."""
+    """A source of rows by split."""
 
     def splits(self, access: Access) -> tuple[str, ...]:
-        """Names of the splits that can be read now, in the source's order."""
+        """Return the names of the splits that can be read, in the source's order."""
 
     def load(self, split: str, access: Access) -> Rows:
-        """All rows of a split. Raises AssayError naming the file or data set that is missing, empty, partial or corrupt."""
+        """Return all rows of a split. Raises AssayError naming the file or data set if it is missing, empty, partial or corrupt."""
 
     def at(self, home: Path) -> Source:
-        """The same source with relative paths resolved against a folder (that of the task's file)."""
+        """Return the same source with relative paths resolved against `home`, the folder of the task's file."""
 
 
 def digest_rows(rows: Iterable[Row]) -> str:
-    """Hash of rows as canonical JSON, independent of the file format they came in. Raises AssayError for rows that have no such form."""
+    """Hash rows as canonical JSON, independent of the file format. Raises AssayError for a row that cannot be written as JSON."""
     state = hashlib.sha256()
     for number, row in enumerate(rows):
         try:
             line = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
         except (TypeError, ValueError, RecursionError) as error:
             raise AssayError(
-                f"has no JSON form: {error}", where=f"row {number}", do="a row is a mapping from texts to JSON values"
+                f"cannot be written as JSON: {error}", where=f"row {number}", do="give each row as a dict from strings to JSON values"
             ) from None
         state.update(line.encode("utf-8", "surrogatepass"))
         state.update(b"\n")
@@ -65,9 +65,9 @@ def read_jsonl(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise AssayError(f"not JSON: {error}", where=f"{path}:{number}", do="each line must be one JSON object") from None
+            raise AssayError(f"not JSON: {error}", where=f"{path}:{number}", do="write one JSON object per line") from None
         if not isinstance(row, dict):
-            raise AssayError("is no JSON object", where=f"{path}:{number}", do="each line must be one JSON object")
+            raise AssayError("not a JSON object", where=f"{path}:{number}", do="write one JSON object per line")
         rows.append(row)
     return rows
 
@@ -81,7 +81,7 @@ def read_csv(path: Path) -> list[Row]:
                 if None in row or None in row.values():
                     count = len(row) - (None in row)
                     what = f"has {'more' if None in row else 'fewer'} than the header's {count} fields"
-                    raise AssayError(what, where=f"{path}:{reader.line_num}", do="quote texts that hold commas")
+                    raise AssayError(what, where=f"{path}:{reader.line_num}", do="quote texts that contain commas")
                 rows.append(row)
         except csv_format.Error as error:
             raise AssayError(
@@ -98,7 +98,7 @@ READERS: Mapping[str, Callable[[Path], list[Row]]] = {".jsonl": read_jsonl, ".cs
 
 
 def read_file(path: Path) -> list[Row]:
-    """All rows of a data file, by its suffix. Raises AssayError for another format and for whatever is wrong with the file."""
+    """Read all rows of a data file, by its suffix. Raises AssayError for an unknown format or an invalid file."""
     if path.suffix not in READERS:
         raise AssayError(f"unknown data format {path.suffix!r}", where=str(path), do=f"use one of {', '.join(READERS)}")
     try:
@@ -111,7 +111,7 @@ def read_file(path: Path) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Files beside the task; `{split}` in the pattern stands for the split's name. Without it there is one split, "test"."""
+    """Files beside the task; `{split}` in the pattern is replaced by the split's name. Without it there is one split, "test"."""
 
     pattern: str
 
@@ -130,7 +130,7 @@ class Files:
         path = Path(self.pattern.replace("{split}", str(split)))
         if not path.is_file():
             known = ", ".join(self.splits(access)) or "none"
-            raise Missing(f"no split {split!r} (there is: {known})", where=str(path), do="check the file name in the task's rows")
+            raise Missing(f"no split {split!r} (there is: {known})", where=str(path), do="fix the file name in the task's rows")
         rows = read_file(path)
         return Rows(tuple(rows), str(path), digest_rows(rows))
 
@@ -155,13 +155,13 @@ class Inline:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """Rows made by a function of the split's name; it must give the same rows every time."""
+class Generated:
+    """Rows from a function of the split's name, which must return the same rows every time."""
 
     make: Callable[[str], Iterable[Row]]
     names: tuple[str, ...] = ("train", "test")
 
-    def at(self, home: Path) -> Made:
+    def at(self, home: Path) -> Generated:
         return self
 
     def splits(self, access: Access) -> tuple[str, ...]:
@@ -175,25 +175,25 @@ class Made:
 
 
 def jsonl(pattern: str) -> Files:
-    """JSON lines, one object a row; `{split}` in the name stands for the split. Relative to the task's file."""
+    """Return a source of JSON lines, one object per row; `{split}` in the name is replaced by the split. Relative to the task's file."""
     return Files(pattern)
 
 
 def csv(pattern: str) -> Files:
-    """CSV with a header line, all values strings; `{split}` in the name stands for the split. Relative to the task's file."""
+    """Return a source of CSV with a header line, all values strings; `{split}` is replaced by the split. Relative to the task's file."""
     return Files(pattern)
 
 
 def parquet(pattern: str) -> Files:
-    """Parquet files; `{split}` in the name stands for the split. Relative to the task's file."""
+    """Return a source of Parquet files; `{split}` in the name is replaced by the split. Relative to the task's file."""
     return Files(pattern)
 
 
 def inline(**by_split: Iterable[Row]) -> Inline:
-    """Rows given in Python, by split: `inline(test=[...], train=[...])`."""
+    """Return a source of rows given in Python, by split: `inline(test=[...], train=[...])`."""
     return Inline({name: tuple(rows) for name, rows in by_split.items()})
 
 
-def made(make: Callable[[str], Iterable[Row]], *names: str) -> Made:
-    """Rows from a deterministic generator function of the split's name."""
-    return Made(make, names or ("train", "test"))
+def made(make: Callable[[str], Iterable[Row]], *names: str) -> Generated:
+    """Return a source of rows from a deterministic function of the split's name."""
+    return Generated(make, names or ("train", "test"))

@@ -1,4 +1,4 @@
-"""The task author's vocabulary. A task is a value; `dataclasses.replace` is the whole override story."""
+"""The types of a task definition. A task is a frozen value; override its fields with `dataclasses.replace`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from assay.harness.task.source import Source
 class Choose:
     """Rank the choices by log-likelihood.
 
-    `normalize` divides each sum by the choice's length ("chars", "bytes", "tokens") or not ("sum"). `calibrate` is a neutral
-    context; the choice's log-likelihood after it is subtracted (HELM's separate_calibrated uses "Answer:").
+    `normalize` divides each sum by the choice's length ("chars", "bytes", "tokens") or leaves it ("sum"). `calibrate` is a neutral
+    context; the choice's log-likelihood after this context is subtracted (HELM's separate_calibrated uses "Answer:").
     """
 
     normalize: Literal["sum", "chars", "bytes", "tokens"] = "sum"
@@ -27,14 +27,14 @@ class Choose:
 
     def __post_init__(self) -> None:
         if self.normalize not in ("sum", "chars", "bytes", "tokens"):
-            raise AssayError(f"Choose cannot normalize by {self.normalize!r:.40}", do="use sum, chars, bytes or tokens")
+            raise AssayError(f"Choose cannot normalize by {self.normalize!r:.40}", do="use 'sum', 'chars', 'bytes' or 'tokens'")
         if self.calibrate is not None and not is_text(self.calibrate):
-            raise AssayError(f"Choose(calibrate={self.calibrate!r:.40})", do="calibrate is a text, such as 'Answer:', or None")
+            raise AssayError(f"Choose(calibrate={self.calibrate!r:.40})", do="give a string, such as 'Answer:', or None")
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Greedy text (or `samples` of it at a `temperature`) up to `max_tokens` tokens or a stop string."""
+    """Generate text of up to `max_tokens` tokens or until a stop string: greedy, or `samples` completions at a `temperature`."""
 
     max_tokens: int
     stop: tuple[str, ...] = ()
@@ -45,23 +45,23 @@ class Generate:
     def __post_init__(self) -> None:
         for name, least in (("max_tokens", 0), ("samples", 1)):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
-                raise AssayError(f"Generate({name}={getattr(self, name)!r:.40})", do=f"{name} is a number of at least {least}")
+                raise AssayError(f"Generate({name}={getattr(self, name)!r:.40})", do=f"give an integer of at least {least}")
         if not isinstance(self.stop, tuple) or not all(is_text(text) and text for text in self.stop):
-            raise AssayError(f"Generate(stop={self.stop!r:.60})", do="stop is a tuple of texts that are not empty")
+            raise AssayError(f"Generate(stop={self.stop!r:.60})", do="give a tuple of non-empty strings")
         if not is_number(self.temperature) or self.temperature < 0:
-            raise AssayError(f"Generate(temperature={self.temperature!r:.40})", do="temperature is a number, 0 for greedy")
+            raise AssayError(f"Generate(temperature={self.temperature!r:.40})", do="give a number of at least 0 (0: greedy)")
 
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """Log-likelihood of the first reference after the prompt; long texts in windows of the model's context."""
+    """Score the log-likelihood of the first reference after the prompt; long texts in windows of the model's context length."""
 
     reads = TextLogprob
 
 
 @dataclass(frozen=True, slots=True)
 class Regress:
-    """The expected value over graded answers, each written as in `answers`, worth `values`."""
+    """Compute the expected value over graded answers: the texts in `answers` with the numbers in `values`."""
 
     answers: tuple[str, ...]
     values: tuple[float, ...]
@@ -70,9 +70,9 @@ class Regress:
     def __post_init__(self) -> None:
         if len(self.answers) != len(self.values):
             counts = f"Regress has {len(self.answers)} answers for {len(self.values)} values"
-            raise AssayError(counts, do="give as many values as answers")
+            raise AssayError(counts, do="give one value per answer")
         if not self.answers or not all(map(is_text, self.answers)) or not all(map(is_number, self.values)):
-            raise AssayError("Regress needs answers, each with a finite value", do="give both, as ('1', '2') and (1.0, 2.0)")
+            raise AssayError("Regress needs answers, each with a finite value", do="give both, such as ('1', '2') and (1.0, 2.0)")
 
 
 Ask = Choose | Generate | Perplexity | Regress
@@ -80,10 +80,10 @@ Ask = Choose | Generate | Perplexity | Regress
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """Where exemplars come from: one fixed set per (task, seed), unless the protocol demands another rule.
+    """Which few-shot examples a prompt gets: one fixed set per (task, seed), unless the protocol requires another rule.
 
-    "seeded": a seeded draw from `split`; "first": its first rows (MMLU); "balanced": by label frequency (HELM);
-    "per_item": other items of the scored split, a draw per item (BIG-bench).
+    "seeded": drawn from `split` with the random seed; "first": its first rows (MMLU); "balanced": by label frequency (HELM);
+    "per_item": other items of the scored split, drawn for each item (BIG-bench).
     """
 
     count: int = 0
@@ -93,10 +93,10 @@ class Shots:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How instructions, exemplars, question and answer are joined. The joint is the framework's, never the author's.
+    """How instructions, few-shot examples, question and answer are joined.
 
-    `instructions` stand once, before everything, with their own trailing whitespace. `joint` stands between a prompt and its
-    answer, unless the prompt is empty or already ends in whitespace, or a chat template separates them.
+    `instructions` come first, with their own trailing whitespace; `separator` follows every few-shot example. `joint` is put between a
+    prompt and its answer, unless the prompt is empty or ends in whitespace, or a chat template separates them.
     """
 
     instructions: str = ""
@@ -105,12 +105,12 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not all(map(is_text, (self.instructions, self.separator, self.joint))):
-            raise AssayError(f"holds what is no text: {self!r:.120}", do="give whole Unicode texts for the parts of Layout(...)")
+            raise AssayError(f"has a part that is not a UTF-8 string: {self!r:.120}", do="give strings for the parts of Layout(...)")
 
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """A row written from the data card, with the exact prompt and the exact gold text it must give."""
+    """A row written from the data card, with the exact prompt and gold answer that it must produce."""
 
     row: Row
     prompt: str
@@ -118,28 +118,28 @@ class Worked:
 
 
 def is_name(text: object) -> bool:
-    """Whether this can name a task: short printable text, without surprises at its ends."""
+    """Whether this is a valid task name: printable, at most 200 characters, no whitespace at its ends."""
     return isinstance(text, str) and 0 < len(text) <= 200 and text.isprintable() and text == text.strip()
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """Each scored item is asked in several forms: `make` gives them, the original first. `of` is the name of the task that is varied."""
+    """Every scored item has several variants, which `make` returns, the original first. `of` is the name of the original task."""
 
     of: str
     make: Callable[[Doc], tuple[Doc, ...]]
     names: tuple[str, ...]
-    """What the further forms are called; `Doc.meta["variant"]` counts from 1 along them."""
+    """Names of the variants after the original; `Doc.meta["variant"]` numbers them from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One benchmark under one protocol.
 
-    `rows` is read by split; `doc` turns a row into a Doc; `ask` says what the model does; the first of `metrics` is the main
-    one. `split` is the scored split (default: validation or test, whichever `rows` has). A change of prompt raises `version`.
+    `rows` is read by split; `doc` turns a row into a Doc; `ask` is what the model does with it; the first of `metrics` is the main
+    one. `split` is the scored split (default: validation or test, whichever `rows` has). Increase `version` if the prompt changes.
 
-    Raises AssayError where a metric cannot measure what `ask` gives.
+    Raises AssayError if a metric cannot measure the output of `ask`.
     """
 
     name: str
@@ -153,7 +153,7 @@ class Task:
     protocol: str = ""
     version: int = 1
     purpose: Literal["release", "smoke"] = "release"
-    """Smoke tasks prove that the pipeline works; their scores are never ranked and never pass a gate."""
+    """Smoke tasks test the pipeline; their scores are never ranked and never pass a gate."""
     worked: tuple[Worked, ...] = ()
     varies: Variation | None = None
     about: str = ""
@@ -162,9 +162,9 @@ class Task:
 
     def __post_init__(self) -> None:
         for field, fits, wanted in (
-            ("name", is_name(self.name), "a short printable text"),
-            ("protocol", not self.protocol or is_name(self.protocol), "a short printable text"),
-            ("split", isinstance(self.split, str), "a text"),
+            ("name", is_name(self.name), "a short printable string"),
+            ("protocol", not self.protocol or is_name(self.protocol), "a short printable string"),
+            ("split", isinstance(self.split, str), "a string"),
             ("rows", all(callable(getattr(self.rows, part, None)) for part in ("splits", "load", "at")), "a source, such as jsonl(...)"),
             ("doc", callable(self.doc), "a function from a row to a Doc"),
             ("ask", isinstance(self.ask, Ask), "Choose, Generate, Perplexity or Regress"),
@@ -174,28 +174,28 @@ class Task:
         ):
             if not fits:
                 raise AssayError(
-                    f"{field} is {getattr(self, field)!r:.60}, not {wanted}", where=ascii(self.name)[:60], do=f"mend Task({field}=...)"
+                    f"{field} is {getattr(self, field)!r:.60}, not {wanted}", where=ascii(self.name)[:60], do=f"fix Task({field}=...)"
                 )
         if not self.metrics:
-            raise AssayError("a task needs at least one metric", where=self.name, do="give metrics=(accuracy,) or others")
+            raise AssayError("a task needs at least one metric", where=self.name, do="add one, such as metrics=(accuracy,)")
         for metric in self.metrics:
             if metric.reads is not None and metric.reads is not self.ask.reads:
                 raise AssayError(
                     f"metric {metric.name!r} measures {metric.reads.__name__}, "
-                    f"but {type(self.ask).__name__} gives {self.ask.reads.__name__}",
+                    f"but {type(self.ask).__name__} returns {self.ask.reads.__name__}",
                     where=self.name,
-                    do="choose a metric for this ask, or another ask",
+                    do="choose another metric, or another ask",
                 )
 
     @property
     def full_name(self) -> str:
-        """The name that a score carries: with the protocol, as in mmlu/anatomy@lm-eval."""
+        """The task's name with its protocol, such as mmlu/anatomy@lm-eval."""
         return f"{self.name}@{self.protocol}" if self.protocol else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One addend of a total: a metric of a member task (by full name) and its weight."""
+    """One term of a total: a metric of a member task (by full name) and its weight."""
 
     task: str
     metric: str
@@ -206,7 +206,7 @@ class Term:
 class Total:
     """A weighted sum over member tasks. `by_size` multiplies each weight by the task's number of items, then normalises.
 
-    A total is computed only when every term is there: a missing task is never a zero.
+    A total is computed only if every term has a score; a missing task does not count as zero.
     """
 
     name: str
@@ -217,7 +217,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Tasks that are run and read together, with their official totals."""
+    """Tasks that are run and reported together, with their official totals."""
 
     name: str
     tasks: tuple[Task, ...]

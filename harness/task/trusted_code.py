@@ -1,7 +1,7 @@
-"""Which code a person named on this machine: all that a stored run may load beside installed plugins.
+"""Task files that a user has trusted on this machine by naming them; a stored run may load only these and installed plugins.
 
-A manifest may come from a stranger, together with a file that it names. So what a person names (in a command or in Python) is
-remembered, each file with its content, and what only a manifest names is refused.
+A manifest may be untrusted, and so may a file that it names. So each file that a user names (in a command or in Python) is recorded
+with its content, and a file that only a manifest names is refused.
 """
 
 from __future__ import annotations
@@ -15,50 +15,51 @@ from pathlib import Path
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
 
-LIST = "named_code.txt"
-"""In the cache: a line for each file, its SHA-256 and its place."""
-NAMED: set[str] = set()
-"""The same of this process, also where no cache can be written."""
+LIST_FILE = "named_code.txt"
+"""File in the cache with one line per trusted file: its SHA-256 and its path."""
+TRUSTED: set[str] = set()
+"""Lines recorded by this process, also if the cache cannot be written."""
 
-Gate = Callable[[str, Path, bytes], None]
-"""Hears of a name, and of the file with its content, before any of it is run; raises AssayError where it must not be."""
+CodeCheck = Callable[[str, Path, bytes], None]
+"""Called with a name, the file and its content before the code runs; raises AssayError if it must not run."""
 
 
-def mark(path: Path, content: bytes) -> str:
-    """Place and content: the same file with other files beside it may be another program."""
+def entry_of(path: Path, content: bytes) -> str:
+    """Return the line for a file. It includes the path, because the same file in another folder may import other code."""
     return f"{hashlib.sha256(content).hexdigest()}  {str(path.resolve())!r}"
 
 
-def remembering(access: Access) -> Gate:
-    """For names that a person gave: all are remembered."""
+def record_trusted(access: Access) -> CodeCheck:
+    """Return a check for names that the user gave: it accepts and records every file."""
 
-    def remember(name: str, path: Path, content: bytes) -> None:
-        line = mark(path, content)
-        if access.cache is not None and line not in listed(access.cache):
+    def record(name: str, path: Path, content: bytes) -> None:
+        line = entry_of(path, content)
+        if access.cache is not None and line not in listed_entries(access.cache):
             with suppress(OSError):
                 access.cache.mkdir(parents=True, exist_ok=True)
-                with (access.cache / LIST).open("a", encoding="utf-8") as file:
+                with (access.cache / LIST_FILE).open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
-        NAMED.add(line)
+        TRUSTED.add(line)
 
-    return remember
+    return record
 
 
-def refusing(access: Access) -> Gate:
-    """For names from a manifest: only what a person named, as it was then."""
+def require_trusted(access: Access) -> CodeCheck:
+    """Return a check for names from a manifest: it accepts only recorded files with unchanged content."""
 
-    def refuse(name: str, path: Path, content: bytes) -> None:
-        line = mark(path, content)
-        if line in NAMED or (access.cache is not None and line in listed(access.cache)):
+    def require(name: str, path: Path, content: bytes) -> None:
+        line = entry_of(path, content)
+        if line in TRUSTED or (access.cache is not None and line in listed_entries(access.cache)):
             return
-        what = "the run names a task file that nobody named here, or that has changed since: its code is not run"
-        raise AssayError(what, where=str(path), do=f"read it, then: assay check {shlex.quote(name)}")
+        what = "the run uses a task file that is not trusted on this machine, or has changed since it was trusted"
+        raise AssayError(what, where=str(path), do=f"read the file, then trust it with: assay check {shlex.quote(name)}")
 
-    return refuse
+    return require
 
 
-def listed(cache: Path) -> frozenset[str]:
+def listed_entries(cache: Path) -> frozenset[str]:
+    """Return the lines of the list in the cache; empty if it cannot be read."""
     try:
-        return frozenset((cache / LIST).read_text(encoding="utf-8", errors="replace").splitlines())
+        return frozenset((cache / LIST_FILE).read_text(encoding="utf-8", errors="replace").splitlines())
     except OSError:
         return frozenset()

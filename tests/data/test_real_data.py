@@ -54,7 +54,7 @@ def test_every_static_task_reads_its_real_rows(tokenizer: Tokenizer, data_root: 
 def test_a_split_that_is_not_whole_must_be_allowed(tokenizer: Tokenizer, data_root: Path) -> None:
     task = next(task for task in ours() if task.name == "helm/xsum")
     plan = Plan(model="m", tasks=(task.name,), limit=2, shots=0)
-    with pytest.raises(AssayError, match=r"holds 256 of the data set's 11334 rows.*--allow-partial"):
+    with pytest.raises(AssayError, match=r"has 256 of the data set's 11334 rows.*--allow-partial"):
         prepare_task(task, plan, Access(data_root, offline=True), tokenizer, 1 << 20)
     assert prepare_task(task, plan, Access(data_root, True, True), tokenizer, 1 << 20).facts["evidence"] == "partial"
 

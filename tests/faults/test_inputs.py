@@ -105,7 +105,7 @@ def test_a_damaged_data_file_is_refused_before_anything_is_written(mirror: Mirro
 
 def test_rows_that_are_missing_need_leave_and_are_never_ranked(mirror: Mirror) -> None:
     mirror.write([{"question": f"Is {n} even?", "label": n % 2} for n in range(20)], complete=False)
-    with pytest.raises(AssayError, match=r"holds 20 of the data set's 30 rows.*--allow-partial"):
+    with pytest.raises(AssayError, match=r"has 20 of the data set's 30 rows.*--allow-partial"):
         evaluate(mirror.plan(), mirror.place(), opener=opening())  # type: ignore[arg-type]
     run = read_run(evaluate(mirror.plan(allow_partial=True), mirror.place(), opener=opening()))  # type: ignore[arg-type]
     assert run.manifest["evidence"] == "partial"

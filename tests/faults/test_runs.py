@@ -25,7 +25,7 @@ from assay.harness.errors import Incomplete
 from assay.harness.files.places import Access
 from assay.harness.model.find import ModelRef
 from assay.harness.prompt.tokens import open_tokenizer
-from assay.harness.run import evaluate as running
+from assay.harness.run import manifest
 from assay.harness.run.evaluate import OpenEngine, resume
 from assay.harness.run.prepare import prepare_task
 from assay.harness.store import bundle as bundles
@@ -131,8 +131,8 @@ def test_another_version_or_another_machine_does_not_go_on_with_a_run(
 ) -> None:
     with pytest.raises(Incomplete):
         evaluate(plan_in(tmp_path), place(tmp_path), opener=opening(faulty(hashed(3), Fault("raise", at=5))))
-    facts = getattr(running, place_of)()
-    monkeypatch.setattr(running, place_of, lambda: facts | {name: value})
+    facts = getattr(manifest, place_of)()
+    monkeypatch.setattr(manifest, place_of, lambda: facts | {name: value})
     made: list[Scripted] = []
     with pytest.raises(AssayError, match=f"{name} was .*, is {value}.*or start a new run"):
         resume(find_run(tmp_path / "results", "20"), place(tmp_path), opener=opening(hashed(3), made))
@@ -223,4 +223,4 @@ def test_a_forged_score_is_found_though_every_hash_fits(
     with pytest.raises(SystemExit) as ended:
         main()
     told = json.loads(capsys.readouterr().out)
-    assert ended.value.code == 14 and any("is stored as 0.99, its items give" in problem["what"] for problem in told["problems"])
+    assert ended.value.code == 14 and any("is stored as 0.99, but is" in problem["what"] for problem in told["problems"])

@@ -30,7 +30,7 @@ from assay.harness.cli.running import print_run
 from assay.harness.decide.compare import Comparison, Side, compare, side_of
 from assay.harness.decide.decision import gate
 from assay.harness.decide.policy import read_policy
-from assay.harness.decide.stored_gate import Gate, entry_of, gates, remember
+from assay.harness.decide.stored_gate import Gate, append_gate, entry_of, gates
 from assay.harness.engines.request import GenRequest
 from assay.harness.engines.scripted import constant, hashed
 from assay.harness.errors import AssayError
@@ -40,21 +40,21 @@ from assay.harness.exchange.lm_eval import import_lm_eval
 from assay.harness.exchange.lm_eval_export import export_lm_eval
 from assay.harness.files.atomic import to_json
 from assay.harness.files.places import Access, Surroundings
-from assay.harness.model.checkpoint import read_header
 from assay.harness.model.find import inspect
+from assay.harness.model.weights import read_header
 from assay.harness.prompt.chat import render_chats
 from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
+from assay.harness.reports.json_values import gate_json
 from assay.harness.reports.results import markdown, notes
-from assay.harness.reports.values import gate_json
 from assay.harness.run.merge import merge
 from assay.harness.run.prepare import prepare_task
-from assay.harness.run.scoring.measure import judge
+from assay.harness.run.scoring.measure import score_item
 from assay.harness.run.scoring.results import score_run, scored_of
 from assay.harness.run.scoring.verify import recompute, verify
 from assay.harness.run.selection import select
 from assay.harness.store import Run, check, find_run, index, list_runs, open_writer, query, read_run
 from assay.harness.store.journal import FORMAT, encode, encode_record
-from assay.harness.store.read import sound
+from assay.harness.store.read import content_errors
 from assay.harness.store.tables import items_table, samples_table, stat_tables, stats_table, to_parquet
 from assay.harness.store.trials import read_trials
 from assay.harness.task.task import Task
@@ -89,7 +89,7 @@ def score(tasks: Sequence[Task]) -> None:
         answers = {False: hashed(1), True: constant(text="a 12. b")}
         records = {}
         for each in prepared.items:
-            record = judge(task, each, [answers[isinstance(request, GenRequest)](request) for request in each.requests])
+            record = score_item(task, each, [answers[isinstance(request, GenRequest)](request) for request in each.requests])
             records[record.task, record.item] = record
         to_parquet(samples_table(items, records))
         tables = stat_tables(stats_table(items, records), "memory")
@@ -339,7 +339,7 @@ def cite(path: Path, folder: Path) -> None:
 
 
 def export_of(write: Callable[[Run, Path], object], path: Path, folder: Path) -> None:
-    with sound(path):  # as the command does
+    with content_errors(path):  # as the command does
         write(read_run(path), folder)
 
 
@@ -502,7 +502,7 @@ def read_policies(folder: Path, data: bytes) -> None:
     policy = read_policy(path)
     decision = gate(compared(), policy, tried=policy.tried or 1)
     json.dumps(gate_json(decision, compared(), decision.exit_code(policy)), allow_nan=False)
-    remember(folder, entry_of(Gate(compared(), decision, policy)))
+    append_gate(folder, entry_of(Gate(compared(), decision, policy)))
     gates(folder)
 
 

@@ -31,7 +31,7 @@ MODELS = (
     Canary("auto_map of another repository", auto_map("config.json", {"AutoModel": "someone/evil--evil.M"}), NO_MAP),
     Canary("auto_map of a tokenizer", auto_map("tokenizer_config.json", {"AutoTokenizer": "evil.T"}), NO_MAP),
     Canary("auto_map of a tokenizer that nothing checked", baits.past_the_check, "tokenizer cannot be read"),
-    Canary("an architecture that needs code", baits.unknown_architecture, "no causal language model"),
+    Canary("an architecture that needs code", baits.unknown_architecture, "not a causal language model"),
     Canary("custom_generate/generate.py", baits.custom_generate),
     Canary("modules beside the weights", baits.code_beside),
     Canary("auto_mapping of an adapter", baits.auto_mapping, "needs code from"),
@@ -41,11 +41,11 @@ MODELS = (
     ),
     Canary("pickles beside safetensors", baits.pickle_beside),
     Canary("a pickle called model.safetensors", pickle_in_disguise("model.safetensors"), "corrupt safetensors"),
-    Canary("a pickle called tokenizer.json", pickle_in_disguise("tokenizer.json"), "not valid JSON|cannot be read"),
-    Canary("a pickle called config.json", pickle_in_disguise("config.json"), "not valid JSON|cannot be read"),
-    Canary("an index that names a pickle", shard_index("pytorch_model.bin"), "no safetensors file of this folder"),
-    Canary("an index that leaves the folder", shard_index("../evil.safetensors"), "no safetensors file of this folder"),
-    Canary("an index with an absolute path", shard_index("{folder}/evil.safetensors"), "no safetensors file of this folder"),
+    Canary("a pickle called tokenizer.json", pickle_in_disguise("tokenizer.json"), "invalid JSON|cannot be read"),
+    Canary("a pickle called config.json", pickle_in_disguise("config.json"), "invalid JSON|cannot be read"),
+    Canary("an index that names a pickle", shard_index("pytorch_model.bin"), "not a safetensors file of this folder"),
+    Canary("an index that leaves the folder", shard_index("../evil.safetensors"), "not a safetensors file of this folder"),
+    Canary("an index with an absolute path", shard_index("{folder}/evil.safetensors"), "not a safetensors file of this folder"),
     Canary("an adapter in pickle", baits.adapter_pickle, "pickle"),
     Canary("weights that are a link to a secret", baits.weights_elsewhere, "corrupt safetensors"),
 )
@@ -126,12 +126,12 @@ RESULTS = (
     Canary("pickles beside a run", baits.pickled_cache),
     *(Canary(f"statistics of {value}", statistics_of(value), "not finite") for value in (float("nan"), float("inf"), float("-inf"))),
     *(
-        Canary(f"a score of {text}", score_of(text), "finite|hold what it should|float|number")
+        Canary(f"a score of {text}", score_of(text), "finite|invalid content|float|number")
         for text in ("NaN", "Infinity", "1e999", '"0.9"')
     ),
     Canary("names that end a statement", baits.sql_names),
     *(
-        Canary(f"SQL: {statement[:28]}", sql(statement), "cannot answer")
+        Canary(f"SQL: {statement[:28]}", sql(statement), "the query failed")
         for statement in (
             "SELECT * FROM read_text('/etc/passwd')",
             "COPY (SELECT 1) TO 'WIRE'",
@@ -144,7 +144,7 @@ RESULTS = (
     Canary(
         "an index whose view reads files",
         hostile_index("CREATE VIEW leaderboard AS SELECT * FROM read_text('/etc/hostname')"),
-        "cannot answer",
+        "the query failed",
     ),
 )
 CORPUS = (*MODELS, *TEMPLATES, *DATA, *RESULTS)

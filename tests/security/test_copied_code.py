@@ -18,20 +18,21 @@ from fakes import FILE_TASK, make_model, place, write_task
 
 from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.checking import check_run
-from assay.harness.checking.again import ask_again
 from assay.harness.checking.audit import audit
+from assay.harness.checking.repeatability import rescore_sample
 from assay.harness.checking.rerun import rerun
 from assay.harness.cli.watch import watched_plan
-from assay.harness.decide.history import line_of, trend
+from assay.harness.decide.history import select_runs, trend
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.stored_gate import gate_stored
 from assay.harness.engines.scripted import Fault, Scripted, faulty, hashed
 from assay.harness.errors import Incomplete
-from assay.harness.run.evaluate import Unwatched, resume
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import resume
 from assay.harness.run.scoring.verify import recompute, verify
 from assay.harness.store import check, index, query
 
-REFUSED = "nobody named here"
+REFUSED = "not trusted on this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,10 @@ def test_what_a_person_has_named_is_run_for_stored_runs_too(clone: Clone) -> Non
 
 READERS: dict[str, Callable[[Clone], object]] = {
     "rerun": lambda clone: rerun(clone.whole, place(clone.home)),
-    "audit": lambda clone: audit(read_run(clone.whole), place(clone.home), Unwatched()),
+    "audit": lambda clone: audit(read_run(clone.whole), place(clone.home), NoProgress()),
     "resume": lambda clone: resume(clone.begun, place(clone.home)),
     "check": lambda clone: check_run(read_run(clone.whole), place(clone.home).access()),
-    "check --rerun": lambda clone: ask_again(read_run(clone.whole), 4, place(clone.home), Unwatched()),
+    "check --rerun": lambda clone: rescore_sample(read_run(clone.whole), 4, place(clone.home), NoProgress()),
     "gate": lambda clone: gate_stored(clone.results, clone.whole.name, clone.whole.name, Policy(), place(clone.home).access()),
     "watch --gate": lambda clone: watched_plan(clone.home, "", clone.whole.name, None, "auto", place(clone.home)),
 }
@@ -140,7 +141,7 @@ def test_nothing_that_reads_a_run_loads_its_code(reader: str, clone: Clone) -> N
 
 def test_a_trend_leaves_out_what_it_may_not_score(clone: Clone) -> None:
     shutil.rmtree(clone.begun)
-    (point,) = trend(clone.results, line_of(clone.results, (), "time"), place(clone.home).access())
+    (point,) = trend(clone.results, select_runs(clone.results, (), "time"), place(clone.home).access())
     assert point.run == clone.whole.name and not clone.wire.exists()
 
 

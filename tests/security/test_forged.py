@@ -169,19 +169,19 @@ LIES: Mapping[str, tuple[str, Change, str]] = {
     "another chance": ("whole", result(chance=0.0), r"chance of accuracy on sums is stored as 0\.0"),
     "another purpose": ("whole", result(purpose="smoke"), "purpose of accuracy on sums is stored as smoke"),
     "a field of its own": ("whole", result(prize=1), "prize of accuracy on sums is stored as 1"),
-    "statistics of one": ("whole", statistics_of_one, r"holds \[1\.0\] as its accuracy, its answer gives \[0\.0\]"),
-    "statistics of right items only": ("whole", right_statistics_only, "lack the statistics of accuracy"),
+    "statistics of one": ("whole", statistics_of_one, r"stores \[1\.0\] as its accuracy, its output gives \[0\.0\]"),
+    "statistics of right items only": ("whole", right_statistics_only, "have no statistics of accuracy"),
     "right items only": ("whole", right_items_only(), "8 items of sums were planned"),
     "right items only, counted": ("whole", right_items_only(items=3), "item_set differs|were planned"),
     "right items only, everywhere": ("whole", honest_set, "not those of its fingerprint"),
-    "right items many times": ("whole", right_items_often, "stands 6 times in items.parquet"),
-    "right picks": ("whole", picks_of_gold, "as its choice, its answer gives"),
+    "right items many times": ("whole", right_items_often, "items.parquet contains the item .* 6 times"),
+    "right picks": ("whole", picks_of_gold, "as its choice, its output gives"),
     "what was picked is right": ("whole", golds_of_picks, "not those of its fingerprint"),
-    "a status that is none": ("whole", sample("status", "evil"), "a status that is none, such as 'evil'"),
-    "errors that are scored": ("whole", sample("status", "error"), "in error and have statistics"),
-    "more than right": ("whole", sample("correct", 7.0), r"right to 7\.0, which no item can be"),
+    "a status that is none": ("whole", sample("status", "evil"), "an unknown status, such as 'evil'"),
+    "errors that are scored": ("whole", sample("status", "error"), "failed, but have statistics"),
+    "more than right": ("whole", sample("correct", 7.0), r"is 7\.0, outside of 0 to 1"),
     "other golds shown": ("whole", sample("gold", "x"), "column 'gold' of samples.parquet"),
-    "other outputs shown": ("whole", sample("output", "x"), "outputs that are shown"),
+    "other outputs shown": ("whole", sample("output", "x"), "differs from the recorded outputs"),
     "other clusters": (
         "whole",
         lambda bundle: column(bundle, "item_stats.parquet", "item_cluster", lambda values: ["c"] * len(values)),
@@ -228,10 +228,10 @@ def test_a_copied_folder_never_stands_for_the_run_that_it_names(home: Path, tmp_
     mine = copy_of(home, tmp_path)
     copied = Path(shutil.copytree(mine, mine.with_name("0000")))
     manifest(copied, lambda value: value["model"].update(name="STRANGER"))
-    assert "says that it is the run" in index(tmp_path, verify=verify(Access())).trouble["0000"]
+    assert "whose id differs from the folder's name" in index(tmp_path, verify=verify(Access())).trouble["0000"]
     assert query(tmp_path, "SELECT run_id FROM runs WHERE model <> 'STRANGER'") == [(mine.name,)]
     assert find_run(tmp_path, mine.name) == mine
-    assert any("says that it is the run" in problem.what for problem in check(tmp_path))
+    assert any("whose id differs from the folder's name" in problem.what for problem in check(tmp_path))
 
 
 def test_a_journal_with_other_statistics_is_asked_again(home: Path, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_a_folder_of_runs_that_is_a_link_to_itself_is_refused(home: Path, tmp_pa
     assert list_runs(tmp_path / "results") == ()
     assert index(tmp_path / "results").indexed == ()
     plan = Plan(str(home / "model"), (str(home / "sums.py"),), engine="scripted")
-    with pytest.raises(AssayError, match="a link that leads nowhere"):
+    with pytest.raises(AssayError, match="a broken symbolic link"):
         evaluate(plan, place(tmp_path))
 
 
@@ -434,4 +434,4 @@ def test_a_metric_that_reads_the_question_needs_the_data(kinds: Path, tmp_path: 
     assert index(copied, verify=verify(Access())).trouble == {}
     assert query(copied, "SELECT DISTINCT evidence FROM score") == [("unverified",)]
     assert query(copied, "SELECT * FROM leaderboard") == []
-    assert [problem.what for problem in check(copied, lambda run: recompute(run, Access())) if "its answer gives" in problem.what]
+    assert [problem.what for problem in check(copied, lambda run: recompute(run, Access())) if "its output gives" in problem.what]

@@ -48,9 +48,9 @@ def test_a_score_that_the_items_do_not_give_is_left_out_and_named(store: tuple[P
     root, bundle = store
     lie(bundle, lambda result: result.update({field: 7 if field == "n" else 0.999}))
     trouble = index(root, verify=verify(Access())).trouble[bundle.name]
-    assert f"{field} of accuracy on sums is stored as" in trouble and "its items give" in trouble
+    assert f"{field} of accuracy on sums is stored as" in trouble and "when computed from the items" in trouble
     assert query(root, "SELECT * FROM scores") == query(root, "SELECT * FROM leaderboard") == []
-    (problem,) = [each for each in check(root, lambda run: recompute(run, Access())) if "its items give" in each.what]
+    (problem,) = [each for each in check(root, lambda run: recompute(run, Access())) if "when computed from the items" in each.what]
     assert problem.do
 
 

@@ -18,7 +18,7 @@ from assay.harness.engines.hf import load as hf_model
 from assay.harness.engines.vllm_offline import process as vllm_process
 from assay.harness.errors import AssayError, redact
 from assay.harness.prompt import chat
-from assay.harness.prompt.tokens import cut_pairs, open_tokenizer
+from assay.harness.prompt.tokens import encode_pairs, open_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "hf_" + "Zq7" * 12
@@ -100,7 +100,7 @@ def test_a_shortened_error_holds_no_beginning_of_a_secret(shorten: Callable[[Exc
 def test_a_shortened_prompt_holds_no_end_of_a_secret(tmp_path: Path) -> None:
     make_model(tmp_path)
     with pytest.raises(AssayError, match="has no token") as failed:
-        cut_pairs(open_tokenizer(tmp_path), [(f"{TOKEN}{' x' * 20}", ("",))])
+        encode_pairs(open_tokenizer(tmp_path), [(f"{TOKEN}{' x' * 20}", ("",))])
     assert TOKEN[-8:] not in str(failed.value)
 
 

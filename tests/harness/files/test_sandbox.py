@@ -1,4 +1,4 @@
-"""Generated programs run in a sandbox that holds, or not at all; pass@k. Run: pytest tests/harness/test_sandbox.py"""
+"""Generated programs run in a sandbox that works, or not at all; pass@k. Run: pytest tests/harness/files/test_sandbox.py"""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from assay.harness.files import sandbox
 from assay.harness.metrics.code import estimate, pass_at
 from assay.tasks.code import GREEDY, ROW, humaneval
 
-HOLDS = not sandbox.self_test()
-needs_it = pytest.mark.skipif(not HOLDS, reason="this machine has no sandbox")
+WORKS = not sandbox.self_test()
+needs_it = pytest.mark.skipif(not WORKS, reason="the sandbox does not work on this machine")
 
 
 @pytest.mark.parametrize(("samples", "right", "k"), [(5, 0, 1), (5, 2, 1), (5, 2, 3), (6, 4, 3), (4, 4, 4), (7, 1, 7)])
@@ -36,9 +36,9 @@ def test_each_attack_works_outside_the_sandbox_and_fails_inside(name: str, tmp_p
     path = tmp_path / "program.py"
     path.write_text(sandbox.ATTACKS[name])
     if name != "an endless loop":
-        nowhere = subprocess.DEVNULL
+        null = subprocess.DEVNULL
         command = [sys.executable, "-I", "-S", str(path)]
-        outside = subprocess.run(command, cwd=tmp_path, stdin=nowhere, stdout=nowhere, stderr=nowhere, timeout=60, check=False)
+        outside = subprocess.run(command, cwd=tmp_path, stdin=null, stdout=null, stderr=null, timeout=60, check=False)
         assert outside.returncode == 0
     assert not sandbox.passes(sandbox.ATTACKS[name], sandbox.TESTS.get(name, ""), seconds=1)
 
@@ -49,7 +49,7 @@ def test_ordinary_programs_run_and_failing_ones_do_not_pass() -> None:
     assert not sandbox.passes("assert 1 == 2\n") and not sandbox.passes("def broken(:\n") and not sandbox.passes("raise SystemExit(0)\n")
 
 
-SEEN = (
+VALUES = (
     ("def add(a, b): return a + b", "assert add(1, b=2) == 3"),
     ("def order(x): x.sort()", "x = [3, 1]\norder(x)\nassert x == [1, 3]"),
     (
@@ -67,11 +67,11 @@ SEEN = (
 
 
 @needs_it
-@pytest.mark.parametrize(("program", "test"), SEEN)
-def test_a_test_sees_what_the_program_gives(program: str, test: str) -> None:
-    shown = "assert all_kinds() == {(1, 10**5000): {None}, 'a': [b'x', 1j, frozenset([.5])]}"
-    assert sandbox.passes(program, test or shown)
-    assert not sandbox.passes(program, f"{test or shown}\nassert False")
+@pytest.mark.parametrize(("program", "test"), VALUES)
+def test_a_test_sees_the_values_that_the_program_returns(program: str, test: str) -> None:
+    kinds = "assert all_kinds() == {(1, 10**5000): {None}, 'a': [b'x', 1j, frozenset([.5])]}"
+    assert sandbox.passes(program, test or kinds)
+    assert not sandbox.passes(program, f"{test or kinds}\nassert False")
 
 
 FORGERIES = (
@@ -96,29 +96,29 @@ def test_a_wrong_program_cannot_write_its_verdict(program: str) -> None:
 
 
 @needs_it
-def test_a_program_names_nothing_that_it_was_not_asked_for() -> None:
-    said = (
+def test_a_program_cannot_add_names_that_were_not_requested() -> None:
+    replies = (
         '{"value": null}',
-        '{"value": ["dict", [["tuple", ["abs", ["held", 0]]], ["tuple", ["add", ["held", 1]]]]]}',
+        '{"value": ["dict", [["tuple", ["abs", ["object", 0]]], ["tuple", ["add", ["object", 1]]]]]}',
         *['{"value": 0}'] * 9,
     )
-    lines = "".join(f"{line}\n" for line in said).encode()
+    lines = "".join(f"{line}\n" for line in replies).encode()
     forged = f"import os\nfor out in range(64):\n    try:\n        os.write(out, {lines!r})\n    except OSError:\n        pass\n"
     assert sandbox.passes(forged, "assert add(1, 2) == 0")  # it reaches the test's process
     assert not sandbox.passes(forged, "assert abs(add(1, 2) - 3) < 0.1")
 
 
 @needs_it
-def test_a_function_with_the_name_of_one_of_pythons_is_the_programs() -> None:
+def test_a_tested_function_may_have_the_name_of_a_builtin() -> None:
     doc = Doc("def sum(x):\n    'The sum.'\n", references=("x",), meta={"test": "assert sum([1, 2]) == 3"})
     assert pass_at(1).measure(doc, Completion("    return x[0] + x[1]\n")) == (1.0,)
     assert pass_at(1).measure(doc, Completion("    return 0\n")) == (0.0,)
 
 
 @needs_it
-def test_a_flood_fills_no_memory_of_ours() -> None:
+def test_excessive_output_does_not_fill_our_memory() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert not sandbox.passes(sandbox.ATTACKS["a flood"], seconds=3)
+    assert not sandbox.passes(sandbox.ATTACKS["excessive output"], seconds=3)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
     assert not sandbox.passes("def add(a, b): return 'x' * 100_000_000", "add(1, 2)")
 
@@ -132,9 +132,9 @@ def test_right_and_wrong_completions() -> None:
     assert pass_at(2).measure(doc, two_of_four) == (pytest.approx(5 / 6),)
 
 
-def test_without_a_sandbox_that_holds_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_runs_without_a_working_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "self_test", lambda: ("the network",))
-    with pytest.raises(AssayError, match="does not hold here: the network"):
+    with pytest.raises(AssayError, match="does not work on this machine: the network"):
         GREEDY.rows.load("test", Access(offline=True))
-    with pytest.raises(AssayError, match="does not hold here"):
+    with pytest.raises(AssayError, match="does not work on this machine"):
         pass_at(1).measure(Doc("", references=("x",), meta={"test": ""}), Completion("print()"))

@@ -40,7 +40,7 @@ from assay.harness.model.find import ModelRef
 from assay.harness.prompt.perturb import WithInputs, metrics_of, perturbed, perturbed_family, split_name, with_perturbations
 from assay.harness.prompt.perturbation_words import KEYS, MISSPELLINGS, NAMES
 from assay.harness.prompt.perturbations import GROUPS, PERTURBATIONS
-from assay.harness.run.prepare import ask_task
+from assay.harness.run.prepare import load_task
 from assay.harness.run.scoring.results import rescore
 from assay.harness.run.selection import select
 from assay.harness.task.output import ChoiceScores
@@ -123,16 +123,16 @@ def films(**fields: object) -> Task:
 def test_only_the_input_text_changes_and_gold_choices_and_exemplars_stay() -> None:
     task = perturbed(films(shots=Shots(2)), ("robustness", "fairness"))
     plan = Plan(model="m", tasks=("films",), limit=5)
-    asked, plain = ask_task(task, plan, NOWHERE), ask_task(films(shots=Shots(2)), plan, NOWHERE)
+    asked, plain = load_task(task, plan, NOWHERE), load_task(films(shots=Shots(2)), plan, NOWHERE)
     originals = {doc.id: doc for doc in plain.docs}
     assert len(originals) == 5 and [doc.prompt for doc in asked.docs if doc.meta["variant"] == 0] == [doc.prompt for doc in plain.docs]
     for number, doc in enumerate(asked.docs):
         origin = originals[doc.group]
         assert doc.prompt.startswith("Review: ") and doc.prompt.endswith("\nIs this good? He is not sure.\nAnswer:")
         assert (doc.choices, doc.gold, doc.cluster) == (origin.choices, origin.gold, origin.cluster)
-        assert [shown.prompt for shown in asked.exemplars(number)] == [shown.prompt for shown in plain.exemplars(0)]
+        assert [shown.prompt for shown in asked.examples(number)] == [shown.prompt for shown in plain.examples(0)]
     assert len({doc.id for doc in asked.docs}) == len(asked.docs) > 25
-    assert [doc.prompt for doc in ask_task(task, plan, NOWHERE).docs] == [doc.prompt for doc in asked.docs]
+    assert [doc.prompt for doc in load_task(task, plan, NOWHERE).docs] == [doc.prompt for doc in asked.docs]
 
 
 def test_input_texts_are_those_that_the_author_names_or_the_rows_own_but_never_an_answer() -> None:

@@ -11,8 +11,8 @@ from fakes import NOWHERE, make_model, sums
 
 from assay import AssayError, Choose, Doc, Generate, Layout, Regress, Shots, Task, accuracy, inline
 from assay.harness.prompt.render import joint_after, render, render_chat
-from assay.harness.prompt.shots import choose_exemplars
-from assay.harness.prompt.tokens import Tokenizer, cut_pairs, open_tokenizer
+from assay.harness.prompt.shots import choose_examples
+from assay.harness.prompt.tokens import Tokenizer, encode_pairs, open_tokenizer
 from assay.harness.run.prepare import prepare_task
 from assay.harness.store.plan import Plan
 
@@ -50,41 +50,41 @@ def test_exemplars_are_fixed_by_the_seed_and_never_a_question() -> None:
     task = sums()
     scored = docs(task, "test")
     pool = docs(task, "train") + scored[:5]
-    chosen = choose_exemplars(task, 4, pool, scored, seed=3)
-    assert chosen(0) == chosen(7) == choose_exemplars(task, 4, list(pool), scored, seed=3)(1)
+    chosen = choose_examples(task, 4, pool, scored, seed=3)
+    assert chosen(0) == chosen(7) == choose_examples(task, 4, list(pool), scored, seed=3)(1)
     assert not {doc.prompt for doc in chosen(0)} & {doc.prompt for doc in scored}
-    assert choose_exemplars(task, 4, pool, scored, seed=4)(0) != chosen(0)
+    assert choose_examples(task, 4, pool, scored, seed=4)(0) != chosen(0)
     with pytest.raises(AssayError, match="6 usable rows"):
-        choose_exemplars(task, 7, pool, scored, seed=0)
+        choose_examples(task, 7, pool, scored, seed=0)
 
 
 def test_balanced_exemplars_cycle_over_labels_by_frequency() -> None:
     task = replace(sums(), shots=Shots(order="balanced"))
     pool = [Doc(f"q{n}", references=("rare" if n == 0 else "common",)) for n in range(9)]
-    answers = [doc.answer for doc in choose_exemplars(task, 5, pool, [], seed=0)(0)]
+    answers = [doc.answer for doc in choose_examples(task, 5, pool, [], seed=0)(0)]
     assert answers == ["common", "rare", "common", "common", "common"]
 
 
 def test_per_item_exemplars_exclude_the_item() -> None:
     task = replace(sums(), shots=Shots(order="per_item"))
     scored = docs(task, "test")
-    chosen = choose_exemplars(task, 3, scored, scored, seed=0)
+    chosen = choose_examples(task, 3, scored, scored, seed=0)
     for number, doc in enumerate(scored):
         assert len(set(map(id, chosen(number)))) == 3 and doc not in chosen(number)
     assert chosen(0) != chosen(1)
 
 
 def test_context_and_continuation_are_encoded_together(tokenizer: Tokenizer) -> None:
-    (cut,) = cut_pairs(tokenizer, [("ab  ", ("c", " d"))])
+    (cut,) = encode_pairs(tokenizer, [("ab  ", ("c", " d"))])
     assert tokenizer.decode(cut.context) == "ab"
     assert [tokenizer.decode(ids) for ids in cut.continuations] == ["  c", "   d"]
 
 
 def test_empty_context_is_the_end_token(tokenizer: Tokenizer) -> None:
-    (cut,) = cut_pairs(tokenizer, [("", ("good", "bad"))])
+    (cut,) = encode_pairs(tokenizer, [("", ("good", "bad"))])
     assert cut.context == (tokenizer.empty,)
     with pytest.raises(AssayError, match="no token"):
-        cut_pairs(tokenizer, [("a", ("",))])
+        encode_pairs(tokenizer, [("a", ("",))])
 
 
 def test_prompts_longer_than_the_context_are_refused_or_lose_exemplars(tokenizer: Tokenizer) -> None:
@@ -95,7 +95,7 @@ def test_prompts_longer_than_the_context_are_refused_or_lose_exemplars(tokenizer
     fitted = prepare_task(task, replace(plan, drop_shots=True), NOWHERE, tokenizer, 30)
     assert fitted.facts["shots_dropped"] == 5
     assert all(len(each.item.shots) == 1 for each in fitted.items)
-    with pytest.raises(AssayError, match="without any exemplar"):
+    with pytest.raises(AssayError, match="without any few-shot example"):
         prepare_task(task, replace(plan, drop_shots=True), NOWHERE, tokenizer, 6)
 
 
@@ -118,7 +118,7 @@ def test_equal_rows_are_two_items_but_one_author_id_is_a_fault(tokenizer: Tokeni
     first, second = (each.item.id for each in prepare_task(task, plan, NOWHERE, tokenizer, 100).items)
     assert second == f"{first}-2"
     named = replace(task, doc=lambda row: Doc(row["q"], choices=("x", "y"), gold=0, id="same"))
-    with pytest.raises(AssayError, match="stands for two items"):
+    with pytest.raises(AssayError, match="two items have the id"):
         prepare_task(named, plan, NOWHERE, tokenizer, 100)
 
 

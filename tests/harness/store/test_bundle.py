@@ -18,9 +18,10 @@ import pytest
 from faults.store_child import TASK, complete_run, make_items, make_manifest, make_record, make_summary
 
 from assay.harness.errors import AssayError, Incomplete
+from assay.harness.files.parquet import read_table
 from assay.harness.store import check, create_bundle, find_run, index, list_runs, open_writer, read_run, stats_of
 from assay.harness.store.record import Record
-from assay.harness.store.tables import from_parquet, to_parquet
+from assay.harness.store.tables import to_parquet
 
 
 def names(folder: Path) -> set[str]:
@@ -58,7 +59,7 @@ def test_the_item_set_is_that_of_questions_and_answers_not_of_their_rendering(tm
     [
         ({"id": "i1"}, "'i1' is planned 2 times"),
         ({"doc": {"value": math.nan}}, "value is not a finite number"),
-        ({"doc": {"meta": {1, 2}}}, "no JSON form"),
+        ({"doc": {"meta": {1, 2}}}, "cannot be written as JSON"),
         ({"prompt": "\ud800"}, "cannot be written as text"),
     ],
 )
@@ -146,7 +147,7 @@ def test_a_run_is_resumed_from_where_it_stopped_and_finished_once(tmp_path: Path
     with open_writer(bundle) as writer:
         assert len(writer.done()) == 6
         writer.finish({"results": "ignored: the run is complete"})
-        with pytest.raises(AssayError, match="complete and takes no more"):
+        with pytest.raises(AssayError, match="complete; no records can be added"):
             writer.append(records[:1])
     assert read_run(bundle).summary() == make_summary(records)
 
@@ -192,7 +193,7 @@ def test_a_run_is_found_by_id_prefix_model_or_folder(tmp_path: Path) -> None:
     assert find_run(tmp_path, "org/model") == second
     with pytest.raises(AssayError, match=f"no run of 'ckpt' is complete.*assay resume {only.name}"):
         find_run(tmp_path, "ckpt")
-    with pytest.raises(AssayError, match="fits 4 runs"):
+    with pytest.raises(AssayError, match="matches 4 runs"):
         find_run(tmp_path, "20")
     with pytest.raises(AssayError, match=r"no run or model 'org/modle'.*did you mean org/model\?"):
         find_run(tmp_path, "org/modle")
@@ -261,7 +262,7 @@ def strange(data: bytes, chance: random.Random) -> bytes:
         else:
             place[key] = chance.choice(STRANGE)
         return json.dumps(value).encode()
-    table = from_parquet(data, "here")
+    table = read_table(data, "here")
     at = chance.randrange(table.num_columns)
     column = [pa.nulls(len(table)), pa.array(range(len(table))), pa.array([[]] * len(table), pa.list_(pa.float64()))][chance.randrange(3)]
     return to_parquet(table.remove_column(at) if kind < 0.4 else table.set_column(at, table.column_names[at], column))

@@ -137,7 +137,7 @@ def test_an_index_of_an_older_schema_is_made_again(tmp_path: Path) -> None:
     connection = duckdb.connect(str(tmp_path / "assay.duckdb"))
     connection.execute("CREATE TABLE schema_migrations AS SELECT 0 AS version; CREATE TABLE run AS SELECT 'r' AS run_id")
     connection.close()
-    with pytest.raises(AssayError, match="make it again with: assay store index"):
+    with pytest.raises(AssayError, match="update it with: assay store index"):
         query(tmp_path, "SELECT 1")
     index(tmp_path)
     assert query(tmp_path, "SELECT count(*) FROM scores") == [(1,)]
@@ -168,7 +168,7 @@ def test_an_index_in_use_names_its_owner(tmp_path: Path, monkeypatch: pytest.Mon
     complete_run(tmp_path)
     monkeypatch.setattr(indexing, "WAIT_SECONDS", 0.05)
     with (
-        indexing.held(tmp_path / ".index.lock"),
+        indexing.file_lock(tmp_path / ".index.lock"),
         pytest.raises(Incomplete, match=f"in use by process {os.getpid()} on {socket.gethostname()}"),
     ):
         index(tmp_path)
@@ -192,7 +192,7 @@ def test_an_index_in_use_names_its_owner(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_reader_reaches_nothing_but_the_index(tmp_path: Path, sql: str) -> None:
     complete_run(tmp_path)
     index(tmp_path)
-    with pytest.raises(AssayError, match=r"cannot answer: .*(disabled by configuration|locked|read-only)"):
+    with pytest.raises(AssayError, match=r"the query failed: .*(disabled by configuration|locked|read-only)"):
         query(tmp_path, sql)
 
 
@@ -251,14 +251,14 @@ def test_check_finds_every_kind_of_trouble(tmp_path: Path) -> None:
     assert "has changed since it was indexed" in found()
     forged["results"] = []
     forge(bundle, "summary.json", json.dumps(forged).encode())
-    assert "is not stored, but its items give it" in found()
+    assert "follows from the items, but is not stored" in found()
     (bundle / "stranger.txt").write_text("x")
-    assert "is no part of the run" in found()
+    assert "does not belong to the run" in found()
     other = complete_run(tmp_path, count=4)
     assert f"{other.name}: is not in the index" in found()
     index(tmp_path)
     forge(other, "samples.parquet", (bundle / "samples.parquet").read_bytes())
-    assert "planned 4 items, but samples.parquet holds 6" in found()
+    assert "planned 4 items, but samples.parquet has 6" in found()
     (other / "item_stats.parquet").write_bytes(b"rot")
     assert f"{other / 'item_stats.parquet'}: was changed or is damaged" in found()
     shutil.rmtree(bundle)

@@ -15,7 +15,7 @@ from assay import AssayError
 from assay.harness.cli.exchanging import formats
 from assay.harness.run.doctor import check_plugins
 from assay.harness.run.selection import select
-from assay.harness.task.catalogue import sound_modules
+from assay.harness.task.catalogue import loadable_modules
 from assay.harness.task.plugins import plugins
 
 BROKEN = {
@@ -55,7 +55,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_task_is_found_past_broken_plugins(site: Path) -> None:
     assert [task.name for task in select(["additions"], NOWHERE).tasks] == ["additions"]
-    assert {error.where for error in sound_modules()[1]} == set(BROKEN)
+    assert {error.where for error in loadable_modules()[1]} == set(BROKEN)
 
 
 def test_an_unknown_task_says_which_plugins_are_broken(site: Path) -> None:
@@ -69,7 +69,7 @@ def test_an_unknown_task_says_which_plugins_are_broken(site: Path) -> None:
 def test_exports_need_no_broken_plugin(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"lm-eval", "glue-submission"} <= formats().keys()
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == len(BROKEN) and all(line.startswith("left out: ") for line in lines)
+    assert len(lines) == len(BROKEN) and all(line.startswith("warning: skipped plugin ") for line in lines)
 
 
 def test_the_doctor_lists_plugins_with_their_distributions(site: Path) -> None:
@@ -96,6 +96,6 @@ def test_commands_go_on_and_name_it(site: Path, tmp_path: Path) -> None:
     assert "there is no module gone.command" in help_text and "from odd" in help_text and "doctor" in help_text
     listed = assay(tmp_path, "tasks", "--json")
     assert {"glue", "zz_fine"} <= {family["name"] for family in json.loads(listed.stdout)["families"]}
-    assert "left out: gone.sub.module: " in listed.stderr
+    assert "warning: skipped plugin gone.sub.module: " in listed.stderr
     for verb in ("command", "odd"):
-        assert f"mend or uninstall {verb}" in assay(tmp_path, verb, code=2).stderr
+        assert f"pip uninstall {verb}" in assay(tmp_path, verb, code=2).stderr
