@@ -38,7 +38,7 @@ def pareto(table: Any, cost: str) -> Any:
     x = alt.X(
         "cost:Q",
         title=cost,
-        scale=alt.Scale(type="log") if table.cost.min() > 0 else alt.Undefined,
+        scale=alt.Scale(type="log" if table.cost.min() > 0 else "linear", padding=90, nice=False),
         axis=alt.Axis(format="~g", labelOverlap="greedy"),
     )
     tip = ["label:N", alt.Tooltip("cost:Q", title=cost, format=".4~s"), alt.Tooltip("score:Q", format=".1f"), "low:Q", "high:Q"]
@@ -185,7 +185,7 @@ def gate_history(table: Any) -> Any:
     """Draws gate decisions over time from the columns at, delta, low, high, verdict, candidate, baseline."""
     colours = alt.Scale(domain=["pass", "inconclusive", "regressed"], range=["#2b7f77", "#d9822b", "#b8475b"])
     base = alt.Chart(table).encode(
-        x=alt.X("at:T", title=None, scale=alt.Scale(padding=24)),
+        x=alt.X("at:T", title=None, scale=alt.Scale(padding=24), axis=alt.Axis(format="%Y-%m-%d %H:%M", labelOverlap="greedy")),
         color=alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
         tooltip=["at:T", "candidate:N", "baseline:N", "verdict:N", alt.Tooltip("delta:Q", format="+.2f"), "low:Q", "high:Q"],
     )

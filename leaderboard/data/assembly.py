@@ -110,9 +110,9 @@ def assemble(root: Path, cells: Any, filters: Filters, by: Aggregator) -> Board:
         return Board(kept, columns, None, 0, (), ())
     places = kept.reset_index(drop=True)
     grid = places.reset_index().pivot(index="model_digest", columns="column", values="index").reindex(columns=list(columns))
-    whole = grid.notna().all(axis=1)
-    order = [*grid.index[whole], *grid.index[~whole]] if not filters.complete else list(grid.index[whole])
-    ranked = int(whole.sum())
+    complete = grid.notna().all(axis=1)
+    order = [*grid.index[complete], *grid.index[~complete]] if not filters.complete else list(grid.index[complete])
+    ranked = int(complete.sum())
     standing: Standings | None = None
     unpaired: tuple[str, ...] = ()
     if ranked:
@@ -209,7 +209,7 @@ def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
 def exclusion_notes(cells: Any, columns: Sequence[str], models: int, ranked: int) -> tuple[str, ...]:
     notes = []
     if ranked < models:
-        notes.append(f"Not ranked: {models - ranked} of {models} models, which lack a score in at least one of the {len(columns)} tasks.")
+        notes.append(f"Not ranked: {models - ranked} of {models} models (a score is missing in at least one of the {len(columns)} tasks).")
     others = cells[~cells.usual & ~cells.column.isin(columns)]
     if len(others):
         names = ", ".join(sorted(others.task.unique())[:3])

@@ -43,11 +43,11 @@ def kinds(values: Array, found: Array) -> list[str]:
     ]
 
 
-def detectable_difference(values: Array, error: float = 0.05) -> float:
-    """Minimum detectable effect: the difference that a paired one-sided test at level `error` finds with 80 % power, at the median
+def detectable_difference(values: Array) -> float:
+    """Minimum detectable effect: the difference that a paired one-sided test at level 0.05 detects with 80 % power, at the median
     standard deviation over all pairs of models. NaN for one model or one item."""
     models = values.shape[1]
     pairs = [values[:, i] - values[:, j] for i in range(models) for j in range(i)]
     if not pairs or len(values) < 2:
         return float("nan")
-    return float(mde80(np.median([each.std(ddof=1) for each in pairs]) / np.sqrt(len(values)), error))
+    return float(mde80(np.median([each.std(ddof=1) for each in pairs]) / np.sqrt(len(values)), 0.05))

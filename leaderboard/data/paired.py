@@ -31,6 +31,7 @@ SETTINGS = (
     "versions.torch",
     "versions.vllm",
 )
+ALPHA = 0.05
 COLUMNS = (
     *("Task", "Metric", "Main", "Baseline", "Candidate", "Difference", "Low", "High", "p", "p (Holm)", "MDE80"),
     *("Gained", "Lost", "Items", "Note"),
@@ -54,8 +55,8 @@ class Compared:
 
     @property
     def direction(self) -> str:
-        """better, worse, or not significant: Holm-corrected p above 0.05, or no difference."""
-        if self.difference is None or self.p_holm is None or self.p_holm > 0.05:
+        """better, worse, or not significant: Holm-corrected p above ALPHA, or no difference."""
+        if self.difference is None or self.p_holm is None or self.p_holm > ALPHA:
             return "not significant"
         return "better" if self.difference.delta > 0 else "worse"
 
@@ -97,9 +98,9 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def compare(pairs: Sequence[Pair], broken: Mapping[str, str], *, alpha: float = 0.05) -> list[Compared]:
+def compare(pairs: Sequence[Pair], broken: Mapping[str, str]) -> list[Compared]:
     """Second minus first, signed so that positive is better. p values of main metrics get Holm's correction, as in the gate."""
-    found = [compared(pair, broken.get(pair.task, ""), alpha) for pair in pairs]
+    found = [compared(pair, broken.get(pair.task, "")) for pair in pairs]
     main = [number for number, each in enumerate(found) if each.pair.main and each.difference is not None]
     for number, p in zip(main, holm([each.difference.p for n in main if (each := found[n]).difference]).tolist(), strict=True):
         each = found[number]
@@ -107,7 +108,7 @@ def compare(pairs: Sequence[Pair], broken: Mapping[str, str], *, alpha: float = 
     return found
 
 
-def compared(pair: Pair, broken: str, alpha: float) -> Compared:
+def compared(pair: Pair, broken: str) -> Compared:
     unit = unit_of(pair.metric, pair.better, pair.unit)
     if broken:
         return Compared(pair, unit, None, reason=f"not comparable: {broken}")
@@ -121,14 +122,14 @@ def compared(pair: Pair, broken: str, alpha: float) -> Compared:
     metric = Metric(pair.metric, not_measured, better=pair.better, low=0.0 if unit else None, high=unit)
     groups = np.arange(len(pair.first), dtype=np.int64)
     part = Part(metric, pair.first[:, None], groups, pair.clusters)
-    return Compared(pair, unit, paired_difference(part, pair.second[:, None], alpha=alpha))
+    return Compared(pair, unit, paired_difference(part, pair.second[:, None], alpha=ALPHA))
 
 
 def not_measured(doc: Any, output: Any) -> tuple[float, ...]:
     raise NotImplementedError("only stored statistics are compared")
 
 
-def table(rows: Sequence[Compared], alpha: float = 0.05) -> Any:
+def table(rows: Sequence[Compared]) -> Any:
     """One row per metric, in points; MDE80 is the loss that the test detects with 80 % power."""
 
     def numbers(each: Compared) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def table(rows: Sequence[Compared], alpha: float = 0.05) -> Any:
         if d is None:
             return first | scores | {"Note": each.reason}
         ends = {"Difference": scale * d.delta, "Low": scale * d.low, "High": scale * d.high}
-        tests = {"p": d.p, "p (Holm)": each.p_holm, "MDE80": scale * float(mde80(d.se, alpha))}
+        tests = {"p": d.p, "p (Holm)": each.p_holm, "MDE80": scale * float(mde80(d.se, ALPHA))}
         return first | scores | ends | tests | {"Gained": d.wins, "Lost": d.losses, "Items": d.n, "Note": d.method}
 
     return frames.DataFrame([numbers(each) for each in rows], columns=list(COLUMNS))

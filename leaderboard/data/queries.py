@@ -43,6 +43,14 @@ def frame(root: Path, sql: str, params: Sequence[Any] = ()) -> Any:
         connection.close()
 
 
+def result_columns(column: str) -> str:
+    """SQL that reads better (direction), chance and unit (best possible score; 0: unbounded) from a result's JSON."""
+    return f"""coalesce(json_extract_string({column}, '$.better'), 'higher') AS better,
+               TRY_CAST(json_extract({column}, '$.chance') AS DOUBLE) AS chance,
+               CASE json_type({column}, '$.unit') WHEN 'NULL' THEN 0
+                    ELSE TRY_CAST(json_extract({column}, '$.unit') AS DOUBLE) END AS unit"""
+
+
 def cells(root: Path) -> Any:
     """One row per model and task: the leaderboard view with the metric's direction, unit and chance score, and the run's cost."""
     return frame(
@@ -50,9 +58,7 @@ def cells(root: Path) -> Any:
         f"""
         WITH facts AS (SELECT run_id, items, {MODEL} FROM run WHERE status = 'complete')
         SELECT l.model, l.model_digest, l.task, l.metric, l.value, l.low, l.high, l.n, l.shots, coalesce(l.fingerprint, '') AS fingerprint,
-               l.engine, l.run_id, l.created_at, coalesce(json_extract_string(l.result, '$.better'), 'higher') AS better,
-               TRY_CAST(json_extract(l.result, '$.chance') AS DOUBLE) AS chance,
-               CASE json_type(l.result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(l.result, '$.unit') AS DOUBLE) END AS unit,
+               l.engine, l.run_id, l.created_at, {result_columns("l.result")},
                f.source, f.adapter, f.parameters, f.tokens, f.seconds, f.items
         FROM leaderboard l JOIN facts f USING (run_id)
         ORDER BY l.task, l.model, l.model_digest
@@ -73,27 +79,14 @@ def runs(root: Path) -> Any:
 
 
 def scores(root: Path, run_id: str) -> Any:
-    """Every score of a run."""
+    """Every score of a run, ranked or not; totals last."""
     return frame(
         root,
-        """
-        SELECT s.task, s.metric, s.main, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, t.errors, s.evidence, s.purpose
-        FROM score s LEFT JOIN run_task t USING (run_id, task) WHERE s.run_id = ? ORDER BY s.task, s.main DESC, s.metric
-        """,
-        [run_id],
-    )
-
-
-def run_cells(root: Path, run_id: str) -> Any:
-    """Every score of a run, ranked or not, with the columns of `cells`."""
-    return frame(
-        root,
-        """
-        SELECT task, metric, main, value, low, high, n, shots, coalesce(evidence, '') AS evidence,
-               coalesce(json_extract_string(result, '$.better'), 'higher') AS better,
-               TRY_CAST(json_extract(result, '$.chance') AS DOUBLE) AS chance,
-               CASE json_type(result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(result, '$.unit') AS DOUBLE) END AS unit
-        FROM score WHERE run_id = ? ORDER BY metric = 'total', task, main DESC, metric
+        f"""
+        SELECT s.task, s.metric, s.main, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, s.purpose,
+               coalesce(s.evidence, '') AS evidence, {result_columns("s.result")}
+        FROM score s LEFT JOIN run_task t USING (run_id, task) WHERE s.run_id = ?
+        ORDER BY s.metric = 'total', s.task, s.main DESC, s.metric
         """,
         [run_id],
     )
@@ -251,10 +244,8 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
     """All metrics that two runs share, with their item statistics paired."""
     heads = frame(
         root,
-        """
-        SELECT a.task, a.metric, a.main, coalesce(json_extract_string(a.result, '$.better'), 'higher') AS better,
-               a.value AS one, b.value AS two,
-               CASE json_type(a.result, '$.unit') WHEN 'NULL' THEN 0 ELSE TRY_CAST(json_extract(a.result, '$.unit') AS DOUBLE) END AS unit
+        f"""
+        SELECT a.task, a.metric, a.main, a.value AS one, b.value AS two, {result_columns("a.result")}
         FROM score a JOIN score b USING (task, metric) WHERE a.run_id = ? AND b.run_id = ? ORDER BY a.task, a.main DESC, a.metric
         """,
         [first, second],

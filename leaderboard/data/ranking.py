@@ -24,6 +24,8 @@ BLOCKS = 400
 DRAWS, BRADLEY_TERRY_DRAWS = 1000, 200
 PRIOR = 0.5
 """Pseudo-ties added to every pair in a Bradley-Terry fit, in units of one task: keeps the strength of an unbeaten model finite."""
+LEVEL = 0.95
+"""Confidence level of rank intervals and score intervals."""
 Z95 = 1.959964
 """Normal quantile of a two-sided 95 % interval."""
 
@@ -68,15 +70,15 @@ class Standings:
         return np.asarray(self.ranks.min(axis=0) != self.ranks.max(axis=0))
 
 
-def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mean", *, level: float = 0.95, seed: int = 0) -> Standings:
+def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mean", *, seed: int = 0) -> Standings:
     """Ranks M models that have a score in every column. Raises ValueError if there are no columns or a score is missing."""
     if not columns or any(not np.isfinite(column.values).all() for column in columns):
         raise ValueError("ranking needs a finite score of every model in every column")
     points = {name: point_scores(columns, name) for name in AGGREGATORS}
     score = points[by]
     draws = resampled_scores(columns, by, seed)
-    best, worst, beats = rank_intervals(score, draws, level, minimum_error(columns) if by == AGGREGATORS[0] else 0.0)
-    spread = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    best, worst, beats = rank_intervals(score, draws, minimum_error(columns) if by == AGGREGATORS[0] else 0.0)
+    spread = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Standings(
         score=score,
         low=np.minimum(spread[0], score),
@@ -162,7 +164,7 @@ def minimum_error(columns: Sequence[Column]) -> float:
     return float(np.sqrt(sum(1.0 / len(column.sizes) ** 2 for column in kept if column.sizes is not None))) / max(1, len(kept))
 
 
-def rank_intervals(score: Array, draws: Array, level: float, minimum: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+def rank_intervals(score: Array, draws: Array, minimum: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_]]:
     """Best and worst rank [M], and whether model i is significantly better than model j at i's critical value [M, M]."""
     count = len(score)
     best, worst = np.ones(count, dtype=np.int64), np.full(count, count, dtype=np.int64)
@@ -173,7 +175,7 @@ def rank_intervals(score: Array, draws: Array, level: float, minimum: float = 0.
         error = np.sqrt((noise**2).mean(axis=0) + minimum**2)
         error = np.where(error > 0, error, np.inf)
         certain = (error == np.inf) & (np.abs(gap) > 1e-12)
-        critical = float(np.quantile((np.abs(noise) / error).max(axis=1), level))
+        critical = float(np.quantile((np.abs(noise) / error).max(axis=1), LEVEL))
         better, worse = gap / error > critical, gap / error < -critical
         beats[i] = better | (certain & (gap > 0))
         best[i] += int((worse | (certain & (gap < 0))).sum())
@@ -229,7 +231,7 @@ def resampled_win_shares(column: Column, seed: int) -> Array:
     return np.asarray(found.reshape(BRADLEY_TERRY_DRAWS, models, models), dtype=np.float64)
 
 
-def bradley_terry(wins: Array, steps: int = 500) -> Array:
+def bradley_terry(wins: Array) -> Array:
     """Fits log-strengths [..., M], mean 0, to wins [..., M, M] of i over j. Source: Hunter (2004), MM algorithm."""
     models = wins.shape[-1]
     if models < 2:
@@ -237,7 +239,7 @@ def bradley_terry(wins: Array, steps: int = 500) -> Array:
     smoothed = wins + PRIOR / max(1, models) * (1 - np.eye(models))
     played, total = smoothed + np.swapaxes(smoothed, -1, -2), smoothed.sum(axis=-1)
     strength = np.ones(wins.shape[:-1])
-    for _ in range(steps):
+    for _ in range(500):
         # The diagonal of `played` is 0, so it does not count.
         updated = total / (played / (strength[..., :, None] + strength[..., None, :])).sum(axis=-1)
         updated /= np.exp(np.log(updated).mean(axis=-1, keepdims=True))

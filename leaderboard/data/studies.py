@@ -44,32 +44,29 @@ def trials(root: Path, indexed: Any) -> Any:
         parts.append(part)
     if not parts and len(indexed):
         parts.append(indexed)
-    whole = frames.concat(parts, ignore_index=True) if parts else frames.DataFrame()
+    rows = frames.concat(parts, ignore_index=True) if parts else frames.DataFrame()
     for name in NUMBERS:
-        whole[name] = frames.to_numeric(whole[name], errors="coerce") if name in whole else np.nan
+        rows[name] = frames.to_numeric(rows[name], errors="coerce") if name in rows else np.nan
     for name in TEXTS:
-        whole[name] = whole[name].fillna("").astype(str) if name in whole else ""
-    if "selected" not in whole:
-        whole["selected"] = True
-    whole["selected"] = whole.selected.isna() | (whole.selected == True)  # noqa: E712
-    whole["seconds"] = whole.train_seconds.fillna(whole.seconds)
-    return whole
+        rows[name] = rows[name].fillna("").astype(str) if name in rows else ""
+    if "selected" not in rows:
+        rows["selected"] = True
+    rows["selected"] = rows.selected.isna() | (rows.selected == True)  # noqa: E712
+    rows["seconds"] = rows.train_seconds.fillna(rows.seconds)
+    return rows
 
 
-def plotted(whole: Any) -> Any:
+def plotted(rows: Any) -> Any:
     """Rows with a gain and an average drop, without baselines and controls; the base model is the origin of the chart."""
-    kept = whole[
-        whole.gain.notna()
-        & whole.average_drop.notna()
-        & ~whole.labels.isin(["random"])
-        & ~whole.role.isin(["base", "control", "untrained"])
+    kept = rows[
+        rows.gain.notna() & rows.average_drop.notna() & ~rows.labels.isin(["random"]) & ~rows.role.isin(["base", "control", "untrained"])
     ]
     return kept.assign(mitigation=kept.mitigation.replace("", "none"), labels=kept.labels.replace("", "true"))
 
 
-def failed(whole: Any) -> Any:
+def failed(rows: Any) -> Any:
     """Rows without a result. A trial that a mitigation stopped early has a result."""
-    return whole[~whole.status.isin(["done", "complete", "stopped", ""])]
+    return rows[~rows.status.isin(["done", "complete", "stopped", ""])]
 
 
 def spread(values: Any, low: Any, high: Any) -> tuple[float, float, float]:
@@ -82,12 +79,12 @@ def spread(values: Any, low: Any, high: Any) -> tuple[float, float, float]:
     return (value, value - half, value + half) if half > 0 else (value, np.nan, np.nan)
 
 
-def points(whole: Any) -> Any:
+def points(rows: Any) -> Any:
     """One row per method, mitigation and learning rate, averaged over seeds: gain and change on retention tasks with 95 % intervals
     (points, higher is better), and costs."""
     found = []
     keys = ["method", "family", "mitigation", "lr", "shots"]
-    for (method, family, mitigation, lr, shots), part in plotted(whole).groupby(keys, dropna=False, sort=True):
+    for (method, family, mitigation, lr, shots), part in plotted(rows).groupby(keys, dropna=False, sort=True):
         gain = [100 * each for each in spread(part.gain, part.gain_low, part.gain_high)]
         kept = [100 * each for each in spread(-part.average_drop, -part.average_drop_high, -part.average_drop_low)]
         name = (
@@ -110,10 +107,10 @@ def points(whole: Any) -> Any:
     return table
 
 
-def retention(whole: Any) -> Any:
+def retention(rows: Any) -> Any:
     """Change on each retention task in points, mean over seeds at the selected learning rate: row (method), column (task), value."""
     found: dict[tuple[str, str], list[float]] = {}
-    for row in plotted(whole)[lambda rows: rows.selected].itertuples():
+    for row in plotted(rows)[lambda rows: rows.selected].itertuples():
         try:
             drops = json.loads(row.drops) if row.drops else {}
         except ValueError:

@@ -233,9 +233,9 @@ def neighbours(root: Path, cells: Any, found: Board) -> list[Part]:
 def tuning(root: Path) -> list[Part]:
     """Every study: gain against forgetting, changes on retention tasks, and costs."""
     indexed = queries.tuning(root) if queries.stamp(root) and not queries.index_error(root) else ()
-    whole = studies.trials(root, indexed)
+    trials = studies.trials(root, indexed)
     parts: list[Part] = []
-    for (study, target), part in whole.groupby(["study", "target"]) if len(whole) else ():
+    for (study, target), part in trials.groupby(["study", "target"]) if len(trials) else ():
         found = studies.points(part)
         if len(found):
             parts += [Heading(f"{study}: {target}", 3), *study_parts(part, found)]
@@ -317,8 +317,8 @@ def health(root: Path, cells: Any) -> list[Part]:
     parts: list[Part] = [Heading("Health")]
     usual = cells[cells.usual & (cells.metric != "total")] if len(cells) else cells
     if len(usual):
-        whole = usual.label.nunique() * usual.column.nunique()
-        parts.append(Paragraph(f"{len(usual)} of {whole} scores are present. Missing scores never count as zero."))
+        total = usual.label.nunique() * usual.column.nunique()
+        parts.append(Paragraph(f"{len(usual)} of {total} scores are present. Missing scores never count as zero."))
     mixed = queries.mixed_versions(root)
     if len(mixed):
         rows = tuple((row.task, str(row.versions), str(row.runs)) for row in mixed.itertuples())

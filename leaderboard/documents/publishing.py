@@ -51,11 +51,12 @@ def publish(root: Path, folder: Path) -> list[Path]:
 
 def write_data(root: Path, folder: Path, cells: Any, board: Any) -> list[Path]:
     """Writes the numbers of the page as CSV and Parquet."""
+    scores = queries.published_scores(root)
     trials = studies.trials(root, queries.tuning(root))
     tables: list[tuple[str, Any, Callable[[Any], bytes]]] = [
         ("board.csv", board.drop(columns=["best", "worst"], errors="ignore"), to_csv),
-        ("scores.csv", queries.published_scores(root), to_csv),
-        ("scores.parquet", queries.published_scores(root), to_parquet),
+        ("scores.csv", scores, to_csv),
+        ("scores.parquet", scores, to_parquet),
         ("item_stats.parquet", queries.published_stats(root), to_parquet),
     ]
     if len(trials):

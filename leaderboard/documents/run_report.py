@@ -19,14 +19,14 @@ def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 
 
     `items`: flipped items to show per task and direction.
     """
-    whole = queries.runs(root).set_index("run_id").loc[list(runs)].reset_index()
-    names = dict(zip(runs, labels(whole.model.tolist(), runs), strict=True))
+    run_table = queries.runs(root).set_index("run_id").loc[list(runs)].reset_index()
+    names = dict(zip(runs, labels(run_table.model.tolist(), runs), strict=True))
     title = " and ".join(dict.fromkeys(names.values())) if len(runs) <= 2 else f"{len(runs)} runs"
     about = "Scores with 95 % confidence intervals. Differences are paired by item."
-    parts: list[Part] = [Heading("Runs"), overview(whole, names), *notes(whole)]
+    parts: list[Part] = [Heading("Runs"), overview(run_table, names), *notes(run_table)]
     parts += [Heading("Scores")]
     for run in runs:
-        parts += scores(queries.run_cells(root, run), names[run], run)
+        parts += scores(queries.scores(root, run), names[run], run)
     if len(runs) > 1:
         parts.append(Heading("Differences"))
         for run in runs[1:]:
@@ -35,7 +35,7 @@ def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 
     return markdown_file(title, about, parts) if markdown else html_file(title, about, parts)
 
 
-def overview(whole: Any, names: dict[str, str]) -> Table:
+def overview(run_table: Any, names: dict[str, str]) -> Table:
     head = (
         "run",
         "model",
@@ -65,17 +65,17 @@ def overview(whole: Any, names: dict[str, str]) -> Table:
             duration(row.seconds),
             f"{row.created_at:%Y-%m-%d %H:%M}",
         )
-        for row in whole.itertuples()
+        for row in run_table.itertuples()
     )
     return Table(head, rows, frozenset({3, 7, 8, 9, 10}))
 
 
-def notes(whole: Any) -> list[Part]:
+def notes(run_table: Any) -> list[Part]:
     """Warnings about runs that are not release runs on all items."""
     found: list[Part] = []
-    if (whole.purpose == "smoke").any():
+    if (run_table.purpose == "smoke").any():
         found.append(Paragraph("Smoke tasks only check that the pipeline works: they are no benchmark and are never ranked.", "warning"))
-    if (~whole.evidence.isin(["complete"])).any():
+    if (~run_table.evidence.isin(["complete"])).any():
         found.append(
             Paragraph(
                 "Some scores cover only part of the items or come without items: do not compare them with the full benchmark.",

@@ -14,7 +14,7 @@ from assay.leaderboard.data.queries import Pair
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
-FORMATS = {"Baseline": "%.2f", "Candidate": "%.2f", "Difference": "%+.2f", "Low": "%+.2f", "High": "%+.2f", "p": "%.4f", "p (Holm)": "%.4f"}
+FORMATS = {"Baseline": "%.2f", "Candidate": "%.2f", "p": "%.4f", "p (Holm)": "%.4f"}
 
 
 def comparable() -> dict[str, dict[str, str]]:
@@ -150,6 +150,8 @@ def page() -> None:
     config["MDE80"] = st.column_config.NumberColumn(
         format="%.2f", help="Minimum detectable effect: the smallest loss in points that the test detects with 80 % power."
     )
+    for name in ("Low", "High"):
+        config[name] = st.column_config.NumberColumn(format="%+.2f", help="Limit of the 90 % confidence interval, points.")
     config["Difference"] = st.column_config.NumberColumn(format="%+.2f", help="Candidate minus baseline, points; higher is better.")
     shell.table(shown, hide_index=True, column_config=config, placeholder="–", alt="Paired differences")
     shell.downloads(table, "compare")

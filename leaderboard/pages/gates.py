@@ -15,11 +15,15 @@ SIGNS = {"pass": "✓ pass", "regressed": "✗ regressed", "inconclusive": "? in
 
 
 def detail(row: Any) -> None:
-    st.subheader("Gate")
+    st.subheader("Gate details")
     with st.container(border=True):
         st.markdown(f"**{plain(SIGNS.get(row.verdict, row.verdict))}**: {plain(row.candidate, 80)} against {plain(row.baseline, 80)}")
         ends = f" ({row.low:+.2f} to {row.high:+.2f})" if row.low == row.low and row.high == row.high else ""
-        aggregate = f"Aggregate difference {row.delta:+.2f}{ends} points. Margin: {row.margin:g} points." if row.delta == row.delta else ""
+        aggregate = (
+            f"Aggregate difference {row.delta:+.2f}{ends} points. Largest loss that passes: {row.margin:.1f} points."
+            if row.delta == row.delta
+            else ""
+        )
         st.caption(plain(aggregate))
         if row.lost:
             st.caption(f"Regressed tasks: {plain(row.lost, 300)}.")
@@ -38,12 +42,12 @@ def labels() -> dict[str, str]:
 
 def page() -> None:
     shell.head("Gates", "Every gate decision: pass, regressed or inconclusive, with the confidence interval of the difference.")
-    whole = bundles.gates(shell.root())
-    if not len(whole):
+    decisions = bundles.gates(shell.root())
+    if not len(decisions):
         shell.empty("No gate decisions yet. Compare a candidate with a baseline:", "assay gate CANDIDATE --baseline BASELINE")
         return
     verdicts = st.pills("Verdict", list(SIGNS), selection_mode="multi", key="verdict", bind="query-params")
-    found = whole[whole.verdict.isin(verdicts)] if verdicts else whole
+    found = decisions[decisions.verdict.isin(verdicts)] if verdicts else decisions
     if not len(found):
         shell.empty("No gate has this verdict.")
         return
@@ -53,7 +57,9 @@ def page() -> None:
         st.altair_chart(charts.gate_history(drawn), width="stretch")
     table = cut.assign(verdict=[SIGNS.get(each, visible(each, 30)) for each in cut.verdict], lost=[visible(each, 120) for each in cut.lost])
     order = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
-    config: dict[str, object] = {name: st.column_config.NumberColumn(format="%+.2f") for name in ("delta", "low", "high")}
+    config: dict[str, object] = {}
+    for name in ("low", "high"):
+        config[name] = st.column_config.NumberColumn(format="%+.2f", help="Limit of the confidence interval, points.")
     config["at"] = st.column_config.TextColumn("at (UTC)")
     config["delta"] = st.column_config.NumberColumn(
         "difference", format="%+.2f", help="Candidate minus baseline, points; higher is better."

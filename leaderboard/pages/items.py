@@ -75,7 +75,7 @@ def outcome(row: object) -> str:
 def detail(task: str, item: str) -> None:
     """One item: gold, prompt and all responses."""
     responses = shell.read("responses", task, item)
-    st.subheader("Item")
+    st.subheader("Item details")
     if not len(responses):
         shell.empty(f"No indexed run has item {item} of {task}. Choose an item in the table above.")
         return

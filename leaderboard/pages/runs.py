@@ -68,7 +68,7 @@ def detail() -> None:
     runs = shell.read("runs")
     if not len(runs):
         return
-    st.subheader("Run")
+    st.subheader("Run details")
     labels = shell.run_labels(runs)
     run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
     scores = shell.read("scores", str(run))

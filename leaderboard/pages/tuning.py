@@ -28,12 +28,17 @@ def trials(folder: str, stamp: str) -> Any:
 TRIALS = st.cache_data(max_entries=8, show_spinner=False)(trials)
 
 
-def choose(whole: Any) -> Any:
+def choose(all_trials: Any) -> Any:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         study = st.selectbox(
-            "Study", sorted(whole.study.unique()), key="study", bind="query-params", format_func=lambda each: visible(each, 60), width=260
+            "Study",
+            sorted(all_trials.study.unique()),
+            key="study",
+            bind="query-params",
+            format_func=lambda each: visible(each, 60),
+            width=260,
         )
-        part = whole[whole.study == study]
+        part = all_trials[all_trials.study == study]
         target = st.selectbox(
             "Target", sorted(part.target.unique()), key="target", bind="query-params", format_func=lambda each: visible(each, 60), width=260
         )
@@ -63,11 +68,11 @@ def page() -> None:
         "Tuning",
         "Gain on the target task against change on retention tasks, per method. Upper right is better; the origin is the base model.",
     )
-    whole = TRIALS(str(shell.root()), studies.stamp(shell.root()))
-    if not len(whole):
+    all_trials = TRIALS(str(shell.root()), studies.stamp(shell.root()))
+    if not len(all_trials):
         shell.empty("No studies yet. Run one on a toy model (takes minutes):", "assay study toy")
         return
-    part = choose(whole)
+    part = choose(all_trials)
     notes(part)
     found = studies.points(part)
     if not len(found):
