@@ -1,1 +1,1 @@
-"""One small file per fine-tuning method, one training loop, one study of gain against forgetting."""
+"""Fine-tuning methods, one training loop, and studies of gain against forgetting."""

@@ -1,4 +1,4 @@
-"""assay tune and assay study: the commands of this package, loaded when they are asked for."""
+"""The commands `assay tune` and `assay study`, imported only when one of them is run."""
 
 from __future__ import annotations
 
@@ -25,56 +25,77 @@ from assay.tuners.methods import find_method
 from assay.tuners.report.text import build
 from assay.tuners.study.design import Study, check_methods, identity
 from assay.tuners.study.presets import MODELS, find_preset
-from assay.tuners.study.scoring import Harness
+from assay.tuners.study.scoring import PipelineScorer
 from assay.tuners.study.sequence import Sequence, run_sequence
 from assay.tuners.study.study import run_study
 from assay.tuners.study.trial import Row
-from assay.tuners.study.workers import Happening, refuse_launcher
+from assay.tuners.study.workers import TrialEvent, refuse_launcher
 from assay.tuners.toy import make_toy
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 REGIMES = ("single", "multi-task", "sequential")
-MIXED = "multi_task=1000"
-"""All tasks in equal shares: temperature so high that size does not matter."""
-IN_TURN = (
+EQUAL_MIX = "multi_task=1000"
+"""All tasks in equal shares: at this temperature their sizes do not matter."""
+SEQUENCE_COLUMNS = (
     *("task", "method", "mitigation", "seed", "average_accuracy", "learning_accuracy", "backward_transfer", "forward_transfer"),
     *("forgetting_measure", "average_drop", "status"),
 )
-SHOWN = ("method", "role", "mitigation", "lr", "seed", "gain", "average_drop", "kl_base", "trainable_parameters", "saved_bytes", "status")
+STUDY_COLUMNS = (
+    "method",
+    "role",
+    "mitigation",
+    "lr",
+    "seed",
+    "gain",
+    "average_drop",
+    "kl_base",
+    "trainable_parameters",
+    "saved_bytes",
+    "status",
+)
 
 
 def tune(
-    model: Annotated[str, typer.Option(help="A folder, a hub id or builtin:smollm2-135m.")],
-    task: Annotated[str, typer.Option(help="The task to tune to; it needs a train split. Several by commas: see --regime.")],
-    method: Annotated[str, typer.Option(help="lora, full, ia3, ... or peft:<Config>; several by commas.")] = "lora",
-    lr: Annotated[str, typer.Option(help="Learning rates, separated by commas. \\[default: the method's own]")] = "",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.")] = 1,
-    retain: Annotated[str, typer.Option(help="Tasks that must not be forgotten, separated by commas.")] = "",
+    model: Annotated[str, typer.Option(help="Model folder, hub id or builtin:smollm2-135m.")],
+    task: Annotated[str, typer.Option(help="Task to train on; it needs a train split. Comma-separated for several, see --regime.")],
+    method: Annotated[str, typer.Option(help="Comma-separated list of methods: lora, full, ia3, ... or peft:<Config>.")] = "lora",
+    lr: Annotated[str, typer.Option(help="Comma-separated list of learning rates. \\[default: the method's own]")] = "",
+    seeds: Annotated[int, typer.Option(help="Number of random seeds, counted from 0.")] = 1,
+    retain: Annotated[str, typer.Option(help="Comma-separated list of tasks on which forgetting is measured.")] = "",
     regime: Annotated[
-        str, typer.Option(help="For several tasks: single (each apart), multi-task (mixed in equal shares) or sequential (in turn).")
+        str,
+        typer.Option(
+            help="For several tasks: single (a model per task), multi-task (mixed in equal shares) or sequential (one task after another)."
+        ),
     ] = "single",
-    text: Annotated[str, typer.Option(help="Neutral text for KL and bits per byte: a file, or a task that scores whole texts.")] = "",
-    budget: Annotated[str, typer.Option(help="tokens=N: loss tokens, exactly; equal for every trial.")] = "tokens=2000",
-    mitigation: Annotated[str, typer.Option(help="For example replay=0.25+kl=0.1; several by commas.")] = "",
+    text: Annotated[str, typer.Option(help="Neutral text on which KL and bits per byte are measured: a file, or a perplexity task.")] = "",
+    budget: Annotated[str, typer.Option(help="tokens=N: train every trial on exactly N loss tokens.")] = "tokens=2000",
+    mitigation: Annotated[str, typer.Option(help="Comma-separated list of mitigations, for example replay=0.25+kl=0.1.")] = "",
     option: Annotated[
         list[str] | None,
-        typer.Option("--set", help="An option of the method, as rank=8; repeat for more. Of several methods, those take it that have it."),
+        typer.Option(
+            "--set", help="Option of the method, for example rank=8. Repeatable. With several methods it goes to those that have it."
+        ),
     ] = None,
-    shots: Annotated[str, typer.Option(help="Examples in the prompt to compare with, separated by commas.")] = "4",
-    retain_shots: Annotated[int, typer.Option(help="Score --retain once more with K examples in the prompt: was it format?")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
+    shots: Annotated[
+        str, typer.Option(help="Comma-separated numbers of few-shot examples; the untuned model is scored with each for comparison.")
+    ] = "4",
+    retain_shots: Annotated[
+        int, typer.Option(help="Also score the --retain tasks with K few-shot examples, to tell lost format from lost knowledge.")
+    ] = 0,
+    limit: Annotated[int | None, typer.Option(help="Score at most N items per task, the first ones.")] = None,
     batch: Annotated[int, typer.Option(help="Examples per optimizer step.")] = 8,
-    micro: Annotated[int, typer.Option(help="Examples that go through the model at once; fewer need less memory.")] = 8,
+    micro: Annotated[int, typer.Option(help="Examples per forward pass; fewer need less memory.")] = 8,
     gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice instead of keeping them: less memory, more time.")
+        bool, typer.Option("--gradient-checkpointing", help="Recompute activations in the backward pass: less memory, more time.")
     ] = False,
-    chat: Annotated[bool, typer.Option("--chat", help="Train and score through the model's chat template.")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template in training and scoring.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the trials. \\[default: results/tuned/, by model, task, methods and settings]")
+        Path | None, typer.Option(help="Output folder. \\[default: a folder in results/tuned/ named by model, task, methods and settings]")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune MODEL to a task and measure what is gained and what is forgotten. A broken run goes on where it stood."""
+    """Fine-tune MODEL on a task and measure gain and forgetting. The same command resumes an interrupted run."""
     check_installed()
     methods, tasks, mitigations = names(method), names(task), names(mitigation)
     factors = read_rates(lr, methods)
@@ -88,35 +109,39 @@ def tune(
     study: Study | Sequence
     if regime == "sequential":
         if text or len(factors) > 1:
-            raise AssayError("a sequence has one rate and no text", where="--lr, --text", do="leave them out, or use another --regime")
+            raise AssayError(
+                "a sequence takes one learning rate and no text", where="--lr, --text", do="leave them out, or use another --regime"
+            )
         study = Sequence(tasks=tasks, rate=factors[0], mitigations=("none", *mitigations), **common)
     else:
-        mixed = tuple("+".join(filter(None, (MIXED, each))) for each in ("", *mitigations)) if regime == "multi-task" else mitigations
+        mixed = tuple("+".join(filter(None, (EQUAL_MIX, each))) for each in ("", *mitigations)) if regime == "multi-task" else mitigations
         counts = tuple(map(int, read_numbers(shots, "--shots", whole=True)))
         study = Study(targets=tasks, rates=factors, mitigations=mixed, mitigated=methods, shots=counts, controls=False, text=text, **common)
         study = replace(study, retain_shots=retain_shots)
     place = surroundings()
-    rows = work(study, model, place, out, as_json)
+    rows = run_and_show(study, model, place, out, as_json)
     if {row["status"] for row in rows if row.get("lr")} == {"refused"}:
-        raise typer.Exit(AssayError.exit_code)  # the reasons were told
+        raise typer.Exit(AssayError.exit_code)  # the reasons are already on stderr
 
 
 def study(
-    preset: Annotated[str, typer.Argument(help="toy (minutes), cpu-mini (hours), gpu; toy-sequence, cpu-sequence: tasks in turn.")] = "",
-    model: Annotated[str, typer.Option(help="Another model than the preset's.")] = "",
-    methods: Annotated[str, typer.Option(help="Only these methods, separated by commas.")] = "",
-    seeds: Annotated[int | None, typer.Option(help="Number of seeds, counted from 0. \\[default: the preset's]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the trials. \\[default: results/studies/<preset>]")] = None,
-    report: Annotated[Path | None, typer.Option(help="Only write the report and figures of this study's folder, from its rows.")] = None,
+    preset: Annotated[
+        str, typer.Argument(help="toy (minutes), cpu-mini (hours), gpu; toy-sequence and cpu-sequence train on one task after another.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Model to use instead of the preset's.")] = "",
+    methods: Annotated[str, typer.Option(help="Comma-separated list of methods to run.")] = "",
+    seeds: Annotated[int | None, typer.Option(help="Number of random seeds, counted from 0. \\[default: the preset's]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder. \\[default: results/studies/<preset>]")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report and figures of this study folder and exit.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run the grid of methods, rates, seeds and mitigations; resumable at any time, trial by trial."""
+    """Run a grid of methods, learning rates, seeds and mitigations. The same command resumes an interrupted study."""
     if report is not None:
         path = str(build(report))
         sys.stdout.write((json.dumps({"report": path}) if as_json else path) + "\n")
         return
     if not preset:
-        raise AssayError("no preset named", do="name toy, cpu-mini or gpu, or a folder with --report")
+        raise AssayError("no preset named", do="run assay study toy (or cpu-mini, gpu), or assay study --report FOLDER")
     check_installed()
     chosen: Any = find_preset(preset)
     if methods:
@@ -124,7 +149,7 @@ def study(
     if seeds is not None:
         chosen = replace(chosen, seeds=tuple(range(seeds)))
     place = surroundings()
-    work(chosen, model or MODELS[preset], place, out or place.results / "studies" / preset, as_json)
+    run_and_show(chosen, model or MODELS[preset], place, out or place.results / "studies" / preset, as_json)
 
 
 def check_installed() -> None:
@@ -134,17 +159,17 @@ def check_installed() -> None:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """What stands between commas."""
+    """The non-empty parts of a comma-separated list."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def file_name(text: str) -> str:
-    """As a part of a folder's name."""
+    """The text as part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text.replace(",", "+"))[:60]
 
 
 def read_numbers(text: str, where: str, whole: bool = False) -> tuple[float, ...]:
-    """Numbers between commas, not negative."""
+    """Comma-separated numbers of at least 0."""
     try:
         found = tuple((int if whole else float)(part) for part in names(text))
     except ValueError:
@@ -156,12 +181,16 @@ def read_numbers(text: str, where: str, whole: bool = False) -> tuple[float, ...
 
 
 def read_rates(text: str, methods: tuple[str, ...]) -> tuple[float, ...]:
-    """Learning rates as factors of the method's own centre."""
+    """Learning rates as multiples of the method's default."""
     rates = read_numbers(text, "--lr")
     if rates and len(methods) > 1:
-        raise AssayError("one list of rates for several methods would be unfair", where="--lr", do="name one method, or leave out --lr")
+        raise AssayError(
+            "--lr applies to a single method; the methods have different default learning rates",
+            where="--lr",
+            do="name one method, or leave out --lr",
+        )
     if 0.0 in rates:
-        raise AssayError("a rate of 0 trains nothing", where="--lr", do="use rates above 0")
+        raise AssayError("a learning rate of 0 trains nothing", where="--lr", do="use learning rates above 0")
     centre = find_method(methods[0]).lr if rates and methods else 1.0
     return tuple(rate / (centre or 1.0) for rate in rates) or (1.0,)
 
@@ -188,13 +217,13 @@ def read_options(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def share_options(options: dict[str, Any], methods: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """To each method the options that it has. Raises AssayError for an option that none of them has."""
+    """The options of each method that has them. Raises AssayError for an option that no method has."""
     known = {name: find_method(name) for name in methods}
     for option in options:
-        if not any(option in each.options() or each.is_free for each in known.values()):
+        if not any(option in each.options() or each.takes_any_option for each in known.values()):
             there = "; ".join(f"{name} has {', '.join(each.options()) or 'none'}" for name, each in known.items())
             raise AssayError(f"unknown option {option}", where="--set", do=there)
-    shared = {name: {o: v for o, v in options.items() if o in each.options() or each.is_free} for name, each in known.items()}
+    shared = {name: {o: v for o, v in options.items() if o in each.options() or each.takes_any_option} for name, each in known.items()}
     return {name: found for name, found in shared.items() if found}
 
 
@@ -204,19 +233,19 @@ def open_model(name: str, place: Surroundings) -> ModelRef:
 
 
 def default_folder(study: Study | Sequence, ref: ModelRef, place: Surroundings) -> Path:
-    """A folder of its own for every model, task, choice of methods and settings; the same command finds it again."""
+    """The output folder, named by model, task, methods and settings, so that the same command resumes the same run."""
     settings = hashlib.sha256(json.dumps(identity(study, ref.digest), sort_keys=True).encode()).hexdigest()[:8]
     return place.results / "tuned" / f"{study.name}-{file_name(','.join(study.methods))}-{settings}"
 
 
-def work(study: Study | Sequence, model: str, place: Surroundings, root: Path | None, as_json: bool) -> list[Row]:
-    """Run a study and show its rows; they are kept in `trials.parquet` beside the trials."""
+def run_and_show(study: Study | Sequence, model: str, place: Surroundings, root: Path | None, as_json: bool) -> list[Row]:
+    """Run a study, print its rows and return them. They are stored as `trials.parquet` in the output folder."""
     refuse_launcher()
     check_methods(study.methods, study.options)
     ref = open_model(model, place)
     root = root or default_folder(study, ref, place)
-    with watching() as report:
-        scorer = Harness(place, limit=study.limit, chat=study.chat)
+    with progress_lines() as report:
+        scorer = PipelineScorer(place, limit=study.limit, chat=study.chat)
         if isinstance(study, Sequence):
             rows = run_sequence(study, ref, place.access(), scorer, root, report)
         else:
@@ -224,24 +253,24 @@ def work(study: Study | Sequence, model: str, place: Surroundings, root: Path | 
     if as_json:
         sys.stdout.write(json.dumps({"study": study.name, "model": {"name": ref.name, "digest": ref.digest}, "rows": rows}) + "\n")
     else:
-        show(rows, IN_TURN if isinstance(study, Sequence) else SHOWN)
-    for line in (*left_out(rows), *refusals(rows), f"kept in {root}"):
+        show(rows, SEQUENCE_COLUMNS if isinstance(study, Sequence) else STUDY_COLUMNS)
+    for line in (*overlap_lines(rows), *refusal_lines(rows), f"results: {root}"):
         sys.stderr.write(line + "\n")
     return rows
 
 
-def left_out(rows: Iterable[Row]) -> list[str]:
-    """A line for every target of which training rows were left out because they are scored, or choose the rate."""
+def overlap_lines(rows: Iterable[Row]) -> list[str]:
+    """A line per target whose training rows were excluded because they are scored or choose the learning rate."""
     found = {row["target"]: row for row in rows if row.get("overlap_dropped")}
     return [
-        f"{target}: {row['overlap_dropped']} training rows left out, which are scored or choose the rate: "
+        f"{target}: {row['overlap_dropped']} training rows excluded, because they are scored or choose the learning rate: "
         + ", ".join(map(repr, row["overlap_items"][:5])) + (", ..." if row["overlap_dropped"] > 5 else "")
         for target, row in found.items()
     ]  # fmt: skip
 
 
-def refusals(rows: Iterable[Row]) -> list[str]:
-    """Why trials were refused, each reason once."""
+def refusal_lines(rows: Iterable[Row]) -> list[str]:
+    """The reasons why trials were refused, each once."""
     found = (
         f"refused: {row['method']}{'' if row['mitigation'] == 'none' else ' with ' + row['mitigation']}: {row.get('reason', '')}"
         for row in rows
@@ -251,38 +280,47 @@ def refusals(rows: Iterable[Row]) -> list[str]:
 
 
 @contextmanager
-def watching() -> Any:
-    """A line on stderr per trial, and on a terminal one that follows its loss, rate and time left."""
+def progress_lines() -> Any:
+    """Prints a line per trial to stderr; on a terminal also a status line with loss, tokens/s and time left."""
     console = Console(stderr=True, highlight=False)
     with console.status("") as status:
-        yield follow(console, status)
+        yield trial_reporter(console, status)
 
 
-def follow(console: Console, status: Any) -> Callable[[Happening], None]:
+def trial_reporter(console: Console, status: Any) -> Callable[[TrialEvent], None]:
     began = time.monotonic()
 
-    def report(now: Happening) -> None:
+    def report(now: TrialEvent) -> None:
         trial = now.trial
         if now.progress is None:
             extra = "" if trial.mitigation == "none" else f" {trial.mitigation}"
             console.print(
                 f"[{now.number}/{now.planned}] {trial.target} {trial.method}{extra} lr {trial.lr:g} seed {trial.seed} ({trial.role}), "
-                f"{time.monotonic() - began:.0f} s so far",
+                f"{duration(time.monotonic() - began)} elapsed",
                 markup=False,
             )
         elif console.is_terminal:
             at = now.progress
-            status.update(f"step {at.step}/{at.steps}  loss {at.loss:.3f}  {at.rate:,.0f} tokens/s  {at.left:.0f} s left")
+            status.update(
+                f"step {at.step}/{at.steps}  loss {at.loss:.3f}  {at.tokens_per_second:,.0f} tokens/s  {duration(at.seconds_left)} left"
+            )
 
     return report
 
 
 def show(rows: Iterable[Row], columns: tuple[str, ...]) -> None:
-    """The rows as a table on stdout; signs are kept: a positive drop is forgetting, a negative backward transfer too."""
+    """Print the rows as a table to stdout. A positive drop is forgetting, and so is a negative backward transfer."""
     table = Table(*columns, box=None)
     for row in rows:
         table.add_row(*(cell(row.get(name)) for name in columns))
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def duration(seconds: float) -> str:
+    """Seconds up to 90 s, then minutes, then hours."""
+    if seconds <= 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def cell(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""Tasks of the published studies: short prompts on which a small base model is clearly above chance, and a short target to learn.
+"""Tasks of the published studies: retention tasks on which a small base model is clearly above chance, and a short target task.
 
-They exist beside the benchmarks because most of those are at chance for a model of this size, and a skill that is not there cannot be
-forgotten. All prompts are ours (protocol "assay").
+A model of this size is at chance on most benchmarks, and forgetting cannot be measured at chance. All prompts are ours (protocol
+"assay").
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ SNIPPET = 48
 
 
 @dataclass(frozen=True, slots=True)
-class InTurn:
-    """Rows of several configurations of one data set taken in turn: row i of the result is row i of configuration i modulo their number,
-    with its name. No row's number is used twice, so parallel texts do not repeat each other."""
+class Interleaved:
+    """Alternating rows of several configurations of one data set: row i of the result is row i of configuration i mod their number, with
+    the configuration's name. No row number is used twice, so parallel texts are not repeated."""
 
     repo: str
     configs: tuple[str, ...]
     names: Mapping[str, str]
-    """Our splits by the data set's."""
+    """Data set split by our split name."""
 
-    def at(self, home: object) -> InTurn:
+    def at(self, home: object) -> Interleaved:
         return self
 
     def splits(self, access: Access) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class InTurn:
 
 
 def language(row: Row) -> Doc:
-    """The first words of a sentence, about fifty letters, and ten languages to choose from."""
+    """A Doc with the first words of a sentence, about fifty letters, and ten languages as choices."""
     words = row["sentence"][:SNIPPET].rpartition(" ")[0] or row["sentence"][:SNIPPET]
     return Doc(
         f"{words}\nQuestion: Which language is this?\nAnswer:",
@@ -82,7 +82,7 @@ def piqa(row: Row) -> Doc:
 
 
 def minimal_pair(row: Row) -> Doc:
-    """The grammatical sentence stands first and second in turn, so that a tie is no gift."""
+    """A Doc with both sentences as choices. The grammatical one alternates between first and second, so that ties do not count as right."""
     pair = (row["sentence_good"], row["sentence_bad"])
     gold = int(row["number"]) // len(PARADIGMS) % 2
     return Doc("", choices=pair if gold == 0 else pair[::-1], gold=gold, id=f"{row['config']}-{row['pair_id']}")
@@ -90,7 +90,7 @@ def minimal_pair(row: Row) -> Doc:
 
 LANGUAGE = Task(
     name="tuning/language",
-    rows=InTurn("facebook/flores", tuple(LANGUAGES), {"train": "dev", "test": "devtest"}),
+    rows=Interleaved("facebook/flores", tuple(LANGUAGES), {"train": "dev", "test": "devtest"}),
     doc=language,
     ask=Choose(),
     metrics=(accuracy,),
@@ -126,13 +126,13 @@ PIQA = Task(
 )
 BLIMP = Task(
     name="tuning/blimp",
-    rows=InTurn("nyu-mll/blimp", PARADIGMS, {"test": "train"}),
+    rows=Interleaved("nyu-mll/blimp", PARADIGMS, {"test": "train"}),
     doc=minimal_pair,
     ask=Choose(),
     metrics=(accuracy,),
     split="test",
     protocol="assay",
-    about="Which of two sentences is grammatical? Six paradigms in turn.",
+    about="Which of two sentences is grammatical? Six alternating paradigms.",
     licence="CC BY 4.0",
     citation="Warstadt et al. 2020, BLiMP: The Benchmark of Linguistic Minimal Pairs for English",
 )

@@ -1,7 +1,7 @@
-"""A tiny Llama trained here on synthetic skills, so that the truth about gain and forgetting is known.
+"""A tiny Llama trained on synthetic tasks, so that the true gain and forgetting are known.
 
-Four skills are trained into it to near certainty; then it is tuned to a new one (`max`), or to one that uses known words in
-another sense (`topic`). Every prompt is words from one small vocabulary, one token each.
+The base model is trained on four tasks until it is almost always right. Studies then tune it on a new task (`max`), or on one that uses
+known words in another sense (`topic`). Prompts are words from one small vocabulary, one token each.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ MAKERS: dict[str, Callable[[random.Random], Row]] = {
 
 
 def rows(skill: str, split: str) -> Iterator[Row]:
-    """Rows of a split, each prompt once in it; no row of `train` is in another split, where the skill has room for that."""
+    """Rows of a split, without repeated prompts. Splits do not overlap, except for `add`, which has only a hundred prompts."""
     draw = random.Random(f"{skill}:{split}")
     held = {row["prompt"] for other in ("validation", "test") for row in rows(skill, other)} if split == "train" else set()
     if split == "test":
         held = {row["prompt"] for row in rows(skill, "validation")}
-    if skill == "add":  # a hundred sums are all there are: every split is a part of all of them
+    if skill == "add":  # there are only a hundred sums, so the splits share them
         held = set()
     seen: set[str] = set(held)
     for _ in range(20 * SIZE[split]):
@@ -110,7 +110,7 @@ ADD, FIRST, MOOD, SECOND, MAX, TOPIC = (toy_task(skill) for skill in (*SKILLS, *
 
 
 def save_tokenizer(directory: Path) -> None:
-    """Words apart at spaces, one id each, a begin-of-text before every text."""
+    """Save a tokenizer that splits at spaces, one id per word, and puts <s> before every text."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import WhitespaceSplit
@@ -125,7 +125,7 @@ def save_tokenizer(directory: Path) -> None:
 
 
 def encode(row: Row) -> Example:
-    """As assay.tuners.training.data does it, without a tokenizer: words are ids."""
+    """The training example that assay.tuners.training.data would make of the row, without a tokenizer."""
     ids = [VOCABULARY.index(word) for word in ("<s>", *row["prompt"].split(), row["choices"][row["gold"]])]
     return Example(tuple(ids), len(ids) - 1)
 
@@ -146,9 +146,9 @@ def fresh_model(seed: int, width: int = 64, layers: int = 3) -> Any:
 def make_toy(
     directory: Path, *, examples: int = 60_000, seed: int = 0, width: int = 64, report: Callable[[Progress], None] = lambda progress: None
 ) -> Path:
-    """Train the toy model and save it with its tokenizer; a finished one is left as it is. A minute on two cores.
+    """Train the toy model and save it with its tokenizer, about a minute on two cores; an existing model is kept.
 
-    `examples`: training examples over all skills, one loss token each. Broken training goes on from its checkpoint.
+    `examples`: training examples over all skills, one loss token each. An interrupted training resumes from its checkpoint.
     """
     if (directory / "tokenizer.json").is_file():
         return directory
@@ -160,5 +160,5 @@ def make_toy(
     train(trainable, steps, recipe, directory=directory / "training", report=report)
     trainable.save(directory)
     shutil.rmtree(directory / "training", ignore_errors=True)
-    save_tokenizer(directory)  # last: its presence says that all is there
+    save_tokenizer(directory)  # last: its presence marks a finished model
     return directory

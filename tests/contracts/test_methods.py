@@ -1,4 +1,4 @@
-"""What every fine-tuning method must keep, on a tiny random Llama."""
+"""The contract of every fine-tuning method, on a tiny random Llama."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from assay.harness.errors import AssayError
 from assay.tuners.methods import find_method, method_names
-from assay.tuners.methods.peft_method import rehearse
+from assay.tuners.methods.peft_method import try_forward
 from assay.tuners.methods.saved import attach, saved_bytes
 from assay.tuners.training.batches import plan_steps
 from assay.tuners.training.loss import kl_to_base, mean_loss
@@ -39,7 +39,7 @@ def begin(name: str, steps: int = 20) -> tuple[Method, Any, Trainable]:
 
 
 def logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Of the given ids; virtual tokens before them are dropped."""
+    """Logits of the given ids, without those of virtual tokens."""
     model.eval()
     with torch.no_grad():
         return model(ids).logits[:, -ids.shape[1] :]
@@ -107,7 +107,7 @@ def test_equal_seeds_give_equal_starts(name: str) -> None:
     assert all(torch.equal(first.trained[key], second.trained[key]) for key in first.trained)
     other = find_method(name).begin(tiny_llama(), seed=4, steps=20, options=options_of(name))
     same = [torch.equal(first.trained[key], other.trained[key]) for key in first.trained]
-    assert not all(same) or name in ("shira", "vera"), "what differs there are the mask and the projections"
+    assert not all(same) or name in ("shira", "vera"), "the seed of these determines the mask and the projections"
 
 
 def test_pissa_is_saved_as_plain_lora(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def bottleneck(adapter: Any, hidden: torch.Tensor, act: Any) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["pfeiffer", "houlsby", "parallel"])
-def test_bottleneck_computes_what_the_paper_says(name: str) -> None:
-    """The last layer by hand, from the input that the untouched model gives it: h + MLP(norm(h)) with the adapters in their places."""
+def test_bottleneck_computes_the_papers_formula(name: str) -> None:
+    """Computes the last layer by hand from the base model's input to it: h + MLP(norm(h)) with the adapters."""
     _, base, trainable = begin(name)
     tuned, plain = trainable.model.model.layers[1], base.model.layers[1]
     seen: dict[str, torch.Tensor] = {}
@@ -164,7 +164,7 @@ def test_bottleneck_computes_what_the_paper_says(name: str) -> None:
         ("lora", {"rank": 17}, "rank 17 is above the dimension 16"),
         ("lora", {"rank": 0}, "rank 0 trains nothing"),
         ("lora", {"targets": "nowhere_proj"}, "not found in the base model"),
-        ("lora", {"rnak": 4}, "its options are: rank"),
+        ("lora", {"rnak": 4}, "choose from rank"),
         ("last_k", {"layers": 3}, "last 3 of 2 layers"),
         ("houlsby", {"reduction": 64}, "cannot be reduced 64 times"),
         ("in_context", {}, "trains nothing"),
@@ -175,8 +175,8 @@ def test_bottleneck_computes_what_the_paper_says(name: str) -> None:
         ("lora", {"targets": 5}, "targets=5 is not a name"),
         ("last_k", {"layers": 1.5}, "layers=1.5 is not a whole number"),
         ("houlsby", {"reduction": "x"}, "reduction='x' is not a whole number"),
-        ("lora", {"rank": 4, "targets": "q_proj,nowhere_proj"}, "'nowhere_proj' not found in the base model. there is"),
-        ("lora", {"rank": 4, "targets": "q_prj,v_proj"}, "there is q_proj"),
+        ("lora", {"rank": 4, "targets": "q_proj,nowhere_proj"}, "'nowhere_proj' not found in the base model. choose from"),
+        ("lora", {"rank": 4, "targets": "q_prj,v_proj"}, "choose from q_proj"),
         ("lora", {"rank": 17, "targets": "v_proj"}, "above the dimension 16"),
         ("adalora", {"rank": 12}, "not below first_rank 12"),
         ("vera", {"rank": 0}, "rank=0 trains nothing"),
@@ -184,18 +184,18 @@ def test_bottleneck_computes_what_the_paper_says(name: str) -> None:
         ("prefix_tuning", {"tokens": -1}, "tokens=-1 trains nothing"),
         ("p_tuning", {"hidden": 0}, "hidden=0 trains nothing"),
         ("peft:LoraConfig", {"r": 9999}, "rank 9999 is above the dimension 32"),
-        ("peft:LoraConfig", {"r": 4, "target_modules": ["q_proj", "k_prj"]}, "'k_prj' not found in the base model. there is k_proj"),
+        ("peft:LoraConfig", {"r": 4, "target_modules": ["q_proj", "k_prj"]}, "'k_prj' not found in the base model. choose from k_proj"),
         ("ia3", {"targets": "k_prj"}, "'k_prj' not found"),
     ],
 )
-def test_bad_input_is_one_clear_line(name: str, options: dict[str, Any], says: str) -> None:
+def test_bad_input_is_a_one_line_error(name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(AssayError) as caught:
         find_method(name).begin(tiny_llama(), options=options)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def other(kind: str, **more: Any) -> Any:
-    """A tiny model of another architecture: GPT-2's layers are Conv1D, OPT's MLP is no module of its own."""
+    """A tiny model of another architecture: GPT-2's layers are Conv1D, and OPT has no MLP module."""
     import transformers
 
     made: dict[str, Any] = {
@@ -213,33 +213,33 @@ def other(kind: str, **more: Any) -> Any:
     [
         ("gpt2", "lora", {"rank": 33}, "rank 33 is above the dimension 32"),
         ("gpt2", "lora", {"rank": 33, "targets": "c_attn"}, "rank 33 is above the dimension 32"),
-        ("opt", "parallel", {}, "the MLP of opt models is no module of its own"),
+        ("opt", "parallel", {}, "opt models have no MLP module"),
     ],
 )
-def test_other_architectures_are_refused_as_clearly(kind: str, name: str, options: dict[str, Any], says: str) -> None:
+def test_unsupported_architectures_are_refused(kind: str, name: str, options: dict[str, Any], says: str) -> None:
     with pytest.raises(AssayError, match=says):
         find_method(name).begin(other(kind), options=options)
 
 
 def test_targets_are_whole_names() -> None:
-    """q is a part of q_proj and no module: a name between commas is a name, and its letters are none."""
+    """A part of a module name, such as q of q_proj, is not a target."""
     trainable = find_method("ia3").begin(tiny_llama(), options={"targets": "k_proj, v_proj"})
     assert {name.split(".")[-3] for name in trainable.trained} == {"k_proj", "v_proj"}
     with pytest.raises(AssayError, match="'q' not found"):
         find_method("lora").begin(tiny_llama(), options={"rank": 4, "targets": "q"})
 
 
-def test_what_peft_cannot_run_or_merge_is_told_before_training() -> None:
+def test_what_peft_cannot_run_or_merge_is_refused_before_training() -> None:
     poly = find_method("peft:PolyConfig").begin(tiny_llama(), options={"r": 4})
     with pytest.raises(AssayError, match="first forward pass: peft refuses: task_ids"):
-        rehearse(poly, tiny_examples()[0], merging=False)
+        try_forward(poly, tiny_examples()[0], merging=False)
     beft = find_method("peft:BeftConfig").begin(tiny_llama())
-    rehearse(beft, tiny_examples()[0], merging=False)
+    try_forward(beft, tiny_examples()[0], merging=False)
     with pytest.raises(AssayError, match="merging: peft refuses: Base layer has no bias"):
-        rehearse(beft, tiny_examples()[0], merging=True)
+        try_forward(beft, tiny_examples()[0], merging=True)
 
 
-def test_the_base_answers_without_dropout_where_the_tuned_model_trains_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bases_logits_are_without_dropout_when_training_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = other("gpt2", resid_pdrop=0.5, embd_pdrop=0.5), []
     clean = mean_loss(model, tiny_examples())
 

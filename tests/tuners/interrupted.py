@@ -1,4 +1,4 @@
-"""Trains a tiny model with checkpoints and kills itself on the way: `python -m tests.tuners.interrupted METHOD DIR STEP`."""
+"""Trains a tiny model with checkpoints and kills itself after a step: `python -m tests.tuners.interrupted METHOD DIR STEP`."""
 
 from __future__ import annotations
 

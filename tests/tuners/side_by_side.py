@@ -9,14 +9,14 @@ from pathlib import Path
 
 from assay import ModelRef
 from assay.tuners.study.study import run_study
-from assay.tuners.study.workers import Happening
+from assay.tuners.study.workers import TrialEvent
 from tests.tuners.test_study import ACCESS, Counter, small
 
 if __name__ == "__main__":
     model, folder, dies_in = Path(sys.argv[1]), Path(sys.argv[2]), int((*sys.argv, "0")[3])
     begun: list[str] = []
 
-    def report(now: Happening) -> None:
+    def report(now: TrialEvent) -> None:
         if now.progress is None:
             begun.append(now.trial.method)
             print(now.trial, flush=True)

@@ -55,10 +55,10 @@ def test_an_example_without_loss_tokens_is_refused(ids: tuple[int, ...], start: 
         Example(ids, start)
 
 
-def test_nothing_to_train_on_is_refused() -> None:
+def test_an_empty_plan_is_refused() -> None:
     with pytest.raises(AssayError, match="no training examples"):
         plan_steps([], loss_tokens=10, batch=4, seed=0)
-    with pytest.raises(AssayError, match="nothing to replay"):
+    with pytest.raises(AssayError, match="no examples to replay"):
         plan_steps(tiny_examples(), loss_tokens=10, batch=4, seed=0, ratio=0.5)
     with pytest.raises(AssayError, match="budget of 0"):
         plan_steps(tiny_examples(), loss_tokens=0, batch=4, seed=0)

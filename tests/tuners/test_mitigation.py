@@ -17,13 +17,13 @@ from assay.tuners.training.method import Trainable
 from assay.tuners.training.mitigation import (
     Mitigation,
     distance,
-    extras_of,
     fisher,
     in_training,
     interpolate,
     is_plain_lora,
     parse_mitigation,
     scale_lora,
+    training_extras,
 )
 from assay.tuners.training.train import Recipe, Trained, train
 from tests.tuners.tiny import device, tiny_examples, tiny_llama
@@ -36,7 +36,7 @@ def trained(text: str, method: str = "full", lr: float = 3e-3) -> tuple[Trainabl
     trainable = find_method(method).begin(tiny_llama(), options={"rank": 4} if method == "lora" else {})
     steps = plan_steps(TARGET, loss_tokens=200, batch=8, seed=0, replay=PROTECTED, ratio=mitigation.replay)
     trainable.remember()
-    extras = extras_of(mitigation, trainable, TARGET, PROTECTED, every=1)
+    extras = training_extras(mitigation, trainable, TARGET, PROTECTED, every=1)
     return trainable, train(trainable, steps, Recipe(lr=lr * mitigation.lower_lr), extras)
 
 
@@ -108,7 +108,7 @@ def test_fisher_of_a_bigram_table_is_p_minus_p_squared() -> None:
 
 def test_ewc_needs_something_to_protect() -> None:
     with pytest.raises(AssayError, match="to protect"):
-        extras_of(Mitigation(ewc=1.0), find_method("full").begin(tiny_llama()), TARGET, [])
+        training_extras(Mitigation(ewc=1.0), find_method("full").begin(tiny_llama()), TARGET, [])
 
 
 def test_early_stop_ends_soon_after_the_bound() -> None:

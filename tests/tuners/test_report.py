@@ -1,4 +1,4 @@
-"""The report: estimates against arithmetic by hand, verdicts that may be open, and a report that is rebuilt from the rows alone."""
+"""The report: estimates against arithmetic by hand, verdicts that may be inconclusive, and a report rebuilt from the rows alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from assay import AssayError
+from assay.tuners.commands import study
 from assay.tuners.report import text as report
 from assay.tuners.report.claims import (
     Estimate,
-    Matched,
+    MatchedForgetting,
     against_full,
     against_plain,
-    corrected,
     difference,
     estimate,
+    holm_corrected,
     in_context,
     main_rows,
     matched,
@@ -27,9 +28,9 @@ from assay.tuners.report.claims import (
     verdict,
 )
 from assay.tuners.report.figures import FIGURES
-from assay.tuners.study.design import agenda, choose_rates, identity, trial_key
+from assay.tuners.study.design import choose_rates, identity, ordered_trials, trial_key
 from assay.tuners.study.presets import CPU_MINI
-from assay.tuners.study.rows import collect, write_rows
+from assay.tuners.study.rows import add_derived_columns, write_rows
 from assay.tuners.study.trial import Row, Trial
 
 STUDY = replace(CPU_MINI, targets=("glue/sst2",), methods=("full", "lora", "ia3"))
@@ -68,9 +69,9 @@ def made_up(trial: Trial) -> Row:
 @pytest.fixture
 def rows() -> list[Row]:
     found: list[Row] = []
-    for trial in agenda(STUDY, found):
+    for trial in ordered_trials(STUDY, found):
         found.append(made_up(trial))
-    return collect(found, choose_rates(found))
+    return add_derived_columns(found, choose_rates(found))
 
 
 def test_estimates_have_the_error_of_items_and_of_seeds() -> None:
@@ -78,26 +79,26 @@ def test_estimates_have_the_error_of_items_and_of_seeds() -> None:
     found = estimate(group, "gain")
     assert found is not None and found.value == pytest.approx(0.2) and found.items == pytest.approx(0.1 / 1.959964)
     assert found.seeds == pytest.approx(0.1 / math.sqrt(3))
-    assert found.half == pytest.approx(math.hypot(0.1, 4.302653 * 0.1 / math.sqrt(3)), rel=1e-5)
+    assert found.half_width == pytest.approx(math.hypot(0.1, 4.302653 * 0.1 / math.sqrt(3)), rel=1e-5)
     assert estimate([{"kl": None}], "kl") is None
     alone = estimate([{"kl": 0.5}], "kl")
-    assert alone is not None and alone.half == math.inf, "one seed says nothing about seeds"
+    assert alone is not None and alone.half_width == math.inf, "one seed gives no error over seeds"
     assert difference(Estimate(1.0, 0.3, 0.0, 1), Estimate(0.5, 0.4, 0.0, 1))[1] == pytest.approx(0.5 - 1.959964 * 0.5)
-    assert [verdict(*bounds) for bounds in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == ["yes", "no", "cannot tell"]
+    assert [verdict(*bounds) for bounds in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1))] == ["yes", "no", "inconclusive"]
 
 
 def test_forgetting_is_compared_at_the_same_gain(rows: list[Row]) -> None:
     found = against_full(rows, "glue/sst2", "average_drop")
     # LoRA reaches full tuning's gain of 0.3 before its own 0.36, having lost at most 5/6 of 0.05, and at least nothing.
-    assert found["lora"].says == "less" and 0.13 < found["lora"].low < 0.2 - 0.05 * 5 / 6 and 0.2 < found["lora"].high < 0.23
+    assert found["lora"].verdict == "less" and 0.13 < found["lora"].low < 0.2 - 0.05 * 5 / 6 and 0.2 < found["lora"].high < 0.23
     # At IA3's gain of 0.1 full tuning has lost between 0.02, at a tenth of the rate, and 0.2 / 3.
-    assert found["ia3"].says == "more" and -0.22 < found["ia3"].low < -0.18 and 0.2 / 3 - 0.2 < found["ia3"].high < -0.1
+    assert found["ia3"].verdict == "more" and -0.22 < found["ia3"].low < -0.18 and 0.2 / 3 - 0.2 < found["ia3"].high < -0.1
     noisy = [
         row | {"average_drop_low": row["average_drop"] - 1, "average_drop_high": row["average_drop"] + 1} for row in rows if row.get("gain")
     ]
-    assert against_full(noisy, "glue/sst2", "average_drop")["lora"].says == "cannot tell"
+    assert against_full(noisy, "glue/sst2", "average_drop")["lora"].verdict == "inconclusive"
     useless = [row | ({"gain": 0.0} if row["method"] == "ia3" and row.get("gain") else {}) for row in rows]
-    assert against_full(useless, "glue/sst2", "average_drop")["ia3"].says == "no gain to match"
+    assert against_full(useless, "glue/sst2", "average_drop")["ia3"].verdict == "no gain to match"
 
 
 def points(*pairs: tuple[float, float]) -> list[list[Row]]:
@@ -109,25 +110,29 @@ def points(*pairs: tuple[float, float]) -> list[list[Row]]:
 
 
 def test_less_gain_on_one_and_the_same_curve_is_not_less_forgetting() -> None:
-    """KL = 5 gain^2 for both: the straight line to full tuning's point alone would say that the other forgets less."""
+    """KL = 5 gain^2 for both. The straight line to full tuning's point alone would give "less"."""
     found = matched(points((0.15, 5 * 0.15**2)), points((0.30, 5 * 0.30**2), (0.05, 5 * 0.05**2)), "kl_text")
-    assert found is not None and found.says == "cannot tell" and found.low < 0 < found.high
+    assert found is not None and found.verdict == "inconclusive" and found.low < 0 < found.high
     clear = matched(points((0.32, 0.1)), points((0.30, 5 * 0.30**2), (0.05, 5 * 0.05**2)), "kl_text")
-    assert clear is not None and clear.says == "less" and clear.low == pytest.approx(0.45 - 0.1 * 30 / 32, abs=0.01)
+    assert clear is not None and clear.verdict == "less" and clear.low == pytest.approx(0.45 - 0.1 * 30 / 32, abs=0.01)
 
 
 def test_retained_tasks_that_rose_give_no_verdict_on_forgetting() -> None:
     rose = matched(points((0.15, -0.05)), points((0.30, -0.06), (0.05, -0.08)), "average_drop")
-    assert rose is not None and rose.says == "nothing lost", "one rose less than the other: nobody forgot"
+    assert rose is not None and rose.verdict == "no loss", "both rose, so neither forgot"
     one = matched(points((0.30, -0.06)), points((0.29, 0.10)), "average_drop")
-    assert one is not None and one.says == "less" and one.high == pytest.approx(0.1, abs=0.01), "a rise is no loss, and no more than that"
+    assert one is not None and one.verdict == "less" and one.high == pytest.approx(0.1, abs=0.01), "a rise counts as no loss"
 
 
 def test_verdicts_are_corrected_over_the_comparisons() -> None:
-    found = {"clear": Matched(0.1, 0.3, 1.0, 0.001), "close": Matched(0.01, 0.3, 1.0, 0.04), "open": Matched(-0.1, 0.1, 1.0, 0.9)}
-    assert [each.says for each in found.values()] == ["less", "less", "cannot tell"]
-    assert [each.says for each in corrected(found).values()] == ["less", "cannot tell", "cannot tell"]
-    assert corrected(found)["close"].low == 0.01, "the interval stays"
+    found = {
+        "clear": MatchedForgetting(0.1, 0.3, 1.0, 0.001),
+        "close": MatchedForgetting(0.01, 0.3, 1.0, 0.04),
+        "open": MatchedForgetting(-0.1, 0.1, 1.0, 0.9),
+    }
+    assert [each.verdict for each in found.values()] == ["less", "less", "inconclusive"]
+    assert [each.verdict for each in holm_corrected(found).values()] == ["less", "inconclusive", "inconclusive"]
+    assert holm_corrected(found)["close"].low == 0.01, "the interval stays"
 
 
 def test_only_chosen_rates_and_plain_runs_are_compared(rows: list[Row]) -> None:
@@ -156,32 +161,31 @@ def test_a_mitigation_has_the_error_of_items_and_of_seeds(rows: list[Row]) -> No
     held = against_plain(rows, "multi_task=1000")
     assert set(held) == {("glue/sst2", name, measure) for name in ("full", "lora") for measure in report.MEASURES}
     # With equal gains and seeds that differ, the plain run may have passed the gain: its loss before that is not known.
-    assert {each.says for each in held.values()} == {"cannot tell"}
+    assert {each.verdict for each in held.values()} == {"inconclusive"}
     better = [row | ({"gain": row["gain"] + 0.1} if row["role"] == "mitigation" else {}) for row in rows]
-    assert {each.says for each in against_plain(better, "multi_task=1000").values()} == {"less"}
-    assert "`multi_task=1000`: yes, at the gain of the same method without it (less 6; less: sst2 full average_drop," in " ".join(
-        report.several(better)
-    )
+    assert {each.verdict for each in against_plain(better, "multi_task=1000").values()} == {"less"}
+    text = " ".join(report.mitigation_claim(better))
+    assert "`multi_task=1000`: yes, compared at equal gain with the same method without it (less 6; less: sst2 full average_drop," in text
 
 
 def test_the_tuned_method_is_chosen_on_validation(rows: list[Row]) -> None:
-    swapped = [row | ({"validation_score": 0.95} if row["method"] == "ia3" and row["role"] == "rate" else {}) for row in rows]
-    said = " ".join(report.prompting(swapped))
-    assert "ia3, the best on validation, gains +8.0" in said and "tuning pays after" in said
-    assert "lora, the best on validation" in " ".join(report.prompting(rows))
+    changed = [row | ({"validation_score": 0.95} if row["method"] == "ia3" and row["role"] == "rate" else {}) for row in rows]
+    text = " ".join(report.in_context_claim(changed))
+    assert "ia3, the best on validation, gains +8.0" in text and "tuning is cheaper after" in text
+    assert "lora, the best on validation" in " ".join(report.in_context_claim(rows))
     strong = [row | ({"gain": 0.5} if row["role"] == "in_context" else {}) for row in rows]
-    lost = " ".join(report.prompting(strong))
-    assert "sst2: no: lora" in lost and "which favours prompts" in lost and "tuning pays" not in lost
+    lost = " ".join(report.in_context_claim(strong))
+    assert "sst2: no. lora" in lost and "which favours prompts" in lost and "tuning is cheaper" not in lost
 
 
-def test_rises_edges_and_large_adapters_are_said(rows: list[Row]) -> None:
-    assert not list(report.rises(rows)) and "in bytes yes;" in " ".join(report.space(rows))
+def test_the_report_lists_rises_rates_at_the_edge_and_large_adapters(rows: list[Row]) -> None:
+    assert not list(report.rise_note(rows)) and "all methods store less than full tuning" in " ".join(report.size_claim(rows))
     risen = [row | ({"drops": {"tuning/arc_easy@assay": -0.15, "tuning/blimp@assay": 0.05}} if row.get("gain") else {}) for row in rows]
-    said = " ".join(report.rises(risen))
-    assert "arc_easy after sst2 with 3 of 3 methods (full +15.0 [" in said and "lora on random labels +15.0 [" in said
-    assert "blimp" not in said and "gained the format of its answers" in said
+    text = " ".join(report.rise_note(risen))
+    assert "arc_easy after sst2 with 3 of 3 methods (full +15.0 [" in text and "lora on random labels +15.0 [" in text
+    assert "blimp" not in text and "gained the answer format" in text
     large = [row | ({"saved_bytes": 6e8} if row["method"] == "ia3" else {}) for row in rows]
-    assert "in bytes no for ia3, yes for the others" in " ".join(report.space(large))
+    assert "all methods but ia3 store less" in " ".join(report.size_claim(large))
     # Validation is best near 1e-3: the largest rate of full tuning, the smallest of IA3, the middle one of LoRA.
     edge = " ".join(report.controls(rows)).split("at the edge of those tried")[1].split(";")[0]
     assert "sst2 ia3 (smallest), sst2 full (largest)" in edge and "lora" not in edge
@@ -191,16 +195,17 @@ def test_a_report_answers_every_claim_from_the_rows_alone(rows: list[Row], tmp_p
     pytest.importorskip("vl_convert")
     write_rows(rows, tmp_path / "trials.parquet")
     (tmp_path / "study.json").write_text(json.dumps(identity(STUDY, "digest")))
-    assert report.main([str(tmp_path)]) == 0 and capsys.readouterr().out.strip() == str(tmp_path / "REPORT.md")
+    study(report=tmp_path)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "REPORT.md")
     text = (tmp_path / "REPORT.md").read_text()
     claims: Any = text.split("## The claims")[1]
-    assert "gains more: lora (100x, +6.0)" in claims and "gains less: ia3 (100x, -20.0)" in claims
+    assert "gain is higher: lora (100x, +6.0)" in claims and "gain is lower: ia3 (100x, -20.0)" in claims
     assert "| sst2 | lora | [+1" in claims and "]: less |" in claims and "| sst2 | ia3 | [-" in claims and "]: more |" in claims
-    assert "Minus without, gain not matched, 6 pairs in 2 cells" in claims and "training rows of the retained tasks" in claims
-    assert "The rate of each method is the best of 3 on" in text, "from the rows: `study.json` leaves defaults out"
+    assert "at unequal gains, 6 pairs of runs in 2 cells" in claims and "training rows of the retention tasks" in claims
+    assert "The learning rate of each method is the best of 3 on" in text, "from the rows: `study.json` leaves defaults out"
     assert text.count("![") == 1 and text.count("](figures/") == len(FIGURES)
-    assert "yes, not enough" in claims and "LoRA before training: largest of gain, drop and KL 0 " in claims
-    assert "Not finished yet" not in text and len(text.split()) < 1500
+    assert "sst2: yes. " in claims and "LoRA before training: largest of gain, drop and KL 0 " in claims
+    assert "Unfinished study" not in text and len(text.split()) < 1500
     for name in FIGURES:
         drawn = (tmp_path / "figures" / f"{name}.svg").read_text()
         assert drawn.startswith("<svg") and ("lora" in drawn) and len(drawn) < 300_000
@@ -211,14 +216,14 @@ def test_a_report_answers_every_claim_from_the_rows_alone(rows: list[Row], tmp_p
     )
 
 
-def test_a_study_half_way_has_a_report_that_says_so(rows: list[Row], tmp_path: Path) -> None:
+def test_the_report_of_an_unfinished_study_says_so(rows: list[Row], tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
     first = [row for row in rows if row["seed"] in (0, 3) and row["method"] != "ia3"][:9]
-    begun = collect(first, choose_rates(first))
+    begun = add_derived_columns(first, choose_rates(first))
     write_rows(begun, tmp_path / "trials.parquet")
     (tmp_path / "study.json").write_text(json.dumps(identity(STUDY, "digest")))
     text = report.build(tmp_path).read_text()
-    assert "**Not finished yet**: seeds are missing for sst2: full, lora, ia3" in text
+    assert "**Unfinished study**: seeds are missing for sst2: full, lora, ia3" in text
     with pytest.raises(AssayError, match=r"no trials\.parquet"):
         report.build(tmp_path / "nowhere")
 

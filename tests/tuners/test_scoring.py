@@ -1,4 +1,4 @@
-"""What a trial measures: any metric with the right sign and width, format apart from knowledge, and the very model that was trained."""
+"""The measurements of a trial: sign and interval of any metric, format versus knowledge, and parity with the trained model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from assay.harness.store.read import read_run
 from assay.harness.store.tables import StatTable
 from assay.tuners import toy
 from assay.tuners.study import forgetting
-from assay.tuners.study.bench import base_scores, with_examples
 from assay.tuners.study.design import Study, choose_rates
+from assay.tuners.study.prepare import base_scores, find_few_shot_tasks
 from assay.tuners.study.run_trial import engine_parity
-from assay.tuners.study.scoring import Harness, Heard, Score, difference, drops_row, invalid_share, recovered, score_of
+from assay.tuners.study.scoring import EngineLogprobs, PipelineScorer, Score, difference, drops_row, invalid_share, recovered, score_of
 from assay.tuners.study.study import run_study
 from assay.tuners.study.trial import Row, open_base
 from assay.tuners.training.data import read_docs
@@ -43,15 +43,15 @@ def scored(metric: Metric[Any], stats: Any, **made: Any) -> Score:
     return score_of("t", metric, StatTable(IDS, IDS, IDS, whole), {"value": value, "chance": made.pop("chance", 0.0)}, made)
 
 
-def outputs(metric: Metric[Any], said: Callable[[int], Any], doc: Callable[[int], Doc]) -> list[tuple[float, ...]]:
-    return [metric.measure(doc(number), said(number)) for number in range(len(IDS))]
+def outputs(metric: Metric[Any], response: Callable[[int], Any], doc: Callable[[int], Doc]) -> list[tuple[float, ...]]:
+    return [metric.measure(doc(number), response(number)) for number in range(len(IDS))]
 
 
 NATS, TOKENS = DRAW.uniform(8, 12, len(IDS)), DRAW.integers(4, 9, len(IDS))
 
 
 @pytest.mark.parametrize("metric", [bits_per_byte, perplexity, ter()], ids=lambda metric: metric.name)
-def test_where_less_is_better_a_fall_is_a_gain_and_a_rise_is_a_drop(metric: Metric[Any]) -> None:
+def test_for_metrics_where_lower_is_better_a_fall_is_a_gain_and_a_rise_is_a_drop(metric: Metric[Any]) -> None:
     base, worse, better = (scored(metric, np.stack([factor * NATS, TOKENS], axis=1)) for factor in (1.0, 1.3, 0.8))
     assert worse.value < base.value < better.value < 0
     lost, won = difference(base, worse, metric), difference(base, better, metric)
@@ -73,12 +73,12 @@ def cells(right: Callable[[int], bool]) -> Any:
 
 
 @pytest.mark.parametrize("metric", [mcc(), f1], ids=lambda metric: metric.name)
-def test_a_correlation_has_its_own_width_and_its_own_gate(metric: Metric[Any]) -> None:
+def test_a_correlation_uses_the_harness_interval_and_error(metric: Metric[Any]) -> None:
     rows = {share: cells(lambda number, share=share: number % 10 < 10 * share) for share in (0.5, 0.8, 1.0)}
     half, most, whole = (scored(metric, rows[share]) for share in (0.5, 0.8, 1.0))
     found = difference(most, whole, metric)
-    told = of_harness(Part(metric, rows[0.8], np.arange(len(IDS)), np.arange(len(IDS))), rows[1.0], alpha=0.025)
-    assert (found.value, found.low, found.high, found.p_drop) == (told.delta, told.low, told.high, told.p_loss)
+    expected = of_harness(Part(metric, rows[0.8], np.arange(len(IDS)), np.arange(len(IDS))), rows[1.0], alpha=0.025)
+    assert (found.value, found.low, found.high, found.p_drop) == (expected.delta, expected.low, expected.high, expected.p_loss)
     assert found.value == pytest.approx(whole.value - most.value)
     items = {item: float(int(item) % 10 < 8) for item in IDS}
     assert scored(metric, rows[0.8]).error > 0.04 and most.error != Score("t", "m", 0.8, 0.5, items, {i: i for i in IDS}).error
@@ -87,15 +87,15 @@ def test_a_correlation_has_its_own_width_and_its_own_gate(metric: Metric[Any]) -
     assert drops_row({"t": most}, {"t": half}, lambda score: metric)["average_drop"] > 0
 
 
-def test_bleu_counts_in_its_unit_and_its_gate_can_fail() -> None:
+def test_bleu_is_scaled_by_its_unit_and_can_be_unmeasurable() -> None:
     metric = bleu()
 
     def run(length: int) -> list[tuple[float, ...]]:
         """Texts of which only the first words are right; at length 0 nothing is."""
         whole = [f"w{number}" for number in range(8)]
-        said = " ".join(whole[:length] + ["x"] * (8 - length))
+        text = " ".join(whole[:length] + ["x"] * (8 - length))
         return outputs(
-            metric, lambda number: Completion(said if number % 6 else "x y z"), lambda number: Doc("p", references=(" ".join(whole),))
+            metric, lambda number: Completion(text if number % 6 else "x y z"), lambda number: Doc("p", references=(" ".join(whole),))
         )
 
     none, some, more = (scored(metric, run(length)) for length in (0, 5, 8))
@@ -117,7 +117,7 @@ def test_means_of_items_are_what_they_were_and_old_files_load() -> None:
     assert difference(before, after) == difference(before, after, accuracy) == forgetting.paired_difference(first, second, IDS)
 
 
-def test_what_cannot_be_paired_is_refused_in_one_line() -> None:
+def test_scores_that_cannot_be_paired_are_refused() -> None:
     rows = cells(lambda number: number % 3 > 0)
     whole = scored(mcc(), rows)
     old = Score("t", "mcc", whole.value, 0.0, dict.fromkeys(IDS, 1.0), {i: i for i in IDS})
@@ -127,10 +127,10 @@ def test_what_cannot_be_paired_is_refused_in_one_line() -> None:
     surprise = scored(perplexity, np.stack([NATS, TOKENS], axis=1))
     with pytest.raises(AssayError, match="another form"):
         difference(replace(surprise, unit=1.0), surprise, perplexity)
-    with pytest.raises(AssayError, match="is no mean of items"):
+    with pytest.raises(AssayError, match="is not a mean of items"):
         difference(whole, whole)
     fewer = replace(whole, clusters={i: i for i in IDS[1:]})
-    with pytest.raises(AssayError, match="not the base's items"):
+    with pytest.raises(AssayError, match="not the base's"):
         difference(whole, fewer, mcc())
 
 
@@ -139,7 +139,7 @@ def test_a_diverged_run_is_never_the_best_where_scores_are_below_zero() -> None:
     assert choose_rates([*rows, {"role": "grid", "target": "t", "method": "m", "lr": 9.0}]) == {("t", "m"): 3.0}
 
 
-def test_what_examples_in_the_prompt_bring_back_was_format() -> None:
+def test_the_drop_that_few_shot_examples_recover() -> None:
     plain = {"drops": {"a": 0.4, "b": 0.2}, "average_drop": 0.3, "not_measurable": ["c"]}
     found = recovered(plain, {"drops": {"a": 0.1, "b": 0.1, "c": 0.7}, "not_measurable": []})
     assert found["average_drop_shots"] == pytest.approx(0.1) and found["recovered_drop"] == pytest.approx(0.3 - 0.1)
@@ -151,7 +151,7 @@ def test_what_examples_in_the_prompt_bring_back_was_format() -> None:
 LINES = [{"id": str(number), "prompt": f"add {number % 10} {number // 10} =", "gold": number % 2} for number in range(48)]
 
 
-def asked(name: str, doc: Callable[[Any], Doc], ask: Any, metric: Metric[Any]) -> Task:
+def make_task(name: str, doc: Callable[[Any], Doc], ask: Any, metric: Metric[Any]) -> Task:
     return Task(f"own/{name}", inline(train=LINES[:24], test=LINES[24:]), doc, ask, (metric,), split="test", layout=Layout())
 
 
@@ -159,9 +159,9 @@ def choice(row: Any) -> Doc:
     return Doc(row["prompt"], choices=("0", "1"), gold=row["gold"], id=row["id"])
 
 
-CORRELATED = asked("mcc", choice, Choose(), mcc())
-SURPRISING = asked("text", lambda row: Doc(row["prompt"], references=("w1 w2 w3",), id=row["id"]), Perplexity(), bits_per_byte)
-SPOKEN = asked("spoken", lambda row: Doc(row["prompt"], references=("1",), id=row["id"]), Generate(2), final_number)
+CORRELATED = make_task("mcc", choice, Choose(), mcc())
+SURPRISING = make_task("text", lambda row: Doc(row["prompt"], references=("w1 w2 w3",), id=row["id"]), Perplexity(), bits_per_byte)
+SPOKEN = make_task("spoken", lambda row: Doc(row["prompt"], references=("1",), id=row["id"]), Generate(2), final_number)
 UNSHOWN = replace(CORRELATED, name="own/unshown", rows=inline(test=LINES[24:]))
 """Without rows to show."""
 TASKS = {"mcc": CORRELATED, "text": SURPRISING, "spoken": SPOKEN, "unshown": UNSHOWN}
@@ -181,10 +181,10 @@ def base(toy_folder: Path) -> ModelRef:
 
 @pytest.fixture(scope="module")
 def rows(base: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], Path]:
-    """A study through the ordinary pipeline: retention by correlation, by likelihood and by what is said, plainly and with two shots."""
+    """A study through the same pipeline as `assay run`: retention tasks with a correlation, a likelihood and responses; 0 and 2 shots."""
     folder = tmp_path_factory.mktemp("study")
     place = Surroundings(folder / "results", folder / "cache", None, True)
-    return run_study(OWN, base, place.access(), Harness(place, limit=OWN.limit), folder / "study"), folder
+    return run_study(OWN, base, place.access(), PipelineScorer(place, limit=OWN.limit), folder / "study"), folder
 
 
 def only(rows: list[Row], method: str, mitigation: str = "none") -> Row:
@@ -209,7 +209,7 @@ def test_every_number_of_a_row_is_traced_to_its_run(rows: tuple[list[Row], Path]
             assert (row[drops]["own/text"] > 0) == (values["own/text"] > -stored[f"{shots}own/text"]["value"])
         assert read_run(folder / "results" / "runs" / row["validation_run_id"]).manifest["plan"]["split"] == "validation"
         assert row["recovered_drop"] == pytest.approx(row["average_drop"] - row["average_drop_shots"])
-        assert set(row["not_measurable"]) == {"own/mcc", "own/spoken", "own/unshown"}, "an untrained model knows neither"
+        assert set(row["not_measurable"]) == {"own/mcc", "own/spoken", "own/unshown"}, "an untrained model is at chance on both"
         assert row["retention_invalid_output_rates"].keys() == {"own/spoken"} and row["metric"] == "accuracy"
 
 
@@ -225,15 +225,15 @@ def test_an_engine_that_serves_another_model_is_seen(rows: tuple[list[Row], Path
 
     from assay.harness.run.stages import open_tokenizer
 
-    bench: Any = SimpleNamespace(tokenizer=open_tokenizer(base.path))
+    setup: Any = SimpleNamespace(tokenizer=open_tokenizer(base.path))
     found, folder = rows
     place = Surroundings(folder / "results", folder / "cache", None, True)
-    (said,) = Harness(place, limit=8)(base.path, None, ("assay.tuners.toy:MAX",)).values()
-    assert len(said.heard) == 4 and said.heard[1].continuation.strip() == toy.DIGITS[1]
-    assert engine_parity(bench, open_base(base.path), said.heard) < 1e-4
+    (score,) = PipelineScorer(place, limit=8)(base.path, None, ("assay.tuners.toy:MAX",)).values()
+    assert len(score.engine_logprobs) == 4 and score.engine_logprobs[1].continuation.strip() == toy.DIGITS[1]
+    assert engine_parity(setup, open_base(base.path), score.engine_logprobs) < 1e-4
     tuned = open_base(folder / "study" / "trials" / only(found, "full")["trial"] / "result")
-    assert engine_parity(bench, tuned, said.heard) > 1e-3
-    assert engine_parity(bench, tuned, [Heard("max 1 2 3 =", " 1 2", (0.0,))]) is None, "not the same tokens"
+    assert engine_parity(setup, tuned, score.engine_logprobs) > 1e-3
+    assert engine_parity(setup, tuned, [EngineLogprobs("max 1 2 3 =", " 1 2", (0.0,))]) is None, "not the same tokens"
 
 
 def test_an_interpolated_trial_takes_what_was_trained_and_equals_training_anew(
@@ -251,7 +251,7 @@ def test_an_interpolated_trial_takes_what_was_trained_and_equals_training_anew(
         path.parent.mkdir(parents=True)
         path.write_bytes((folder / "study" / "trials" / row["trial"] / "row.json").read_bytes())
     place = Surroundings(tmp_path / "results", folder / "cache", None, True)
-    again = run_study(OWN, base, place.access(), Harness(place, limit=OWN.limit), alone)
+    again = run_study(OWN, base, place.access(), PipelineScorer(place, limit=OWN.limit), alone)
     free = ("seconds", "train_seconds", "tokens_per_second", "peak_memory", "trained_in", "run_id", "retain_run_id", "retain_shots_run_id")
     for method in ("lora", "full"):
         taken, anew = only(found, method, "wise_ft=0.5"), only(again, method, "wise_ft=0.5")
@@ -289,8 +289,8 @@ def test_tasks_without_rows_to_show_are_not_asked_with_examples() -> None:
     tasks = {name: task for name, task in TASKS.items() if name in ("mcc", "unshown")}
     scored_docs = [(task, read_docs(task, "test", access)) for task in tasks.values()]
     study = replace(OWN, retain=tuple(tasks))
-    assert with_examples(study, tasks, scored_docs, access) == ("mcc",)
-    assert with_examples(replace(study, retain_shots=0), tasks, scored_docs, access) == ()
+    assert find_few_shot_tasks(study, tasks, scored_docs, access) == ("mcc",)
+    assert find_few_shot_tasks(replace(study, retain_shots=0), tasks, scored_docs, access) == ()
     for refused in (replace(study, retain=("unshown",)), replace(study, retain_shots=25)):
         with pytest.raises(AssayError, match="no retention task has rows"):
-            with_examples(refused, tasks, scored_docs, access)
+            find_few_shot_tasks(refused, tasks, scored_docs, access)

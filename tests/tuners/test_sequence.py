@@ -1,4 +1,4 @@
-"""Tasks in turn: the published measures from a matrix of scores, orders that differ, replay of what came before, rows that are kept."""
+"""Sequential training: the published measures from a matrix of scores, distinct orders, replay of earlier tasks, stored rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from assay import Access, AssayError, ModelRef
 from assay.tuners import toy
-from assay.tuners.study.bench import open_bench
+from assay.tuners.study.prepare import prepare_study
 from assay.tuners.study.presets import SEQUENCES, find_preset
 from assay.tuners.study.rows import read_rows
 from assay.tuners.study.scoring import Score
 from assay.tuners.study.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
-from assay.tuners.study.workers import Happening
+from assay.tuners.study.workers import TrialEvent
 
 ACCESS = Access(None, False, True)
 PLAN = Sequence(
@@ -33,7 +33,7 @@ PLAN = Sequence(
 
 
 class Forgetful:
-    """A model that knows the task it learned last (0.9), half of the one before (0.5), and nothing else (0.2)."""
+    """A model that scores 0.9 on the task it was trained on last, 0.5 on the one before, and 0.2 on others."""
 
     def __init__(self) -> None:
         self.stage, self.calls = 0, 0
@@ -41,19 +41,19 @@ class Forgetful:
     def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **rest: Any) -> dict[str, Score]:
         self.calls += 1
         found = {}
-        in_turn = len(tasks) == 3
+        sequential = len(tasks) == 3
         untuned = model.name.startswith("toy") and adapter is None
         for place, name in enumerate(tasks):
-            value = 0.9 if not in_turn else 0.2 if untuned else {0: 0.9, 1: 0.5}.get(self.stage - place, 0.2)
+            value = 0.9 if not sequential else 0.2 if untuned else {0: 0.9, 1: 0.5}.get(self.stage - place, 0.2)
             task = "toy/" + name.rpartition(":")[2].lower()
             items = {str(n): float(n < 10 * value) for n in range(10)}
             found[task] = Score(task, "accuracy", value, 0.1, items, {n: n for n in items})
-        if in_turn and not untuned:
+        if sequential and not untuned:
             self.stage = (self.stage + 1) % 3
         return found
 
 
-def test_a_sequence_gives_the_published_measures_and_is_kept(base: ModelRef, tmp_path: Path) -> None:
+def test_a_sequence_has_the_published_measures_and_its_rows_are_stored(base: ModelRef, tmp_path: Path) -> None:
     plan = replace(PLAN, methods=("lora",), orders=1)
     scorer = Forgetful()
     rows = run_sequence(plan, base, ACCESS, scorer, tmp_path)
@@ -79,9 +79,9 @@ def test_a_sequence_gives_the_published_measures_and_is_kept(base: ModelRef, tmp
 
 
 def test_later_tasks_replay_the_earlier_ones_and_the_first_replays_nothing(base: ModelRef, tmp_path: Path) -> None:
-    bench = open_bench(as_study(PLAN), base, ACCESS, Forgetful(), tmp_path)
+    setup = prepare_study(as_study(PLAN), base, ACCESS, Forgetful(), tmp_path)
     trial = next(trial for trial in trials(PLAN) if trial.mitigation == "replay=0.5")
-    stages = plan_stages(bench, trial, list(PLAN.tasks), 0.5)
+    stages = plan_stages(setup, trial, list(PLAN.tasks), 0.5)
     words = [{toy.VOCABULARY[example.ids[1]] for step in steps for example in step.replay} for steps, _ in stages]
     assert words == [set(), {"max"}, {"max", "topic"}]
     assert [sum(len(step.replay) for step in steps) for steps, _ in stages] == [0, 12, 12]
@@ -98,12 +98,12 @@ def test_orders_differ_and_every_method_gets_all() -> None:
         replace(PLAN, tasks=PLAN.tasks[:1])
 
 
-def test_what_cannot_be_continued_is_refused_by_name(base: ModelRef, tmp_path: Path) -> None:
+def test_a_method_that_cannot_train_in_sequence_is_a_refused_row(base: ModelRef, tmp_path: Path) -> None:
     (row,) = run_sequence(replace(PLAN, methods=("adalora",), orders=1, mitigations=("none",)), base, ACCESS, Forgetful(), tmp_path)
-    assert row["status"] == "refused" and "plans its ranks for one run" in row["reason"]
+    assert row["status"] == "refused" and "allocates its ranks over a single run" in row["reason"]
 
 
-def test_what_cannot_be_held_is_a_row_and_the_first_task_has_nothing_to_protect(base: ModelRef, tmp_path: Path) -> None:
+def test_an_unsupported_mitigation_is_a_refused_row_and_ewc_skips_the_first_task(base: ModelRef, tmp_path: Path) -> None:
     plan = replace(PLAN, retain=(), methods=("lora", "prompt_tuning"), orders=1, mitigations=("ewc=1", "wise_ft=0.5"))
     rows = run_sequence(plan, base, ACCESS, Forgetful(), tmp_path)
     status = {(row["method"], row["mitigation"]): (row["status"], row.get("reason", "")) for row in rows}
@@ -115,33 +115,33 @@ def test_what_cannot_be_held_is_a_row_and_the_first_task_has_nothing_to_protect(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"mitigations": ("multi_task=1",)}, "learns in turn"),
-        ({"retain": PLAN.tasks[:1]}, "is learned and to be kept"),
-        ({"tasks": PLAN.tasks[:1] * 2}, "named 2 times"),
+        ({"mitigations": ("multi_task=1",)}, "one after another"),
+        ({"retain": PLAN.tasks[:1]}, "is both a target and a retention task"),
+        ({"tasks": PLAN.tasks[:1] * 2}, "listed 2 times"),
         ({"rate": 0.0}, "rate cannot be 0"),
         ({"seeds": ()}, "no seed"),
     ],
 )
-def test_a_sequence_that_means_nothing_is_refused(changes: dict[str, Any], says: str) -> None:
+def test_contradictory_or_empty_settings_are_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(AssayError, match=says):
         replace(PLAN, **changes)
 
 
 def test_workers_side_by_side_share_a_sequence(base: ModelRef, tmp_path: Path) -> None:
-    """While one is at its first trial, another comes and does all that are left; the first then takes over its rows."""
+    """While one worker runs its first trial, another runs all others; the first then uses their rows."""
     plan = replace(PLAN, methods=("lora",), orders=1, seeds=(0, 1))
     begun: list[tuple[str, int]] = []
 
     class Waiting(Exception):
         pass
 
-    def second(now: Happening) -> None:
+    def second(now: TrialEvent) -> None:
         if now.progress is None:
             begun.append(("second", now.number))
             if now.number == 4:
                 raise Waiting
 
-    def first(now: Happening) -> None:
+    def first(now: TrialEvent) -> None:
         if now.progress is None:
             begun.append(("first", now.number))
             if now.number == 1:

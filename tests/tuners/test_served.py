@@ -1,4 +1,4 @@
-"""What a method saved is what `assay run --model BASE --adapter DIR` scores: every method, through the ordinary engine."""
+"""`assay run --model BASE --adapter DIR` scores exactly what a method saved: every method, through the transformers engine."""
 
 from __future__ import annotations
 

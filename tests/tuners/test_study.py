@@ -18,14 +18,24 @@ from assay import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, P
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.stages import surroundings
 from assay.tuners import toy
-from assay.tuners.commands import read_budget, read_options, share_options, work
-from assay.tuners.study.design import Study, choose_rates, control_trials, grid, mitigated_trials, planned, trial_key
+from assay.tuners.commands import read_budget, read_options, run_and_show, share_options
+from assay.tuners.study.design import (
+    Study,
+    choose_rates,
+    control_trials,
+    count_trials,
+    grid,
+    identity,
+    mitigated_trials,
+    ordered_trials,
+    trial_key,
+)
 from assay.tuners.study.presets import PRESETS, find_preset
 from assay.tuners.study.rows import read_rows, write_rows
 from assay.tuners.study.scoring import Score, difference, drops_row
 from assay.tuners.study.study import run_study
-from assay.tuners.study.trial import random_labels
-from assay.tuners.study.workers import Happening
+from assay.tuners.study.trial import current_names, early_names, random_labels
+from assay.tuners.study.workers import TrialEvent, known_rows, write_study
 from assay.tuners.training.data import check_overlap, read_docs, task_examples, text_examples, without_overlap
 
 ACCESS = Access(None, False, True)
@@ -89,7 +99,7 @@ def test_a_study_is_equal_resumable_and_controlled(base: ModelRef, tmp_path: Pat
     victim.unlink()
     (tmp_path / "trials.parquet").unlink()
     again = run_study(study, base, ACCESS, scorer, tmp_path)
-    assert len(scorer.calls) - before == 3, "only the trial that was missing: validation, test, retention"
+    assert len(scorer.calls) - before == 3, "only the missing trial is scored: validation, test, retention"
     same = [name for name in rows[0] if name not in ("seconds", "train_seconds", "tokens_per_second", "peak_memory")]
     assert [[row.get(name) for name in same] for row in again] == [[row.get(name) for name in same] for row in rows]
     assert all(path.read_text() == text for path, text in kept.items() if path != victim)
@@ -102,11 +112,11 @@ def test_a_study_is_equal_resumable_and_controlled(base: ModelRef, tmp_path: Pat
     )
     assert table.num_rows == len(rows) and set(wanted.split()) | {"seconds"} <= set(table.column_names)
 
-    with pytest.raises(AssayError, match="holds another study: loss_tokens differ"):
+    with pytest.raises(AssayError, match="the folder holds another study: loss_tokens differ"):
         run_study(replace(study, loss_tokens=48), base, ACCESS, scorer, tmp_path)
 
 
-def test_published_rows_are_all_that_another_machine_needs(base: ModelRef, tmp_path: Path) -> None:
+def test_published_rows_are_enough_to_resume_elsewhere(base: ModelRef, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     study = small(methods=("lora",), rate_seeds=(7,), controls=False)
     rows = run_study(study, base, ACCESS, Counter(), here)
@@ -122,14 +132,30 @@ def test_published_rows_are_all_that_another_machine_needs(base: ModelRef, tmp_p
     assert read_rows(there / "trials.parquet") == read_rows(here / "trials.parquet")
 
 
-def test_published_rows_stay_in_the_file_when_going_on_is_interrupted(base: ModelRef, tmp_path: Path) -> None:
+def test_a_study_stored_under_early_task_names_is_resumed(tmp_path: Path) -> None:
+    """`cpu-mini` was published when this package was imported as `tuners`: its settings and all its rows still match the preset."""
+    published, folder = Path(__file__).parents[2] / "results" / "studies" / "cpu-mini", tmp_path / "cpu-mini"
+    folder.mkdir()
+    for name in ("study.json", "trials.parquet"):
+        (folder / name).write_bytes((published / name).read_bytes())
+    stored = (folder / "study.json").read_text()
+    assert early_names(stored) == early_names(current_names(stored)), "the two forms are inverses"
+    write_study(folder, identity(PRESETS["cpu-mini"], json.loads(stored)["model"]))
+    rows = known_rows(folder)
+    trials = list(ordered_trials(PRESETS["cpu-mini"], list(rows.values())))
+    assert {trial_key(trial) for trial in trials} == set(rows) and len(trials) == len(rows) == 180
+    assert {row["target"] for row in rows.values()} == {"glue/sst2", "assay.tuners.retention:LANGUAGE"}
+    assert current_names("my.tuners.toy:MAX, tuners.toys:MAX") == "my.tuners.toy:MAX, tuners.toys:MAX"
+
+
+def test_published_rows_stay_in_the_file_when_a_resumed_run_is_interrupted(base: ModelRef, tmp_path: Path) -> None:
     study = small(methods=("lora",), rate_seeds=(7,), controls=False)
     rows = run_study(study, base, ACCESS, Counter(), tmp_path)
     missing = [row["trial"] for row in rows if row["lr"]][:2]
     write_rows([row for row in rows if row["trial"] not in missing], tmp_path / "trials.parquet")
     shutil.rmtree(tmp_path / "trials")
 
-    def interrupt(now: Happening) -> None:
+    def interrupt(now: TrialEvent) -> None:
         if trial_key(now.trial) == missing[1]:
             raise KeyboardInterrupt
 
@@ -162,23 +188,23 @@ def test_workers_side_by_side_share_the_trials_and_take_over_from_the_dead(base:
 
 
 def test_one_of_several_processes_of_a_launcher_is_refused(base: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would wait for each other's trials for ever."""
+    """The processes would wait for each other's trials forever."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(AssayError, match="not as one of 2"):
+    with pytest.raises(AssayError, match="as one of 2 processes"):
         run_study(small(), base, ACCESS, Counter(), tmp_path / "study")
-    with pytest.raises(AssayError, match="not as one of 2"):
-        work(small(), "toy", surroundings(), tmp_path / "study", as_json=True)
+    with pytest.raises(AssayError, match="as one of 2 processes"):
+        run_and_show(small(), "toy", surroundings(), tmp_path / "study", as_json=True)
     assert not (tmp_path / "study").exists()
 
 
-def test_the_rate_is_chosen_without_the_test_split_and_every_beginning_is_usable(base: ModelRef, tmp_path: Path) -> None:
+def test_the_learning_rate_is_chosen_without_the_test_split_and_an_interrupted_study_is_usable(base: ModelRef, tmp_path: Path) -> None:
     study = small(methods=("lora", "full"), rate_seeds=(7,), mitigations=())
     order: list[tuple[str, str, int]] = []
 
     class Stopped(Exception):
         pass
 
-    def note(now: Happening) -> None:
+    def note(now: TrialEvent) -> None:
         if now.progress is None:
             order.extend([(now.trial.method, now.trial.role, now.trial.seed)] if now.trial.lr else [])
             if len(order) == 4:
@@ -194,10 +220,10 @@ def test_the_rate_is_chosen_without_the_test_split_and_every_beginning_is_usable
         assert ("target_score" in row) == (row["role"] != "rate")
     rows = run_study(study, base, ACCESS, scorer, tmp_path)
     main = [(row["method"], row["seed"]) for row in rows if row["role"] == "grid"]
-    assert main == [("lora", 0), ("full", 0), ("lora", 1), ("full", 1)] and len(rows) == planned(study)
+    assert main == [("lora", 0), ("full", 0), ("lora", 1), ("full", 1)] and len(rows) == count_trials(study)
 
 
-def test_what_cannot_be_done_is_a_row_and_the_study_goes_on(base: ModelRef, tmp_path: Path) -> None:
+def test_an_unsupported_method_or_mitigation_is_a_refused_row(base: ModelRef, tmp_path: Path) -> None:
     study = small(methods=("bitfit", "prompt_tuning"), mitigated=("prompt_tuning",), seeds=(0,), rates=(1.0,), controls=False, options={})
     rows = run_study(study, base, ACCESS, Counter(), tmp_path)
     status = {(row["method"], row["mitigation"]): (row["status"], row.get("reason", "")) for row in rows}
@@ -206,7 +232,7 @@ def test_what_cannot_be_done_is_a_row_and_the_study_goes_on(base: ModelRef, tmp_
     assert "cannot be interpolated" in status["prompt_tuning", "wise_ft=0.5"][1]
 
 
-def test_a_fault_of_scoring_stops_the_study_and_leaves_the_trial_to_do(base: ModelRef, tmp_path: Path) -> None:
+def test_a_scoring_error_stops_the_study_and_leaves_the_trial_unfinished(base: ModelRef, tmp_path: Path) -> None:
     class Failing(Counter):
         def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **rest: Any) -> dict[str, Score]:
             if adapter is not None:
@@ -221,24 +247,24 @@ def test_a_fault_of_scoring_stops_the_study_and_leaves_the_trial_to_do(base: Mod
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "pfeiffer"])
-def test_a_full_disk_is_one_clear_line_and_the_trial_is_done_again(base: ModelRef, tmp_path: Path, method: str) -> None:
-    """Files cannot grow beyond a few bytes once training has begun, as on a disk that is full."""
+def test_a_full_disk_is_a_one_line_error_and_the_trial_is_run_again(base: ModelRef, tmp_path: Path, method: str) -> None:
+    """Once training has begun, files cannot grow beyond a few bytes, as on a full disk."""
     import resource
 
     study = small(methods=(method,), seeds=(0,), rates=(1.0,), controls=False, mitigations=())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill(now: Happening) -> None:
+    def fill(now: TrialEvent) -> None:
         if now.trial.lr:
             resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
 
     try:
-        with pytest.raises(AssayError, match="cannot be written") as caught:
+        with pytest.raises(AssayError, match="cannot write") as caught:
             run_study(study, base, ACCESS, Counter(), tmp_path, fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "make room" in str(caught.value) and not list(tmp_path.glob(f"trials/{method}-*/row.json"))
-    assert {row["role"] for row in read_rows(tmp_path / "trials.parquet")} == {"base", "in_context"}, "what was there is there"
+    assert "free disk space" in str(caught.value) and not list(tmp_path.glob(f"trials/{method}-*/row.json"))
+    assert {row["role"] for row in read_rows(tmp_path / "trials.parquet")} == {"base", "in_context"}, "finished rows are unchanged"
     assert {row["status"] for row in run_study(study, base, ACCESS, Counter(), tmp_path)} == {"done"}
 
 
@@ -266,7 +292,7 @@ def test_every_method_gets_equal_trials() -> None:
         find_preset("toi")
 
 
-def test_tasks_at_chance_are_named_and_never_counted() -> None:
+def test_tasks_at_chance_are_listed_and_not_counted() -> None:
     def score(right: int) -> Score:
         items = {str(n): float(n < right) for n in range(40)}
         return Score("t", "accuracy", right / 40, 0.25, items, {n: n for n in items})
@@ -286,10 +312,10 @@ def test_examples_are_what_is_scored_with_loss_on_the_answer(base: ModelRef) -> 
     (example,) = task_examples(toy.MAX, [toy.read(row)], tokenizer, 128)
     assert example == toy.encode(row)
     assert tokenizer.decode(example.ids[example.loss_from :]) == "7" and example.ids[0] == 1
-    said = Task("g", inline(train=[]), lambda row: row, Generate(4), (exact_match,))
-    (spoken,) = task_examples(said, [Doc("first a b =", references=("a",))], tokenizer, 128)
+    generated = Task("g", inline(train=[]), lambda row: row, Generate(4), (exact_match,))
+    (spoken,) = task_examples(generated, [Doc("first a b =", references=("a",))], tokenizer, 128)
     assert spoken.ids[-1] == toy.VOCABULARY.index("</s>") and spoken.loss_tokens == 2
-    stopped = replace(said, ask=Generate(4, stop=(" good",)))
+    stopped = replace(generated, ask=Generate(4, stop=(" good",)))
     (cut,) = task_examples(stopped, [Doc("first a b =", references=("a",))], tokenizer, 128)
     assert tokenizer.decode(cut.ids[cut.loss_from :]) == "a good"
     with pytest.raises(AssayError, match="longer than the model's context of 3 tokens"):
@@ -309,9 +335,8 @@ def test_missing_splits_and_overlap_are_refused(base: ModelRef) -> None:
     def task(**rows: Any) -> Task:
         return Task("t", inline(**rows), lambda row: Doc(row, choices=("a", "b"), gold=0), Choose(), (accuracy,), layout=Layout())
 
-    with pytest.raises(AssayError, match="no train split") as caught:
+    with pytest.raises(AssayError, match="no train split, only test"):
         read_docs(task(test=["q"]), "train", ACCESS)
-    assert "there is: test" in str(caught.value)
     trained, scored = (
         [Doc("one  two", references=("x",)), Doc("three", references=("x",))],
         [Doc("one two", id="item-7", references=("x",))],
@@ -321,7 +346,7 @@ def test_missing_splits_and_overlap_are_refused(base: ModelRef) -> None:
     assert without_overlap(trained, scored) == trained[1:]
 
 
-def test_random_labels_keep_the_questions_and_lose_the_answers() -> None:
+def test_random_labels_keep_the_prompts_and_replace_the_answers() -> None:
     docs = [toy.read(row) for row in toy.rows("max", "train")]
     shuffled = random_labels(docs, 0)
     assert [doc.prompt for doc in shuffled] == [doc.prompt for doc in docs]

@@ -15,7 +15,7 @@ from assay.harness.model.find import find_model
 from assay.tuners.report.text import build
 from assay.tuners.study.design import Study
 from assay.tuners.study.presets import TOY
-from assay.tuners.study.scoring import Harness
+from assay.tuners.study.scoring import PipelineScorer
 from assay.tuners.study.study import run_study
 from assay.tuners.study.trial import Row
 from assay.tuners.toy import make_toy
@@ -41,7 +41,7 @@ def rows(folder: Path) -> list[Row]:
         mitigations=("replay=0.5", "kl=1", "wise_ft=0.5", "stop_at_kl=0.05"),
         mitigated=("lora",),
     )
-    return run_study(study, model, place.access(), Harness(place), folder / "study")
+    return run_study(study, model, place.access(), PipelineScorer(place), folder / "study")
 
 
 @pytest.mark.model
@@ -53,7 +53,7 @@ def test_the_truth_is_recovered(rows: list[Row]) -> None:
     assert all(row["not_measurable"] == [] for row in rows if row["role"] == "grid"), "the base knows every old skill"
     learned, plain = [row for row in rows if row["role"] == "grid"], only("lora", "grid")
     assert plain["gain_low"] > 0.3 and plain["average_drop_low"] > 0.1, "the new skill is learned, and old ones are lost"
-    assert only("lora", "random_labels")["gain"] < 0.1, "labels that say nothing teach nothing"
+    assert only("lora", "random_labels")["gain"] < 0.1, "random labels teach nothing"
     for mitigation in ("replay=0.5", "kl=1", "wise_ft=0.5", "stop_at_kl=0.05"):
         held = only("lora", "mitigation", mitigation)
         assert held["average_drop"] < plain["average_drop"] and held["kl_base"] < plain["kl_base"], mitigation
@@ -67,12 +67,12 @@ def test_the_truth_is_recovered(rows: list[Row]) -> None:
 
 @pytest.mark.model
 @pytest.mark.filterwarnings("default")
-def test_its_report_says_what_is_true(rows: list[Row], folder: Path) -> None:
+def test_the_report_agrees_with_the_truth(rows: list[Row], folder: Path) -> None:
     pytest.importorskip("vl_convert")
     text = build(folder / "study").read_text()
     claims = text.split("## The claims")[1]
     assert len(rows) and "LoRA before training: largest of gain, drop and KL 0 (must be 0)" in text
-    held = claims.split("`replay=0.5`: ")[1].split("`")[0]
-    assert "drop on retained tasks (points) -" in held and "training rows of the retained tasks" in held, "replay forgets less"
+    replay = claims.split("`replay=0.5`: ")[1].split("`")[0]
+    assert "drop on retention tasks (points) -" in replay and "training rows of the retention tasks" in replay, "replay forgets less"
     assert "prompt_tuning before training: KL on text" not in claims or "drop +" in claims
-    assert "in bytes yes" in claims and text.count("](figures/") == len(list((folder / "study" / "figures").glob("*.svg"))) == 5
+    assert "all methods store less" in claims and text.count("](figures/") == len(list((folder / "study" / "figures").glob("*.svg"))) == 5

@@ -1,4 +1,4 @@
-"""The loop: equal to transformers' Trainer, bit-equal after SIGKILL, exact about what it trained on, honest when it fails."""
+"""The training loop: equal to transformers' Trainer, bit-equal after SIGKILL, exact token counts, clear errors."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from assay import AssayError
 from assay.tuners.methods import find_method
 from assay.tuners.training.batches import Example, Step, pad, plan_steps
 from assay.tuners.training.loss import answer_logits, kl_to_base, mean_loss
-from assay.tuners.training.sharding import check_together, wants_shards
-from assay.tuners.training.train import Extras, Progress, Recipe, share, train
+from assay.tuners.training.sharding import check_launch, uses_fsdp
+from assay.tuners.training.train import Extras, Progress, Recipe, split_passes, train
 from tests.tuners.interrupted import run
 from tests.tuners.tiny import device, tiny_examples, tiny_llama
 from tests.tuners.together import STEPS, together
@@ -108,7 +108,7 @@ def test_resume_after_sigkill_is_bit_equal(tmp_path: Path) -> None:
 
 
 def launch(runs: Sequence[str], folder: Path, **environment: str) -> list[dict[str, dict[str, Any]]]:
-    """What two processes make of these runs: of each process the facts by run."""
+    """The results of two processes for these runs: for each process the facts by run."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "tests.tuners.together", *runs, str(folder)]
     surroundings = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, timeout=240)
@@ -133,17 +133,17 @@ def test_two_processes_take_the_same_steps_as_one(cuts: bool, environment: dict[
         saved = load_file(tmp_path / "0" / "saved" / name / expected.name)
         for key, value in load_file(expected).items():
             assert torch.allclose(saved[key], value, rtol=0, atol=5e-5), f"{name}: {key}"
-    assert first["lora+again"]["digest"] == first["lora"]["digest"], "going on from the checkpoint changed the result"
+    assert first["lora+again"]["digest"] == first["lora"]["digest"], "resuming from the checkpoint changed the result"
     assert not cuts or "without --use_fsdp" in first["full+l2_sp=1"]["refused"]
 
 
 def test_every_process_makes_as_many_passes() -> None:
-    """Also where its share of the examples is smaller; together they weigh each example once."""
+    """Also a process with fewer examples than others; together they weight each example once."""
     step = Step(tuple(tiny_examples(5)), tuple(tiny_examples(2, seed=1)))
     shares = []
     for rank in range(3):
         accelerator = SimpleNamespace(num_processes=3, process_index=rank)
-        shares.append(share(SimpleNamespace(accelerator=accelerator, recipe=Recipe(lr=1.0, micro=1), extras=Extras()), step))
+        shares.append(split_passes(SimpleNamespace(accelerator=accelerator, recipe=Recipe(lr=1.0, micro=1), extras=Extras()), step))
     assert [[target for _, _, target in passes] for passes in shares] == [[True, True, False]] * 3
     seen = [example for passes in shares for examples, weight, _ in passes if weight for example in examples]
     assert sorted(example.ids for example in seen) == sorted(example.ids for example in (*step.target, *step.replay))
@@ -152,9 +152,9 @@ def test_every_process_makes_as_many_passes() -> None:
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({"WORLD_SIZE": "2"}, "one of 2 processes that do not see each other"),
+        ({"WORLD_SIZE": "2"}, "one of 2 processes without connection to each other"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, "only FSDP version 2"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "not offloaded"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"}, "offloading of parameters is not supported"),
     ],
 )
 def test_what_cannot_be_trained_together_is_refused(environment: dict[str, str], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +162,8 @@ def test_what_cannot_be_trained_together_is_refused(environment: dict[str, str],
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     with pytest.raises(AssayError, match=says):
-        check_together(1)
-        wants_shards()
+        check_launch(1)
+        uses_fsdp()
 
 
 @pytest.mark.parametrize(("method", "options"), [("full", {}), ("last_k", {"layers": 1})])
@@ -182,7 +182,7 @@ def test_the_start_is_copied_only_for_a_mitigation_that_compares_with_it(method:
     assert copies(Extras()) == 3, "the values and AdamW's two moments"
     assert copies(Extras(kl=1.0)) == copies(Extras(stop=lambda step: False)) == 4
     train(trained, steps, Recipe(lr=1e-3))
-    with pytest.raises(AssayError, match="before training were not kept"):
+    with pytest.raises(AssayError, match="before training were not stored"):
         kl_to_base(trained, tiny_examples())
 
 
@@ -198,11 +198,11 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssayError, match="another recipe"):
         train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=2e-3, checkpoint_every=2), directory=tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
-    with pytest.raises(AssayError, match="is no checkpoint"):
+    with pytest.raises(AssayError, match="not a checkpoint"):
         train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3), directory=tmp_path)
 
 
-def test_a_full_disk_is_one_clear_line_and_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_one_line_error_and_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = plan_steps(tiny_examples(), loss_tokens=40, batch=4, seed=0)
     real, calls = os.fsync, []
 
@@ -215,7 +215,7 @@ def test_a_full_disk_is_one_clear_line_and_keeps_the_last_checkpoint(tmp_path: P
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(AssayError, match="No space left on device") as caught:
         train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3, checkpoint_every=1), directory=tmp_path)
-    assert "make room" in str(caught.value)
+    assert "free disk space" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     again = train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3, checkpoint_every=1), directory=tmp_path)
     assert again.status == "done" and again.loss_tokens == 40
@@ -257,7 +257,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     a, b = train(plain, steps, Recipe(lr=1e-2)), train(saving, steps, Recipe(lr=1e-2, gradient_checkpointing=True))
     assert a.losses == pytest.approx(b.losses, abs=1e-6)
     prefix = find_method("prefix_tuning").begin(tiny_llama(), options={"tokens": 3})
-    with pytest.raises(AssayError, match="without gradient checkpointing"):
+    with pytest.raises(AssayError, match="remove --gradient-checkpointing"):
         train(prefix, steps, Recipe(lr=1e-2, gradient_checkpointing=True))
 
 
@@ -274,7 +274,7 @@ def test_logits_at_the_answer_equal_those_of_a_plain_forward(name: str) -> None:
 
 
 def test_prompt_tokens_carry_no_loss() -> None:
-    """Two examples that differ only in how much of them is answer have losses that differ only by the prompt's share."""
+    """The loss is the mean over the answer's tokens alone."""
     model = tiny_llama()
     ids = (1, 2, 3, 4, 5, 6)
     log = torch.log_softmax(model(torch.tensor([ids], device=device())).logits[0].float().cpu(), -1)
@@ -289,12 +289,12 @@ def test_kl_to_base_is_zero_for_the_base_and_positive_after_training() -> None:
     assert kl_to_base(trainable, tiny_examples()) > 1e-3
 
 
-def test_progress_tells_loss_rate_and_time_left() -> None:
+def test_progress_has_loss_tokens_per_second_and_time_left() -> None:
     seen: list[Progress] = []
     steps = plan_steps(tiny_examples(), loss_tokens=60, batch=8, seed=0)
     done = train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3), report=seen.append)
     assert [progress.step for progress in seen] == list(range(1, len(steps) + 1))
-    assert seen[-1].left == 0 and seen[0].left > 0 and all(progress.rate > 0 for progress in seen)
+    assert seen[-1].seconds_left == 0 and seen[0].seconds_left > 0 and all(progress.tokens_per_second > 0 for progress in seen)
     assert tuple(progress.loss for progress in seen) == done.losses
     assert done.processed_tokens == sum(len(example.ids) for step in steps for example in step.target)
     assert done.peak_memory > 1e6 and copy.copy(done) == done

@@ -1,4 +1,4 @@
-"""What a user can get wrong with `assay tune` and `assay study`, and what only shows at their edges: nothing is trained by mistake."""
+"""Wrong use of `assay tune` and `assay study` is refused before anything is trained; edge cases of both."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ import pytest
 import typer
 
 from assay import AssayError, ModelRef, read_run
-from assay.harness.run.stages import cut_pairs, find_model, open_tokenizer, surroundings
+from assay.harness.run.stages import encode_pairs, find_model, open_tokenizer, surroundings
 from assay.tuners import toy
-from assay.tuners.commands import left_out as told_left_out
-from assay.tuners.commands import tune
-from assay.tuners.study.bench import open_bench
+from assay.tuners.commands import overlap_lines, tune
 from assay.tuners.study.design import grid
-from assay.tuners.study.scoring import Harness
-from assay.tuners.study.study import left_out, run_study
+from assay.tuners.study.prepare import prepare_study
+from assay.tuners.study.scoring import PipelineScorer
+from assay.tuners.study.study import overlap_row, run_study
 from assay.tuners.study.trial import plan_trial
 from assay.tuners.training.data import task_examples
 from assay.tuners.training.mitigation import parse_mitigation
@@ -43,13 +42,13 @@ def test_replay_without_anything_to_replay_is_a_row_and_text_beyond_what_is_meas
     told = replace(study, text=str(text), text_tokens=20)
     rows = run_study(told, base, ACCESS, Counter(), tmp_path / "with")
     assert {row["status"] for row in rows} == {"done"}
-    bench = open_bench(told, base, ACCESS, Counter(), tmp_path / "with")
-    assert not bench.protected and not {example.ids for example in bench.spare} & {example.ids for example in bench.text}
-    assert len(bench.spare) + len(bench.text) == 36 and sum(example.loss_tokens for example in bench.text) <= 20
-    steps = plan_trial(bench, next(iter(grid(told))), parse_mitigation("replay=0.5"))
-    assert {example.ids for step in steps for example in step.replay} <= {example.ids for example in bench.spare}
-    kept = open_bench(replace(told, retain=("assay.tuners.toy:FIRST",)), base, ACCESS, Counter(), tmp_path / "kept")
-    assert not kept.spare and kept.protected, "what a retention task gives is replayed alone"
+    setup = prepare_study(told, base, ACCESS, Counter(), tmp_path / "with")
+    assert not setup.protected and not {example.ids for example in setup.spare_text} & {example.ids for example in setup.text}
+    assert len(setup.spare_text) + len(setup.text) == 36 and sum(example.loss_tokens for example in setup.text) <= 20
+    steps = plan_trial(setup, next(iter(grid(told))), parse_mitigation("replay=0.5"))
+    assert {example.ids for step in steps for example in step.replay} <= {example.ids for example in setup.spare_text}
+    kept = prepare_study(replace(told, retain=("assay.tuners.toy:FIRST",)), base, ACCESS, Counter(), tmp_path / "kept")
+    assert not kept.spare_text and kept.protected, "what a retention task gives is replayed alone"
 
 
 def test_virtual_tokens_count_as_context(base: ModelRef, tmp_path: Path) -> None:
@@ -57,7 +56,7 @@ def test_virtual_tokens_count_as_context(base: ModelRef, tmp_path: Path) -> None
     long = replace(study, options={"prompt_tuning": {"tokens": 121}})
     (row,) = [row for row in run_study(long, base, ACCESS, Counter(), tmp_path / "long") if row["role"] == "grid"]
     assert (
-        row["status"] == "refused" and "121 virtual tokens and items of up to 8 are more than the model's context of 128" in row["reason"]
+        row["status"] == "refused" and "121 virtual tokens and items of up to 8 tokens exceed the model's context of 128" in row["reason"]
     )
     fits = replace(study, options={"prompt_tuning": {"tokens": 120}})
     assert {row["status"] for row in run_study(fits, base, ACCESS, Counter(), tmp_path / "fits")} == {"done"}
@@ -81,16 +80,16 @@ def test_training_rows_that_are_scored_are_left_out_by_name_and_never_replayed(b
     retained = task("kept", train=[*rows("kept"), *scored], test=[{"prompt": "first a b =", "gold": 0}])
     study = small(targets=(target,), retain=(retained,), held=2)
     silent: Any = lambda *rest, **more: {}  # noqa: E731
-    bench = open_bench(study, base, ACCESS, silent, tmp_path)
-    assert bench.dropped == {target: tuple(row["prompt"] for row in scored)} and len(bench.training[target]) == 12
-    assert left_out(bench, target) == {"overlap_dropped": 3, "overlap_items": [row["prompt"] for row in scored]}
-    words = {toy.VOCABULARY[example.ids[1]] for example in (*bench.protected, *bench.probes)}
+    setup = prepare_study(study, base, ACCESS, silent, tmp_path)
+    assert setup.excluded == {target: tuple(row["prompt"] for row in scored)} and len(setup.training[target]) == 12
+    assert overlap_row(setup, target) == {"overlap_dropped": 3, "overlap_items": [row["prompt"] for row in scored]}
+    words = {toy.VOCABULARY[example.ids[1]] for example in (*setup.protected, *setup.probes)}
     assert words == {"first"}, "what the target scores is not replayed"
-    assert told_left_out([{"target": target, **left_out(bench, target)}])[0].startswith(f"{target}: 3 training rows left out")
+    assert overlap_lines([{"target": target, **overlap_row(setup, target)}])[0].startswith(f"{target}: 3 training rows excluded")
     crossing = task("crossing", train=other, test=[{"prompt": "max 1 1 1 =", "gold": 0}])
     both = task("both", train=rows("kept"), test=other[4:])
     with pytest.raises(AssayError, match=r"5 of 5 scored items of both are among the training rows: 'max 5 7 7 ='; ") as caught:
-        open_bench(replace(study, targets=(crossing,), retain=(both,)), base, ACCESS, silent, tmp_path)
+        prepare_study(replace(study, targets=(crossing,), retain=(both,)), base, ACCESS, silent, tmp_path)
     assert "--drop-overlap" not in str(caught.value)
 
 
@@ -103,7 +102,7 @@ def test_training_sees_the_chat_template_as_scoring_sends_it(base: ModelRef, tmp
     chatty = find_model(str(folder), cache=tmp_path, offline=True)
     study = small(methods=("lora",), seeds=(0,), rates=(1.0,), controls=False, mitigations=(), shots=(), limit=5, chat=True)
     place = surroundings({"ASSAY_RESULTS": str(tmp_path / "results"), "ASSAY_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"})
-    rows = run_study(study, chatty, place.access(), Harness(place, limit=5, chat=study.chat), tmp_path / "study")
+    rows = run_study(study, chatty, place.access(), PipelineScorer(place, limit=5, chat=study.chat), tmp_path / "study")
     assert {row["status"] for row in rows} == {"done"}
     tokenizer, docs = open_tokenizer(folder), [toy.read(row) for row in toy.rows("max", "test")][:5]
     (run,) = {row["run_id"] for row in rows if row["role"] == "base"}
@@ -111,13 +110,13 @@ def test_training_sees_the_chat_template_as_scoring_sends_it(base: ModelRef, tmp
     assert bundle.manifest["plan"]["chat"] is True
     prompts = [item.prompt for item in bundle.items() if item.task == "toy/max"]
     examples = task_examples(toy.MAX, docs, tokenizer, 128, chat=True)
-    scored = cut_pairs(tokenizer, [(prompt, (doc.answer,)) for prompt, doc in zip(prompts, docs, strict=True)], special=True)
+    scored = encode_pairs(tokenizer, [(prompt, (doc.answer,)) for prompt, doc in zip(prompts, docs, strict=True)], special=True)
     assert [example.ids for example in examples] == [cut.context + cut.continuations[0] for cut in scored]
-    bench = open_bench(study, chatty, place.access(), Counter(), tmp_path / "study")
-    trained = {example.ids for step in plan_trial(bench, grid(study)[0], parse_mitigation("none")) for example in step.target}
+    setup = prepare_study(study, chatty, place.access(), Counter(), tmp_path / "study")
+    trained = {example.ids for step in plan_trial(setup, grid(study)[0], parse_mitigation("none")) for example in step.target}
     good = toy.VOCABULARY.index("good")
     assert all(ids[0] == 1 and ids[-2] == good and len(ids) == 8 for ids in trained)
-    assert all(ids.ids[-2] == good for ids in (*bench.protected, *bench.probes, *bench.validation["assay.tuners.toy:MAX"]))
+    assert all(ids.ids[-2] == good for ids in (*setup.protected, *setup.probes, *setup.validation["assay.tuners.toy:MAX"]))
 
 
 @pytest.mark.parametrize(
@@ -127,15 +126,15 @@ def test_training_sees_the_chat_template_as_scoring_sends_it(base: ModelRef, tmp
         ({"seeds": ()}, "no seed"),
         ({"rates": (1.0, -1.0)}, "rates cannot be -1. use numbers above 0"),
         ({"rates": (float("nan"),)}, "rates cannot be nan"),
-        ({"retain": ("assay.tuners.toy:MAX",)}, "assay.tuners.toy:MAX is learned and to be kept"),
-        ({"retain": ("assay.tuners.toy:ADD", "assay.tuners.toy:ADD")}, "task assay.tuners.toy:ADD is named 2 times"),
-        ({"methods": ("lora", "lora")}, "method lora is named 2 times"),
+        ({"retain": ("assay.tuners.toy:MAX",)}, "assay.tuners.toy:MAX is both a target and a retention task"),
+        ({"retain": ("assay.tuners.toy:ADD", "assay.tuners.toy:ADD")}, "task assay.tuners.toy:ADD is listed 2 times"),
+        ({"methods": ("lora", "lora")}, "method lora is listed 2 times"),
         ({"mitigations": ("kl=1", "lk=1")}, "unknown mitigation"),
         ({"micro": 0}, "micro cannot be 0"),
         ({"limit": 0}, "limit cannot be 0"),
     ],
 )
-def test_a_study_that_means_nothing_is_refused(changes: dict[str, Any], says: str) -> None:
+def test_contradictory_or_empty_settings_are_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(AssayError, match=says):
         small(**changes)
 
@@ -146,24 +145,27 @@ def test_a_study_that_means_nothing_is_refused(changes: dict[str, Any], says: st
         ({"lr": "abc"}, "--lr: cannot read 'abc'"),
         ({"lr": "-1"}, "--lr: cannot read '-1'"),
         ({"lr": "inf"}, "--lr: cannot read 'inf'"),
-        ({"lr": "0"}, "a rate of 0 trains nothing"),
-        ({"lr": "1", "method": "lora,full"}, "unfair"),
+        ({"lr": "0"}, "a learning rate of 0 trains nothing"),
+        ({"lr": "1", "method": "lora,full"}, "applies to a single method"),
         ({"shots": "x"}, "--shots: cannot read 'x'"),
         ({"method": "in_context", "lr": "1"}, "in_context: trains nothing"),
         ({"method": "in_context"}, "in_context: trains nothing"),
         ({"method": "lorra"}, "did you mean lora"),
-        ({"method": "lora,lora"}, "method lora is named 2 times"),
-        ({"method": "last-k,last_k"}, "last-k and last_k are one method"),
+        ({"method": "lora,lora"}, "method lora is listed 2 times"),
+        ({"method": "last-k,last_k"}, "last-k and last_k are the same method"),
         ({"seeds": 0}, "no seed"),
         ({"budget": "tokens=0"}, "cannot read the budget"),
         ({"option": ["rank=abc"]}, "lora: rank='abc' is not a whole number"),
         ({"option": ["rnak=4"]}, "--set: unknown option rnak. lora has rank, alpha"),
         ({"method": "last_k", "option": ["layers=x"]}, "last_k: layers='x' is not a whole number"),
-        ({"text": "empty.txt"}, "empty.txt: holds no text"),
+        ({"text": "empty.txt"}, "empty.txt: no text found"),
         ({"text": "binary.txt"}, "cannot be read as text"),
-        ({"retain": "assay.tuners.toy:MAX"}, "is learned and to be kept"),
+        ({"retain": "assay.tuners.toy:MAX"}, "is both a target and a retention task"),
         ({"regime": "sequential"}, "at least two tasks"),
-        ({"regime": "sequential", "task": "assay.tuners.toy:MAX,assay.tuners.toy:ADD", "mitigation": "multi_task=1"}, "learns in turn"),
+        (
+            {"regime": "sequential", "task": "assay.tuners.toy:MAX,assay.tuners.toy:ADD", "mitigation": "multi_task=1"},
+            "one after another",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_clear_line(
@@ -178,7 +180,7 @@ def test_mistakes_on_the_command_line_are_one_clear_line(
     assert says in str(caught.value) and "\n" not in str(caught.value) and caught.value.do
 
 
-def test_another_method_has_a_folder_of_its_own_and_the_same_command_finds_its_own_again(
+def test_each_method_has_its_own_folder_and_the_same_command_resumes_in_it(
     base: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ASSAY_RESULTS", str(tmp_path))
@@ -198,9 +200,9 @@ def test_another_method_has_a_folder_of_its_own_and_the_same_command_finds_its_o
     assert all(len(list(folder.glob("trials/*/row.json"))) == 2 for folder in folders)
     with pytest.raises(typer.Exit) as caught:
         tune(**common, method="last_k", option=["layers=9"])
-    told = capsys.readouterr()
-    assert caught.value.exit_code == 2 and json.loads(told.out)["rows"][-1]["status"] == "refused"
-    assert "refused: last_k: last_k: cannot train the last 9 of 2 layers. use 1 to 2" in told.err
+    output = capsys.readouterr()
+    assert caught.value.exit_code == 2 and json.loads(output.out)["rows"][-1]["status"] == "refused"
+    assert "refused: last_k: last_k: cannot train the last 9 of 2 layers. use 1 to 2" in output.err
 
 
 def test_memory_can_be_saved_without_changing_the_result(base: ModelRef, tmp_path: Path) -> None:
@@ -210,5 +212,5 @@ def test_memory_can_be_saved_without_changing_the_result(base: ModelRef, tmp_pat
     losses = [{row["method"]: row.get("final_loss") for row in rows} for rows in (plain, less)]
     assert losses[1]["lora"] == pytest.approx(losses[0]["lora"], abs=1e-4) and losses[0]["prefix_tuning"] is not None
     assert [row["reason"] for row in less if row["status"] == "refused"] == [
-        "prefix tuning keeps a cache, which gradient checkpointing drops. train without gradient checkpointing"
+        "prefix tuning needs a key-value cache, which gradient checkpointing drops. remove --gradient-checkpointing"
     ]

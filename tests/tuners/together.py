@@ -17,7 +17,7 @@ from assay.tuners.methods import find_method
 from assay.tuners.training.batches import plan_steps
 from assay.tuners.training.loss import kl_to_base
 from assay.tuners.training.method import Trainable, digest_tensors
-from assay.tuners.training.mitigation import extras_of, parse_mitigation
+from assay.tuners.training.mitigation import parse_mitigation, training_extras
 from assay.tuners.training.train import Recipe, train
 from tests.tuners.tiny import tiny_examples, tiny_llama
 
@@ -26,13 +26,13 @@ STEPS = plan_steps(tiny_examples(40), loss_tokens=55, batch=4, seed=0, replay=ti
 
 
 class Broken(Exception):
-    """Ends a run on its way."""
+    """Interrupts a run."""
 
 
 def together(run: str, folder: Path) -> dict[str, Any]:
-    """What `METHOD` or `METHOD+MITIGATION` gives: losses by step, and the weights as they are saved, or why it is refused.
+    """The result of `METHOD` or `METHOD+MITIGATION`: losses by step and saved weights, or the reason why it is refused.
 
-    In place of a mitigation, `again`: the run breaks after step 5 and goes on from its checkpoint; `twice`: two runs, one after the other.
+    Instead of a mitigation, `again`: the run is interrupted after step 5 and resumes from its checkpoint; `twice`: two consecutive runs.
     """
     name, _, text = run.partition("+")
     recipe = Recipe(lr=3e-3 if name == "full" else 1e-2, micro=1, clip=0.5, checkpoint_every=2 if text == "again" else 0)
@@ -44,7 +44,7 @@ def together(run: str, folder: Path) -> dict[str, Any]:
         return find_method(name).begin(tiny_llama(), steps=len(STEPS), options=OPTIONS.get(name, {}))
 
     def attempt(trainable: Trainable, report: Callable[[Any], None] = lambda progress: None) -> Any:
-        extras = extras_of(mitigation, trainable, tiny_examples(8, seed=1), tiny_examples(4, seed=3), every=2)
+        extras = training_extras(mitigation, trainable, tiny_examples(8, seed=1), tiny_examples(4, seed=3), every=2)
         return train(trainable, STEPS, recipe, extras, folder / "training" / run, report)
 
     def breaks(progress: Any) -> None:

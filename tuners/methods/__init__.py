@@ -1,4 +1,4 @@
-"""One small file per method; the file's name is the method's name. Another package adds one by entry point, group assay.methods."""
+"""Finds fine-tuning methods by name: one file per method here, or an entry point of the group assay.methods in another package."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def method_names() -> tuple[str, ...]:
-    """Every method that can be found by name; nothing is imported for it."""
+    """Names of all methods, without importing them."""
     return tuple(sorted(own_methods().keys() | {entry.name for entry in entry_points(group="assay.methods")}))
 
 
 def own_methods() -> dict[str, str]:
-    """The methods of this package: name and module. Each lies in the folder of its family."""
+    """Module by name of the methods in this package; each is in the folder of its family."""
     folders = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
     found = {folder: pkgutil.iter_modules([str(Path(root) / folder) for root in __path__]) for folder in folders}
     return {module.name: f"{__name__}.{folder}.{module.name}" for folder, modules in found.items() for module in modules}
@@ -37,11 +37,11 @@ def find_method(name: str) -> Method:
         loaded = [entry.load() for entry in entry_points(group="assay.methods") if entry.name == key]
         if not loaded:
             close = difflib.get_close_matches(key, method_names(), n=1)
-            known = f"did you mean {close[0]}?" if close else f"there are: {', '.join(method_names())}, peft:<Config>"
+            known = f"did you mean {close[0]}?" if close else f"choose from {', '.join(method_names())}, peft:<Config>"
             raise AssayError(f"no method {name!r}", do=known)
         found = loaded[0]
     if not isinstance(found, Method):
-        raise AssayError(f"{found!r:.80} is not a Method", where=name, do="let the entry point name a Method")
+        raise AssayError(f"{found!r:.80} is not a Method", where=name, do="point the entry point to a Method")
     return found
 
 
@@ -59,9 +59,7 @@ def peft_method(config: str) -> Method:
         try:
             chosen = kind(task_type="CAUSAL_LM", **options)
         except (TypeError, ValueError) as error:
-            raise AssayError(
-                f"peft refuses: {error}", where=f"peft:{config}", do="name fields of that class, as its page lists them"
-            ) from None
+            raise AssayError(f"peft refuses: {error}", where=f"peft:{config}", do=f"set fields of peft.{config}") from None
         return wrap(model, chosen)
 
     soft = issubclass(kind, peft.PromptLearningConfig)
@@ -73,5 +71,5 @@ def peft_method(config: str) -> Method:
         route="transformers",
         identity=None,
         merges=None,
-        about=f"{config} of the peft library, as it is.",
+        about=f"peft.{config}, unchanged",
     )

@@ -1,4 +1,4 @@
-"""Bottleneck adapters (peft has none): h + up(act(down(h))) beside or after a sub-layer, attached by forward hooks."""
+"""Bottleneck adapters (peft has none): h + up(act(down(h))) parallel to or after a sub-layer, attached by forward hooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,9 @@ MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "fc2")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`places`: which sub-layers get one. `reduction`: hidden size over bottleneck size. `act`: relu or silu.
+    """`places`: which sub-layers get an adapter. `reduction`: hidden size divided by bottleneck size. `act`: relu or silu.
 
-    Sequential: applied to the sub-layer's output, before the residual is added. Parallel: to its input, and added.
+    A sequential adapter reads the sub-layer's output, before the residual is added; a parallel one reads the sub-layer's input.
     """
 
     places: tuple[Literal["attention", "mlp"], ...]
@@ -34,7 +35,7 @@ class Shape:
 
 
 def insert(model: Module, shape: Shape) -> Trainable:
-    """The frozen model with fresh adapters; `up` starts at zero, so the logits are exactly the base's.
+    """The frozen model with new adapters. `up` starts at zero, so the logits are exactly the base's.
 
     Saved as `adapter_config.json` (peft_type BOTTLENECK, ours) and `adapter_model.safetensors`.
     """
@@ -64,7 +65,7 @@ def insert(model: Module, shape: Shape) -> Trainable:
 
 
 def attach_bottleneck(model: Module, directory: Path) -> Module:
-    """Put saved adapters onto a base model, in place."""
+    """Load saved adapters into a base model, in place. Raises AssayError for an adapter of another base."""
     from safetensors.torch import load_file
 
     fields = json.loads((directory / "adapter_config.json").read_text())["shape"]
@@ -73,17 +74,21 @@ def attach_bottleneck(model: Module, directory: Path) -> Module:
     for at, adapter in added.items():
         wanted = {f"{at}.{name}": value for name, value in adapter.state_dict().items()}
         if any(name not in saved or saved[name].shape != value.shape for name, value in wanted.items()):
-            raise AssayError(f"the adapter does not fit {at}", where=str(directory), do="give the base model that it was trained on")
+            raise AssayError(
+                f"the adapter does not fit {at}", where=str(directory), do="load it with the base model that it was trained on"
+            )
         adapter.load_state_dict({name.removeprefix(f"{at}."): saved[name] for name in wanted})
     model.requires_grad_(False)
     return model
 
 
 def attach(model: Module, shape: Shape) -> dict[str, Module]:
-    """Register adapters and hooks; the adapters by the name of the sub-layer that each hangs on."""
+    """Add adapters and hooks to a model, in place; gives the adapters by the name of their sub-layer."""
     width = model.config.get_text_config().hidden_size
     if not 1 <= shape.reduction <= width:
-        raise AssayError(f"a hidden size of {width} cannot be reduced {shape.reduction} times", where=NAME, do=f"use 1 to {width}")
+        raise AssayError(
+            f"a hidden size of {width} cannot be reduced {shape.reduction} times", where=NAME, do=f"set reduction to 1 to {width}"
+        )
     added = {}
     for prefix, layer in blocks(model):
         for place in shape.places:
@@ -91,13 +96,13 @@ def attach(model: Module, shape: Shape) -> dict[str, Module]:
             weight = next(sublayer.parameters())
             if shape.parallel and getattr(sublayer, "in_features", width) != width:
                 raise AssayError(
-                    f"the MLP of {model.config.model_type} models is no module of its own that an adapter could stand beside",
+                    f"{model.config.model_type} models have no MLP module to attach a parallel adapter to",
                     where=NAME,
                     do="use pfeiffer or houlsby",
                 )
             adapter = build(width, max(1, width // shape.reduction), shape).to(weight.device)
             sublayer.add_module(NAME, adapter)
-            sublayer.register_forward_hook(parallel_hook if shape.parallel else sequential_hook)
+            sublayer.register_forward_hook(partial(add_adapter_output, parallel=shape.parallel))
             added[f"{prefix}.{name}"] = adapter
     return added
 
@@ -108,14 +113,14 @@ def find_child(layer: Module, names: tuple[str, ...], model_type: str) -> tuple[
         if name in children:
             return name, children[name]
     raise AssayError(
-        f"a layer of {model_type} has none of {', '.join(names)}; it has {', '.join(children)}",
+        f"layers of {model_type} have none of {', '.join(names)}, only {', '.join(children)}",
         where=NAME,
-        do="use a method of peft for this architecture",
+        do="use a peft method, for example lora",
     )
 
 
 def build(width: int, inner: int, shape: Shape) -> Module:
-    """The adapter's module; built in a function because torch is imported only where it is needed."""
+    """A new adapter module. The class is defined in here because torch is imported only when needed."""
     import torch
 
     class Bottleneck(torch.nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -134,20 +139,11 @@ def build(width: int, inner: int, shape: Shape) -> Module:
     return Bottleneck()
 
 
-def sequential_hook(sublayer: Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    """Sub-layers give a tensor, or a tuple that starts with it."""
+def add_adapter_output(sublayer: Module, inputs: tuple[Any, ...], output: Any, parallel: bool) -> Any:
+    """Forward hook that adds the adapter's output. Sub-layers return a tensor, or a tuple that starts with it."""
     adapter = sublayer.get_submodule(NAME)
     if not adapter.on:
         return output
-    if isinstance(output, tuple):
-        return (output[0] + adapter(output[0]), *output[1:])
-    return output + adapter(output)
-
-
-def parallel_hook(sublayer: Module, inputs: tuple[Any, ...], output: Any) -> Any:
-    adapter = sublayer.get_submodule(NAME)
-    if not adapter.on:
-        return output
-    if isinstance(output, tuple):
-        return (output[0] + adapter(inputs[0]), *output[1:])
-    return output + adapter(inputs[0])
+    first = output[0] if isinstance(output, tuple) else output
+    adapted = first + adapter(inputs[0] if parallel else first)
+    return (adapted, *output[1:]) if isinstance(output, tuple) else adapted

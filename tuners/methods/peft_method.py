@@ -1,4 +1,4 @@
-"""Methods that the peft library implements: its configuration in, a Trainable out."""
+"""Methods of the peft library: a Trainable from a peft configuration."""
 
 from __future__ import annotations
 
@@ -16,31 +16,28 @@ from assay.tuners.training.batches import Example
 from assay.tuners.training.loss import mean_loss
 from assay.tuners.training.method import Module, Trainable
 
-REFUSALS = (ArithmeticError, AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
-"""What peft raises where it cannot do what a configuration asks for."""
+PEFT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""Errors that peft raises for a configuration that it cannot apply to a model."""
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without peft's remarks that do not concern us.
-
-    They are: the base being of unknown origin, weights being tied, an unmerge of what is thrown away anyway.
-    """
+def without_peft_warnings() -> Iterator[None]:
+    """Suppresses peft's warnings: a base of unknown origin, tied weights, unmerging a copy that is discarded anyway."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="peft")
         yield
 
 
 def wrap(model: Module, config: Any) -> Trainable:
-    """The model with a fresh peft adapter. Saved in PEFT's format (safetensors).
+    """The model with a new peft adapter, which is saved in PEFT's format (safetensors).
 
     Raises AssayError for target modules that do not exist and for a rank above the dimension of a target.
     """
     import peft
 
-    say_sparse_unchecked()
+    skip_sparse_checks()
     check_config(model, config)
-    with refusing(type(config).__name__, "choose other target modules"), quiet():
+    with peft_errors(type(config).__name__, "choose other target modules"), without_peft_warnings():
         wrapped = peft.get_peft_model(model, config)
     return Trainable(
         wrapped,
@@ -51,29 +48,29 @@ def wrap(model: Module, config: Any) -> Trainable:
 
 
 @contextmanager
-def refusing(where: str, do: str) -> Iterator[None]:
-    """What peft cannot do becomes one clear line; memory that ran out stays what it is."""
+def peft_errors(where: str, do: str) -> Iterator[None]:
+    """Turns peft's errors into an AssayError of one line; an out-of-memory error is raised unchanged."""
     import torch
 
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except REFUSALS as error:
+    except PEFT_ERRORS as error:
         raise AssayError(f"peft refuses: {one_line(error)}", where=where, do=do) from None
 
 
-def rehearse(trainable: Trainable, example: Example, merging: bool) -> None:
-    """Raises AssayError where a configuration that nobody has tried here cannot run this model, or cannot be merged though it has to be."""
-    with refusing("the first forward pass", "choose another configuration of peft"):
+def try_forward(trainable: Trainable, example: Example, merging: bool) -> None:
+    """Raises AssayError if the model cannot run a forward pass, or cannot be merged though `merging` is needed."""
+    with peft_errors("the first forward pass", "use another peft configuration"):
         mean_loss(trainable.model, [example])
     if merging and trainable.merged is not None:
-        with refusing("merging", "use another mitigation than wise_ft"):
+        with peft_errors("merging", "use a mitigation other than wise_ft"):
             trainable.merged()
 
 
-def say_sparse_unchecked() -> None:
-    """Torch warns about sparse tensors (SHiRA's) unless told that their indices need no check; peft makes them valid."""
+def skip_sparse_checks() -> None:
+    """Turn off torch's index checks of sparse tensors (SHiRA's), which warn; the indices that peft makes are valid."""
     import torch
 
     torch.sparse.check_sparse_tensor_invariants.disable()
@@ -84,25 +81,25 @@ def one_line(error: Exception) -> str:
 
 
 def save_adapter(wrapped: Module, directory: Path) -> None:
-    """Write the adapter without the model card, which would name paths of this machine."""
-    with quiet():
+    """Write the adapter without the model card, which would contain local paths."""
+    with without_peft_warnings():
         wrapped.save_pretrained(str(directory), save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)
 
 
 def merge_copy(wrapped: Module) -> Module:
     """A copy of the model with the adapter folded into its weights."""
-    with quiet():
+    with without_peft_warnings():
         return copy.deepcopy(wrapped).merge_and_unload()
 
 
 Targets = str | Sequence[str]
 RANKED = {"LORA": "r", "ADALORA": "init_r", "HIRA": "r"}
-"""Kinds of adapter whose rank cannot be above the dimension to any use, and the field that holds it."""
+"""By peft type the field of its rank, for types where a rank above the dimension is useless."""
 
 
 def check_config(model: Module, config: Any) -> None:
-    """Raises AssayError for target modules that are not there, and for a rank above the dimension of a target."""
+    """Raises AssayError for target modules that do not exist, and for a rank above the dimension of a target."""
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
 
     targets = getattr(config, "target_modules", None)
@@ -114,24 +111,24 @@ def check_config(model: Module, config: Any) -> None:
 
 
 def check_targets(model: Module, targets: Sequence[str], where: str) -> None:
-    """Raises AssayError with the near names for a target that no module has: peft leaves it out in silence if another one is there."""
+    """Raises AssayError with similar names for a target that no module has: peft silently skips it if another target exists."""
     names = [name for name, _ in model.named_modules()]
     for target in targets:
         if not any(is_target(name, [target]) for name in names):
             own = sorted({name.rsplit(".", 1)[-1] for name in names} - {""})
             near = difflib.get_close_matches(target, own, n=3) or [name for name in own if not name.isdigit()][:12]
-            raise AssayError(f"target module {target!r} not found in the base model", where=where, do=f"there is {', '.join(near)}")
+            raise AssayError(f"target module {target!r} not found in the base model", where=where, do=f"choose from {', '.join(near)}")
 
 
 def is_target(name: str, targets: Targets) -> bool:
-    """Whether peft takes a module of that name: a string is a pattern for the whole of it, a list holds its last parts."""
+    """Whether peft targets the module: a string is a pattern for its whole name, a list holds names or their endings."""
     if isinstance(targets, str):
         return re.fullmatch(targets, name) is not None
     return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def check_rank(model: Module, rank: int, targets: Targets) -> None:
-    """Refuse a rank above the smaller dimension of a target: the excess could learn nothing."""
+    """Raises AssayError for a rank above the smaller dimension of a target: the excess could learn nothing."""
     import torch
 
     if rank < 1:
@@ -149,14 +146,14 @@ def check_rank(model: Module, rank: int, targets: Targets) -> None:
 
 
 def check_count(where: str, **counts: int) -> None:
-    """Raises AssayError for a number of parts that is below one."""
+    """Raises AssayError for a count below one."""
     for name, value in counts.items():
         if value < 1:
             raise AssayError(f"{name}={value} trains nothing", where=where, do=f"use {name} of at least 1")
 
 
 def target_modules(targets: Targets) -> str | list[str]:
-    """As peft wants them: "all-linear" or a list of module names."""
+    """Target modules in peft's form: "all-linear" or a list of module names."""
     if targets == "all-linear":
         return "all-linear"
     return [name.strip() for name in (targets.split(",") if isinstance(targets, str) else targets)]

@@ -1,4 +1,4 @@
-"""Putting what a method saved back onto its base model."""
+"""Loads a saved adapter into its base model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from assay import AssayError
 from assay.tuners.methods import bottleneck
-from assay.tuners.methods.peft_method import one_line, quiet, say_sparse_unchecked
+from assay.tuners.methods.peft_method import one_line, skip_sparse_checks, without_peft_warnings
 from assay.tuners.training import selection
 from assay.tuners.training.method import Module
 
@@ -19,29 +19,31 @@ def attach(model: Module, directory: Path) -> Module:
     """
     config = directory / "adapter_config.json"
     if not config.is_file():
-        raise AssayError("no adapter_config.json", where=str(directory), do="name the folder that tuning wrote")
+        raise AssayError("no adapter_config.json", where=str(directory), do="give the folder that tuning wrote")
     try:
         kind = json.loads(config.read_text(encoding="utf-8"))["peft_type"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AssayError(f"is no adapter's configuration: {error!r:.80}", where=str(config), do="save the adapter again") from None
+        raise AssayError(f"not an adapter configuration: {error!r:.80}", where=str(config), do="save the adapter again") from None
     if kind == selection.KIND:
         return selection.attach_selected(model, directory)
     if kind == bottleneck.KIND:
         return bottleneck.attach_bottleneck(model, directory)
-    if not (directory / "adapter_model.safetensors").is_file():  # peft would read a pickle in its place
-        raise AssayError("no adapter_model.safetensors", where=str(directory), do="save the adapter again, as safetensors")
+    if not (directory / "adapter_model.safetensors").is_file():  # peft would fall back to a pickle
+        raise AssayError("no adapter_model.safetensors", where=str(directory), do="save the adapter again as safetensors")
     import peft
 
-    say_sparse_unchecked()
+    skip_sparse_checks()
     try:
-        with quiet():
+        with without_peft_warnings():
             return peft.PeftModel.from_pretrained(model, str(directory)).eval()
     except (ValueError, KeyError, RuntimeError, TypeError) as error:
         raise AssayError(
-            f"does not fit this model: {one_line(error)}", where=str(directory), do="give the base model that it was trained on"
+            f"the adapter does not fit this model: {one_line(error)}",
+            where=str(directory),
+            do="load it with the base model that it was trained on",
         ) from None
 
 
 def saved_bytes(directory: Path) -> int:
-    """Size of everything that was saved."""
+    """Size in bytes of all files in a folder."""
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -1,1 +1,1 @@
-"""What the rows of a study say: claims with intervals, figures, the report."""
+"""The report of a study: estimates with confidence intervals, figures and text, from the study's rows."""

@@ -1,7 +1,7 @@
-"""What a study's rows say about the common claims: estimates with 95% intervals, and verdicts that may be "cannot tell".
+"""Tests common claims on a study's rows: estimates with 95% confidence intervals, and verdicts that may be "inconclusive".
 
-Rows of one method share their scored items, so an estimate has two errors: that over items, which more seeds do not lessen, and that over
-seeds (Student's t). Two methods are compared as if their item errors were independent; they are not, so intervals are on the wide side.
+Rows of one method share their scored items, so an estimate has two standard errors: over items, which more seeds do not reduce, and over
+seeds (Student's t). Comparisons of two methods treat their item errors as independent although they are not, which widens the intervals.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Key = TypeVar("Key")
 Z = 1.959964
 DRAWS = 4000
 MEASURES = ("average_drop", "kl_text", "delta_bits_per_byte")
-"""Forgetting: lost accuracy, KL(base || tuned) on neutral text in nats per token, further bits per byte of that text."""
+"""Measures of forgetting: lost accuracy, KL(base || tuned) on neutral text in nats per token, increase in bits per byte of that text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over `count` seeds; `items` and `seeds` are standard errors. Infinite: one seed alone says nothing about seeds."""
+    """A mean over `count` seeds; `items` and `seeds` are its standard errors over items and over seeds."""
 
     value: float
     items: float
@@ -35,31 +35,31 @@ class Estimate:
     count: int
 
     @property
-    def half(self) -> float:
-        """Half the width of the 95% interval."""
-        return math.hypot(Z * self.items, reach(self.count) * self.seeds) if self.count > 1 or self.items else math.inf
+    def half_width(self) -> float:
+        """Half the width of the 95% confidence interval; infinite for one seed without an error over items."""
+        return math.hypot(Z * self.items, t_multiplier(self.count) * self.seeds) if self.count > 1 or self.items else math.inf
 
     @property
     def low(self) -> float:
-        return self.value - self.half
+        return self.value - self.half_width
 
     @property
     def high(self) -> float:
-        return self.value + self.half
+        return self.value + self.half_width
 
     def draws(self, random: np.random.Generator) -> Any:
-        """[DRAWS] values as likely as the interval says."""
+        """[DRAWS] random values from the estimate's sampling distribution."""
         found = self.value + self.items * random.standard_normal(DRAWS)
         return found + self.seeds * random.standard_t(self.count - 1, DRAWS) if self.count > 1 else found
 
 
-def reach(count: int) -> float:
-    """The 97.5% point of Student's t for the mean of so many seeds."""
+def t_multiplier(count: int) -> float:
+    """The 97.5% quantile of Student's t for a mean over `count` seeds."""
     return float(t_quantile(0.975, count - 1)) if count > 1 else 0.0
 
 
 def estimate(rows: Sequence[Row], name: str) -> Estimate | None:
-    """The mean of a column over rows that differ in seed; the columns `name_low` and `name_high` give the error over items."""
+    """The mean of a column over rows that differ in seed; the error over items is from the columns `name_low` and `name_high`."""
     kept = [row for row in rows if row.get(name) is not None]
     if not kept:
         return None
@@ -71,12 +71,12 @@ def estimate(rows: Sequence[Row], name: str) -> Estimate | None:
 
 
 def pick(rows: Sequence[Row], **wanted: Any) -> list[Row]:
-    """Rows that have these values."""
+    """The rows with these values."""
     return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
 
 
 def main_rows(rows: Sequence[Row], target: str, method: str) -> list[Row]:
-    """The main comparison: true labels, no mitigation, the chosen rate."""
+    """The rows of the main comparison: true labels, no mitigation, the chosen learning rate."""
     return [row for row in pick(rows, target=target, method=method, role="grid", mitigation="none") if row.get("selected", True)]
 
 
@@ -92,9 +92,9 @@ def mean_of(rows: Sequence[Row], name: str) -> float:
     return found.value if found else -math.inf
 
 
-def verdict(low: float, high: float, yes: str = "yes", no: str = "no", open_: str = "cannot tell") -> str:
-    """`yes` above zero, `no` below, else `open_`."""
-    return yes if low > 0 else no if high < 0 else open_
+def verdict(low: float, high: float, yes: str = "yes", no: str = "no", inconclusive: str = "inconclusive") -> str:
+    """`yes` for an interval above zero, `no` for one below, else `inconclusive`."""
+    return yes if low > 0 else no if high < 0 else inconclusive
 
 
 Curve = Sequence[Sequence[Row]]
@@ -102,15 +102,15 @@ Curve = Sequence[Sequence[Row]]
 
 
 def curve_of(rows: Sequence[Row], target: str, method: str) -> Curve:
-    """A method's points without mitigation: the chosen rate, and for full tuning a tenth of it."""
+    """A method's points without mitigation: at the chosen learning rate, and for full tuning also at a tenth of it."""
     return [main_rows(rows, target, method), pick(rows, target=target, method=method, role="tenth_rate")]
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
-    """How much less one curve forgets than another at the same gain, as a 95% interval over what the points allow.
+class MatchedForgetting:
+    """How much less one curve forgets than another at the same gain, as a 95% confidence interval over all curves through the points.
 
-    `gained`: how often there is a gain at all to match; `p`: two-sided, for any difference.
+    `gained`: share of the draws with a positive gain to match; `p`: two-sided p value of no difference.
     """
 
     low: float
@@ -119,19 +119,19 @@ class Matched:
     p: float
 
     @property
-    def says(self) -> str:
+    def verdict(self) -> str:
         if self.gained < 0.95:
             return "no gain to match"
         if self.low == self.high == 0:
-            return "nothing lost"
-        return verdict(self.low, self.high, "less", "more") if self.p <= 0.05 else "cannot tell"
+            return "no loss"
+        return verdict(self.low, self.high, "less", "more") if self.p <= 0.05 else "inconclusive"
 
 
-def matched(own: Curve, other: Curve, measure: str) -> Matched | None:
-    """The other curve's forgetting minus the own one's, at the smaller of their two largest gains; positive: the own one forgets less.
+def matched(own: Curve, other: Curve, measure: str) -> MatchedForgetting | None:
+    """The other curve's forgetting minus the own curve's, at the smaller of their largest gains; positive: the own curve forgets less.
 
-    `drop_at_gain` says between which ends forgetting at a gain lies. The interval spans both ends, of points drawn from their estimates,
-    so a verdict holds at either end. None where a curve has no point with a known error.
+    `drop_at_gain` bounds the forgetting at a gain. The interval spans both bounds, for points drawn from their estimates, so a verdict
+    holds at either bound. None if a curve has no point with a known error.
     """
     points = [known_points(curve, measure) for curve in (own, other)]
     if not all(points):
@@ -139,18 +139,18 @@ def matched(own: Curve, other: Curve, measure: str) -> Matched | None:
     random = np.random.default_rng(0)
     drawn = [[(gain.draws(random).tolist(), drop.draws(random).tolist()) for gain, drop in curve] for curve in points]
     tries = ([[(gain[n], drop[n]) for gain, drop in curve] for curve in drawn] for n in range(DRAWS))
-    found = [ends for mine, theirs in tries if (ends := less_lost(mine, theirs))]
+    found = [ends for mine, theirs in tries if (ends := forgetting_gap(mine, theirs))]
     if not found:
-        return Matched(math.nan, math.nan, 0.0, 1.0)
+        return MatchedForgetting(math.nan, math.nan, 0.0, 1.0)
     least, most = np.array(found).T
     tail = 1 + min(int((least <= 0).sum()), int((most >= 0).sum()))
     low, high = float(np.percentile(least, 2.5)), float(np.percentile(most, 97.5))
-    return Matched(low, high, len(found) / DRAWS, min(1.0, 2 * tail / (len(found) + 1)))
+    return MatchedForgetting(low, high, len(found) / DRAWS, min(1.0, 2 * tail / (len(found) + 1)))
 
 
-def less_lost(mine: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-    """Their loss minus mine, (least, most), at the smaller of the two largest gains; points are (gain, loss). None where nothing is
-    gained."""
+def forgetting_gap(mine: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
+    """Bounds (least, most) of their forgetting minus mine at the smaller of the two largest gains; points are (gain, forgetting). None if
+    there is no gain."""
     gain = min(max(point[0] for point in points) for points in (mine, theirs))
     if gain <= 0:
         return None
@@ -159,26 +159,26 @@ def less_lost(mine: Sequence[tuple[float, float]], theirs: Sequence[tuple[float,
 
 
 def known_points(groups: Curve, measure: str) -> list[tuple[Estimate, Estimate]]:
-    """Gain and loss of each group of seeds; left out where there are no rows or nothing is known of the error."""
+    """Gain and forgetting of each group of seeds, without groups that have no rows or no known error."""
     pairs = [(estimate(group, "gain"), estimate(group, measure)) for group in groups]
-    return [(gain, drop) for gain, drop in pairs if gain and drop and math.isfinite(gain.half + drop.half)]
+    return [(gain, drop) for gain, drop in pairs if gain and drop and math.isfinite(gain.half_width + drop.half_width)]
 
 
-def corrected(found: Mapping[Key, Matched]) -> dict[Key, Matched]:
-    """The same comparisons with p values after Holm's correction over all of them; the intervals stay as they are."""
+def holm_corrected(found: Mapping[Key, MatchedForgetting]) -> dict[Key, MatchedForgetting]:
+    """The comparisons with p values after Holm's correction over all of them; the intervals are not corrected."""
     adjusted = holm([each.p for each in found.values()]).tolist()
     return {name: replace(each, p=p) for (name, each), p in zip(found.items(), adjusted, strict=True)}
 
 
-def against_full(rows: Sequence[Row], target: str, measure: str) -> dict[str, Matched]:
-    """Every other method against full tuning by one measure, corrected over the methods."""
+def against_full(rows: Sequence[Row], target: str, measure: str) -> dict[str, MatchedForgetting]:
+    """Every other method compared with full tuning by one measure, corrected over the methods."""
     full = curve_of(rows, target, "full")
     found = {name: matched(curve_of(rows, target, name), full, measure) for name in methods_of(rows, target) if name != "full"}
-    return corrected({name: each for name, each in found.items() if each})
+    return holm_corrected({name: each for name, each in found.items() if each})
 
 
 def cells_of(rows: Sequence[Row], mitigation: str) -> dict[tuple[str, str], tuple[list[Row], list[Row]]]:
-    """By target and method the rows with a mitigation and those without, of the seeds that have both."""
+    """By target and method the rows with and without a mitigation, for the seeds that have both."""
     found: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {}
     tried = pick(rows, role="mitigation", mitigation=mitigation)
     for target, method in sorted({(row["target"], row["method"]) for row in tried}):
@@ -189,8 +189,8 @@ def cells_of(rows: Sequence[Row], mitigation: str) -> dict[tuple[str, str], tupl
     return found
 
 
-def against_plain(rows: Sequence[Row], mitigation: str) -> dict[tuple[str, str, str], Matched]:
-    """Runs with a mitigation against runs of the same method without, by every measure, corrected over all of these comparisons.
+def against_plain(rows: Sequence[Row], mitigation: str) -> dict[tuple[str, str, str], MatchedForgetting]:
+    """Runs with a mitigation compared with runs of the same method without it, by every measure, corrected over all these comparisons.
 
     The keys are target, method and measure.
     """
@@ -199,14 +199,14 @@ def against_plain(rows: Sequence[Row], mitigation: str) -> dict[tuple[str, str, 
         for (target, method), (own, _) in cells_of(rows, mitigation).items()
         for measure in MEASURES
     }
-    return corrected({name: each for name, each in found.items() if each})
+    return holm_corrected({name: each for name, each in found.items() if each})
 
 
 def paired(rows: Sequence[Row], mitigation: str, name: str) -> Estimate | None:
     """Mean over cells (target and method) of a column with a mitigation minus without it.
 
-    Runs of one seed share their data, and in a mixture of targets even their weights: each seed's departures from the means of its cells
-    are averaged first, and the error is that over seeds. All cells may share items, so more cells do not lessen the error over items.
+    Runs of one seed share their data, and in a mixture of targets also their weights: each seed's deviations from the cell means are
+    averaged first, and the error is taken over seeds. Cells may share items, so more cells do not reduce the error over items.
     """
     changes, items = [], []
     for own, plain in cells_of(rows, mitigation).values():
@@ -219,44 +219,44 @@ def paired(rows: Sequence[Row], mitigation: str, name: str) -> Estimate | None:
         return None
     means = [float(np.mean(list(change.values()))) for change in changes]
     seeds = sorted({seed for change in changes for seed in change})
-    apart = [np.mean([change[seed] - mean for change, mean in zip(changes, means, strict=True) if seed in change]) for seed in seeds]
-    error = float(np.std(apart, ddof=1)) / math.sqrt(len(seeds)) if len(seeds) > 1 else 0.0
+    deviations = [np.mean([change[seed] - mean for change, mean in zip(changes, means, strict=True) if seed in change]) for seed in seeds]
+    error = float(np.std(deviations, ddof=1)) / math.sqrt(len(seeds)) if len(seeds) > 1 else 0.0
     return Estimate(float(np.mean(means)), float(np.mean(items)), error, len(seeds))
 
 
 def rise(rows: Sequence[Row], task: str) -> Estimate | None:
-    """How much one retained task rose. Rows know the error over items of the average of their tasks; that of one task is at most so many
-    times as large, which is what is used."""
+    """The rise of the score on one retention task. Rows hold the error over items of the average over k tasks; k times that is an upper
+    bound for one task, which is used here."""
     found = []
     for row in rows:
         drops = row.get("drops") or {}
         if task in drops:
-            reach = len(drops) * (float(row["average_drop_high"]) - float(row["average_drop_low"])) / 2
-            found.append({"rise": -drops[task], "rise_low": -drops[task] - reach, "rise_high": -drops[task] + reach})
+            half_width = len(drops) * (float(row["average_drop_high"]) - float(row["average_drop_low"])) / 2
+            found.append({"rise": -drops[task], "rise_low": -drops[task] - half_width, "rise_high": -drops[task] + half_width})
     return estimate(found, "rise")
 
 
-def choosing(rows: Sequence[Row], target: str, method: str) -> list[Row]:
-    """The runs that a method's rate was chosen from, by their scores on validation."""
+def rate_trials(rows: Sequence[Row], target: str, method: str) -> list[Row]:
+    """The rows from which a method's learning rate was chosen, by their validation scores."""
     role = "rate" if pick(rows, role="rate") else "grid"
     return pick(rows, target=target, method=method, role=role, mitigation="none")
 
 
 def best_tuned(rows: Sequence[Row], target: str) -> str | None:
-    """The method with the best mean score on validation at its chosen rate: no scored item chose it. Ties go by name."""
+    """The method with the best mean validation score at its chosen learning rate; test items are not used. Ties go by name."""
     scores = {
-        name: mean_of([row for row in choosing(rows, target, name) if row.get("selected", True)], "validation_score")
+        name: mean_of([row for row in rate_trials(rows, target, name) if row.get("selected", True)], "validation_score")
         for name in sorted(methods_of(rows, target))
     }
     known = {name: score for name, score in scores.items() if score > -math.inf}
     return max(known, key=lambda name: known[name]) if known else None
 
 
-def edges(rows: Sequence[Row], target: str) -> dict[str, list[str]]:
-    """Methods whose chosen rate is the smallest or the largest of those tried: a better one may lie beyond."""
+def rates_at_edge(rows: Sequence[Row], target: str) -> dict[str, list[str]]:
+    """Methods whose chosen learning rate is the smallest or largest tried, so that a better one may lie beyond."""
     found: dict[str, list[str]] = {"smallest": [], "largest": []}
     for name in methods_of(rows, target):
-        tried = sorted({row["lr"] for row in choosing(rows, target, name)})
+        tried = sorted({row["lr"] for row in rate_trials(rows, target, name)})
         chosen = {row["lr"] for row in main_rows(rows, target, name)}
         if len(tried) > 1:
             found["smallest"] += [name] * (tried[0] in chosen)
@@ -265,13 +265,13 @@ def edges(rows: Sequence[Row], target: str) -> dict[str, list[str]]:
 
 
 def difference(one: Estimate, other: Estimate) -> tuple[float, float, float]:
-    """One minus the other with its 95% interval."""
-    half = math.hypot(one.half, other.half)
-    return one.value - other.value, one.value - other.value - half, one.value - other.value + half
+    """One minus the other, with the bounds of its 95% confidence interval."""
+    half_width = math.hypot(one.half_width, other.half_width)
+    return one.value - other.value, one.value - other.value - half_width, one.value - other.value + half_width
 
 
 def in_context(rows: Sequence[Row], target: str) -> tuple[int, list[Row]] | None:
-    """The number of examples in the prompt with the best mean gain, and its rows."""
+    """The number of few-shot examples with the best mean gain, and its rows; None without such rows."""
     found = pick(rows, target=target, role="in_context")
     counts = sorted({int(row["shots"]) for row in found})
     if not counts:

@@ -1,4 +1,4 @@
-"""The figures of a study, as SVG, from its rows alone."""
+"""The figures of a study as SVG, from its rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 300, 220
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[str]:
-    """Write every figure that the rows allow; gives the names of the files. Raises AssayError without altair and vl-convert."""
+    """Write every figure for which there are rows; returns the file names. Raises AssayError without altair and vl-convert."""
     try:
         import vl_convert
     except ImportError:
@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[str]:
 
 
 def short(target: str) -> str:
-    """A target as figures and tables show it."""
+    """A task's name in figures and tables."""
     return target.rpartition(":")[2].lower().rpartition("/")[2]
 
 
@@ -40,25 +40,25 @@ def targets_of(rows: Sequence[Row]) -> list[str]:
 
 
 def spread(name: str, found: Estimate | None, factor: float = 1.0) -> Point:
-    """The estimate as three columns; no interval where there is none."""
+    """The estimate as the columns `name`, `name_low` and `name_high`; no bounds without a finite interval."""
     if found is None:
         return {}
-    bounds = {f"{name}_low": factor * found.low, f"{name}_high": factor * found.high} if found.half < float("inf") else {}
+    bounds = {f"{name}_low": factor * found.low, f"{name}_high": factor * found.high} if found.half_width < float("inf") else {}
     return {name: factor * found.value, **bounds}
 
 
 def pareto_points(rows: Sequence[Row]) -> list[Point]:
-    """Each method and mitigation at the chosen rate, full tuning at a tenth of it, and the base at the origin."""
+    """Each method and mitigation at the chosen learning rate, and full tuning at a tenth of it."""
     found: list[Point] = []
     for target in targets_of(rows):
-        groups = {(name, "alone"): main_rows(rows, target, name) for name in methods_of(rows, target)}
-        groups["full", "a tenth of the rate"] = pick(rows, target=target, role="tenth_rate")
+        groups = {(name, "none"): main_rows(rows, target, name) for name in methods_of(rows, target)}
+        groups["full", "a tenth of the learning rate"] = pick(rows, target=target, role="tenth_rate")
         for row in pick(rows, target=target, role="mitigation"):
             groups.setdefault((row["method"], row["mitigation"]), []).append(row)
-        for (name, beside), group in groups.items():
+        for (name, mitigation), group in groups.items():
             gain, drop, text = (estimate(group, column) for column in ("gain", "average_drop", "kl_text"))
             if gain and drop:
-                point: Point = {"target": short(target), "method": name, "with": beside}
+                point: Point = {"target": short(target), "method": name, "mitigation": mitigation}
                 found.append(point | spread("gain", gain, 100) | spread("drop", drop, 100) | spread("kl", text))
     return found
 
@@ -70,13 +70,13 @@ def data(points: Sequence[Point]) -> Any:
 
 
 def plane(points: Sequence[Point], y: str, title: str) -> Chart:
-    """Gain against one measure of forgetting, with 95% intervals both ways."""
+    """Gain against one measure of forgetting, with 95% confidence intervals of both."""
     import altair as alt
 
     base = alt.Chart(data(points)).encode(color=alt.Color("method:N", title="method", scale=alt.Scale(scheme="tableau20")))
     x = alt.X("gain:Q", title="gain on the target (points)", scale=alt.Scale(zero=True))
     up = alt.Y(f"{y}:Q", title=title, scale=alt.Scale(zero=True))
-    dots = base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=up, shape=alt.Shape("with:N", title="with"))
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(x=x, y=up, shape=alt.Shape("mitigation:N", title="mitigation"))
     across = base.mark_rule(opacity=0.35).encode(x="gain_low:Q", x2="gain_high:Q", y=f"{y}:Q")
     along = base.mark_rule(opacity=0.35).encode(x="gain:Q", y=f"{y}_low:Q", y2=f"{y}_high:Q")
     return (across + along + dots).properties(width=WIDTH, height=HEIGHT)
@@ -95,10 +95,10 @@ def pareto(rows: Sequence[Row]) -> Chart | None:
     points = pareto_points(rows)
     if not points:
         return None
-    lost = by_target(points, lambda some: plane(some, "drop", "average drop of retained tasks (points)"))
+    lost = by_target(points, lambda some: plane(some, "drop", "average drop of retention tasks (points)"))
     points = [point for point in points if "kl" in point]
     if not points:
-        return lost  # no neutral text was read
+        return lost  # the study has no neutral text
     moved = by_target(points, lambda some: plane(some, "kl", "KL(base || tuned) on neutral text (nats per token)"))
     return alt.vconcat(lost, moved)
 
@@ -118,7 +118,7 @@ def rate_points(rows: Sequence[Row]) -> list[Point]:
 
 
 def rates(rows: Sequence[Row]) -> Chart | None:
-    """Validation score and KL by learning rate: where each method works, and what it costs."""
+    """Validation score and KL by learning rate."""
     import altair as alt
 
     points = rate_points(rows)
@@ -140,7 +140,7 @@ def rates(rows: Sequence[Row]) -> Chart | None:
 
 
 def context_points(rows: Sequence[Row]) -> list[Point]:
-    """Gain and context tokens per query of the base with examples, and of every tuned model."""
+    """Gain and context tokens per query of the base with few-shot examples and of every tuned model."""
     found: list[Point] = []
     for target in targets_of(rows):
         for shots in sorted({int(row["shots"]) for row in pick(rows, target=target, role="in_context")}):
@@ -204,7 +204,7 @@ def heat(rows: Sequence[Row]) -> Chart | None:
     def make(some: list[Point]) -> Chart:
         scale = alt.Scale(scheme="redblue", domain=[-most, most], reverse=True)
         base = alt.Chart(data(some)).encode(x=alt.X("task:N", title=None), y=alt.Y("method:N", title=None))
-        cells = base.mark_rect().encode(color=alt.Color("drop:Q", title="drop (points; below 0 it rose)", scale=scale))
+        cells = base.mark_rect().encode(color=alt.Color("drop:Q", title="drop (points; negative: rise)", scale=scale))
         return (cells + base.mark_text(fontSize=9).encode(text=alt.Text("drop:Q", format="+.1f"))).properties(width=170, height=HEIGHT)
 
     return by_target(points, make)
@@ -231,7 +231,7 @@ def cost_points(rows: Sequence[Row]) -> list[Point]:
 
 
 def costs(rows: Sequence[Row]) -> Chart | None:
-    """Gain against what has to be stored for one more task, and the peak memory of training."""
+    """Gain against the bytes to store per further task, with the peak memory of training."""
     import altair as alt
 
     points = cost_points(rows)
@@ -240,7 +240,7 @@ def costs(rows: Sequence[Row]) -> Chart | None:
 
     def make(some: list[Point]) -> Chart:
         base = alt.Chart(data(some)).encode(
-            x=alt.X("megabytes:Q", title="saved for one more task (MB)", scale=alt.Scale(type="log")),
+            x=alt.X("megabytes:Q", title="stored per further task (MB)", scale=alt.Scale(type="log")),
             y=alt.Y("gain:Q", title="gain (points)"),
         )
         dots = base.mark_point(filled=True).encode(size=alt.Size("memory:Q", title="peak memory (GB)", scale=alt.Scale(zero=False)))

@@ -1,1 +1,1 @@
-"""Trials and studies: what is compared, on equal budgets, and the rows that come out."""
+"""Trials and studies: methods compared on equal budgets, and the rows with their results."""

@@ -1,4 +1,4 @@
-"""What a study compares: methods x learning rates x seeds x mitigations on equal budgets, with controls. Pure values, no model."""
+"""The trials of a study: methods x learning rates x seeds x mitigations on equal budgets, with controls. Pure values, no model."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 from assay import AssayError
 from assay.tuners.methods import find_method
-from assay.tuners.study.trial import Row, Trial
+from assay.tuners.study.trial import Row, Trial, early_names
 from assay.tuners.training.mitigation import parse_mitigation
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What to compare. Every method gets the same number of trials and the same loss tokens.
+    """The settings of a study. Every method gets the same number of trials and the same loss tokens.
 
-    `rates` are factors of each method's own centre; `options` by method name override its defaults. The rate of the main
-    comparison is chosen on the target's validation split alone; retention tasks never choose anything.
+    `rates` are multiples of each method's default learning rate; `options` by method name override its defaults. The learning rate of
+    the main comparison is chosen on the target's validation split alone, never on retention tasks.
     """
 
     name: str
@@ -32,35 +32,35 @@ class Study:
     loss_tokens: int
     rates: tuple[float, ...] = (1 / 3, 1.0, 3.0)
     rate_seeds: tuple[int, ...] = ()
-    """Seeds of trials that only choose the rate; the main comparison then runs at the chosen rate. Empty: it runs at every rate."""
+    """Seeds of trials that only choose the learning rate, at which the main comparison then runs. Empty: it runs at every learning rate."""
     seeds: tuple[int, ...] = (0, 1, 2)
     mitigations: tuple[str, ...] = ()
     mitigated: tuple[str, ...] = ("full", "lora")
-    """Methods that the mitigations are tried with, at the chosen rate."""
+    """Methods that are also run with the mitigations, at the chosen learning rate."""
     shots: tuple[int, ...] = (1, 4)
     controls: bool = True
     batch: int = 8
     micro: int = 8
     examples: int = 2000
-    """Most training rows of a target."""
+    """Maximum number of training rows per target."""
     held: int = 200
-    """Most rows on which the rate of a target is chosen."""
+    """Maximum number of rows on which a target's learning rate is chosen."""
     limit: int | None = None
-    """Most scored items of a target; None: all."""
+    """Maximum number of scored items per target; None: all."""
     retain_limit: int | None = None
-    """Most scored items of a retention task; None: as many as of a target."""
+    """Maximum number of scored items per retention task; None: as for targets."""
     retain_shots: int = 0
-    """Examples in the prompt with which the retention tasks are scored once more; 0: they are not."""
+    """Number of few-shot examples with which the retention tasks are scored a second time; 0: they are not."""
     probes: int = 64
     text: str = ""
-    """Neutral text, for KL and bits per byte away from any task: a file, or a task that scores whole texts."""
+    """Neutral text on which KL and bits per byte are measured: a file or a perplexity task."""
     text_tokens: int = 1024
-    """Most tokens of it."""
+    """Maximum number of tokens of the neutral text."""
     keep_models: bool = True
-    """Whether whole tuned models stay on disk once they are scored; adapters always do."""
+    """Whether full tuned models stay on disk after scoring; adapters always do."""
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     chat: bool = False
-    """Whether everything goes through the model's chat template: training, choosing and scoring alike."""
+    """Whether training and scoring apply the model's chat template."""
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -72,16 +72,20 @@ class Study:
 
 
 def check_plan(plan: Any, tasks: tuple[str, ...]) -> None:
-    """Raises AssayError for what a study or sequence cannot mean. Neither a method nor a model is opened for it."""
+    """Raises AssayError for contradictory or empty settings of a study or sequence, before any method or model is loaded."""
     for kind, names in (("task", (*tasks, *plan.retain)), ("method", plan.methods), ("mitigation", plan.mitigations), ("seed", plan.seeds)):
         for name, count in Counter(names).items():
             if count > 1:
                 both = name in tasks and name in plan.retain
-                what = f"task {name} is learned and to be kept" if kind == "task" and both else f"{kind} {name} is named {count} times"
-                raise AssayError(what, where=plan.name, do="name it once")
+                what = (
+                    f"task {name} is both a target and a retention task"
+                    if kind == "task" and both
+                    else f"{kind} {name} is listed {count} times"
+                )
+                raise AssayError(what, where=plan.name, do="list it once")
     for kind, names in (("task", tasks), ("method", plan.methods), ("seed", plan.seeds)):
         if not names:
-            raise AssayError(f"no {kind} named", where=plan.name, do="give at least one")
+            raise AssayError(f"no {kind} listed", where=plan.name, do="give at least one")
     for text in plan.mitigations:
         parse_mitigation(text)
     check_numbers(plan, "seeds", plan.seeds)
@@ -90,21 +94,19 @@ def check_plan(plan: Any, tasks: tuple[str, ...]) -> None:
 
 
 def check_methods(methods: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises AssayError for methods that are not there or train nothing, and for options that they do not have."""
+    """Raises AssayError for unknown methods, methods that train nothing, and unknown options."""
     seen: dict[str, str] = {}
     for name in methods:
         method = find_method(name)
         if seen.setdefault(method.name, name) != name:
-            raise AssayError(f"{seen[method.name]} and {name} are one method", where="study", do="name it once")
+            raise AssayError(f"{seen[method.name]} and {name} are the same method", where="study", do="list it once")
         if method.family == "in_context":
-            raise AssayError(
-                "trains nothing", where=name, do="name a method that trains; examples in the prompt are rows of every study (--shots)"
-            )
+            raise AssayError("trains nothing", where=name, do="leave it out; every study scores few-shot prompts anyway (--shots)")
         method.check_options(options.get(name, {}))
 
 
 def check_numbers(plan: Any, name: str, values: Iterable[float], least: float = 0) -> None:
-    """Raises AssayError for a number that is none, or below the least that means something."""
+    """Raises AssayError for a number that is not finite or is below `least`."""
     for value in values:
         if not (math.isfinite(value) and value >= least):
             bound = "above 0" if 0 < least < 1 else f"of at least {least:g}"
@@ -112,20 +114,20 @@ def check_numbers(plan: Any, name: str, values: Iterable[float], least: float = 
 
 
 def identity(study: Any, model: str) -> dict[str, Any]:
-    """What makes two studies (or sequences) the same: every setting that is no default, and the digest of the model's weights."""
+    """Identifies a study or sequence: every setting that differs from its default, and the digest of the model's weights."""
     found: dict[str, Any] = {"model": model}
     values = asdict(study)
     for each in fields(study):
         default = each.default_factory() if each.default_factory is not MISSING else each.default
         if values[each.name] != default:
             found[each.name] = values[each.name]
-    whole: dict[str, Any] = json.loads(json.dumps(found))
-    return whole
+    as_json: dict[str, Any] = json.loads(json.dumps(found))
+    return as_json
 
 
 def trial_key(trial: Trial) -> str:
-    """A readable name with a hash: equal trials share a folder."""
-    digest = hashlib.sha256(json.dumps(asdict(trial), sort_keys=True).encode()).hexdigest()[:12]
+    """The name of a trial's folder: method, seed and a hash of all settings."""
+    digest = hashlib.sha256(early_names(json.dumps(asdict(trial), sort_keys=True)).encode()).hexdigest()[:12]
     return f"{trial.method.replace(':', '-')}-{trial.seed}-{digest}"
 
 
@@ -134,7 +136,7 @@ def options_of(study: Study, method: str) -> tuple[tuple[str, Any], ...]:
 
 
 def grid(study: Study) -> tuple[Trial, ...]:
-    """Every method at every rate: equal trials for each. With `rate_seeds` they only choose the rate (role "rate")."""
+    """Every method at every learning rate. With `rate_seeds` these trials only choose the learning rate (role "rate")."""
     role, seeds = ("rate", study.rate_seeds) if study.rate_seeds else ("grid", study.seeds)
     return tuple(
         Trial(target, name, find_method(name).lr * rate, seed, role=role, loss_tokens=study.loss_tokens, options=options_of(study, name))
@@ -145,20 +147,20 @@ def grid(study: Study) -> tuple[Trial, ...]:
     )
 
 
-Chosen = Mapping[tuple[str, str], float]
-"""The chosen rate by target and method."""
+ChosenRates = Mapping[tuple[str, str], float]
+"""The chosen learning rate by target and method."""
 
 
-def main_trials(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
-    """The main comparison of one seed, where the grid was only for choosing."""
+def main_trials(study: Study, chosen: ChosenRates, seed: int) -> Iterator[Trial]:
+    """The main comparison with one seed; empty if the grid already is the main comparison."""
     if study.rate_seeds:
         for (target, method), lr in chosen.items():
             yield Trial(target, method, lr, seed, loss_tokens=study.loss_tokens, options=options_of(study, method))
 
 
-def control_trials(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
-    """The controls, at the chosen rates. Random labels and adapters before training (LoRA as the identity, and what changes the model by
-    its mere presence) are single rows; what moves a frontier has every seed.
+def control_trials(study: Study, chosen: ChosenRates, seed: int) -> Iterator[Trial]:
+    """The controls, at the chosen learning rates. Random labels and untrained adapters (LoRA, which must be the identity, and methods that
+    are not) run with the first seed only; full tuning at a tenth of its learning rate, a point of its gain-forgetting curve, with all.
     """
     first = seed == study.seeds[0]
     for (target, method), lr in chosen.items():
@@ -171,8 +173,8 @@ def control_trials(study: Study, chosen: Chosen, seed: int) -> Iterator[Trial]:
             yield replace(plain, loss_tokens=0, role="untrained")
 
 
-def mitigated_trials(study: Study, chosen: Chosen, mitigation: str) -> Iterator[Trial]:
-    """One mitigation at the chosen rates, with every seed."""
+def mitigated_trials(study: Study, chosen: ChosenRates, mitigation: str) -> Iterator[Trial]:
+    """One mitigation at the chosen learning rates, with every seed."""
     for seed in study.seeds:
         for (target, method), lr in chosen.items():
             if method in study.mitigated:
@@ -182,7 +184,7 @@ def mitigated_trials(study: Study, chosen: Chosen, mitigation: str) -> Iterator[
 
 
 def untuned_trials(study: Study, seed: int) -> Iterator[Trial]:
-    """The base, once, and with examples in its prompt, drawn anew for every seed."""
+    """The base without few-shot examples (once), and with examples drawn by the seed."""
     for target in study.targets:
         if seed == study.seeds[0]:
             yield Trial(target, "base", 0.0, 0, role="base", options=(("shots", 0),))
@@ -191,8 +193,8 @@ def untuned_trials(study: Study, seed: int) -> Iterator[Trial]:
 
 
 def choose_rates(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
-    """The rate with the best mean validation score on the target over seeds; a diverged trial counts as zero, or as the method's worst
-    score where that is below zero. Ties go to the lower rate."""
+    """The learning rate with the best mean validation score over seeds, by target and method. A diverged trial counts as zero, or as the
+    method's worst score if that is below zero. Ties go to the lower learning rate."""
     found: dict[tuple[str, str], dict[float, list[float | None]]] = {}
     kept = list(rows)
     role = "rate" if any(row["role"] == "rate" for row in kept) else "grid"
@@ -209,19 +211,19 @@ def best_rate(by_rate: Mapping[float, Sequence[float | None]]) -> float:
 
 
 def known_rates(study: Study, done: Sequence[Row]) -> dict[tuple[str, str], float]:
-    """The chosen rates where every trial that chooses is done; elsewhere another worker may still be at one."""
-    choosing = "rate" if study.rate_seeds else "grid"
-    counts = Counter((row["target"], row["method"]) for row in done if row["role"] == choosing)
+    """The chosen learning rates of targets and methods whose rate trials are all finished; others may still run in another worker."""
+    rate_role = "rate" if study.rate_seeds else "grid"
+    counts = Counter((row["target"], row["method"]) for row in done if row["role"] == rate_role)
     needed = len(study.rates) * len(study.rate_seeds or study.seeds)
     chosen = choose_rates(done)
     return {key: chosen[key] for target in study.targets for method in study.methods if counts[key := (target, method)] == needed}
 
 
-def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
-    """The trials in an order of which every beginning is a usable study: target by target and method by method the rates and the first
-    seed, then the controls of that seed, then one more seed at a time, then one mitigation after another.
+def ordered_trials(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
+    """The trials in an order that makes an interrupted study usable: per target and method the learning rates and the first seed, then
+    the controls of that seed, then one more seed at a time, then one mitigation at a time.
 
-    Rates are chosen from the rows that are there; trials whose rate is not known yet are left to the next agenda.
+    Learning rates are chosen from the finished rows; trials whose learning rate is not known yet are omitted.
     """
     first = study.seeds[0]
     yield from untuned_trials(study, first)
@@ -229,7 +231,7 @@ def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
         for method in study.methods:
             one = replace(study, targets=(target,), methods=(method,))
             yield from grid(one)
-            yield from main_trials(one, only(known_rates(study, done), target, method), first)
+            yield from main_trials(one, known_rates(one, done), first)
     chosen = known_rates(study, done)
     for seed in study.seeds:
         if seed != first:
@@ -240,14 +242,10 @@ def agenda(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
         yield from mitigated_trials(study, chosen, mitigation)
 
 
-def only(chosen: Chosen, target: str, method: str) -> Chosen:
-    return {key: lr for key, lr in chosen.items() if key == (target, method)}
-
-
-def planned(study: Study) -> int:
-    """How many trials there are in all."""
-    pretended = {(target, method): 1.0 for target in study.targets for method in study.methods}
-    by_seed = [each(study, pretended, seed) for seed in study.seeds for each in (main_trials, control_trials)]
-    later = [*by_seed, *(mitigated_trials(study, pretended, each) for each in study.mitigations)]
+def count_trials(study: Study) -> int:
+    """The total number of trials."""
+    any_rate = {(target, method): 1.0 for target in study.targets for method in study.methods}
+    by_seed = [each(study, any_rate, seed) for seed in study.seeds for each in (main_trials, control_trials)]
+    later = [*by_seed, *(mitigated_trials(study, any_rate, each) for each in study.mitigations)]
     untuned = [untuned_trials(study, seed) for seed in study.seeds]
     return len(grid(study)) + sum(1 for trials in (*later, *untuned) for _ in trials)

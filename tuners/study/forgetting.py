@@ -1,7 +1,7 @@
-"""Gain and forgetting as arithmetic on scores. Nothing here knows a model, a method or a store.
+"""Gain and forgetting as arithmetic on scores, without models, methods or stores.
 
-Scores are higher-is-better. The base is always the untuned model, without adapter, on the same items and prompts.
-Estimates of KL to the base are mean nats per token of KL(base || tuned) over the full vocabulary, base first: `kl_target` on
+Higher scores are better. The base is always the untuned model, without adapter, on the same items and prompts.
+KL to the base is KL(base || tuned) over the full vocabulary, in nats per token: `kl_target` on
 the target's prompts, `kl_text` on neutral text (measured in `assay.tuners.training.loss`).
 """
 
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from assay import AssayError
+from assay.harness.stats.correction import holm
 
 Matrix = NDArray[np.float64]
 
 
 class Difference(NamedTuple):
-    """A paired difference with its 95% interval and its one-sided p value of "not below zero"."""
+    """A paired difference with its 95% confidence interval and its one-sided p value of "not below zero"."""
 
     value: float
     low: float
@@ -29,9 +30,9 @@ class Difference(NamedTuple):
 
 
 def paired_difference(before: ArrayLike, after: ArrayLike, clusters: Sequence[str] | None = None) -> Difference:
-    """Mean of after - before over items, resampled by cluster: Student's t on cluster sums.
+    """Mean of after - before over items, with an interval by Student's t on cluster sums.
 
-    Where no item differs the interval is the Wilson-like rule of three, +-3/n of the score's range of 1.
+    If no item differs, the interval is the rule of three: +-3/n, for scores in a range of 1.
     """
     from scipy.stats import t as student
 
@@ -52,35 +53,28 @@ def paired_difference(before: ArrayLike, after: ArrayLike, clusters: Sequence[st
     return Difference(value, value - reach, value + reach, float(student.cdf(value / error, count - 1)))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjusted p values (1979)."""
-    adjusted, least = {}, 0.0
-    for rank, name in enumerate(sorted(p, key=lambda key: p[key])):
-        least = max(least, min(1.0, (len(p) - rank) * p[name]))
-        adjusted[name] = least
-    return adjusted
-
-
 def measurable(base: float, chance: float, error: float) -> bool:
     """Whether a retention task can show forgetting: the base is more than three standard errors above chance."""
     return base - chance > 3 * error
 
 
 def retention(base: float, tuned: float, chance: float) -> float:
-    """What is left of the skill above chance: 1 is all of it, 0 is chance."""
+    """The remaining share of the score above chance: 1 is all of it, 0 is chance."""
     if base <= chance:
-        raise AssayError(f"the base ({base:.3f}) is not above chance ({chance:.3f})", do="choose a retention task that the base can do")
+        raise AssayError(
+            f"the base ({base:.3f}) is not above chance ({chance:.3f})", do="use a retention task on which the base is above chance"
+        )
     return (tuned - chance) / (base - chance)
 
 
 def significant_drops(differences: Mapping[str, Difference], level: float = 0.05) -> tuple[str, ...]:
-    """Tasks whose loss is significant after Holm's correction over all of them."""
-    adjusted = holm({task: found.p_drop for task, found in differences.items()})
-    return tuple(task for task in differences if adjusted[task] <= level)
+    """Tasks whose drop is significant after Holm's correction over all tasks."""
+    adjusted = holm([found.p_drop for found in differences.values()])
+    return tuple(task for task, p in zip(differences, adjusted, strict=True) if p <= level)
 
 
 def average_drop_interval(differences: Mapping[str, Difference]) -> tuple[float, float, float]:
-    """Average drop with its 95% interval over items; the tasks are independent."""
+    """Average drop with its 95% confidence interval over items, (mean, low, high); tasks are assumed independent."""
     values = [-found.value for found in differences.values()]
     reach = math.sqrt(sum(((found.high - found.low) / 2) ** 2 for found in differences.values())) / len(values)
     mean = float(np.mean(values))
@@ -88,12 +82,12 @@ def average_drop_interval(differences: Mapping[str, Difference]) -> tuple[float,
 
 
 def bits_per_byte(nats: float, size: int) -> float:
-    """Summed negative log-likelihood in nats over a text's UTF-8 bytes, as bits per byte."""
+    """Bits per byte from a text's summed negative log-likelihood in nats and its size in UTF-8 bytes."""
     return nats / math.log(2) / size
 
 
 def checked(matrix: ArrayLike) -> Matrix:
-    """R[i, j]: score on task j after training on tasks 0..i; square, at least two tasks."""
+    """R[i, j], the score on task j after training on tasks 0..i. Raises AssayError unless it is square, at least 2 x 2, and finite."""
     scores = np.asarray(matrix, dtype=np.float64)
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or len(scores) < 2 or not np.isfinite(scores).all():
         raise AssayError(f"not a square matrix of scores: {scores.shape}", do="score every task after each task of the sequence")
@@ -106,7 +100,7 @@ def average_accuracy(matrix: ArrayLike) -> float:
 
 
 def learning_accuracy(matrix: ArrayLike) -> float:
-    """Mean score on each task just after it was learned."""
+    """Mean over tasks of the score directly after training on the task."""
     return float(np.diag(checked(matrix)).mean())
 
 
@@ -129,15 +123,15 @@ def forgetting_measure(matrix: ArrayLike) -> float:
 
 
 def break_even(training: float, in_context: float, tuned: float) -> float:
-    """Queries after which tuning is cheaper than examples in the prompt; all in processed tokens (a backward pass counts as two).
+    """Queries after which tuning is cheaper than few-shot examples, in processed tokens (a backward pass counts as two).
 
-    `in_context` and `tuned` are tokens per query; infinite where the tuned prompt is not shorter.
+    `in_context` and `tuned` are tokens per query; infinite if the tuned prompt is not shorter.
     """
     return math.ceil(3 * training / (in_context - tuned)) if in_context > tuned else math.inf
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (gain, drop) points that no other point beats on both, by rising gain."""
+    """The Pareto-optimal (gain, drop) points, by increasing gain."""
     best: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda pair: (-pair[0], pair[1])):
         if not best or point[1] < best[-1][1]:
@@ -146,10 +140,10 @@ def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def drop_at_gain(points: Sequence[tuple[float, float]], wanted: float) -> tuple[float, float]:
-    """Forgetting at a matched gain, (least, most), on the frontier of (gain, drop) points and the base at (0, 0); NaN beyond it.
+    """Bounds (least, most) of the forgetting at a gain, from the frontier of (gain, drop) points and the base at (0, 0); NaN beyond it.
 
-    Assumed, not known: forgetting rises with gain, and ever faster. Then it is at least that of the last point at or before the gain, and
-    at most that of the straight line to the next point. A drop below zero (a score that rose) counts as none.
+    Assumes that forgetting is an increasing, convex function of gain. Then it is at least that of the last point at or before the gain, and
+    at most that of the straight line to the next point. A negative drop (a score that rose) counts as 0.
     """
     line = [(0.0, 0.0), *(point for point in frontier([(gain, max(0.0, drop)) for gain, drop in points]) if point[0] > 0)]
     if wanted < 0 or wanted > line[-1][0]:

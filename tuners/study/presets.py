@@ -1,4 +1,4 @@
-"""Studies by name, from minutes to a GPU's hours."""
+"""Study presets, from minutes on a CPU to hours on a GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from assay.tuners.study.design import Study
 from assay.tuners.study.sequence import Sequence
 
 TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit"))
-"""Llamas have no biases, so BitFit has nothing to train there."""
+"""Without BitFit: the presets' Llama models have no biases to train."""
 
 MITIGATIONS = ("replay=0.25", "kl=1", "l2_sp=0.1", "ewc=100", "wise_ft=0.5", "stop_at_kl=0.05", "lower_lr=0.3")
 
@@ -20,7 +20,7 @@ TOY = Study(
     retain=("assay.tuners.toy:ADD", "assay.tuners.toy:FIRST", "assay.tuners.toy:MOOD", "assay.tuners.toy:SECOND"),
     methods=TRAINED,
     loss_tokens=4000,
-    rates=(3.0, 10.0, 30.0),  # small models want larger steps
+    rates=(3.0, 10.0, 30.0),  # small models need larger learning rates
     mitigations=MITIGATIONS,
     shots=(1, 4),
     batch=16,
@@ -34,7 +34,7 @@ CPU_MINI = Study(
     retain=("assay.tuners.retention:ARC_EASY", "assay.tuners.retention:BLIMP"),
     methods=("full", "lora", "layernorm", "pfeiffer", "ia3", "last_k", "prompt_tuning", "prefix_tuning", "shira", "pissa"),
     loss_tokens=128,
-    rates=(0.5, 2.0, 8.0),  # runs as short as these want larger steps
+    rates=(0.5, 2.0, 8.0),  # short runs need larger learning rates
     rate_seeds=(3,),
     mitigations=("multi_task=1000", "replay=0.5"),
     shots=(1, 4, 16),
@@ -98,16 +98,16 @@ MODELS = {
     "cpu-mini": "builtin:smollm2-135m",
     "gpu": "builtin:smollm2-135m",
 }
-"""The model of a preset where none is named; `toy` is made on the spot."""
+"""Default model by preset; `toy` is trained when it is first used."""
 
 PRESETS = {study.name: study for study in (TOY, CPU_MINI, GPU)}
 SEQUENCES = {plan.name: plan for plan in (TOY_SEQUENCE, CPU_SEQUENCE)}
 
 
 def find_preset(name: str) -> Study | Sequence:
-    """A preset by name. Raises AssayError with the nearest."""
+    """A preset by name. Raises AssayError with a suggestion for an unknown name."""
     known: dict[str, Study | Sequence] = {**PRESETS, **SEQUENCES}
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
-        raise AssayError(f"no study preset {name!r}", do=f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}")
+        raise AssayError(f"no study preset {name!r}", do=f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}")
     return known[name]

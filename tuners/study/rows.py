@@ -1,4 +1,4 @@
-"""Rows of a study: one per trial, gathered into one Parquet file and read back from it."""
+"""The rows of a study, one per trial, and their Parquet file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assay.tuners.study.forgetting import break_even
-from assay.tuners.study.trial import Row, finite, is_separable
-from assay.tuners.training.state import write_whole
+from assay.tuners.study.trial import Row, current_names, is_separable, json_safe
+from assay.tuners.training.state import write_atomic
 
 FILE = "trials.parquet"
 
 
-def collect(rows: Sequence[Row], chosen: Mapping[tuple[str, str], float]) -> list[Row]:
-    """All rows with what needs the others: the chosen rate, gain over the best in-context row, break-even queries, and the
-    bytes that one more task takes (a model of all targets is shared by them).
+def add_derived_columns(rows: Sequence[Row], chosen: Mapping[tuple[str, str], float]) -> list[Row]:
+    """All rows with the columns that depend on other rows: whether the learning rate was chosen, gain over the best few-shot prompt,
+    break-even queries, and bytes per further task (targets trained together share a model).
 
-    The best number of examples in the prompt is the one with the highest mean score over draws.
+    The best number of few-shot examples is the one with the highest mean score over seeds.
     """
     prompts = {row["target"]: row["context_tokens"] for row in rows if row["role"] == "base"}
     best, targets = best_in_context(rows), {row["target"] for row in rows}
@@ -37,12 +37,12 @@ def collect(rows: Sequence[Row], chosen: Mapping[tuple[str, str], float]) -> lis
             whole["gain_over_in_context"] = row["target_score"] - icl["target_score"]
             if row.get("processed_tokens"):
                 whole["break_even"] = break_even(row["processed_tokens"], icl["context_tokens"], whole["context_tokens"])
-        found.append(finite(whole))
+        found.append(json_safe(whole))
     return found
 
 
 def best_in_context(rows: Sequence[Row]) -> dict[str, Row]:
-    """By target: mean score and context tokens of the best number of examples."""
+    """By target the mean score and the context tokens of the best number of few-shot examples."""
     groups: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
         if row["role"] == "in_context":
@@ -56,7 +56,7 @@ def best_in_context(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """One Parquet file, a row per trial; nested facts as JSON text. The file is whole at any moment."""
+    """Write one Parquet file with a row per trial, atomically; nested values become JSON text."""
     import pyarrow
     import pyarrow.parquet
 
@@ -65,11 +65,11 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     buffer = io.BytesIO()
     columns = {name: [row[name] for row in flat] for name in names}
     pyarrow.parquet.write_table(pyarrow.table({name: column(values) for name, values in columns.items()}), buffer, compression="zstd")
-    write_whole(path, buffer.getvalue(), "the rows stay beside the trials")
+    write_atomic(path, buffer.getvalue(), "the rows remain in the trials' folders")
 
 
 def column(values: Sequence[object]) -> object:
-    """Whole and broken numbers of one column share a type."""
+    """A column's values as an array; integers become floats if the column also has floats."""
     import pyarrow
 
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -79,15 +79,16 @@ def column(values: Sequence[object]) -> object:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of such a file, without empty cells; JSON text becomes values again."""
+    """The rows of such a file, without empty cells; JSON text is parsed."""
     import pyarrow.parquet
 
-    # Read at once: another worker may put a newer file in its place meanwhile.
+    # Read all bytes first: another worker may replace the file at any time.
     table = pyarrow.parquet.read_table(io.BytesIO(path.read_bytes()))
-    return [{name: unpacked(value) for name, value in row.items() if value is not None} for row in table.to_pylist()]
+    return [{name: from_cell(value) for name, value in row.items() if value is not None} for row in table.to_pylist()]
 
 
-def unpacked(value: object) -> object:
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        return json.loads(value)
-    return value
+def from_cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = current_names(value)
+    return json.loads(text) if text[:1] in ("{", "[") else text

@@ -1,4 +1,4 @@
-"""Doing one trial: train, save, serve what was saved, score before and after, and give one row."""
+"""Runs one trial: train, save, load the saved result, score it before and after, and return one row."""
 
 from __future__ import annotations
 
@@ -11,66 +11,76 @@ from pathlib import Path
 from typing import Any
 
 from assay import AssayError
-from assay.harness.run.stages import cut_pairs
+from assay.harness.run.stages import encode_pairs
 from assay.tuners.methods import find_method
 from assay.tuners.methods.saved import attach, saved_bytes
 from assay.tuners.study.forgetting import bits_per_byte
-from assay.tuners.study.scoring import Heard, difference, drops_row, recovered, shots_name
-from assay.tuners.study.trial import Bench, Row, Trial, make_ready, open_base, plan_trial, to_keep, virtual_tokens
+from assay.tuners.study.scoring import EngineLogprobs, difference, drops_row, recovered, shots_name
+from assay.tuners.study.trial import Row, StudySetup, Trial, open_base, plan_trial, prepare_model, protected_examples, virtual_tokens
 from assay.tuners.training import selection
 from assay.tuners.training.batches import Example
 from assay.tuners.training.loss import kl_of, largest_difference, log_probabilities, loss_of
 from assay.tuners.training.memory import peak_memory
 from assay.tuners.training.method import Method, Module, Trainable
-from assay.tuners.training.mitigation import Mitigation, extras_of, in_training, interpolate, is_plain_lora, parse_mitigation, scale_lora
+from assay.tuners.training.mitigation import (
+    Mitigation,
+    in_training,
+    interpolate,
+    is_plain_lora,
+    parse_mitigation,
+    scale_lora,
+    training_extras,
+)
 from assay.tuners.training.train import Progress, Trained, train
 
-BESIDE = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
+TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
 Served = tuple[Path, Path | None]
 """Model directory and adapter, as engines load a result."""
 
 
 def run_trial(
-    bench: Bench, trial: Trial, folder: Path, report: Callable[[Progress], None] = lambda progress: None, plain: Path | None = None
+    setup: StudySetup, trial: Trial, folder: Path, report: Callable[[Progress], None] = lambda progress: None, plain: Path | None = None
 ) -> Row:
-    """Do one trial; gives its row. A run that diverges, or a method or mitigation that this model refuses, is a row with that
-    status; faults of the disk or of scoring are raised, and the trial is done again when the study goes on.
+    """Run one trial and return its row. A diverged run, or a method or mitigation that the model does not support, gives a row with that
+    status. Errors of the disk or of scoring are raised; a resumed study runs the trial again.
 
-    `plain`: the folder of the same trial without interpolation; what it trained is used again where it is still there.
+    `plain`: the folder of the same trial without interpolation; its trained weights are reused if they still exist.
     """
     began = time.monotonic()
     method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
-    row, trained = trained_before(plain) if mitigation.wise_ft < 1 and plain else None, None
+    row, trained = find_trained(plain) if mitigation.wise_ft < 1 and plain else None, None
     if row is not None and plain is not None:
-        served = with_disk_told(folder, lambda: serve_again(bench, mitigation, plain / "result", folder / "result"))
+        served = report_disk_errors(folder, lambda: serve_trained(setup, mitigation, plain / "result", folder / "result"))
     else:
-        recipe = replace(bench.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
+        recipe = replace(setup.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
         try:
-            steps = plan_trial(bench, trial, mitigation)
-            trainable = make_ready(bench, trial, mitigation, steps)
-            extras = extras_of(mitigation, trainable, bench.validation[trial.target], to_keep(bench, mitigation), seed=trial.seed)
+            steps = plan_trial(setup, trial, mitigation)
+            trainable = prepare_model(setup, trial, mitigation, steps)
+            extras = training_extras(
+                mitigation, trainable, setup.validation[trial.target], protected_examples(setup, mitigation), seed=trial.seed
+            )
         except AssayError as error:
             return {"family": method.family, "status": "refused", "reason": str(error)}
         done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
         row = costs(method, trainable, done)
         if done.status == "diverged":
             return {**row, "seconds": time.monotonic() - began}
-        served, trained = save_or_say(bench, trainable, mitigation, folder), trainable.model
+        served, trained = save_result(setup, trainable, mitigation, folder), trainable.model
     row |= {"served": "own model" if served[1] is None else "adapter", "saved_bytes": saved_bytes(folder / "result")}
-    row |= closeness(bench, trial, served, trained if mitigation.wise_ft == 1 else None)
-    row |= scores(bench, trial, served, trained if mitigation.wise_ft == 1 else None)
-    if served[1] is None and (served[0] != folder / "result" or not bench.keep_models):
+    row |= divergence_row(setup, trial, served, trained if mitigation.wise_ft == 1 else None)
+    row |= scores(setup, trial, served, trained if mitigation.wise_ft == 1 else None)
+    if served[1] is None and (served[0] != folder / "result" or not setup.keep_models):
         shutil.rmtree(served[0])
     shutil.rmtree(folder / "training", ignore_errors=True)
     return {**row, "seconds": time.monotonic() - began}
 
 
 def untrained() -> Trained:
-    return Trained("done", 0, (), (), 0, 0, 0.0, peak_memory())
+    return Trained("done", 0, (), 0, 0, 0.0, peak_memory())
 
 
 def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
-    """What the training itself took and gave."""
+    """The columns about training: size, time, memory, losses, status."""
     return {
         "family": method.family,
         "route": method.route,
@@ -96,13 +106,13 @@ COSTS = (
 
 
 def uninterpolated(trial: Trial) -> Trial:
-    """The trial whose trained weights this one interpolates: the same mitigation in training, or the main comparison."""
+    """The trial whose trained weights this one interpolates: the same without `wise_ft`."""
     rest = in_training(trial.mitigation)
     return replace(trial, mitigation=rest, role="grid" if rest == "none" else trial.role)
 
 
-def trained_before(folder: Path) -> Row | None:
-    """What a finished trial took, where its folder still holds what can be interpolated as it lies there: a LoRA, or a whole model."""
+def find_trained(folder: Path) -> Row | None:
+    """The training columns of a finished trial if its folder still holds weights that can be interpolated: a LoRA or a full model."""
     result = folder / "result"
     if not (folder / "row.json").is_file() or not (is_plain_lora(result) or (result / "config.json").is_file()):
         return None
@@ -110,112 +120,113 @@ def trained_before(folder: Path) -> Row | None:
     return {name: row.get(name) for name in COSTS} | {"trained_in": folder.name} if row["status"] in ("done", "stopped") else None
 
 
-def save_or_say(bench: Bench, trainable: Trainable, mitigation: Mitigation, folder: Path) -> Served:
-    """`save_served`, with a disk that is full told in one clear line."""
-    return with_disk_told(folder, lambda: save_served(bench, trainable, mitigation, folder / "result"))
+def save_result(setup: StudySetup, trainable: Trainable, mitigation: Mitigation, folder: Path) -> Served:
+    """Save the trained parameters; returns the model directory and adapter with which engines load them. Raises AssayError if the disk is
+    full."""
+
+    def write() -> Served:
+        result = folder / "result"
+        shutil.rmtree(result, ignore_errors=True)
+        trainable.save(result)
+        return serve(setup, mitigation, result, trainable.merged)
+
+    return report_disk_errors(folder, write)
 
 
-def with_disk_told(folder: Path, write: Callable[[], Served]) -> Served:
-    """What `write` gives. Raises AssayError where the disk is full; safetensors has an error of its own for it."""
+def report_disk_errors(folder: Path, write: Callable[[], Served]) -> Served:
+    """The result of `write`. Raises AssayError if the disk is full, for which safetensors has an error type of its own."""
     from safetensors import SafetensorError
 
     try:
         return write()
     except (OSError, SafetensorError) as error:
         raise AssayError(
-            f"the result cannot be written: {error}", where=str(folder), do="make room; the study goes on with this trial"
+            f"cannot write the result: {error}", where=str(folder), do="free disk space and run the same command again"
         ) from None
 
 
-def save_served(bench: Bench, trainable: Trainable, mitigation: Mitigation, result: Path) -> Served:
-    """Save what was learned, and give the model directory and adapter by which engines load it."""
-    shutil.rmtree(result, ignore_errors=True)
-    trainable.save(result)
-    return serve(bench, mitigation, result, trainable.merged)
-
-
-def serve_again(bench: Bench, mitigation: Mitigation, before: Path, result: Path) -> Served:
-    """The same from what another trial saved: a LoRA or a whole model."""
+def serve_trained(setup: StudySetup, mitigation: Mitigation, before: Path, result: Path) -> Served:
+    """Serve the LoRA or full model that another trial saved."""
     shutil.rmtree(result, ignore_errors=True)
     if is_plain_lora(before):
         shutil.copytree(before, result)
-    return serve(bench, mitigation, result, lambda: open_base(before))
+    return serve(setup, mitigation, result, lambda: open_base(before))
 
 
-def serve(bench: Bench, mitigation: Mitigation, result: Path, folded: Callable[[], Module] | None) -> Served:
-    """By which model directory and adapter engines load a result; `folded()` is it as a whole model.
+def serve(setup: StudySetup, mitigation: Mitigation, result: Path, merged: Callable[[], Module] | None) -> Served:
+    """The model directory and adapter with which engines load a result; `merged()` gives it as a full model.
 
-    Interpolation scales a LoRA; any other method that folds into the weights becomes a model of its own.
+    Interpolation scales a LoRA; the result of any other method that can be merged is saved as a full model.
     """
     config = result / "adapter_config.json"
     kind = json.loads(config.read_text())["peft_type"] if config.is_file() else None
     if mitigation.wise_ft < 1 and is_plain_lora(result):
         scale_lora(result, mitigation.wise_ft)
-        return bench.base, result
+        return setup.base, result
     if mitigation.wise_ft == 1 and kind not in (None, selection.KIND):
-        return bench.base, result
-    assert folded is not None, "refused before training"
+        return setup.base, result
+    assert merged is not None, "refused before training"
     folder = result if kind is None else result.with_name("merged")
-    merged = folded()
+    model = merged()
     if mitigation.wise_ft < 1:
-        merged = interpolate(open_base(bench.base), merged, mitigation.wise_ft)
-    merged.save_pretrained(str(folder))
-    for pattern in BESIDE:
-        for path in bench.base.glob(pattern):
+        model = interpolate(open_base(setup.base), model, mitigation.wise_ft)
+    model.save_pretrained(str(folder))
+    for pattern in TOKENIZER_FILES:
+        for path in setup.base.glob(pattern):
             shutil.copy(path, folder / path.name)
     return folder, None
 
 
 def open_served(served: Served) -> Module:
-    """The served model in this process, from what is on disk."""
+    """Load the served model from disk into this process."""
     model, adapter = served
     return open_base(model) if adapter is None else attach(open_base(model), adapter)
 
 
-def closeness(bench: Bench, trial: Trial, served: Served, trained: Module | None) -> Row:
-    """Distance of what is served from the base, and from what was `trained` (`parity`; None where it was interpolated).
+def divergence_row(setup: StudySetup, trial: Trial, served: Served, trained: Module | None) -> Row:
+    """KL of the served model from the base, and its largest difference from the `trained` model (`parity`; None if interpolated).
 
-    For a trial that only chooses the rate, on the neutral text alone.
+    A trial that only chooses the learning rate is measured on the neutral text alone.
     """
-    model, target = open_served(served), bench.validation[trial.target]
+    model, target = open_served(served), setup.validation[trial.target]
     found: Row = {}
     only_text = trial.role == "rate"
-    for name, examples in (("kl_target", target), ("kl_base", bench.probes), ("kl_text", bench.text))[2 * only_text :]:
+    for name, examples in (("kl_target", target), ("kl_base", setup.probes), ("kl_text", setup.text))[2 * only_text :]:
         if examples:
-            base = reference(bench, name if name != "kl_target" else f"kl_target of {trial.target}", examples)
+            base = reference(setup, name if name != "kl_target" else f"kl_target of {trial.target}", examples)
             logs = log_probabilities(model, examples)
             found[name] = kl_of(base, logs)
             if name == "kl_text":
                 nats = loss_of(logs, examples) - loss_of(base, examples)
-                found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / bench.bytes_per_token}
+                found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / setup.bytes_per_token}
     if trained is not None and not only_text:
         found["parity"] = largest_difference(trained, model, target[:8])
     return found
 
 
-def reference(bench: Bench, name: str, examples: Sequence[Example]) -> Any:
-    """The base's log-probabilities, computed once for all trials. Without any adapter: the base is loaded afresh."""
-    if name not in bench.references:
-        bench.references[name] = log_probabilities(open_base(bench.base), examples)
-    return bench.references[name]
+def reference(setup: StudySetup, name: str, examples: Sequence[Example]) -> Any:
+    """The base's log-probabilities, computed once for all trials, from the base as it is on disk."""
+    if name not in setup.references:
+        setup.references[name] = log_probabilities(open_base(setup.base), examples)
+    return setup.references[name]
 
 
-def scores(bench: Bench, trial: Trial, served: Served, trained: Module | None = None) -> Row:
-    """Gain on the target's test split, its validation score for choosing rates, and drops on the retention tasks.
+def scores(setup: StudySetup, trial: Trial, served: Served, trained: Module | None = None) -> Row:
+    """Gain on the target's test split, validation score for choosing the learning rate, and drops on the retention tasks.
 
-    A trial that only chooses the rate never sees the test split. What was `trained` is held against what the engine said.
+    A trial that only chooses the learning rate is not scored on the test split. `engine_parity` compares `trained` with the engine.
     """
-    target = bench.tasks[trial.target].full_name
-    before = bench.before[target]
+    target = setup.tasks[trial.target].full_name
+    before = setup.before[target]
     row: Row = {"metric": before.metric, "target_base": before.value}
-    if trial.role in bench.chooses:
-        split, held = bench.choosing[trial.target]
-        chosen = bench.scorer(*served, (trial.target,), split=split, limit=held)[target]
+    if trial.role == setup.rate_role:
+        split, held = setup.rate_splits[trial.target]
+        chosen = setup.scorer(*served, (trial.target,), split=split, limit=held)[target]
         row |= {"validation_score": chosen.value, "validation_run_id": chosen.run}
     if trial.role == "rate":
         return row
-    after = bench.scorer(*served, (trial.target,))[target]
-    gain = difference(before, after, bench.metric(before))
+    after = setup.scorer(*served, (trial.target,))[target]
+    gain = difference(before, after, setup.metric(before))
     row |= {
         "target_score": after.value,
         "gain": gain.value,
@@ -226,36 +237,39 @@ def scores(bench: Bench, trial: Trial, served: Served, trained: Module | None = 
     }
     if after.invalid is not None:
         row |= {"invalid_output_rate": after.invalid, "invalid_output_rate_base": before.invalid}
-    if trained is not None and after.heard:
-        row["engine_parity"] = engine_parity(bench, trained, after.heard)
-    return row | kept_row(bench, served)
+    if trained is not None and after.engine_logprobs:
+        row["engine_parity"] = engine_parity(setup, trained, after.engine_logprobs)
+    return row | retention_row(setup, served)
 
 
-def engine_parity(bench: Bench, trained: Module, heard: Sequence[Heard]) -> float | None:
-    """Largest difference in log-probability between what the engine said of a few continuations and the trained model in this process."""
+def engine_parity(setup: StudySetup, trained: Module, scored: Sequence[EngineLogprobs]) -> float | None:
+    """Largest difference in log-probability, in nats, between the engine and the trained model on a few continuations.
+
+    None if the engine split them into other tokens.
+    """
     worst = 0.0
-    for each, cut in zip(heard, cut_pairs(bench.tokenizer, [(each.prompt, (each.continuation,)) for each in heard]), strict=True):
+    for each, cut in zip(scored, encode_pairs(setup.tokenizer, [(each.prompt, (each.continuation,)) for each in scored]), strict=True):
         tokens = cut.continuations[0]
         if len(tokens) != len(each.logprobs):
             return None
         logs = log_probabilities(trained, [Example(cut.context + tokens, len(cut.context))])
-        said = zip(logs, tokens, each.logprobs, strict=True)
-        worst = max(worst, *(abs(float(position[token]) - engine) for position, token, engine in said))
+        positions = zip(logs, tokens, each.logprobs, strict=True)
+        worst = max(worst, *(abs(float(position[token]) - engine) for position, token, engine in positions))
     return worst
 
 
-def kept_row(bench: Bench, served: Served) -> Row:
-    """Drops on the retention tasks, asked plainly, and with examples in the prompt: what comes back then was format, not knowledge."""
-    if not bench.retain:
-        return drops_row(bench.before, {})
-    kept = bench.scorer(*served, bench.retain, limit=bench.retain_limit)
-    row = drops_row(bench.before, kept, bench.metric)
+def retention_row(setup: StudySetup, served: Served) -> Row:
+    """Drops on the retention tasks, without and with few-shot examples. A drop that the examples recover is lost format, not knowledge."""
+    if not setup.retain:
+        return drops_row(setup.before, {})
+    kept = setup.scorer(*served, setup.retain, limit=setup.retain_limit)
+    row = drops_row(setup.before, kept, setup.metric)
     row |= {"retain_run_id": next(iter(kept.values())).run}
     invalid = {name: score.invalid for name, score in kept.items() if score.invalid is not None}
     if invalid:
         row |= {"retention_invalid_output_rates": invalid}
-    if not bench.shown:
+    if not setup.few_shot:
         return row
-    shown = bench.scorer(*served, bench.shown, shots=bench.retain_shots, limit=bench.retain_limit)
-    before = {name: bench.before[shots_name(name, bench.retain_shots)] for name in shown}
-    return row | {"retain_shots_run_id": next(iter(shown.values())).run} | recovered(row, drops_row(before, shown, bench.metric))
+    few_shot = setup.scorer(*served, setup.few_shot, shots=setup.retain_shots, limit=setup.retain_limit)
+    before = {name: setup.before[shots_name(name, setup.retain_shots)] for name in few_shot}
+    return row | {"retain_shots_run_id": next(iter(few_shot.values())).run} | recovered(row, drops_row(before, few_shot, setup.metric))

@@ -1,7 +1,4 @@
-"""Scores before and after, through the ordinary pipeline: plan, engine, bundle; and what they say of gain and forgetting.
-
-A study only knows the callable.
-"""
+"""Scores models through the same pipeline as `assay run`, and computes gain and forgetting from the scores."""
 
 from __future__ import annotations
 
@@ -22,13 +19,13 @@ from assay.harness.stats.interval import Part
 from assay.tuners.study.forgetting import Difference, average_drop_interval, measurable, paired_difference, retention, significant_drops
 from assay.tuners.training.data import find_tasks
 
-HEARD = 4
-"""Items of a task of which the engine's log-probabilities are kept, to hold them against the trained model's."""
+PARITY_ITEMS = 4
+"""Number of items per task whose engine log-probabilities are compared with the trained model's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the engine said of one continuation: the log-probability of each of its tokens."""
+class EngineLogprobs:
+    """The engine's log-probability of each token of one continuation, in nats."""
 
     prompt: str
     continuation: str
@@ -37,10 +34,10 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A task's main metric: the score, the score of guessing (None: not known), and each item's part of it. Higher is better.
+    """The score of a task's main metric, its chance level (None: not known), and the scores of its items. Higher is better.
 
-    Numbers are in `unit`s of the metric: its upper bound, or 1 where it has none; negative where less is better. Where the score is
-    no mean of items, `items` is empty, `stats` and `groups` hold by item what it is made of, and `spread` is its standard error.
+    Numbers are divided by `unit`: the metric's upper bound, or 1 if it has none, negated if lower is better. For a metric that is not a
+    mean of items, `items` is empty, `stats` and `groups` hold its statistics per item, and `spread` is its standard error.
     """
 
     task: str
@@ -55,8 +52,8 @@ class Score:
     groups: Mapping[str, str] = field(default_factory=dict)
     spread: float | None = None
     invalid: float | None = None
-    """Share of generated texts that hold no answer."""
-    heard: tuple[Heard, ...] = ()
+    """Share of responses without a parsable answer."""
+    engine_logprobs: tuple[EngineLogprobs, ...] = ()
 
     @property
     def error(self) -> float:
@@ -67,12 +64,12 @@ class Score:
         return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
 
     def as_json(self) -> dict[str, Any]:
-        """All of it but what was heard."""
-        return {name: value for name, value in asdict(self).items() if name != "heard"}
+        """All fields except `engine_logprobs`."""
+        return {name: value for name, value in asdict(self).items() if name != "engine_logprobs"}
 
 
 class Scorer(Protocol):
-    """Scores tasks by name on the first `limit` items of a split ("" for each task's own), with k examples in the prompt."""
+    """Scores tasks by name on the first `limit` items of a split ("": each task's own), with `shots` few-shot examples."""
 
     def __call__(
         self,
@@ -88,17 +85,17 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Harness:
-    """Scoring by `harness.evaluate`; every run is kept as a bundle. `limit` keeps the first items of a task.
+class PipelineScorer:
+    """A Scorer that calls `evaluate`; every run is stored as a bundle. `limit` is the default maximum number of items per task.
 
-    In fp32 on every device, as it was trained: in bf16 weights the small steps of full tuning would round away.
+    Scores in fp32 on every device, as in training: bf16 weights would round away the small updates of full tuning.
     """
 
     place: Surroundings
     engine: str = "hf"
     limit: int | None = None
     chat: bool = False
-    """Whether prompts go through the model's chat template."""
+    """Whether to apply the model's chat template."""
 
     def __call__(
         self,
@@ -119,31 +116,31 @@ class Harness:
 
 
 def read_scores(bundle: Path, tasks: Sequence[Task]) -> dict[str, Score]:
-    """The main metric of every one of these tasks in a finished run, with its items. Raises AssayError for a score that is no number."""
+    """The main metric of each of these tasks in a finished run. Raises AssayError for a metric without a value."""
     run = read_run(bundle)
     tables = run.stats()
     by_name = {task.full_name: task for task in tasks}
     records = {(record.task, record.item): record for record in run.records()}
-    said: dict[str, list[tuple[Any, Any]]] = {}
+    scored: dict[str, list[tuple[Any, Any]]] = {}
     for item in run.items():
         if (item.task, item.id) in records:
-            said.setdefault(item.task, []).append((item, records[item.task, item.id]))
+            scored.setdefault(item.task, []).append((item, records[item.task, item.id]))
     found: dict[str, Score] = {}
     for result in run.summary()["results"]:
         name, key = result["task"], (result["task"], result["metric"])
         if name in found or key not in tables or name not in by_name:
             continue
         if result["value"] is None:
-            raise AssayError(f"has no {result['metric']} on these items", where=f"{name}, {run.id}", do="score more items")
+            raise AssayError(f"{result['metric']} has no value on these items", where=f"{name}, {run.id}", do="score more items (--limit)")
         task, table = by_name[name], tables[key]
         metric = next(each for each in task.metrics if each.name == result["metric"])
-        made = {"run": run.id, "invalid": invalid_share(task, said[name]), "heard": heard(task, said[name])}
-        found[name] = score_of(name, metric, table, result, made)
+        details = {"run": run.id, "invalid": invalid_share(task, scored[name]), "engine_logprobs": engine_logprobs(task, scored[name])}
+        found[name] = score_of(name, metric, table, result, details)
     return found
 
 
-def score_of(task: str, metric: Metric[Any], table: Any, result: Mapping[str, Any], made: Mapping[str, Any]) -> Score:
-    """A result and the statistics that it was made of, turned so that higher is better."""
+def score_of(task: str, metric: Metric[Any], table: Any, result: Mapping[str, Any], details: Mapping[str, Any]) -> Score:
+    """A Score from a stored result and its statistics, negated if lower is better; `details` are further fields."""
     unit = paired.unit_of(metric) * (-1.0 if metric.better == "lower" else 1.0)
     stats = np.asarray(table.stats, dtype=np.float64).reshape(len(table.item_ids), -1)
     chance = None if metric.better == "lower" else float(result.get("chance") or 0.0) / unit
@@ -151,11 +148,11 @@ def score_of(task: str, metric: Metric[Any], table: Any, result: Mapping[str, An
     value = float(result["value"]) / unit
     if mean_of_items(metric):
         items = dict(zip(table.item_ids, (stats[:, 0] / unit).tolist(), strict=True))
-        return Score(task, metric.name, value, chance, items, clusters, unit=unit, **made)
+        return Score(task, metric.name, value, chance, items, clusters, unit=unit, **details)
     rows = {item: tuple(row) for item, row in zip(table.item_ids, stats.tolist(), strict=True)}
     groups = dict(zip(table.item_ids, table.groups, strict=True))
     spread = standard_error(metric, stats, codes(table.groups), codes(table.clusters)) / abs(unit)
-    return Score(task, metric.name, value, chance, {}, clusters, unit=unit, stats=rows, groups=groups, spread=spread, **made)
+    return Score(task, metric.name, value, chance, {}, clusters, unit=unit, stats=rows, groups=groups, spread=spread, **details)
 
 
 def mean_of_items(metric: Metric[Any]) -> bool:
@@ -163,7 +160,7 @@ def mean_of_items(metric: Metric[Any]) -> bool:
 
 
 def standard_error(metric: Metric[Any], stats: Any, groups: Any, clusters: Any) -> float:
-    """By the jackknife over clusters; infinite where one cluster carries the score."""
+    """The jackknife standard error over clusters; infinite with a single cluster."""
     units = clusters if isinstance(metric.combine, Pooled) else blocks(clusters)
     error = math.sqrt(influence(metric, stats, groups, units).variance) if len(np.unique(units)) > 1 else math.inf
     return error if math.isfinite(error) else math.inf
@@ -174,43 +171,47 @@ def codes(names: Sequence[str]) -> Any:
     return np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
 
 
-def invalid_share(task: Task, said: Sequence[tuple[Any, Any]]) -> float | None:
-    """Share of generated texts that are empty or from which no answer could be read; None where nothing is generated."""
+def invalid_share(task: Task, scored: Sequence[tuple[Any, Any]]) -> float | None:
+    """Share of responses that are empty or hold no parsable answer; None for a task that generates nothing."""
     if not isinstance(task.ask, Generate):
         return None
-    none = [bool(record.status == "unparsed" or not str(record.output.get("text", "")).strip()) for _, record in said]
-    return sum(none) / len(none)
+    invalid = [bool(record.status == "unparsed" or not str(record.output.get("text", "")).strip()) for _, record in scored]
+    return sum(invalid) / len(invalid)
 
 
-def heard(task: Task, said: Sequence[tuple[Any, Any]]) -> tuple[Heard, ...]:
-    """One choice each of the first items, where choices are scored and no example stands in the prompt."""
+def engine_logprobs(task: Task, scored: Sequence[tuple[Any, Any]]) -> tuple[EngineLogprobs, ...]:
+    """The log-probabilities of one choice of each of the first items; empty unless choices are scored without few-shot examples."""
     found = []
-    for number, (item, record) in enumerate(said[:HEARD]):
-        scored = record.output.get("logprobs")
-        if not scored or item.shots or not item.choices:
+    for number, (item, record) in enumerate(scored[:PARITY_ITEMS]):
+        logprobs = record.output.get("logprobs")
+        if not logprobs or item.shots or not item.choices:
             return ()
         choice = number % len(item.choices)
         joint = joint_after(item.prompt.removeprefix(task.layout.instructions), task.layout)
-        found.append(Heard(item.prompt, joint + item.choices[choice], tuple(scored[choice])))
+        found.append(EngineLogprobs(item.prompt, joint + item.choices[choice], tuple(logprobs[choice])))
     return tuple(found)
 
 
 def difference(before: Score, after: Score, metric: Metric[Any] | None = None) -> Difference:
-    """After minus before with its 95% interval, paired by item and clustered; above zero is better.
+    """After minus before with its 95% confidence interval, paired by item and clustered; above zero is better.
 
-    Scores that are no mean of items are compared by the harness, which needs their `metric`. Raises AssayError for scores of other
-    items, and where one was kept by an assay that did not know the other's unit or statistics.
+    Scores that are not a mean of items need their `metric`. Raises AssayError for scores of different items, or of different units or
+    forms, as an older version of assay stored them.
     """
     if set(before.clusters) != set(after.clusters):
-        odd = min(set(before.clusters) ^ set(after.clusters))
-        raise AssayError(f"not the base's items were scored: {odd} only once", where=before.task, do="look for errors in the run's items")
+        unpaired = min(set(before.clusters) ^ set(after.clusters))
+        raise AssayError(
+            f"the scored items are not the base's: item {unpaired} is in one run only",
+            where=before.task,
+            do="delete base.json to score the base again",
+        )
     if before.unit != after.unit or bool(before.stats) != bool(after.stats):
-        raise AssayError("the base's score was kept in another form", where=before.task, do="remove base.json; the base is scored again")
+        raise AssayError("the base's score is stored in another form", where=before.task, do="delete base.json to score the base again")
     if not before.stats:
         ids = list(before.items)
         return paired_difference([before.items[i] for i in ids], [after.items[i] for i in ids], [before.clusters[i] for i in ids])
     if metric is None:
-        raise AssayError(f"{before.metric} is no mean of items and cannot be compared", where=before.task, do="name the task's metric")
+        raise AssayError(f"{before.metric} is not a mean of items", where=before.task, do="pass the task's metric")
     ids = list(before.stats)
     one, two = (np.array([score.stats[i] for i in ids], dtype=np.float64) for score in (before, after))
     part = Part(metric, one, codes([before.groups[i] for i in ids]), codes([before.clusters[i] for i in ids]))
@@ -219,17 +220,14 @@ def difference(before: Score, after: Score, metric: Metric[Any] | None = None) -
 
 
 def shots_name(task: str, shots: int) -> str:
-    """Under which name the base's score with k examples in the prompt is kept, beside the one without."""
+    """The key of the base's score with `shots` few-shot examples in `base.json`."""
     return f"{shots}-shot {task}"
 
 
-def recovered(plain: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, Any]:
-    """The drop with examples in the prompt, and how much of the drop without them that gives back.
-
-    Both over the tasks that can be measured either way.
-    """
-    drops = {name: value for name, value in shown.get("drops", {}).items() if name in plain.get("drops", {})}
-    row: dict[str, Any] = {"drops_shots": drops, "not_measurable_shots": shown["not_measurable"]}
+def recovered(plain: Mapping[str, Any], few_shot: Mapping[str, Any]) -> dict[str, Any]:
+    """The average drop with few-shot examples, and how much smaller it is than without them, over the tasks measurable in both ways."""
+    drops = {name: value for name, value in few_shot.get("drops", {}).items() if name in plain.get("drops", {})}
+    row: dict[str, Any] = {"drops_shots": drops, "not_measurable_shots": few_shot["not_measurable"]}
     if not drops:
         return row
     with_shots = fmean(drops.values())
@@ -239,9 +237,9 @@ def recovered(plain: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str, A
 def drops_row(
     before: Mapping[str, Score], after: Mapping[str, Score], metric: Callable[[Score], Metric[Any] | None] = lambda score: None
 ) -> dict[str, Any]:
-    """Forgetting over the tasks on which the base is clearly above chance; the others are named, never counted as zero.
+    """Forgetting over the tasks on which the base is clearly above chance; the others are listed in `not_measurable`.
 
-    Where chance is not known, as where less is better, every base counts. `metric` gives the metric that a score is of.
+    If the chance level is not known, as for metrics where lower is better, the task is measurable. `metric` gives a score's metric.
     """
     usable = {name: score for name, score in after.items() if can_drop(before[name])}
     row: dict[str, Any] = {"not_measurable": sorted(set(after) - set(usable))}

@@ -1,10 +1,11 @@
-"""A trial: its values, what all trials of a study share, its exact steps, and the model made ready for it."""
+"""A trial, the setup that all trials of a study share, and the steps and the model of a trial."""
 
 from __future__ import annotations
 
 import math
 import os
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from assay import AssayError, Doc, Metric, Task
 from assay.harness.run.stages import Tokenizer
 from assay.tuners.methods import find_method
-from assay.tuners.methods.peft_method import rehearse
+from assay.tuners.methods.peft_method import try_forward
 from assay.tuners.study.scoring import Score, Scorer
 from assay.tuners.training.batches import Example, Step, plan_steps
 from assay.tuners.training.data import longest_scored, task_examples
@@ -23,11 +24,22 @@ from assay.tuners.training.mix import mix
 from assay.tuners.training.train import Recipe, check_recipe
 
 Row = dict[str, Any]
+OWN_MODULES = "tuners[.](?:toy|retention):"
+
+
+def current_names(text: str) -> str:
+    """Stored text with the task names of this package in their current form: early studies stored `tuners.toy:MAX`."""
+    return re.sub(rf"(?<![\w.])({OWN_MODULES})", r"assay.\1", text)
+
+
+def early_names(text: str) -> str:
+    """The inverse of `current_names`; trial keys hash the early form, so that rows of early studies keep their keys."""
+    return re.sub(rf"\bassay[.]({OWN_MODULES})", r"\1", text)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One training run of a study. `lr` is absolute; `labels` is "true" or "random" (a control); `role` says why it is run."""
+    """One training run of a study. `lr` is the learning rate; `labels` is "true" or "random" (a control); `role` is its purpose."""
 
     target: str
     method: str
@@ -41,16 +53,19 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What all trials of a study share. `protected` and `probes`: training and validation examples of the retention tasks."""
+class StudySetup:
+    """The data and settings that all trials of a study share.
+
+    `protected` and `probes`: training examples of the retention tasks, to replay or protect, and to measure KL on.
+    """
 
     base: Path
     positions: int
     tokenizer: Tokenizer
     tasks: Mapping[str, Task]
     training: Mapping[str, Sequence[Doc]]
-    choosing: Mapping[str, tuple[str, int]]
-    """By target the split on which rates are chosen, and how many of its first rows; none of them is trained on or scored."""
+    rate_splits: Mapping[str, tuple[str, int]]
+    """By target the split on which the learning rate is chosen, and how many of its first rows; these are not trained on or scored."""
     validation: Mapping[str, Sequence[Example]]
     protected: Sequence[Example]
     probes: Sequence[Example]
@@ -61,32 +76,32 @@ class Bench:
     batch: int = 8
     text: Sequence[Example] = ()
     bytes_per_token: float = 0.0
-    """UTF-8 bytes of the text that a token with loss stands for."""
-    chooses: tuple[str, ...] = ("grid",)
-    """Roles of the trials that the rate is chosen from: only they are scored on validation."""
+    """UTF-8 bytes of the text per loss token."""
+    rate_role: str = "grid"
+    """Role of the trials from which the learning rate is chosen; only they are scored on the validation split."""
     retain_limit: int | None = None
     retain_shots: int = 0
-    shown: tuple[str, ...] = ()
-    """Retention tasks that are also scored with so many examples in the prompt."""
+    few_shot: tuple[str, ...] = ()
+    """Retention tasks that are also scored with `retain_shots` few-shot examples."""
     keep_models: bool = True
     chat: bool = False
-    spare: Sequence[Example] = ()
-    """Text that nothing is measured on: what is replayed and protected where no retention task has training examples."""
+    spare_text: Sequence[Example] = ()
+    """Text that is not measured on, to replay and protect if no retention task has training examples."""
     scored: Mapping[str, Sequence[Doc]] = field(default_factory=dict)
-    """By full name the items that the pipeline scores."""
-    dropped: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By target the training rows that were left out, because they are scored or chosen on."""
+    """Scored items by the task's full name."""
+    excluded: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By target the labels of training rows that are excluded because they are scored or choose the learning rate."""
     references: dict[str, Any] = field(default_factory=dict)
-    """The base's log-probabilities on the probes, once computed; the only part that changes."""
+    """Cache of the base's log-probabilities; the only field whose content changes."""
 
     def metric(self, score: Score) -> Metric[Any] | None:
-        """The metric that a score is of."""
+        """The metric of a score; None if its task is not part of the study."""
         metrics = (metric for task in self.tasks.values() if task.full_name == score.task for metric in task.metrics)
         return next((metric for metric in metrics if metric.name == score.metric), None)
 
 
 def open_base(path: Path) -> Module:
-    """The base model in fp32, on this process's GPU where there is one: in bf16 weights the small steps of full tuning would round away."""
+    """The base model in fp32, on this process's GPU if there is one. bf16 weights would round away the small updates of full tuning."""
     import torch
     from transformers import AutoModelForCausalLM, logging
 
@@ -99,80 +114,84 @@ def open_base(path: Path) -> Module:
     return model.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
 
 
-def plan_trial(bench: Bench, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:
-    """The steps; equal for every method of equal target, seed, labels and mitigation."""
+def plan_trial(setup: StudySetup, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:
+    """The steps of a trial; equal for all methods with equal target, seed, labels and mitigation."""
     if not trial.loss_tokens:
         return ()
-    task = bench.tasks[trial.target]
-    docs = bench.training[trial.target]
+    task = setup.tasks[trial.target]
+    docs = setup.training[trial.target]
     if trial.labels == "random":
         docs = random_labels(docs, trial.seed)
-    examples = task_examples(task, docs, bench.tokenizer, bench.positions, bench.chat)
+    examples = task_examples(task, docs, setup.tokenizer, setup.positions, setup.chat)
     if mitigation.multi_task:
         others = {
-            name: task_examples(bench.tasks[name], rows, bench.tokenizer, bench.positions, bench.chat)
-            for name, rows in bench.training.items()
+            name: task_examples(setup.tasks[name], rows, setup.tokenizer, setup.positions, setup.chat)
+            for name, rows in setup.training.items()
         }
         examples = mix(others | {trial.target: examples}, mitigation.multi_task, sum(map(len, others.values())), trial.seed)
     return plan_steps(
-        examples, loss_tokens=trial.loss_tokens, batch=bench.batch, seed=trial.seed, replay=to_keep(bench, mitigation),
+        examples, loss_tokens=trial.loss_tokens, batch=setup.batch, seed=trial.seed, replay=protected_examples(setup, mitigation),
         ratio=mitigation.replay,
     )  # fmt: skip
 
 
-def to_keep(bench: Bench, mitigation: Mitigation) -> Sequence[Example]:
-    """What is replayed and protected: examples of the retention tasks, else text, which early stopping does not look at."""
-    return bench.protected or (bench.spare if mitigation.replay or mitigation.ewc else ())
+def protected_examples(setup: StudySetup, mitigation: Mitigation) -> Sequence[Example]:
+    """The examples to replay and protect: of the retention tasks, else spare text (which early stopping does not use)."""
+    return setup.protected or (setup.spare_text if mitigation.replay or mitigation.ewc else ())
 
 
-def make_ready(bench: Bench, trial: Trial, mitigation: Mitigation, steps: Sequence[Step]) -> Trainable:
-    """The base as the trial's method changes it. Raises AssayError for what method, mitigation and model cannot do together."""
+def prepare_model(setup: StudySetup, trial: Trial, mitigation: Mitigation, steps: Sequence[Step]) -> Trainable:
+    """The base prepared by the trial's method. Raises AssayError if method, mitigation and model do not work together."""
     method = find_method(trial.method)
-    trainable = method.begin(open_base(bench.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
+    trainable = method.begin(open_base(setup.base), seed=trial.seed, steps=len(steps), options=dict(trial.options))
     if mitigation.wise_ft < 1 and trainable.merged is None:
-        raise AssayError("cannot be interpolated: it does not fold into the weights", where=method.name, do="use another mitigation")
-    check_recipe(trainable, bench.recipe)
-    check_context(bench, virtual_tokens(trainable), steps)
-    if method.merges is None:  # a configuration of peft that nobody here has tried
-        rehearse(trainable, next(iter(bench.validation.values()))[0], merging=mitigation.wise_ft < 1)
+        raise AssayError(
+            "cannot be interpolated: the method cannot be merged into the weights",
+            where=method.name,
+            do="use a mitigation other than wise_ft",
+        )
+    check_recipe(trainable, setup.recipe)
+    check_context(setup, virtual_tokens(trainable), steps)
+    if method.merges is None:  # an untested peft configuration
+        try_forward(trainable, next(iter(setup.validation.values()))[0], merging=mitigation.wise_ft < 1)
     return trainable
 
 
 def virtual_tokens(trainable: Trainable) -> int:
-    """How many tokens a method puts before every prompt."""
+    """The number of virtual tokens that a method puts before every prompt."""
     return int(getattr(getattr(trainable.model, "active_peft_config", None), "num_virtual_tokens", None) or 0)
 
 
-def check_context(bench: Bench, virtual: int, steps: Sequence[Step]) -> None:
-    """Raises AssayError where virtual tokens leave too little of the model's context for what is trained on, measured and scored."""
+def check_context(setup: StudySetup, virtual: int, steps: Sequence[Step]) -> None:
+    """Raises AssayError if virtual tokens leave too little of the model's context for the trained, measured or scored items."""
     if not virtual:
         return
-    if "longest" not in bench.references:
-        measured = [*bench.probes, *bench.text, *(example for examples in bench.validation.values() for example in examples)]
-        scored = (longest_scored(task, bench.scored.get(task.full_name, ()), bench.tokenizer, bench.chat) for task in bench.tasks.values())
-        bench.references["longest"] = max((*(len(example.ids) for example in measured), *scored), default=0)
+    if "longest" not in setup.references:
+        measured = [*setup.probes, *setup.text, *(example for examples in setup.validation.values() for example in examples)]
+        scored = (longest_scored(task, setup.scored.get(task.full_name, ()), setup.tokenizer, setup.chat) for task in setup.tasks.values())
+        setup.references["longest"] = max((*(len(example.ids) for example in measured), *scored), default=0)
     trained = (len(example.ids) for step in steps for example in (*step.target, *step.replay))
-    longest = max((bench.references["longest"], *trained))
-    if longest + virtual > bench.positions:
+    longest = max((setup.references["longest"], *trained))
+    if longest + virtual > setup.positions:
         raise AssayError(
-            f"{virtual} virtual tokens and items of up to {longest} are more than the model's context of {bench.positions}",
+            f"{virtual} virtual tokens and items of up to {longest} tokens exceed the model's context of {setup.positions}",
             do="use fewer tokens or tasks with shorter prompts",
         )
 
 
 def random_labels(docs: Sequence[Doc], seed: int) -> list[Doc]:
-    """The same questions with answers that say nothing: a random choice, or another doc's reference. What is gained is format."""
+    """The docs with random answers: a random choice, or another doc's reference. Any gain from them is format, not knowledge."""
     draw = random.Random(f"labels:{seed}")
     if all(doc.choices for doc in docs):
         return [replace(doc, gold=draw.randrange(len(doc.choices)), targets=()) for doc in docs]
     return [replace(doc, references=(draw.choice(docs).answer,)) for doc in docs]
 
 
-def finite(row: Row) -> Row:
-    """A row as JSON can hold it: numbers that are none become null."""
+def json_safe(row: Row) -> Row:
+    """The row with NaN and infinity replaced by None, as JSON needs it."""
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
 
 
 def is_separable(row: Mapping[str, Any]) -> bool:
-    """Whether the base stays as it was beside the adapter: detached, nothing is forgotten."""
+    """Whether the base model stays unchanged next to the adapter, so that detaching the adapter undoes all forgetting."""
     return row.get("route") in ("lora", "prompt", "transformers", "base") or row.get("family") in ("additive", "reparameterization")

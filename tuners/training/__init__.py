@@ -1,1 +1,1 @@
-"""The training loop and what it needs: examples, batches, losses, checkpoints, mitigations."""
+"""The training loop: examples, batches, losses, checkpoints and mitigations."""

@@ -1,4 +1,4 @@
-"""From training examples to the exact list of optimizer steps. Pure: known before any model is loaded, equal for every method."""
+"""Plans the exact list of optimizer steps from training examples: before any model is loaded, and equal for every method."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from assay import AssayError
 
 WINDOW = 50
-"""Batches that are sorted by length together; larger pads less and shuffles less."""
+"""Number of batches that are sorted by length together. A larger window means less padding and less shuffling."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids, BOS included; the ids from `loss_from` on are the answer and carry the loss.
+    """Token ids, BOS included. The ids from `loss_from` on are the answer, on which the loss is computed.
 
-    Raises AssayError where no id would carry loss, or the first id would.
+    Raises AssayError if no id is in the loss, or if the first id is.
     """
 
     ids: tuple[int, ...]
@@ -40,7 +40,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one optimizer step sees: target examples, and replayed ones beside them."""
+    """The examples of one optimizer step: target examples and replayed examples."""
 
     target: tuple[Example, ...]
     replay: tuple[Example, ...] = ()
@@ -55,20 +55,20 @@ def plan_steps(
     replay: Sequence[Example] = (),
     ratio: float = 0.0,
 ) -> tuple[Step, ...]:
-    """Steps whose target examples hold exactly `loss_tokens` tokens of loss; the last answer is cut to fit.
+    """Steps whose target examples have exactly `loss_tokens` loss tokens in total; the last answer is cut to fit.
 
-    Epochs are shuffled by `seed`, and batches hold examples of like length. `ratio` replayed examples go with every target
-    example, exactly on the whole; their tokens are not part of the budget.
+    Epochs are shuffled by `seed`, and batches hold examples of similar length. `ratio` is the number of replayed examples per target
+    example, exact over the whole run; their tokens are not part of the budget.
     """
     if not examples:
-        raise AssayError("no training examples", do="name a task with a train split")
+        raise AssayError("no training examples", do="use a task with a train split")
     if loss_tokens < 1 or batch < 1:
         raise AssayError(f"a budget of {loss_tokens} loss tokens in batches of {batch} trains nothing", do="use at least 1 of each")
     if ratio and not replay:
         raise AssayError(
-            "replay was asked for, but there is nothing to replay", do="retain a task with a train split, or name a longer text"
+            "replay is requested, but there are no examples to replay", do="add a retention task with a train split, or a longer --text"
         )
-    again = endless(replay, batch, seed + 1) if replay else iter(())
+    again = cycle_examples(replay, batch, seed + 1) if replay else iter(())
     steps: list[Step] = []
     left, seen, replayed = loss_tokens, 0, 0
     for group in endless_batches(examples, batch, seed):
@@ -93,7 +93,7 @@ def cut(example: Example, most: int) -> Example:
 
 
 def endless_batches(examples: Sequence[Example], batch: int, seed: int) -> Iterator[tuple[Example, ...]]:
-    """Batches of like length, epoch after epoch; every example once an epoch."""
+    """Endless batches of examples of similar length; every example appears once per epoch."""
     draw = np.random.default_rng(seed)
     while True:
         order = draw.permutation(len(examples))
@@ -105,13 +105,13 @@ def endless_batches(examples: Sequence[Example], batch: int, seed: int) -> Itera
             yield tuple(examples[at] for at in groups[index])
 
 
-def endless(examples: Sequence[Example], batch: int, seed: int) -> Iterator[Example]:
+def cycle_examples(examples: Sequence[Example], batch: int, seed: int) -> Iterator[Example]:
     for group in endless_batches(examples, batch, seed):
         yield from group
 
 
 def digest_steps(steps: Sequence[Step]) -> str:
-    """Hash of everything that the steps hold."""
+    """Hash of the content of all steps."""
     state = hashlib.sha256()
     for step in steps:
         for part in (step.target, step.replay):
@@ -123,9 +123,9 @@ def digest_steps(steps: Sequence[Step]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Padded:
-    """Examples as tensors, padded on the right: causal attention never looks there, so no attention mask is needed.
+    """Examples as tensors, padded on the right. Causal attention never reads the padding, so no attention mask is needed.
 
-    `ids` [n, width]; `predicts` [n, width] marks the positions whose next token carries loss; `targets` [loss tokens].
+    `ids` [n, width]; `predicts` [n, width] marks the positions whose next token is in the loss; `targets` [loss tokens].
     """
 
     ids: Any

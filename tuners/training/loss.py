@@ -1,4 +1,4 @@
-"""Logits where they carry loss and nowhere else: the vocabulary projection is computed only for the answer's positions."""
+"""Losses and KL divergence at the answer's positions; the vocabulary projection is computed only there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from assay.tuners.training.method import Module, Tensor, Trainable
 def answer_logits(model: Module, head: Module, batch: Padded) -> Tensor:
     """Logits [loss tokens, vocabulary] in fp32, in the order of `batch.targets`.
 
-    A hook on the output projection `head` picks the positions, so it works for every causal model and through every adapter;
-    virtual tokens stand before the first id.
+    A hook on the output projection `head` selects the positions, so it works for every causal model and adapter. Virtual tokens come
+    before the first id. Raises AssayError for a model that does not use its output projection.
     """
 
     def pick(module: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -27,7 +27,7 @@ def answer_logits(model: Module, head: Module, batch: Padded) -> Tensor:
     finally:
         handle.remove()
     if logits.dim() != 2 or logits.shape[0] != batch.targets.shape[0]:
-        raise AssayError("this model does not compute its logits with its output projection", do="train another architecture")
+        raise AssayError("this model does not compute its logits with its output projection", do="use a model of another architecture")
     return logits.float()
 
 
@@ -68,7 +68,7 @@ def mean_loss(model: Module, examples: Sequence[Example], size: int = 16) -> flo
 
 
 def kl_to_base(trainable: Trainable, examples: Sequence[Example], size: int = 16) -> float:
-    """Mean over loss positions of KL(base || tuned), in nats, over the whole vocabulary. Zero before the first step of a
+    """Mean over loss positions of KL(base || tuned) over the whole vocabulary, in nats. Zero before the first step of a
     method that starts as the identity."""
     import torch
 
@@ -119,7 +119,7 @@ def loss_of(logs: Tensor, examples: Sequence[Example]) -> float:
 
 
 def largest_difference(one: Module, other: Module, examples: Sequence[Example]) -> float:
-    """Largest absolute difference of two models' log-probabilities at loss positions, in nats: the parity of a served result."""
+    """Largest absolute difference of two models' log-probabilities at loss positions, in nats."""
     import torch
 
     one.eval(), other.eval()

@@ -1,4 +1,4 @@
-"""Peak memory of a piece of work: of the GPU where there is one, else of this process."""
+"""Peak memory since a reset: of the GPU if there is one, else of this process."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def forget_peak() -> None:
-    """Start counting anew. Where the system cannot (not Linux), the peak stays that of the whole process."""
+def reset_peak() -> None:
+    """Reset the peak. Only Linux can reset a process's peak; elsewhere it remains that of the whole process."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    give_back()
+    trim_heap()
     with contextlib.suppress(OSError):
         CLEAR.write_text("5")
 
 
-def give_back() -> None:
-    """Return to the system what earlier work freed (glibc): the heap keeps it, and it would count as the next work's."""
+def trim_heap() -> None:
+    """Return freed memory to the system (glibc): the heap keeps it, and it would count towards the next peak."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -32,7 +32,7 @@ def give_back() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes since `forget_peak`."""
+    """Peak memory in bytes since `reset_peak`."""
     import torch
 
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""What a fine-tuning method is: a named way to make some parameters of a model trainable."""
+"""The types of a fine-tuning method: `Method`, and `Trainable`, a model with some parameters made trainable."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assay import AssayError
-from assay.tuners.training.sharding import like
+from assay.tuners.training.sharding import placed_like
 
 Family = Literal["in_context", "full", "selective", "reparameterization", "additive"]
 Route = Literal["base", "model", "lora", "merged", "prompt", "transformers"]
-"""How a tuned result is served. base: nothing to load. model: its own model directory. lora: natively by engines that know
-LoRA. merged: folded into the base's weights first. prompt: as embeddings before the prompt (generation only in vLLM).
+"""How a tuned result is served. base: nothing to load. model: its own model directory. lora: natively by engines that support
+LoRA. merged: merged into the base's weights first. prompt: as embeddings before the prompt (generation only in vLLM).
 transformers: only with the adapter attached."""
 
 Module = Any  # torch.nn.Module; torch is not imported here
 Tensor = Any
 
 
-def nothing(*step: int) -> None:
-    """Most methods have nothing to keep before training, and nothing left to do after a step."""
+def do_nothing(*step: int) -> None:
+    """The default of `remember` and `after_step`."""
 
 
 @dataclass(slots=True)
 class Trainable:
-    """A model made ready by a method: `model` is what runs; only the parameters that require a gradient are trained.
+    """A model prepared by a method; only the parameters of `model` that require a gradient are trained.
 
-    `save(directory)` writes what the method learned; `merged()` gives a copy of the base's architecture with the same logits
-    (None: cannot be folded in). `reference()` is a context in which `model` computes the base's logits; `remember()`, called
-    before the first step, keeps what that takes, and only there a copy of the trained parameters is made. `penalty()` is the
-    method's own loss term, `after_step(step)` its work after step 1, 2, ...; `state` and `restore` hold what a resumed run
-    needs beside parameters and optimizer.
+    `save(directory)` writes the trained parameters; `merged()` gives a copy in the base's architecture with the same logits
+    (None: the method cannot be merged). `reference()` is a context in which `model` computes the base's logits; call `remember()`
+    before the first step to use it, since it may copy the trained parameters. `penalty()` is the method's own loss term;
+    `after_step(step)` is called after step 1, 2, ...; `state` and `restore` give and take the tensors that a resumed run needs
+    besides parameters and optimizer.
 
-    Raises AssayError where nothing would be trained.
+    Raises AssayError if no parameter would be trained.
     """
 
     model: Module
     save: Callable[[Path], None]
     reference: Callable[[], AbstractContextManager[Any]]
     merged: Callable[[], Module] | None = None
-    remember: Callable[[], None] = nothing
+    remember: Callable[[], None] = do_nothing
     penalty: Callable[[], Tensor] | None = None
-    after_step: Callable[[int], None] = nothing
+    after_step: Callable[[int], None] = do_nothing
     state: Callable[[], dict[str, Tensor]] = dict
     restore: Callable[[dict[str, Tensor]], None] = field(default=lambda saved: None)
 
@@ -57,7 +57,7 @@ class Trainable:
 
     @property
     def trained(self) -> dict[str, Tensor]:
-        """The parameters that training moves, by name."""
+        """The trained parameters, by name."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     @property
@@ -66,7 +66,7 @@ class Trainable:
         return sum(value.numel() for value in self.trained.values())
 
     def frozen_digest(self) -> str:
-        """Hash of every parameter that must not move: equal before and after training."""
+        """Hash of the frozen parameters: equal before and after training."""
         return digest_tensors({name: value for name, value in self.model.named_parameters() if not value.requires_grad})
 
 
@@ -76,7 +76,8 @@ class Method:
 
     The defaults of `prepare` are the method's options; parameters called `seed` and `steps` (optimizer steps planned) are
     filled in by `begin`. `lr` is the centre of the learning-rate grid for AdamW. `identity`: the logits before the first step
-    are the base's (None: not known). `tolerance`: largest difference in logits that this allows.
+    are the base's (None: not known). `tolerance`: largest difference in logits that still counts as identity. `merges`: whether
+    the result can be merged into the base's weights (None: not known).
     """
 
     name: str
@@ -90,30 +91,30 @@ class Method:
     about: str = ""
 
     def options(self) -> dict[str, Any]:
-        """Names and default values of what a user may set."""
+        """Names and default values of the options that a user can set."""
         parameters = list(inspect.signature(self.prepare).parameters.values())[1:]
         return {p.name: p.default for p in parameters if p.name not in ("seed", "steps") and p.kind is not p.VAR_KEYWORD}
 
     @property
-    def is_free(self) -> bool:
-        """Whether it takes options of any name, and judges them itself."""
+    def takes_any_option(self) -> bool:
+        """Whether `prepare` accepts options of any name and checks them itself."""
         return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.prepare).parameters.values())
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raises AssayError for unknown options, and for values of another kind than the default's."""
+        """Raises AssayError for unknown options, and for values of another type than the default."""
         unknown = sorted(options.keys() - self.options().keys())
-        if unknown and not self.is_free:
+        if unknown and not self.takes_any_option:
             known = ", ".join(self.options()) or "none"
-            raise AssayError(f"unknown option {', '.join(unknown)}", where=self.name, do=f"its options are: {known}")
+            raise AssayError(f"unknown option {', '.join(unknown)}", where=self.name, do=f"choose from {known}")
         signature = inspect.signature(self.prepare).parameters
         for name in options.keys() & signature.keys():
-            broken = signature[name].annotation in (float, "float")
-            wanted = kind_of(0.0 if broken else signature[name].default)
+            is_float = signature[name].annotation in (float, "float")
+            wanted = kind_of(0.0 if is_float else signature[name].default)
             if not fits(options[name], wanted):
                 raise AssayError(f"{name}={options[name]!r:.60} is not {wanted}", where=self.name, do=f"give {name} {wanted}")
 
     def begin(self, model: Module, *, seed: int = 0, steps: int = 1, options: Mapping[str, Any] | None = None) -> Trainable:
-        """Make `model` ready in place; equal seeds give equal starts. Raises AssayError for options that it does not have."""
+        """Prepare `model` in place; equal seeds give equal initial parameters. Raises AssayError for unknown options."""
         import torch
 
         given = dict(options or {})
@@ -126,18 +127,18 @@ class Method:
 
 
 def kind_of(default: object) -> str:
-    """What an option with that default holds, in words; empty where anything may be."""
+    """In words the type of an option with that default; empty if any value is allowed."""
     if isinstance(default, bool):
         return "true or false"
     if isinstance(default, int):
         return "a whole number"
     if isinstance(default, float):
         return "a number"
-    return "a name, or several by commas" if isinstance(default, str | tuple) else ""
+    return "a name or a comma-separated list of names" if isinstance(default, str | tuple) else ""
 
 
 def fits(value: object, kind: str) -> bool:
-    """Whether a value is of the kind that `kind_of` names."""
+    """Whether a value has the type that `kind_of` named."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if kind == "true or false":
         return isinstance(value, bool)
@@ -159,8 +160,8 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()[:24]
 
 
-def swapped(model: Module, values: Mapping[str, Tensor]) -> Callable[[], AbstractContextManager[None]]:
-    """A context in which the parameters of these names hold other values, given back exactly afterwards."""
+def with_parameters(model: Module, values: Mapping[str, Tensor]) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which the named parameters hold other values; afterwards they hold exactly their old ones."""
     import torch
 
     @contextmanager
@@ -169,7 +170,7 @@ def swapped(model: Module, values: Mapping[str, Tensor]) -> Callable[[], Abstrac
             live = {name: value for name, value in model.named_parameters() if name in values}
             kept = {name: value.detach().clone() for name, value in live.items()}
             for name, value in live.items():
-                value.copy_(like(value, values[name]))
+                value.copy_(placed_like(value, values[name]))
             try:
                 yield
             finally:
@@ -180,9 +181,9 @@ def swapped(model: Module, values: Mapping[str, Tensor]) -> Callable[[], Abstrac
 
 
 def from_start(model: Module) -> tuple[Callable[[], None], Callable[[], AbstractContextManager[None]]]:
-    """`remember` and `reference` of a method that moves parameters of the base itself.
+    """`remember` and `reference` for a method that trains parameters of the base itself.
 
-    `reference` raises AssayError where nothing was remembered.
+    `reference` raises AssayError unless `remember` was called before.
     """
     start: dict[str, Tensor] = {}
 
@@ -192,7 +193,7 @@ def from_start(model: Module) -> tuple[Callable[[], None], Callable[[], Abstract
 
     def reference() -> AbstractContextManager[None]:
         if not start:
-            raise AssayError("the weights before training were not kept", do="call remember() before the first step")
-        return swapped(model, start)()
+            raise AssayError("the weights before training were not stored", do="call remember() before the first step")
+        return with_parameters(model, start)()
 
     return remember, reference

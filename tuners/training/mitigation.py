@@ -1,4 +1,4 @@
-"""What holds forgetting back. A mitigation is a value that goes with any method; its parts add up."""
+"""Mitigations of forgetting: a value that combines with any method; its parts add up."""
 
 from __future__ import annotations
 
@@ -15,41 +15,43 @@ from assay.tuners.training.method import Module, Tensor, Trainable
 from assay.tuners.training.train import Extras
 
 PROBES = 64
-"""Most examples on which an early stop measures its KL, and on which EWC takes its Fisher information."""
+"""Maximum number of examples on which early stopping measures KL and EWC estimates the Fisher information."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mitigation:
-    """The parts, each at the value that means "not used".
+    """The parts of a mitigation; the defaults mean "not used".
 
     Written as `replay=0.25+kl=0.1`, or `none`.
     """
 
     replay: float = 0.0
-    """Replayed examples (base text, or other tasks) per target example; their mean loss is added to the target's."""
+    """Replayed examples (neutral text or other tasks) per target example; their mean loss is added to the target's."""
     kl: float = 0.0
     """Weight of KL(base || tuned) on the target's loss positions, in nats per token."""
     l2_sp: float = 0.0
     """Weight of the squared distance of the trained parameters from their start (Li et al. 2018, arXiv 1802.01483)."""
     ewc: float = 0.0
-    """The same, each parameter weighed by its Fisher information on protected examples (Kirkpatrick et al. 2017)."""
+    """As `l2_sp`, with each parameter weighted by its Fisher information on protected examples (Kirkpatrick et al. 2017)."""
     wise_ft: float = 1.0
-    """Share of the way from the base's weights to the tuned ones that is kept after training (Wortsman et al. 2021); for LoRA
-    the scale of the adapter, which is the same."""
+    """Interpolation after training: 0 gives the base's weights, 1 the tuned ones (Wortsman et al. 2021). For LoRA it scales the
+    adapter, which is equivalent."""
     stop_at_kl: float = math.inf
-    """Training ends when KL(base || tuned) on protected examples (else the target's) passes this, in nats per token."""
+    """Training stops when KL(base || tuned) on protected examples (else the target's) exceeds this, in nats per token."""
     lower_lr: float = 1.0
     """Factor of the learning rate."""
     multi_task: float = 0.0
-    """Temperature at which further tasks are mixed in by their size; 0: none, 1: proportional, large: equal shares."""
+    """Temperature of the mixture with the other targets; 0: no mixture, 1: proportional to size, large: equal shares."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not value >= 0:
-                raise AssayError(f"{field.name} must not be {value}", where="mitigation", do="use a number of at least 0")
+                raise AssayError(f"{field.name} must not be {value}", where="mitigation", do=f"set {field.name} to a number of at least 0")
         if self.wise_ft > 1:
-            raise AssayError(f"wise_ft={self.wise_ft} goes beyond the tuned weights", where="mitigation", do="use 0 to 1")
+            raise AssayError(
+                f"wise_ft={self.wise_ft} extrapolates beyond the tuned weights", where="mitigation", do="set wise_ft to 0 to 1"
+            )
 
     def __str__(self) -> str:
         used = [f"{f.name}={getattr(self, f.name):g}" for f in fields(self) if getattr(self, f.name) != f.default]
@@ -57,39 +59,39 @@ class Mitigation:
 
 
 def parse_mitigation(text: str) -> Mitigation:
-    """`none`, or parts joined by a plus. Raises AssayError for unknown parts and for what is no number."""
+    """Parse `none` or parts joined by a plus. Raises AssayError for unknown parts and for values that are not numbers."""
     known = {field.name for field in fields(Mitigation)}
     given: dict[str, float] = {}
     for part in text.split("+") if text not in ("", "none") else ():
         name, _, value = part.strip().partition("=")
         name = name.replace("-", "_")
         if name not in known:
-            raise AssayError(f"unknown mitigation {name!r}", do=f"there are: {', '.join(sorted(known))}, none")
+            raise AssayError(f"unknown mitigation {name!r}", do=f"choose from {', '.join(sorted(known))}, none")
         try:
             given[name] = float(value)
         except ValueError:
-            raise AssayError(f"{part!r} needs a number", where="mitigation", do=f"for example {name}=0.1") from None
+            raise AssayError(f"{part!r} needs a number", where="mitigation", do=f"write it as {name}=0.1") from None
     return Mitigation(**given)
 
 
 def in_training(text: str) -> str:
-    """A mitigation as written, without the part that comes after training: runs that share it share the trained weights."""
+    """The mitigation's text without `wise_ft`, which applies after training: runs that are equal in it train the same weights."""
     return "+".join(part for part in text.split("+") if part.strip().replace("-", "_").partition("=")[0] != "wise_ft") or "none"
 
 
-def extras_of(
+def training_extras(
     mitigation: Mitigation, trainable: Trainable, target: Sequence[Example], protected: Sequence[Example], *, every: int = 10, seed: int = 0
 ) -> Extras:
-    """What the loop has to add. Called before the first step: distances are measured from the parameters as they are now.
+    """The terms that a mitigation adds to training. Call it before the first step: distances are measured from the current parameters.
 
-    Raises AssayError where EWC has nothing to protect.
+    Raises AssayError if EWC has no examples to protect.
     """
     penalties: list[Callable[[], Tensor]] = []
     if mitigation.l2_sp:
         penalties.append(distance(trainable.trained, mitigation.l2_sp))
     if mitigation.ewc:
         if not protected:
-            raise AssayError("ewc needs examples to protect", where="mitigation", do="name retention tasks with a train split, or a text")
+            raise AssayError("ewc needs examples to protect", where="mitigation", do="add a retention task with a train split, or a --text")
         information = fisher(trainable.model, trainable.trained, protected[:PROBES], seed)
         penalties.append(distance(trainable.trained, mitigation.ewc, information))
     stop = None
@@ -104,9 +106,9 @@ def extras_of(
 
 
 def distance(trained: Mapping[str, Tensor], weight: float, importance: Mapping[str, Tensor] | None = None) -> Callable[[], Tensor]:
-    """weight / 2 * sum of (importance *) squared distance from the values held now; 0 at the start.
+    """weight / 2 * sum of (importance *) squared distance from the current values; 0 at the start.
 
-    For adapters this pulls towards their own start, the identity.
+    For adapters the start is the identity.
     """
     start = {name: value.detach().clone() for name, value in trained.items()}
 
@@ -123,8 +125,8 @@ def fisher(model: Module, trained: Mapping[str, Tensor], examples: Sequence[Exam
     """Diagonal Fisher information per loss token: mean square of per-example gradients of the model's own samples.
 
     The labels are drawn from the model at every loss position, given the true text before it; gradients are taken for one
-    example at a time, since the square of a batch's mean gradient would be something else. On a fresh LoRA the information
-    of the factor that starts at random is zero.
+    example at a time, since the square of a batch's mean gradient is another quantity. On an untrained LoRA the information
+    of the randomly initialised factor is zero.
     """
     import torch
 
@@ -135,8 +137,8 @@ def fisher(model: Module, trained: Mapping[str, Tensor], examples: Sequence[Exam
     model.eval()
     for example in examples:
         logits = answer_logits(model, head, pad([example], device))
-        own = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
-        loss = torch.nn.functional.cross_entropy(logits, own, reduction="sum")
+        sampled = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
+        loss = torch.nn.functional.cross_entropy(logits, sampled, reduction="sum")
         for name, gradient in zip(trained, torch.autograd.grad(loss, list(trained.values()), allow_unused=True), strict=True):
             if gradient is not None:
                 found[name] += gradient.square()
@@ -146,7 +148,7 @@ def fisher(model: Module, trained: Mapping[str, Tensor], examples: Sequence[Exam
 
 
 def interpolate(base: Module, tuned: Module, share: float) -> Module:
-    """WiSE-FT: `tuned` becomes base + share * (tuned - base), in place; models of one architecture."""
+    """WiSE-FT: set `tuned` to base + share * (tuned - base), in place; both models have the same architecture."""
     import torch
 
     start = dict(base.named_parameters())
@@ -157,14 +159,14 @@ def interpolate(base: Module, tuned: Module, share: float) -> Module:
 
 
 def is_plain_lora(adapter: Path) -> bool:
-    """Whether a folder holds an adapter of which scaling B scales the weight change: LoRA and rsLoRA, not DoRA."""
+    """Whether a folder holds an adapter whose weight change is linear in B: LoRA and rsLoRA, not DoRA."""
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text()) if path.is_file() else {}
     return config.get("peft_type") == "LORA" and not config.get("use_dora")
 
 
 def scale_lora(adapter: Path, share: float) -> None:
-    """Scale a saved LoRA in place: its weight change becomes `share` of what it was."""
+    """Multiply the weight change of a saved LoRA by `share`, in place."""
     from safetensors.torch import load_file, save_file
 
     file = adapter / "adapter_model.safetensors"

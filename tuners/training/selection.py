@@ -1,4 +1,4 @@
-"""Methods that train some of the model's own parameters: choosing them, saving only those, putting them back."""
+"""Trains a selection of the model's own parameters, and saves and loads only those."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KIND = "SELECTED"
 
 
 def select(model: Module, train: Callable[[str], bool]) -> Trainable:
-    """Train exactly the parameters whose name `train` accepts.
+    """A Trainable of exactly the parameters whose name `train` accepts.
 
     Saved as `adapter_config.json` (peft_type SELECTED, ours) and `adapter_model.safetensors` with the chosen parameters.
     """
@@ -35,7 +35,7 @@ def select(model: Module, train: Callable[[str], bool]) -> Trainable:
 
 
 def attach_selected(model: Module, directory: Path) -> Module:
-    """Put saved parameters into a base model, in place."""
+    """Load saved parameters into a base model, in place. Raises AssayError for parameters of another base."""
     import torch
     from safetensors.torch import load_file
 
@@ -46,18 +46,20 @@ def attach_selected(model: Module, directory: Path) -> Module:
                 raise AssayError(
                     f"the base model has no parameter {name} of shape {tuple(value.shape)}",
                     where=str(directory),
-                    do="give the base model that it was trained on",
+                    do="load it with the base model that it was trained on",
                 )
             parameters[name].copy_(value)
     return model
 
 
 def blocks(model: Module) -> list[tuple[str, Module]]:
-    """Names and modules of the transformer's layers, first to last."""
+    """Names and modules of the transformer layers, first to last."""
     import torch
 
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == count:
             return [(f"{name}.{index}", layer) for index, layer in enumerate(module)]
-    raise AssayError(f"no list of {count} layers found in this {model.config.model_type} model", do="use a method that needs no layer list")
+    raise AssayError(
+        f"no list of {count} layers found in this {model.config.model_type} model", do="use a method without layers, for example lora"
+    )

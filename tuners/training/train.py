@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, cosine with warm-up, clipping, accumulation normalised by loss tokens, exact budgets."""
+"""The training loop: AdamW, cosine schedule with warm-up, clipping, accumulation normalised by loss tokens, exact budgets."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any, Literal
 from assay import AssayError
 from assay.tuners.training.batches import Example, Step, digest_steps, pad
 from assay.tuners.training.loss import answer_logits, in_batches, summed_kl, summed_loss
-from assay.tuners.training.memory import forget_peak, peak_memory
+from assay.tuners.training.memory import peak_memory, reset_peak
 from assay.tuners.training.method import Module, Tensor, Trainable
 from assay.tuners.training.selection import blocks
-from assay.tuners.training.sharding import check_together, shard, wants_shards, whole
+from assay.tuners.training.sharding import check_launch, full_tensor, shard, uses_fsdp
 from assay.tuners.training.state import Position, read_checkpoint, write_checkpoint
 
 Status = Literal["done", "diverged", "stopped"]
-"""done: the whole budget. diverged: a loss or gradient that is no number, or an exploded loss. stopped: a bound was reached."""
+"""done: the full budget. diverged: a loss or gradient that is not finite, or an exploded loss. stopped: early stopping."""
 
 PATIENCE = 3
-"""Steps in a row with an exploded loss that end a run."""
+"""Number of consecutive steps with an exploded loss that ends a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to train. `warmup` is a fraction of the steps; the schedule is that of transformers' cosine_with_warmup.
+    """The training settings. `warmup` is a fraction of the steps; the schedule is transformers' cosine_with_warmup.
 
-    `micro` examples go through the model at once; gradients add up over a step and are divided by its loss tokens.
+    `micro` examples form one forward pass; gradients are summed over a step and divided by its loss tokens.
     """
 
     lr: float
@@ -43,15 +43,15 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 0
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0: none."""
+    """Steps between checkpoints; 0: no checkpoints."""
     gradient_checkpointing: bool = False
     precision: Literal["no", "bf16"] = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What mitigations add. `penalty()`: once a step, on the parameters. `kl`: weight of KL(base || tuned) on the target's loss
-    positions. `replay`: weight of the replayed examples' mean loss. `stop(step)`: whether to end after that step.
+    """The terms of a mitigation. `penalty()`: a loss on the parameters, once per step. `kl`: weight of KL(base || tuned) on the target's
+    loss positions. `replay`: weight of the replayed examples' mean loss. `stop(step)`: whether to stop after that step.
     """
 
     penalty: Callable[[], Tensor] | None = None
@@ -62,34 +62,33 @@ class Extras:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """After a step: mean loss of its target tokens (nats), learning rate, tokens processed a second, seconds left."""
+    """The state after a step. `loss`: mean over its target tokens, in nats. `tokens_per_second`: processed tokens."""
 
     step: int
     steps: int
     loss: float
     lr: float
-    rate: float
-    left: float
+    tokens_per_second: float
+    seconds_left: float
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run did. `losses` and `rates` by step; `loss_tokens` and `processed_tokens` of the steps that were taken."""
+    """The result of a run. `losses` by step, in nats; `loss_tokens` and `processed_tokens` of the steps that were taken."""
 
     status: Status
     steps: int
     losses: tuple[float, ...]
-    rates: tuple[float, ...]
     loss_tokens: int
     processed_tokens: int
     seconds: float
     peak_memory: int
-    """Bytes: of the GPU where there is one, else the process's resident set."""
+    """In bytes: of the GPU if there is one, else the process's resident set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What stays the same from step to step."""
+    """The objects that every step of a run shares."""
 
     accelerator: Any
     model: Module
@@ -100,7 +99,7 @@ class Loop:
     recipe: Recipe
     extras: Extras
     join: Callable[[], None] | None = None
-    """Makes a model that is cut over the processes whole again."""
+    """Restores a sharded model; None if it is not sharded."""
 
 
 def train(
@@ -111,11 +110,11 @@ def train(
     directory: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
-    """Train in place. With a `directory`, checkpoints are written there and a broken run goes on where it stood, to the same
-    result bit for bit on a CPU. A run that diverges ends with that status; its parameters are not to be used.
+    """Train in place. With a `directory`, checkpoints are written there and an interrupted run resumes, on a CPU to the bit-identical
+    result. A run that diverges ends with that status; its parameters must not be used.
 
-    Under `accelerate launch` every process calls this with the same arguments and ends with the same whole parameters; the first
-    writes the checkpoints, which all must be able to read. The model is copied (DDP), or with FSDP version 2 cut over them.
+    Under `accelerate launch` every process calls this with the same arguments and ends with the same full parameters; the first
+    writes the checkpoints, which all must be able to read. The model is copied (DDP), or sharded with FSDP version 2.
     """
     loop = open_loop(trainable, recipe, extras)
     plan = digest_plan(steps, recipe, trainable)
@@ -124,7 +123,7 @@ def train(
     sizes = [sum(len(example.ids) for example in (*step.target, *step.replay)) for step in steps]
     ceiling = 2 * math.log(trainable.model.config.get_text_config().vocab_size)
     first, before, began = position.step, position.seconds, time.monotonic()
-    forget_peak()
+    reset_peak()
     status: Status = "done"
     while position.step < len(steps) and status == "done":
         lr = recipe.lr * schedule(position.step, len(steps), recipe.warmup)
@@ -134,18 +133,18 @@ def train(
         report(Progress(position.step, len(steps), loss, lr, 1 / pace, pace * sum(sizes[position.step :])))
         if not math.isfinite(loss + norm) or position.high >= PATIENCE:
             status = "diverged"
-        elif extras.stop is not None and agreed(loop, extras.stop(position.step)):
+        elif extras.stop is not None and any_process(loop, extras.stop(position.step)):
             status = "stopped"
         elif directory and recipe.checkpoint_every and position.step % recipe.checkpoint_every == 0:
             write_checkpoint(directory, position, trainable, loop.optimizer, loop.accelerator.is_main_process)
     loss_tokens, peak = sum(example.loss_tokens for step in steps[: position.step] for example in step.target), peak_memory()
     if loop.join is not None:
         loop.join()
-    return Trained(status, position.step, position.losses, position.rates, loss_tokens, sum(sizes[: position.step]), position.seconds, peak)
+    return Trained(status, position.step, position.losses, loss_tokens, sum(sizes[: position.step]), position.seconds, peak)
 
 
 def advance(position: Position, loss: float, lr: float, seconds: float, ceiling: float) -> Position:
-    """One step further. A loss is high above `ceiling`, twice that of a uniform guess, and three times the first loss."""
+    """The next position. A loss has exploded above both `ceiling`, twice the loss of a uniform guess, and three times the first loss."""
     high = position.high + 1 if loss > ceiling and loss > 3 * (*position.losses, loss)[0] else 0
     losses, rates = (*position.losses, loss), (*position.rates, lr)
     return replace(position, step=position.step + 1, losses=losses, rates=rates, seconds=seconds, high=high)
@@ -154,7 +153,7 @@ def advance(position: Position, loss: float, lr: float, seconds: float, ceiling:
 def schedule(step: int, steps: int, warmup: float) -> float:
     """The factor of the learning rate at a step, from 0: linear warm-up, then half a cosine.
 
-    Source: transformers.optimization.get_cosine_schedule_with_warmup, whose first step with warm-up has rate 0.
+    Source: transformers.optimization.get_cosine_schedule_with_warmup, whose first step with warm-up has learning rate 0.
     """
     rising = math.ceil(warmup * steps)
     if step < rising:
@@ -163,13 +162,13 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def digest_plan(steps: Sequence[Step], recipe: Recipe, trainable: Trainable) -> str:
-    """Hash of what a checkpoint must agree with: the steps, the recipe, and what is trained."""
+    """Hash of the steps, the recipe and the shapes of the trained parameters; a checkpoint is valid only for an equal hash."""
     parts = [digest_steps(steps), asdict(recipe), {name: list(value.shape) for name, value in trainable.trained.items()}]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
-    """The model on its device, copied or cut over the processes where `accelerate launch` says so, with its optimizer."""
+    """The model on its device, copied or sharded as `accelerate launch` configures, with its optimizer."""
     import torch
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -179,23 +178,23 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
         trainable.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     head = trainable.model.get_output_embeddings()
     torch.manual_seed(recipe.seed)
-    AcceleratorState._reset_state()  # it would refuse a second precision in one process, and a recipe has its own
+    AcceleratorState._reset_state()  # else it refuses a second precision in one process; each recipe has its own
     accelerator = Accelerator(mixed_precision=recipe.precision)
-    check_together(accelerator.num_processes)
-    cut = wants_shards()
-    if cut and (extras.penalty is not None or trainable.penalty is not None):
+    check_launch(accelerator.num_processes)
+    sharded = uses_fsdp()
+    if sharded and (extras.penalty is not None or trainable.penalty is not None):
         raise AssayError(
-            "l2_sp, ewc and adalora need every parameter whole, and FSDP cuts them",
+            "l2_sp, ewc and adalora do not work with FSDP, which shards the parameters",
             do="train without --use_fsdp (one process, or several with a copy of the model each)",
         )
-    # Without evaluation_mode accelerate would wrap a model that is cut, and only if it also had its optimizer.
-    model = accelerator.prepare_model(trainable.model, device_placement=cut or None, evaluation_mode=cut)
-    join = shard(model, [layer for _, layer in blocks(model)], accelerator.device) if cut else None
+    # Without evaluation_mode accelerate would wrap the model for FSDP itself, and only together with its optimizer.
+    model = accelerator.prepare_model(trainable.model, device_placement=sharded or None, evaluation_mode=sharded)
+    join = shard(model, [layer for _, layer in blocks(model)], accelerator.device) if sharded else None
     if extras.kl or extras.stop is not None:
         trainable.remember()
     model.train()
     values = list(trainable.trained.values())
-    # As Trainer does: gains and biases do not decay; fused is the fastest on CPU and GPU alike.
+    # As in Trainer, gains and biases do not decay. Fused AdamW is the fastest on both CPU and GPU.
     groups = [
         {"params": [value for value in values if value.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [value for value in values if value.ndim < 2], "weight_decay": 0.0},
@@ -205,16 +204,16 @@ def open_loop(trainable: Trainable, recipe: Recipe, extras: Extras) -> Loop:
 
 
 def check_position(loop: Loop, position: Position) -> None:
-    """Raises AssayError where processes would go on from different steps: they would wait for each other for ever."""
+    """Raises AssayError if the processes would resume from different steps and wait for each other forever."""
     import torch
 
     here = torch.tensor([position.step], device=loop.accelerator.device)
     if loop.accelerator.num_processes > 1 and len(set(loop.accelerator.gather(here).tolist())) > 1:
-        raise AssayError("not every process reads the same checkpoint", do="use a folder that all of them see")
+        raise AssayError("the processes read different checkpoints", do="use a folder that all of them share")
 
 
-def agreed(loop: Loop, flag: bool) -> bool:
-    """Whether any process says so: all of them must end at the same step."""
+def any_process(loop: Loop, flag: bool) -> bool:
+    """Whether the flag is set in any process: all of them must stop at the same step."""
     import torch
 
     if loop.accelerator.num_processes == 1:
@@ -223,23 +222,23 @@ def agreed(loop: Loop, flag: bool) -> bool:
 
 
 def check_recipe(trainable: Trainable, recipe: Recipe) -> None:
-    """Raises AssayError where this model cannot be trained so."""
+    """Raises AssayError if the model does not support gradient checkpointing and the recipe needs it."""
     if recipe.gradient_checkpointing and "PREFIX_TUNING" in str(getattr(trainable.model, "peft_type", "")):
-        raise AssayError("prefix tuning keeps a cache, which gradient checkpointing drops", do="train without gradient checkpointing")
+        raise AssayError("prefix tuning needs a key-value cache, which gradient checkpointing drops", do="remove --gradient-checkpointing")
     if recipe.gradient_checkpointing and not getattr(trainable.model, "supports_gradient_checkpointing", True):
-        raise AssayError("this architecture has no gradient checkpointing", do="train without gradient checkpointing")
+        raise AssayError("this architecture does not support gradient checkpointing", do="remove --gradient-checkpointing")
 
 
 def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, float]:
-    """One optimizer step. Gives the mean loss of the target tokens and the norm of the gradient before clipping.
+    """Take one optimizer step. Returns the mean loss of the target tokens in nats and the gradient norm before clipping.
 
-    Nothing moves where either is no finite number.
+    No parameter changes if either is not finite.
     """
     import torch
 
     for group in loop.optimizer.param_groups:
         group["lr"] = lr
-    passes = share(loop, step)
+    passes = split_passes(loop, step)
     total = torch.zeros((), device=loop.accelerator.device)
     for index, (examples, weight, is_target) in enumerate(passes):
         last = index == len(passes) - 1
@@ -247,12 +246,12 @@ def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, fl
             loss, extra = forward(loop, examples, is_target)
             full = weight * (loss + extra)
             if last:
-                full = full + own_terms(loop)
+                full = full + parameter_terms(loop)
             loop.accelerator.backward(full)
         if is_target:
             total += weight * loss.detach()
     mean = float(loop.accelerator.reduce(total, reduction="mean"))
-    norm = float(whole(loop.accelerator.clip_grad_norm_(loop.values, loop.recipe.clip or math.inf)))
+    norm = float(full_tensor(loop.accelerator.clip_grad_norm_(loop.values, loop.recipe.clip or math.inf)))
     if math.isfinite(mean + norm):
         loop.optimizer.step()
         loop.trainable.after_step(number)
@@ -260,11 +259,11 @@ def take_step(loop: Loop, step: Step, lr: float, number: int) -> tuple[float, fl
     return mean, norm
 
 
-def share(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float, bool]]:
-    """This process's forward passes: examples, the weight of their summed loss, and whether they are the target's.
+def split_passes(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float, bool]]:
+    """This process's forward passes: examples, the weight of their summed loss, and whether they are target examples.
 
-    Gradients are averaged over processes, hence the factor. All make the same number of passes, since with FSDP each pass is a
-    collective: one with fewer examples fills up with passes of weight 0.
+    Gradients are averaged over processes, hence the factor `world`. Every process makes the same number of passes, since with FSDP a pass
+    is a collective; missing passes have weight 0.
     """
     world, rank = loop.accelerator.num_processes, loop.accelerator.process_index
     passes: list[tuple[Sequence[Example], float, bool]] = []
@@ -279,13 +278,13 @@ def share(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float, bool]]
 
 
 def forward(loop: Loop, examples: Sequence[Example], is_target: bool) -> tuple[Tensor, Tensor | float]:
-    """Summed loss, and summed KL from the base where it is asked for."""
+    """Summed loss, and the weighted summed KL from the base (0 if it has no weight)."""
     import torch
 
     batch = pad(examples, loop.accelerator.device)
     base = None
     if is_target and loop.extras.kl:
-        loop.model.eval()  # the base answers without dropout
+        loop.model.eval()  # no dropout in the base's logits
         with torch.no_grad(), loop.trainable.reference():
             base = answer_logits(loop.model, loop.head, batch)
         loop.model.train()
@@ -294,7 +293,7 @@ def forward(loop: Loop, examples: Sequence[Example], is_target: bool) -> tuple[T
     return summed_loss(logits, batch.targets), extra
 
 
-def own_terms(loop: Loop) -> Tensor | float:
-    """Loss terms on the parameters themselves: the mitigation's and the method's."""
+def parameter_terms(loop: Loop) -> Tensor | float:
+    """Sum of the loss terms on the parameters: the mitigation's and the method's."""
     terms = (loop.extras.penalty, loop.trainable.penalty)
     return sum((term() for term in terms if term is not None), 0.0)

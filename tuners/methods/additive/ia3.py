@@ -7,7 +7,7 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def prepare(model: Any, targets: str | tuple[str, ...] = (), feedforward: str | tuple[str, ...] = ()) -> Trainable:
-    """Empty: peft's own tables by model type. `feedforward` names those targets whose input is rescaled."""
+    """Empty arguments mean peft's defaults for the model type. `feedforward` lists the targets whose input is rescaled."""
     from peft import IA3Config
     from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as USUAL
 

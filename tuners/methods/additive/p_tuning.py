@@ -7,7 +7,7 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def prepare(model: Any, tokens: int = 20, hidden: int = 128) -> Trainable:
-    """What is saved is the network's output, the embeddings; the network is thrown away."""
+    """Only the network's output, the embeddings, is saved."""
     from peft import PromptEncoderConfig
 
     check_count("p_tuning", tokens=tokens, hidden=hidden)

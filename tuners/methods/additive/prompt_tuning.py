@@ -7,7 +7,7 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def prepare(model: Any, tokens: int = 20) -> Trainable:
-    """Starts from the embeddings of random words of the vocabulary, which the paper found better than noise."""
+    """Starts from embeddings of random vocabulary words, which the paper found better than noise."""
     from peft import PromptTuningConfig
 
     check_count("prompt_tuning", tokens=tokens)

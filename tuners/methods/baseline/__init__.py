@@ -1,1 +1,1 @@
-"""The two ends of the scale: every parameter is trained, or none."""
+"""The two baselines: train every parameter, or none."""

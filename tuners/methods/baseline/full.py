@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter moves."""
+"""Full fine-tuning: train every parameter."""
 
 import copy
 from pathlib import Path
@@ -18,4 +18,4 @@ def prepare(model: Any) -> Trainable:
     return Trainable(model, save, reference, merged=lambda: copy.deepcopy(model), remember=remember)
 
 
-METHOD = Method("full", family="full", prepare=prepare, lr=3e-5, route="model", about="every parameter moves")
+METHOD = Method("full", family="full", prepare=prepare, lr=3e-5, route="model", about="every parameter is trained")

@@ -1,4 +1,4 @@
-"""In-context learning: k examples before the question, and nothing to train (Brown et al. 2020)."""
+"""In-context learning: k few-shot examples in the prompt, no training (Brown et al. 2020)."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def prepare(model: Any, shots: int = 4) -> Trainable:
-    raise AssayError("in-context learning trains nothing", where="in_context", do="evaluate the base model with --shots")
+    raise AssayError("in-context learning trains nothing", where="in_context", do="run assay run --shots K with the base model")
 
 
 METHOD = Method(

@@ -1,4 +1,4 @@
-"""AdaLoRA: LoRA as P Lambda Q, with the rank budget moved to the weights that matter (Zhang et al. 2023, arXiv 2303.10512)."""
+"""AdaLoRA: LoRA as P Lambda Q, with ranks allocated by importance (Zhang et al. 2023, arXiv 2303.10512)."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from assay.tuners.training.method import Method, Trainable
 def prepare(
     model: Any, rank: int = 8, first_rank: int = 12, alpha: float = 32, targets: str | tuple[str, ...] = "all-linear", *, steps: int = 1
 ) -> Trainable:
-    """Starts at `first_rank`, ends at a mean of `rank`: unpruned for a tenth of the steps, fixed for the last three tenths."""
+    """From rank `first_rank` to a mean rank of `rank`: no pruning in the first tenth of the steps, fixed ranks in the last three tenths."""
     from peft import AdaLoraConfig
 
     if not 1 <= rank < first_rank:
@@ -39,7 +39,7 @@ def prepare(
 
 
 def orthogonality(model: Any) -> Any:
-    """Mean Frobenius distance of P^T P and Q Q^T from the identity, as peft adds it to a loss that it computes itself."""
+    """Mean Frobenius distance of P^T P and Q Q^T from the identity: the penalty that peft adds to a loss of its own."""
     import torch
 
     terms = []
@@ -54,7 +54,7 @@ PARTS = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
 def allocator_state(tuner: Any) -> dict[str, Any]:
-    """Importance averages and the rank pattern, as tensors."""
+    """The importance averages and the rank pattern as tensors."""
     import torch
 
     found = {f"{part}/{name}": value for part in PARTS for name, value in getattr(tuner.rankallocator, part).items()}

@@ -1,4 +1,4 @@
-"""DoRA: LoRA on the direction of each weight, its magnitude trained apart (Liu et al. 2024, arXiv 2402.09353)."""
+"""DoRA: LoRA on the direction of each weight, with a separately trained magnitude (Liu et al. 2024, arXiv 2402.09353)."""
 
 from typing import Any
 

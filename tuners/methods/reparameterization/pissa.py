@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.tuners.methods.peft_method import check_rank, merge_copy, target_modules, wrap
-from assay.tuners.training.method import Method, Trainable, swapped
+from assay.tuners.training.method import Method, Trainable, with_parameters
 
 
 def prepare(model: Any, rank: int = 16, targets: str | tuple[str, ...] = "all-linear") -> Trainable:
-    """Saved as the plain LoRA of twice the rank that is the difference to the start, so that the base stays as it was.
+    """Saved as a plain LoRA of twice the rank that holds the change since the start, so that it applies to the unmodified base.
 
-    In training the base's weights are the residual: the base itself is the start, not the model without adapter.
+    PiSSA replaces the base's weights by their residual, so the base model is the one with the initial adapter, not the one without.
     """
     from peft import LoraConfig
 
@@ -23,7 +23,7 @@ def prepare(model: Any, rank: int = 16, targets: str | tuple[str, ...] = "all-li
     return Trainable(
         wrapped,
         save=lambda directory: save_difference(wrapped, start, directory),
-        reference=swapped(wrapped, start),
+        reference=with_parameters(wrapped, start),
         merged=lambda: merge_copy(wrapped),
     )
 

@@ -7,7 +7,7 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def prepare(model: Any, rank: int = 256, targets: str | tuple[str, ...] = ("q_proj", "v_proj"), *, seed: int = 0) -> Trainable:
-    """The projections are random and shared, so a rank above the dimension is meant. They are saved, though a seed regenerates them."""
+    """The projections are random and shared, so a rank above the dimension is valid. They are saved, although the seed determines them."""
     from peft import VeraConfig
 
     check_count("vera", rank=rank)

@@ -1,4 +1,4 @@
-"""Train the last k transformer layers and nothing else."""
+"""Train only the last k transformer layers."""
 
 from typing import Any
 
@@ -15,4 +15,4 @@ def prepare(model: Any, layers: int = 4) -> Trainable:
     return select(model, lambda name: name.startswith(prefixes))
 
 
-METHOD = Method("last_k", family="selective", prepare=prepare, lr=1e-4, route="merged", about="the last k layers move")
+METHOD = Method("last_k", family="selective", prepare=prepare, lr=1e-4, route="merged", about="the last k layers are trained")

@@ -7,10 +7,10 @@ from assay.tuners.training.method import Method, Trainable
 
 
 def prepare(model: Any, rank: int = 16, targets: str | tuple[str, ...] = "all-linear", *, seed: int = 0) -> Trainable:
-    """Trains rank * (rows + columns) entries of every target, as many as LoRA of that rank would."""
+    """Trains rank * (rows + columns) entries of every target weight, as many as LoRA of that rank."""
     from peft import ShiraConfig
 
-    check_rank(model, 2 * rank, target_modules(targets))  # above half the dimension the mask would hold every weight
+    check_rank(model, 2 * rank, target_modules(targets))  # above half the dimension the mask would cover every weight
     return wrap(model, ShiraConfig(task_type="CAUSAL_LM", r=rank, random_seed=seed, target_modules=target_modules(targets)))
 
 

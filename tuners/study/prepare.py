@@ -1,4 +1,4 @@
-"""What all trials of a study share: data that must not be mixed up, and the untuned base's scores."""
+"""Prepares a study: reads its data, keeps training and scored rows apart, and scores the untuned base."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from assay import Access, AssayError, Doc, ModelRef, Task
 from assay.harness.run.stages import default_split, open_tokenizer
 from assay.tuners.study.design import Study, check_methods
 from assay.tuners.study.scoring import Score, Scorer, shots_name
-from assay.tuners.study.trial import Bench
+from assay.tuners.study.trial import StudySetup
 from assay.tuners.training.batches import Example
 from assay.tuners.training.data import (
     check_overlap,
+    doc_label,
     find_tasks,
-    name_of,
     read_docs,
     read_texts,
     split_overlap,
@@ -26,82 +26,86 @@ from assay.tuners.training.data import (
     without_overlap,
 )
 from assay.tuners.training.mix import mix
-from assay.tuners.training.state import write_whole
+from assay.tuners.training.state import write_atomic
 from assay.tuners.training.train import Recipe
 
 
-def open_bench(study: Study, model: ModelRef, access: Access, scorer: Scorer, root: Path) -> Bench:
-    """Read all data and score the base, once. Raises AssayError for missing splits and for training rows that are scored."""
+def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer, root: Path) -> StudySetup:
+    """Read all data and score the base once. Raises AssayError for missing splits and for training rows that are scored."""
     check_methods(study.methods, study.options)
-    tasks = {name: one(find_tasks([name], access), name) for name in (*study.targets, *study.retain)}
+    tasks = {name: single_task(find_tasks([name], access), name) for name in (*study.targets, *study.retain)}
     check_distinct(tasks)
     tokenizer = open_tokenizer(model.path)
     scored = [(task, read_docs(task, scored_split(task, access), access)) for task in tasks.values()]
-    training, validation, choosing, dropped = {}, {}, {}, {}
+    training, validation, rate_splits, excluded = {}, {}, {}, {}
     for name in study.targets:
-        training[name], held, choosing[name], dropped[name] = split_target(study, tasks[name], access)
+        training[name], held, rate_splits[name], excluded[name] = split_target(study, tasks[name], access)
         check_overlap(tasks[name], training[name], scored)
         validation[name] = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions, study.chat)
-    protected, probes = kept_skills(study, tasks, tokenizer, model.positions, access, scored)
-    shown = with_examples(study, tasks, scored, access)
+    protected, probes = retention_examples(study, tasks, tokenizer, model.positions, access, scored)
+    few_shot = find_few_shot_tasks(study, tasks, scored, access)
     texts = read_neutral(study, access)
     text, bytes_per_token, read = neutral_text(study, texts, tokenizer, model.positions)
     known = {*texts[:read], *(doc.answer for _, docs in scored for doc in docs)}
-    fresh = [] if protected else [each for each in texts[read:] if each not in known][: study.examples]
+    unmeasured = [] if protected else [each for each in texts[read:] if each not in known][: study.examples]
     limits = {tasks[name].full_name: study.limit for name in study.targets}
     limits |= {tasks[name].full_name: study.retain_limit or study.limit for name in study.retain}
     recipe = Recipe(
         lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision(), gradient_checkpointing=study.gradient_checkpointing
     )
-    return Bench(
-        base=model.path, positions=model.positions, tokenizer=tokenizer, tasks=tasks, training=training, choosing=choosing,
+    return StudySetup(
+        base=model.path, positions=model.positions, tokenizer=tokenizer, tasks=tasks, training=training, rate_splits=rate_splits,
         validation=validation, protected=protected, probes=probes, retain=study.retain,
-        before=base_scores(study, model, scorer, root, shown),
+        before=base_scores(study, model, scorer, root, few_shot),
         scorer=scorer, recipe=recipe, batch=study.batch, chat=study.chat, text=text, bytes_per_token=bytes_per_token,
-        spare=text_examples(fresh, tokenizer, model.positions)[: study.examples], dropped=dropped,
+        spare_text=text_examples(unmeasured, tokenizer, model.positions)[: study.examples], excluded=excluded,
         scored={task.full_name: docs[: limits[task.full_name]] for task, docs in scored},
-        chooses=("rate",) if study.rate_seeds else ("grid",), retain_limit=study.retain_limit,
-        retain_shots=study.retain_shots, shown=shown, keep_models=study.keep_models,
+        rate_role="rate" if study.rate_seeds else "grid", retain_limit=study.retain_limit,
+        retain_shots=study.retain_shots, few_shot=few_shot, keep_models=study.keep_models,
     )  # fmt: skip
 
 
-def base_scores(study: Study, model: ModelRef, scorer: Scorer, root: Path, shown: tuple[str, ...] = ()) -> dict[str, Score]:
-    """Scores of the untuned base, with their items; kept in `base.json`, so that a study that goes on compares with the same ones.
+def base_scores(study: Study, model: ModelRef, scorer: Scorer, root: Path, few_shot: tuple[str, ...] = ()) -> dict[str, Score]:
+    """Scores of the untuned base, per item; stored in `base.json`, so that a resumed study compares with the same scores.
 
-    Those of the tasks in `shown` are there with examples in the prompt too.
+    The tasks in `few_shot` are also scored with few-shot examples.
     """
     path = root / "base.json"
     if not path.is_file():
         found = scorer(model.path, None, study.targets)
         if study.retain:
             found |= scorer(model.path, None, study.retain, limit=study.retain_limit)
-        if shown:
-            prompted = scorer(model.path, None, shown, shots=study.retain_shots, limit=study.retain_limit)
+        if few_shot:
+            prompted = scorer(model.path, None, few_shot, shots=study.retain_shots, limit=study.retain_limit)
             found |= {shots_name(name, study.retain_shots): score for name, score in prompted.items()}
-        write_whole(path, json.dumps({name: score.as_json() for name, score in found.items()}).encode(), "the base is scored again")
+        write_atomic(path, json.dumps({name: score.as_json() for name, score in found.items()}).encode(), "the base is scored again")
     return {name: Score(**fields) for name, fields in json.loads(path.read_text()).items()}
 
 
-def with_examples(study: Study, tasks: Mapping[str, Task], scored: Sequence[tuple[Task, Sequence[Doc]]], access: Access) -> tuple[str, ...]:
-    """Retention tasks that are scored with examples in the prompt too: those with enough rows of which none is asked.
+def find_few_shot_tasks(
+    study: Study, tasks: Mapping[str, Task], scored: Sequence[tuple[Task, Sequence[Doc]]], access: Access
+) -> tuple[str, ...]:
+    """Retention tasks that are also scored with few-shot examples: those with enough rows that are not scored.
 
-    Raises AssayError where there is no such task.
+    Raises AssayError if there is no such task.
     """
     if not study.retain_shots:
         return ()
     found = []
     for name in study.retain:
         split = tasks[name].shots.split
-        asked = next(docs for task, docs in scored if task is tasks[name])
+        scored_docs = next(docs for task, docs in scored if task is tasks[name])
         pool = read_docs(tasks[name], split, access) if split in tasks[name].rows.splits(access) else []
-        found += [name] if len(without_overlap(pool, asked)) >= study.retain_shots else []
+        found += [name] if len(without_overlap(pool, scored_docs)) >= study.retain_shots else []
     if not found:
-        raise AssayError("no retention task has rows to show as examples", where="retain_shots", do="name one with a train split")
+        raise AssayError(
+            "no retention task has rows for few-shot examples", where="retain_shots", do="add a retention task with a train split"
+        )
     return tuple(found)
 
 
 def pick_precision() -> Literal["no", "bf16"]:
-    """bf16 arithmetic on fp32 weights where the GPU has it."""
+    """bf16 arithmetic on fp32 weights if the GPU supports it."""
     import torch
 
     return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
@@ -113,39 +117,39 @@ def scored_split(task: Task, access: Access) -> str:
 
 
 def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], list[Doc], tuple[str, int], tuple[str, ...]]:
-    """Training docs, the docs on which the rate is chosen, where the pipeline finds those, and what was left out, by name.
+    """Training docs; the docs on which the learning rate is chosen; their split and number; the labels of excluded training docs.
 
-    They are the validation split where that is not the scored one, else the first rows of the training split, which are then
-    not trained on. Training rows that are scored by the task are left out too: repeats across splits are common.
+    The learning rate is chosen on the validation split if that is not the scored one, else on the first rows of the training split,
+    which are then not trained on. Training rows that the task also scores are excluded: repeats across splits are common.
     """
     train = read_docs(task, "train", access)
     tested = scored_split(task, access)
     apart = tested != "validation" and "validation" in task.rows.splits(access)
     held = read_docs(task, "validation", access)[: study.held] if apart else train[: study.held]
     kept, repeated = split_overlap(train if apart else train[study.held :], [*held, *read_docs(task, tested, access)])
-    return kept[: study.examples], held, ("validation" if apart else "train", len(held)), tuple(map(name_of, repeated))
+    return kept[: study.examples], held, ("validation" if apart else "train", len(held)), tuple(map(doc_label, repeated))
 
 
-def one(tasks: Sequence[Task], name: str) -> Task:
+def single_task(tasks: Sequence[Task], name: str) -> Task:
     if len(tasks) != 1:
-        raise AssayError(f"{name!r} stands for {len(tasks)} tasks", where="study", do="name single tasks as targets and for retention")
+        raise AssayError(f"{name!r} is a group of {len(tasks)} tasks", where="study", do="list the single tasks instead")
     return tasks[0]
 
 
 def check_distinct(tasks: Mapping[str, Task]) -> None:
-    """Raises AssayError where two names stand for one task: it would be learned and kept, or counted twice."""
+    """Raises AssayError if two names are the same task: it would be both target and retention task, or counted twice."""
     for name, count in Counter(task.full_name for task in tasks.values()).items():
         if count > 1:
             both = " and ".join(each for each, task in tasks.items() if task.full_name == name)
-            raise AssayError(f"{both} are one task", where="study", do="name every task once, as a target or for retention")
+            raise AssayError(f"{both} are the same task", where="study", do="list every task once, as a target or for retention")
 
 
-def kept_skills(
+def retention_examples(
     study: Study, tasks: Mapping[str, Task], tokenizer: Any, positions: int, access: Access, scored: Sequence[tuple[Task, Sequence[Doc]]]
 ) -> tuple[list[Example], list[Example]]:
-    """Training examples of the retention tasks, to replay or protect in equal shares, and other ones to measure KL on.
+    """Training examples of the retention tasks in equal shares, to replay or protect, and other examples to measure KL on.
 
-    Items that any task scores are left out, but a task's own where it has no others (all hundred sums of two digits).
+    Scored items are excluded, except a task's own items if it has no other rows (the toy's sums: only a hundred exist).
     """
     pools: dict[str, list[Example]] = {}
     probes: list[Example] = []
@@ -166,18 +170,18 @@ def kept_skills(
 
 
 def read_neutral(study: Study, access: Access) -> list[str]:
-    """The study's texts: of a file, else of a task's scored split."""
+    """The study's neutral texts, from a file or from a task's scored split."""
     if not study.text:
         return []
     if Path(study.text).is_file() or Path(study.text).suffix == ".txt":
         return read_texts(Path(study.text))
-    task = one(find_tasks([study.text], access), study.text)
+    task = single_task(find_tasks([study.text], access), study.text)
     return [doc.answer for doc in read_docs(task, scored_split(task, access), access)]
 
 
 def neutral_text(study: Study, texts: Sequence[str], tokenizer: Any, positions: int) -> tuple[list[Example], float, int]:
-    """Windows of the study's texts up to its limit of tokens, how many bytes a token with loss stands for, and how many texts that
-    took: the others are never measured on, and may be replayed."""
+    """Windows of the study's texts up to its token limit; UTF-8 bytes per loss token; the number of texts used. The other texts are
+    never measured on and may be replayed."""
     if not study.text:
         return [], 0.0, 0
     chosen: list[Example] = []
@@ -191,5 +195,5 @@ def neutral_text(study: Study, texts: Sequence[str], tokenizer: Any, positions: 
         size += len(text.encode())
         read += 1
     if not chosen:
-        raise AssayError("holds no text", where=study.text, do="name a file or a task with texts of several words")
+        raise AssayError("no text found", where=study.text, do="give a file or a task with texts of several words")
     return chosen, size / sum(example.loss_tokens for example in chosen), read
