@@ -1,1 +1,1 @@
-"""One file per benchmark family: where rows come from, how a row becomes a Doc."""
+"""Benchmarks, one file per family: where the rows come from and how a row becomes a Doc."""

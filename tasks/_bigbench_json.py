@@ -1,7 +1,7 @@
-"""The BIG-bench JSON schema: a task.json becomes tasks, one for each kind of metric it names.
+"""Reads BIG-bench's JSON schema: a task.json becomes one task for each kind of metric it names.
 
-Source: package `bigbench` 1.0.0, api/json_task.py. One trap of the data is kept as the reference reads it: `append_choices_to_input`
-is taken by its truth value, so the string "false" of logic_grid_puzzle means true, and its choices are appended.
+Source: package `bigbench` 1.0.0, api/json_task.py. Like the reference, `append_choices_to_input` is read by its truth value: the
+string "false" of logic_grid_puzzle is true, so its choices are appended.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from assay.harness.task.source import Rows
 
 Kind = Literal["choose", "generate", "likelihood"]
-MOST = 1 << 30
-"""Bytes that a task.json may have; the largest of BIG-bench has a hundredth of it."""
-SCHEMA = "write the file by BIG-bench's JSON schema"
+MAX_BYTES = 1 << 30
+"""Maximum size of a task.json in bytes, a hundred times the largest of BIG-bench."""
+SCHEMA = "follow BIG-bench's JSON schema (google/BIG-bench, docs/doc.md)"
 SEED = 42
-LONGEST_ANSWER = 64
-"""Tokens generated per answer in the paper's runs."""
+MAX_TOKENS = 64
+"""Maximum length of a response in the paper's runs."""
 DEFAULT_REGEX = r"[^\.\?\!\;\n]+"
 RANGES: Mapping[str, tuple[float, float]] = {
     "bleu": (0.0, 100.0),
@@ -55,7 +55,7 @@ CITATION = "Srivastava et al. 2022, Beyond the Imitation Game: quantifying and e
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How an example is written out."""
+    """The prefixes of an example's prompt, and whether it lists the choices."""
 
     before_input: str
     before_output: str
@@ -64,8 +64,8 @@ class Wording:
 
 
 @dataclass(frozen=True, slots=True)
-class Sheet:
-    """One task.json with examples, less the examples: what its tasks need to know of them is summed up in the last five fields."""
+class TaskFile:
+    """One task.json without its examples; the last five fields summarise them."""
 
     path: Path
     origin: str
@@ -76,10 +76,10 @@ class Sheet:
     metrics: tuple[str, ...]
     preferred: str
     chance: float
-    """Mean score of a uniform pick; NaN without target scores."""
+    """Mean score of a uniformly random choice; NaN without target scores."""
     classes: tuple[str, ...]
     several: bool
-    """Whether some example has several right targets."""
+    """Whether any example has several correct targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +97,28 @@ class Examples:
 
     def load(self, split: str, access: Access) -> Rows:
         if split != "test":
-            raise AssayError(f"no split {split!r}", where=self.origin, do="BIG-bench has one pool of examples: --split test")
+            raise AssayError(f"no split {split!r}", where=self.origin, do="BIG-bench has only --split test")
         return replace(inline(test=distinct(read_json(self.path), self.origin)).load(split, access), origin=self.origin)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     try:
         facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MOST:  # a device or a pipe may have no end
-            what = f"is no plain file of at most {MOST:,} bytes"
-            raise AssayError(what, where=str(path), do="name a task.json of BIG-bench, or its folder")
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:  # reading a device or pipe may never end
+            what = f"not a regular file of at most {MAX_BYTES:,} bytes"
+            raise AssayError(what, where=str(path), do="give a task.json of BIG-bench or its folder")
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise AssayError("no such file", where=str(path), do="name a task.json of BIG-bench, or its folder") from None
+        raise AssayError("no such file", where=str(path), do="give a task.json of BIG-bench or its folder") from None
     except (ValueError, OSError, RecursionError) as error:
-        raise AssayError(f"not readable as JSON: {error}", where=str(path), do="fetch the task again") from None
+        raise AssayError(f"not readable as JSON: {error}", where=str(path), do="download the task again") from None
     if not isinstance(found, dict):
-        raise AssayError("not a BIG-bench task: the file must hold one JSON object", where=str(path), do="name a task.json of BIG-bench")
+        raise AssayError("not a BIG-bench task: the file must hold one JSON object", where=str(path), do="give a task.json of BIG-bench")
     return found
 
 
 def distinct(data: Mapping[str, Any], origin: str) -> list[Row]:
-    """The examples, checked, without literal duplicates, in order."""
+    """The validated examples in order, without exact duplicates."""
     examples = data.get("examples")
     if not isinstance(examples, list) or not examples:
         raise AssayError("a BIG-bench task needs a non-empty list `examples`", where=origin, do=SCHEMA)
@@ -131,7 +131,7 @@ def distinct(data: Mapping[str, Any], origin: str) -> list[Row]:
         if not isinstance(scores, dict) or not scores or not all(isinstance(x, int | float) and abs(x) <= 1e6 for x in scores.values()):
             raise AssayError("`target_scores` must give each choice a finite number", where=where, do=SCHEMA)
         if target == [] or not all(isinstance(each, str | int | float) for each in listed(target)):
-            raise AssayError("`target` must be a text or a list of texts", where=where, do=SCHEMA)
+            raise AssayError("`target` must be a string or a list of strings", where=where, do=SCHEMA)
         kept.setdefault(json.dumps(row), row)
     return list(kept.values())
 
@@ -146,7 +146,7 @@ NULLS = ("stop_string", "output_regex")
 
 
 def check_fields(data: Mapping[str, Any], origin: str) -> None:
-    """Raises AssayError for a field that is missing or of another kind."""
+    """Raises AssayError for a field that is missing or has the wrong type."""
     for key in ("name", "description", "metrics", "preferred_score"):
         if key not in data:
             raise AssayError(f"a BIG-bench task needs the field {key!r}", where=origin, do=SCHEMA)
@@ -154,14 +154,14 @@ def check_fields(data: Mapping[str, Any], origin: str) -> None:
         raise AssayError("`metrics` must be a list of names", where=origin, do=SCHEMA)
     for key in TEXTS:
         if not isinstance(data.get(key, ""), str) and not (key in NULLS and data[key] is None):
-            raise AssayError(f"{key!r} must be a text", where=origin, do=SCHEMA)
+            raise AssayError(f"{key!r} must be a string", where=origin, do=SCHEMA)
     if regex := data.get("output_regex"):
         check_regex(regex, f"{origin}: output_regex")
 
 
 @functools.lru_cache(maxsize=512)
-def read_sheet(path: Path, origin: str, modified: int) -> Sheet:
-    """What a task.json says about itself. Raises AssayError for a missing field or an unknown metric."""
+def read_task_file(path: Path, origin: str, modified: int) -> TaskFile:
+    """Read a task.json. Raises AssayError for a missing field or an unknown metric."""
     data = read_json(path)
     check_fields(data, origin)
     rows = distinct(data, origin)
@@ -176,7 +176,7 @@ def read_sheet(path: Path, origin: str, modified: int) -> Sheet:
     if any(name in CHOICE_METRICS for name in metrics) and len(scores) < len(rows):
         raise AssayError("multiple-choice metrics need `target_scores` in every example", where=origin, do=SCHEMA)
     stop, regex = data.get("stop_string"), data.get("output_regex")
-    return Sheet(
+    return TaskFile(
         path,
         origin,
         " ".join(str(data["description"]).split()),
@@ -198,12 +198,12 @@ def read_sheet(path: Path, origin: str, modified: int) -> Sheet:
 
 @functools.lru_cache(maxsize=64)
 def permutation(count: int) -> tuple[int, ...]:
-    """The order in which that many choices are appended: RandomState(42), made anew for every example."""
+    """The order in which `count` choices are listed. The reference creates RandomState(42) anew for every example."""
     return tuple(int(index) for index in np.random.RandomState(SEED).permutation(count))
 
 
 def prompt_of(row: Row, wording: Wording) -> str:
-    """An example up to its answer: input, its choices where they are shown, and the prefix of the output."""
+    """The prompt of an example: input, its choices if listed, and the prefix of the output."""
     text: str = row["input"]
     if "target_scores" in row and wording.append_choices:
         listed = sorted(row["target_scores"])
@@ -212,20 +212,20 @@ def prompt_of(row: Row, wording: Wording) -> str:
 
 
 def targets_of(row: Row) -> tuple[str, ...]:
-    """The right texts, which exemplars show: `target`, else the first choice with the highest score."""
+    """The correct texts, also shown in few-shot examples: `target`, else the first choice with the highest score."""
     if "target" in row:
         target = row["target"]
         return tuple(map(str, target)) if isinstance(target, list) else (str(target),)
     scores = row["target_scores"]
     top = max(scores.values())
     if top <= min(scores.values()) and (len(scores) > 1 or top == 0):
-        raise AssayError("no choice is better than the others", do="give the right one a higher target score")
+        raise AssayError("no choice is better than the others", do="give the correct choice a higher target score")
     return (next(choice for choice, score in scores.items() if score == top),)
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Turns an example into a Doc: choices with soft target scores, or targets to generate, or targets to be scored."""
+    """Converts an example to a Doc: choices with target scores, targets to generate, or targets to score by likelihood."""
 
     wording: Wording
     kind: Kind
@@ -237,7 +237,7 @@ class Reader:
             scores = row["target_scores"]
             return Doc(prompt, choices=tuple(scores), targets=tuple(map(float, scores.values())), references=targets)
         if self.kind == "likelihood":
-            choices = targets if len(targets) > 1 else targets * 2  # Choose wants two
+            choices = targets if len(targets) > 1 else targets * 2  # Choose needs two choices
             return Doc(prompt, choices=choices, targets=(1.0,) * len(choices), references=targets)
         return Doc(prompt, references=targets)
 
@@ -249,63 +249,63 @@ def kind_of(metric: str) -> Kind:
     return "choose" if metric in mc else "generate"
 
 
-def metrics_of(sheet: Sheet, kind: Kind) -> tuple[Metric[Any], ...]:
-    """All metrics of one kind that the task names. The preferred one comes first, then its normalised score."""
-    names = tuple(name for name in sheet.metrics if kind_of(name) == kind)
+def metrics_of(file: TaskFile, kind: Kind) -> tuple[Metric[Any], ...]:
+    """All metrics of one kind in the task file. The preferred one comes first, then its normalised score."""
+    names = tuple(name for name in file.metrics if kind_of(name) == kind)
     if kind == "choose":
-        found = choice_metrics(names, sheet.classes)
+        found = choice_metrics(names, file.classes)
     elif kind == "generate":
-        found = generative_metrics(names, sheet.extract)
+        found = generative_metrics(names, file.extract)
     else:
-        found = likelihood_metrics(sheet.several) if names else {}
-    if sheet.preferred not in found:
+        found = likelihood_metrics(file.several) if names else {}
+    if file.preferred not in found:
         return tuple(found.values())
-    low, high = RANGES[sheet.preferred]
-    if sheet.preferred == "multiple_choice_grade":
-        low = sheet.chance
-    main = found.pop(sheet.preferred)
+    low, high = RANGES[file.preferred]
+    if file.preferred == "multiple_choice_grade":
+        low = file.chance
+    main = found.pop(file.preferred)
     return (main, normalized(main, low, high), *found.values())
 
 
-def tasks_of(sheet: Sheet, name: str, worked: tuple[Worked, ...] = ()) -> dict[Kind, Task]:
-    """The task of each kind of metric, that of the preferred metric first and under the plain name.
+def tasks_of(file: TaskFile, name: str, worked: tuple[Worked, ...] = ()) -> dict[Kind, Task]:
+    """One task per kind of metric. The preferred metric's task comes first and has the name without a suffix.
 
-    Raises AssayError where the preferred metric is BLEURT, which needs another model.
+    Raises AssayError if the preferred metric is BLEURT, which needs another model.
     """
-    if sheet.preferred == "bleurt":
-        raise AssayError("its preferred metric is BLEURT, which needs a model of its own", where=sheet.origin, do="choose another task")
-    main = kind_of(sheet.preferred)
-    asks: dict[Kind, Choose | Generate] = {"choose": Choose(), "generate": Generate(LONGEST_ANSWER), "likelihood": Choose()}
+    if file.preferred == "bleurt":
+        raise AssayError("the preferred metric is BLEURT, which needs another model", where=file.origin, do="use another task")
+    main = kind_of(file.preferred)
+    asks: dict[Kind, Choose | Generate] = {"choose": Choose(), "generate": Generate(MAX_TOKENS), "likelihood": Choose()}
     made: dict[Kind, Task] = {}
     for kind in sorted(asks, key=lambda kind: kind != main):
-        metrics = metrics_of(sheet, kind)
+        metrics = metrics_of(file, kind)
         if metrics:
             made[kind] = Task(
                 name=name if kind == main else f"{name}/{kind}",
-                rows=Examples(sheet.path, sheet.origin),
-                doc=Reader(sheet.wording, kind),
+                rows=Examples(file.path, file.origin),
+                doc=Reader(file.wording, kind),
                 ask=asks[kind],
                 metrics=metrics,
                 split="test",
                 shots=Shots(0, split="test", order="per_item"),
-                layout=sheet.layout,
+                layout=file.layout,
                 protocol="bigbench",
                 worked=worked if kind == main else (),
-                about=sheet.about,
+                about=file.about,
                 licence=LICENCE,
                 citation=CITATION,
             )
     if main not in made:
-        raise AssayError(f"preferred_score {sheet.preferred!r} is not among its metrics", where=sheet.origin, do=SCHEMA)
+        raise AssayError(f"preferred_score {file.preferred!r} is not among its metrics", where=file.origin, do=SCHEMA)
     return made
 
 
-def sheets_in(folder: Path, origin: str) -> dict[str, Sheet]:
-    """The sheets of a task folder by subtask name ("" where the task has no subtasks), subtasks in order."""
+def task_files_in(folder: Path, origin: str) -> dict[str, TaskFile]:
+    """The task files of a task folder by subtask name, in order; the name is "" for a task without subtasks."""
     main = folder / "task.json"
     if "examples" in read_json(main):
-        return {"": read_sheet(main, f"{origin}/task.json", main.stat().st_mtime_ns)}
+        return {"": read_task_file(main, f"{origin}/task.json", main.stat().st_mtime_ns)}
     below = sorted(path for path in folder.glob("*/task.json"))
     if not below:
-        raise AssayError("it has neither `examples` nor subtask folders", where=f"{origin}/task.json", do=SCHEMA)
-    return {path.parent.name: read_sheet(path, f"{origin}/{path.parent.name}/task.json", path.stat().st_mtime_ns) for path in below}
+        raise AssayError("neither `examples` nor subtask folders", where=f"{origin}/task.json", do=SCHEMA)
+    return {path.parent.name: read_task_file(path, f"{origin}/{path.parent.name}/task.json", path.stat().st_mtime_ns) for path in below}

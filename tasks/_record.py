@@ -1,4 +1,4 @@
-"""ReCoRD: rows to Docs, and its metrics, which compare entities as SQuAD's evaluation script compares answers."""
+"""ReCoRD: converts rows to Docs and compares entities like SQuAD's evaluation script compares answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from assay.tasks.glue import Row
 
 
 def record(row: Row) -> Doc:
-    """The query with each entity of the passage in the blank; several may be right."""
+    """One choice per entity of the passage, filled into the query's blank; several may be correct."""
     story, *highlights = row["passage"].strip().split("\n@highlight\n")
     entities = tuple(sorted(set(row["entities"])))
     answers = tuple(sorted(set(row["answers"])))
@@ -26,7 +26,7 @@ def record(row: Row) -> Doc:
 
 
 def word_f1(found: str, gold: str) -> float:
-    """F1 of words under SQuAD's normalisation, counted as a multiset; 1 where both have none. Source: the SQuAD evaluation script."""
+    """F1 of words under SQuAD's normalisation, counted as a multiset; 1 if neither text has words. Source: the SQuAD evaluation script."""
     ours, theirs = normalize_text(found).split(), normalize_text(gold).split()
     if not ours or not theirs:
         return float(ours == theirs)
@@ -34,20 +34,20 @@ def word_f1(found: str, gold: str) -> float:
     return 2 * shared / (len(ours) + len(theirs))
 
 
-def named(doc: Doc, output: ChoiceScores) -> tuple[str, list[str]]:
-    """The picked entity and the gold ones."""
+def picked_and_gold(doc: Doc, output: ChoiceScores) -> tuple[str, list[str]]:
+    """The predicted entity and the gold entities. Raises AssayError for an unlabelled item."""
     if not doc.meta["answers"]:
-        raise AssayError("no gold answers to measure against", where=doc.id, do="score a labelled split, or read the predictions")
+        raise AssayError("no gold answers", where=doc.id, do="score a labelled split: --split validation")
     return doc.meta["entities"][output.pick], doc.meta["answers"]
 
 
 def entity_f1(doc: Doc, output: ChoiceScores) -> tuple[float]:
-    entity, answers = named(doc, output)
+    entity, answers = picked_and_gold(doc, output)
     return (max(word_f1(entity, answer) for answer in answers),)
 
 
 def entity_match(doc: Doc, output: ChoiceScores) -> tuple[float]:
-    entity, answers = named(doc, output)
+    entity, answers = picked_and_gold(doc, output)
     return (float(any(normalize_text(entity) == normalize_text(answer) for answer in answers)),)
 
 

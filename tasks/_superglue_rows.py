@@ -1,4 +1,4 @@
-"""How the rows of SuperGLUE become Docs. Prompts follow lm-eval 0.4.13; `superglue.py` says where they differ, and why."""
+"""Converts rows of SuperGLUE to Docs. Prompts follow lm-eval 0.4.13; `superglue.py` lists the differences and their reasons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def copa(row: Row) -> Doc:
 
 
 def multirc(row: Row) -> Doc:
-    """One answer to one question; the answers to a question are scored together, a paragraph's questions resampled together."""
+    """One answer to one question. Answers to a question are scored together; questions on a paragraph are resampled together."""
     place = row["idx"]
     return Doc(
         f"{row['paragraph']}\nQuestion: {row['question']}\nAnswer: {row['answer']}\nIs the answer correct?",
@@ -71,12 +71,12 @@ def wsc(row: Row) -> Doc:
     after = text[len(before) + len(pronoun) + 1 :]
     passage = detokenize(f"{before} *{pronoun}*{after}")
     question = f'Question: In the passage above, does the pronoun "*{pronoun}*" refer to "*{noun}*"?'
-    around = tuple(filter(None, passage.split(f"*{pronoun}*", 1)))  # the marked pronoun itself is no text to perturb
+    around = tuple(filter(None, passage.split(f"*{pronoun}*", 1)))  # perturbations must not change the marked pronoun
     return replace(classify(row, f"Passage: {passage}\n{question}\nAnswer:", NO_YES), inputs=around)
 
 
 def detokenize(text: str) -> str:
-    """Joins split-off punctuation, as lm_eval.utils.general_detokenize does."""
+    """Join split-off punctuation, as lm_eval.utils.general_detokenize does."""
     for split, joined in ((" n't", "n't"), (" )", ")"), ("( ", "("), ('" ', '"'), (' "', '"')):
         text = text.replace(split, joined)
     return re.sub(r" (['.,])", r"\1", text)

@@ -1,10 +1,10 @@
-"""BIG-bench Hard: 27 tasks, three chain-of-thought exemplars each, the answer read out of the last sentence.
+"""BIG-bench Hard: 27 tasks, three chain-of-thought examples each; the answer is extracted from the last sentence.
 
-Two protocols. `bbh` reads whatever follows the last "the answer is" and lets the model speak until it asks a new question.
-`bbh-historic` does what lm-eval's `bbh_cot_fewshot` did: it stops at any capital Q, and its pattern drops the last character of the
-answer (it expects a full stop), so that one missing full stop or one space after it makes a right answer wrong.
+Two protocols. `bbh` takes the text after the last "the answer is" and stops generating at the next question.
+`bbh-historic` repeats lm-eval's `bbh_cot_fewshot`: it stops at any capital Q, and its pattern drops the last character of the
+answer (it expects a full stop), so a missing full stop, or a space after it, makes a correct answer wrong.
 
-The exemplars are data: `cot-prompts/<task>.txt` beside the test rows of `$ASSAY_DATA/lukaemon__bbh`. Source: Suzgun et al. 2022,
+The few-shot examples are data: `cot-prompts/<task>.txt` beside the test rows of `$ASSAY_DATA/lukaemon__bbh`. Source: Suzgun et al. 2022,
 repository suzgunmirac/BIG-Bench-Hard.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 REPO = "lukaemon/bbh"
 COT = "cot"
-"""Name of the split that holds the exemplars."""
+"""Name of the split with the few-shot examples."""
 ASK = "Let's think step by step."
 SUBJECTS = (
     "boolean_expressions",
@@ -72,7 +72,7 @@ SUBJECTS = (
     "web_of_lies",
     "word_sorting",
 )
-ABOUT = "One of the 27 BIG-bench tasks on which language models of 2022 stayed below people; answered after thinking aloud."
+ABOUT = "One of the 27 BIG-bench tasks on which language models of 2022 scored below people; answered with chain-of-thought."
 LICENCE = "MIT"
 CITATION = "Suzgun et al. 2022, Challenging BIG-Bench Tasks and Whether Chain-of-Thought Can Solve Them"
 OPTION = re.compile(r"\([A-Z]\)")
@@ -81,9 +81,9 @@ CUE = re.compile(r"\bthe (?:final )?answer(?: is|:)[ \t]*:?", re.IGNORECASE)
 
 
 def repaired(doc: Doc, text: str) -> str:
-    """What follows the last "the answer is", without outer space, quotes, emphasis and the full stop; the letter for options.
+    """Return the text after the last "the answer is", without spaces, quotes, emphasis and full stop; for options, the letter.
 
-    A single line without these words is taken whole: a bare answer.
+    A single line without these words is returned whole. Several lines without them give no answer.
     """
     *before, last = CUE.split(text)
     if not before and "\n" in last.strip():
@@ -95,13 +95,13 @@ def repaired(doc: Doc, text: str) -> str:
 
 
 def historic(doc: Doc, text: str) -> str:
-    """lm-eval's pattern, which drops the last character."""
+    """Extract with lm-eval's pattern, which drops the last character."""
     found = HISTORIC.search(text)
     return found.group(1) if found else ""
 
 
 def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Completion]:
-    """Exact match of the extracted answer; none at all counts as unparsed."""
+    """Exact match of the extracted answer. A response without one counts as unparsed."""
 
     def measure(doc: Doc, output: Completion) -> tuple[float, ...]:
         return exact_match.measure(doc, replace(output, text=extract(doc, output.text)))
@@ -122,24 +122,24 @@ FAMILIES: tuple[Family, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Exemplars:
-    """A cot-prompts file: the instruction, and question and reasoned answer of each exemplar."""
+class FewShotFile:
+    """A cot-prompts file: the instruction, and the question and reasoned answer of each few-shot example."""
 
     instructions: str
     rows: tuple[Row, ...]
     newline: bool
-    """Whether the reasoning begins on a line of its own: in all tasks but sports_understanding."""
+    """Whether the reasoning starts on a new line (in all tasks but sports_understanding)."""
 
 
 @dataclass(frozen=True, slots=True)
-class WithExemplars:
-    """The test rows of a task, and its exemplars as the split "cot"."""
+class WithFewShotSplit:
+    """The test rows of a task, and its few-shot examples as the split "cot"."""
 
     test: Any
-    shown: Exemplars
+    few_shot: FewShotFile
     origin: str
 
-    def at(self, home: Path) -> WithExemplars:
+    def at(self, home: Path) -> WithFewShotSplit:
         return self
 
     def splits(self, access: Access) -> tuple[str, ...]:
@@ -147,28 +147,28 @@ class WithExemplars:
 
     def load(self, split: str, access: Access) -> Rows:
         if split == COT:
-            return replace(inline(**{COT: self.shown.rows}).load(COT, access), origin=self.origin)
+            return replace(inline(**{COT: self.few_shot.rows}).load(COT, access), origin=self.origin)
         rows: Rows = self.test.load(split, access)
         return rows
 
 
-def read_exemplars(path: Path) -> Exemplars:
-    """Raises AssayError where the file is missing or not of the published form."""
+def read_few_shot(path: Path) -> FewShotFile:
+    """Read a cot-prompts file. Raises AssayError if it is missing or malformed."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError:
         raise AssayError(
-            "the exemplars of BIG-bench Hard are not here",
+            "the few-shot examples of BIG-bench Hard are missing",
             where=str(path),
-            do="put the repository's cot-prompts folder there (it is not part of the hub data set), with ASSAY_DATA naming the data folder",
+            do="copy cot-prompts/ of github.com/suzgunmirac/BIG-Bench-Hard there; ASSAY_DATA is the data folder",
         ) from None
     body = text.partition("-----\n")[2] or text
     head, *parts = re.split(r"^Q: ", body, flags=re.MULTILINE)
     found = [part.strip().partition(f"\nA: {ASK}") for part in parts]
     if not found or not all(answer.strip() for _, _, answer in found):
-        raise AssayError("not three questions, each with its reasoning", where=str(path), do="fetch the prompt files again")
+        raise AssayError("expected questions, each with its reasoning", where=str(path), do="download the cot-prompts files again")
     rows = tuple({"input": question, "target": answer.strip()} for question, _, answer in found)
-    return Exemplars(head.strip() + "\n\n", rows, all(answer.startswith("\n") for _, _, answer in found))
+    return FewShotFile(head.strip() + "\n\n", rows, all(answer.startswith("\n") for _, _, answer in found))
 
 
 def read(row: Row) -> Doc:
@@ -181,21 +181,21 @@ def read_on_one_line(row: Row) -> Doc:
 
 def task_of(subject: str, protocol: str, access: Access) -> Task:
     folder = (access.data or Path("no ASSAY_DATA")) / REPO.replace("/", "__") / "cot-prompts"
-    shown = read_exemplars(folder / f"{subject}.txt")
+    few_shot = read_few_shot(folder / f"{subject}.txt")
     stop, metric = PROTOCOLS[protocol]
-    doc = read if shown.newline else read_on_one_line
+    doc = read if few_shot.newline else read_on_one_line
     row = {"input": "not ( True or False ) is", "target": "False"}
     return Task(
         name=f"bbh/{subject}",
-        rows=WithExemplars(hub(REPO, subject), shown, f"cot-prompts/{subject}.txt"),
+        rows=WithFewShotSplit(hub(REPO, subject), few_shot, f"cot-prompts/{subject}.txt"),
         doc=doc,
         ask=Generate(1024, stop),
         metrics=(metric,),
         split="test",
         shots=Shots(3, split=COT, order="first"),
-        layout=Layout(instructions=shown.instructions, separator="\n\n"),
+        layout=Layout(instructions=few_shot.instructions, separator="\n\n"),
         protocol=protocol,
-        worked=(Worked(row, f"Q: not ( True or False ) is\nA: {ASK}" + "\n" * shown.newline, "False"),),
+        worked=(Worked(row, f"Q: not ( True or False ) is\nA: {ASK}" + "\n" * few_shot.newline, "False"),),
         about=ABOUT,
         licence=LICENCE,
         citation=CITATION,
@@ -203,7 +203,7 @@ def task_of(subject: str, protocol: str, access: Access) -> Task:
 
 
 def find_family(name: str, access: Access) -> Family | None:
-    """`bbh` or `bbh/<task>`, with `@bbh-historic` for the old protocol; None if not ours. Raises AssayError where data are missing."""
+    """`bbh` or `bbh/<task>`, with `@bbh-historic` for the old protocol; None for other names. Raises AssayError if data are missing."""
     plain, _, protocol = name.partition("@")
     protocol = protocol or "bbh"
     head, _, subject = plain.partition("/")

@@ -1,7 +1,7 @@
-"""BIG-bench: any task of its JSON schema, scored by its own rules; the 24 tasks of BIG-bench Lite and their total.
+"""BIG-bench: any task in its JSON schema, scored by its own rules; the 24 tasks of BIG-bench Lite and their total.
 
-`bigbench/strategyqa` is the task with its preferred metric; `bigbench/strategyqa/generate` holds the metrics over generated text
-where the task has those too. Subtasks are `bigbench/bbq_lite_json/age_ambig`; a task's score is the mean of its subtasks'.
+`bigbench/strategyqa` has the task's preferred metric; `bigbench/strategyqa/generate` has its metrics of generated text, if any.
+Subtasks are named `bigbench/bbq_lite_json/age_ambig`; the score of a task is the mean over its subtasks.
 Data: `$ASSAY_DATA/google__BIG-bench/<task>[/<subtask>]/task.json`, or any folder or file as `bigbench:path`.
 """
 
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from assay import Access, AssayError, Family, Task, Term, Total, Worked
-from assay.tasks._bigbench_json import Sheet, read_json, read_sheet, sheets_in, tasks_of
+from assay.tasks._bigbench_json import TaskFile, read_json, read_task_file, task_files_in, tasks_of
 
 FOLDER = "google__BIG-bench"
 LITE = (
@@ -100,16 +100,16 @@ FAMILIES: tuple[Family, ...] = ()
 
 @functools.cache
 def worked_examples() -> dict[str, tuple[Worked, ...]]:
-    """Examples of our own with their exact prompt and answer, by task."""
+    """Examples written by us with their exact prompt and answer, by task."""
     rows = json.loads((Path(__file__).parent / "bigbench_worked.json").read_text(encoding="utf-8"))
     return {name: tuple(Worked(example["row"], example["prompt"], example["answer"]) for example in found) for name, found in rows.items()}
 
 
 def root(access: Access, name: str) -> Path:
-    """The folder of all tasks. Raises AssayError where it is missing."""
+    """The folder of all tasks. Raises AssayError if it is missing."""
     if access.data is None or not (access.data / FOLDER).is_dir():
         raise AssayError(
-            "BIG-bench's task files are not here",
+            "BIG-bench's task files are missing",
             where=name,
             do=f"set ASSAY_DATA to a folder that holds {FOLDER}/<task>/task.json, or name a file as bigbench:path/to/task.json",
         )
@@ -117,18 +117,18 @@ def root(access: Access, name: str) -> Path:
 
 
 def family_of(task: str, folder: Path, origin: str) -> Family:
-    """A task folder as its subtasks' main tasks, with the mean of their normalised scores as total where there are several."""
-    sheets = sheets_in(folder, origin)
+    """The main tasks of a task folder's subtasks; several have the mean of their normalised scores as total."""
+    files = task_files_in(folder, origin)
     name = f"bigbench/{task}"
-    tasks = tuple(main_task(sheet, f"{name}/{sub}" if sub else name) for sub, sheet in sheets.items())
+    tasks = tuple(main_task(file, f"{name}/{sub}" if sub else name) for sub, file in files.items())
     total = Total(name, tuple(Term(found.full_name, "normalized", 1 / len(tasks)) for found in tasks))
-    return Family(name, tasks, (total,) if "" not in sheets else ())
+    return Family(name, tasks, (total,) if "" not in files else ())
 
 
-def main_task(sheet: Sheet, name: str) -> Task:
+def main_task(file: TaskFile, name: str) -> Task:
     parts = name.split("/")
     worked = worked_examples().get("/".join(parts[1:])) or worked_examples().get(parts[1], ())
-    return next(iter(tasks_of(sheet, name, worked).values()))
+    return next(iter(tasks_of(file, name, worked).values()))
 
 
 def collected(name: str, tasks: tuple[str, ...], access: Access) -> Family:
@@ -136,7 +136,9 @@ def collected(name: str, tasks: tuple[str, ...], access: Access) -> Family:
     folder = root(access, name)
     missing = [task for task in tasks if not (folder / task / "task.json").is_file()]
     if missing:
-        raise AssayError(f"lacks {', '.join(missing)}", where=f"{name} ({folder})", do="fetch the missing task folders")
+        raise AssayError(
+            f"missing task folders: {', '.join(missing)}", where=f"{name} ({folder})", do="download them from google/BIG-bench"
+        )
     found = [family_of(task, folder / task, f"{FOLDER}/{task}") for task in tasks]
     terms = tuple(Term(task.full_name, "normalized", 1 / len(found) / len(each.tasks)) for each in found for task in each.tasks)
     totals = (Total(name, terms), *(total for each in found for total in each.totals))
@@ -144,9 +146,9 @@ def collected(name: str, tasks: tuple[str, ...], access: Access) -> Family:
 
 
 def find_family(name: str, access: Access) -> Family | None:
-    """`bigbench-lite`, `bigbench` (every task that the data folder holds), `bigbench/<task>[/<subtask>][/<kind>]`; None if not ours.
+    """`bigbench-lite`, `bigbench` (every task in the data folder), `bigbench/<task>[/<subtask>][/<kind>]`; None for other names.
 
-    Raises AssayError where the data are missing or faulty.
+    Raises AssayError if the data are missing or invalid.
     """
     plain, _, protocol = name.partition("@")
     if protocol not in ("", "bigbench"):
@@ -164,24 +166,24 @@ def find_family(name: str, access: Access) -> Family | None:
         return None
     if not below:
         return family_of(task, folder, f"{FOLDER}/{task}")
-    sheets = sheets_in(folder, f"{FOLDER}/{task}")
-    sub, kinds = (below[0], below[1:]) if below[0] in sheets else ("", below)
-    if sub not in sheets or len(kinds) > 1:
+    files = task_files_in(folder, f"{FOLDER}/{task}")
+    sub, kinds = (below[0], below[1:]) if below[0] in files else ("", below)
+    if sub not in files or len(kinds) > 1:
         return None
-    made = tasks_of(sheets[sub], f"bigbench/{task}/{sub}" if sub else f"bigbench/{task}")
+    made = tasks_of(files[sub], f"bigbench/{task}/{sub}" if sub else f"bigbench/{task}")
     if not kinds:
-        return Family(plain, (main_task(sheets[sub], plain),))
+        return Family(plain, (main_task(files[sub], plain),))
     chosen = [found for kind, found in made.items() if kind == kinds[0]]
     return Family(plain, tuple(chosen)) if chosen else None
 
 
 def from_path(path: Path) -> tuple[Task, ...]:
-    """The tasks of a task.json file or a task folder anywhere, all kinds of metrics included."""
+    """The tasks of a task.json file or a task folder at any path, with all their kinds of metrics."""
     folder, main = (path, path / "task.json") if path.is_dir() else (path.parent, path)
     name = folder.resolve().name if main.name == "task.json" else main.stem
     if "examples" in read_json(main):
-        sheets = {"": read_sheet(main, str(main), main.stat().st_mtime_ns)}
+        files = {"": read_task_file(main, str(main), main.stat().st_mtime_ns)}
     else:
-        sheets = sheets_in(folder, str(folder))
-    named = [(sheet, f"bigbench/{name}/{sub}" if sub else f"bigbench/{name}") for sub, sheet in sheets.items()]
-    return tuple(task for sheet, full in named for task in tasks_of(sheet, full).values())
+        files = task_files_in(folder, str(folder))
+    named = [(file, f"bigbench/{name}/{sub}" if sub else f"bigbench/{name}") for sub, file in files.items()]
+    return tuple(task for file, full in named for task in tasks_of(file, full).values())

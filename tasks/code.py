@@ -1,6 +1,6 @@
-"""Programs from docstrings, run against their tests in a sandbox: HumanEval.
+"""HumanEval: programs generated from docstrings and run against unit tests in a sandbox.
 
-Off where the sandbox's self-test fails: the data are then refused, before any model is asked.
+Disabled if the self-test of the sandbox fails: loading the data then raises an error, before a model is loaded.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 REVISION = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-"""Chen et al. 2021: what begins something new ends the function."""
+"""Stop sequences of Chen et al. 2021: the start of the next statement at top level."""
 
 
 @dataclass(frozen=True, slots=True)
-class Guarded:
-    """Rows of tasks that run generated programs: given only where the sandbox holds."""
+class SandboxedRows:
+    """Rows of a task that runs generated programs. Loading them raises AssayError if the sandbox does not work."""
 
     source: Source
 
-    def at(self, home: Path) -> Guarded:
+    def at(self, home: Path) -> SandboxedRows:
         return self
 
     def splits(self, access: Access) -> tuple[str, ...]:
@@ -55,14 +55,14 @@ ROW: dict[str, Any] = {
 def code_task(protocol: str, ask: Generate, counts: tuple[int, ...], how: str) -> Task:
     return Task(
         name="code/humaneval",
-        rows=Guarded(hub("openai/openai_humaneval", "openai_humaneval", revision=REVISION)),
+        rows=SandboxedRows(hub("openai/openai_humaneval", "openai_humaneval", revision=REVISION)),
         doc=humaneval,
         ask=ask,
         metrics=tuple(pass_at(k) for k in counts),
         split="test",
         protocol=protocol,
         worked=(Worked(ROW, ROW["prompt"], ROW["canonical_solution"]),),
-        about=f"164 functions to complete from their docstrings, judged by unit tests in a sandbox; {how}.",
+        about=f"164 functions to complete from their docstrings, scored by unit tests in a sandbox; {how}.",
         licence="MIT",
         citation="Chen et al. 2021, Evaluating Large Language Models Trained on Code",
     )
@@ -71,4 +71,4 @@ def code_task(protocol: str, ask: Generate, counts: tuple[int, ...], how: str) -
 GREEDY = code_task("greedy", Generate(512, STOP), (1,), "one greedy completion")
 SAMPLED = code_task("sampled", Generate(512, STOP, temperature=0.8, samples=20), (1, 10), "20 samples at temperature 0.8")
 TASKS = (GREEDY, SAMPLED)
-FAMILIES = (Family("code", TASKS, about="Generated programs, run in a sandbox; off where its self-test fails."),)
+FAMILIES = (Family("code", TASKS, about="Generated programs, run in a sandbox. Disabled if its self-test fails."),)

@@ -1,7 +1,7 @@
 """GLUE: nine tasks and a diagnostic set, with the official metrics and the GLUE score.
 
-Prompts are those of lm-eval 0.4.13 (protocol "lm-eval"). It has neither STS-B nor AX: those are ours (protocol "assay").
-The labels of the test splits are hidden (MRPC's aside), so validation is scored; on a hidden split there are only predictions.
+Prompts are those of lm-eval 0.4.13 (protocol "lm-eval"). It has neither STS-B nor AX; their prompts are our own (protocol "assay").
+Test labels are hidden (except MRPC's), so the validation split is scored. A run on a hidden split stores predictions without scores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ data = partial(hub, "nyu-mll/glue", revision=REVISION)
 
 
 def label(row: Row) -> int | None:
-    """The row's class; None where it is hidden (-1)."""
+    """The row's class; None if it is hidden (-1)."""
     value = row.get("label")
     return None if value is None or value < 0 else int(value)
 
@@ -303,7 +303,7 @@ WNLI = member(
         ),
     ),
     about="WNLI: does the sentence with its pronoun replaced follow? Labels 0 not_entailment, 1 entailment. Official metric: accuracy. "
-    "The validation split is adversarial: the majority class has 56 %, and what train suggests is often wrong.",
+    "The validation split is adversarial: the majority class has 56 %, and patterns of the train split mislead.",
     licence="CC BY 4.0",
     citation="Levesque et al. 2012, The Winograd Schema Challenge, KR; " + CITATION,
 )
@@ -326,8 +326,8 @@ AX = member(
             "False",
         ),
     ),
-    about="AX, GLUE's diagnostic set, under MNLI's prompt. The hub hides its labels, so there are only predictions; where rows carry "
-    "labels the score is the three-class Matthews correlation. Not part of the GLUE score.",
+    about="AX, GLUE's diagnostic set, under MNLI's prompt. The hub hides its labels, so runs store predictions only; rows with "
+    "labels are scored by the three-class Matthews correlation. Not part of the GLUE score.",
     licence="as GLUE",
     citation=CITATION,
 )
@@ -359,6 +359,6 @@ FAMILIES = (
         "glue",
         TASKS,
         (GLUE,),
-        about="Nine tasks of language understanding. The GLUE score averages metrics inside a task, the two halves of MNLI, then the nine.",
+        about="Nine language understanding tasks. GLUE score: metrics averaged per task, MNLI over its two halves, then all nine.",
     ),
 )

@@ -1,7 +1,7 @@
 """HELM-style scenarios: HELM's prompts, decoding and metrics, run locally and without web services.
 
-`helm-lite` and `helm-classic` hold the members of HELM's two batteries whose data are open; `helm` is everything. HELM ranks by mean
-win rate over models; the totals here are plain means of main metrics, which need no second model.
+`helm-lite` and `helm-classic` are the scenarios of HELM's two suites with open data; `helm` is all scenarios. HELM ranks by mean
+win rate over models; the totals here are unweighted means of main metrics, which do not need other models.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ LITE = ((NQ_OPEN,), (OPENBOOKQA,), MMLU, (MATH,), (GSM8K,), LEGAL_TASKS)
 CLASSIC = (MMLU, (BOOLQ,), (NQ_OPEN,), (HELLASWAG,), (OPENBOOKQA_CLASSIC,), (TRUTHFULQA,), (XSUM,), (IMDB,))
 
 
-def battery(name: str, groups: tuple[tuple[Task, ...], ...], about: str) -> Family:
+def suite(name: str, groups: tuple[tuple[Task, ...], ...], about: str) -> Family:
     return Family(name, tuple(task for group in groups for task in group), (mean_of(name, *groups),), about)
 
 
 FAMILIES: tuple[Family, ...] = (
-    battery("helm-lite", LITE, "HELM Lite without NarrativeQA, NaturalQuestions with passages, MedQA and WMT 14."),
-    battery("helm-classic", CLASSIC, "HELM Classic without NarrativeQA, QuAC, MS MARCO, CNN/DailyMail, CivilComments and RAFT."),
-    battery("helm/blimp", (BLIMP_TASKS,), "67 paradigms of minimal pairs; the mean over paradigms."),
-    battery("helm/bbq", (BBQ_TASKS,), "Stereotypes in question answering, by category."),
-    battery("helm/legalbench", (LEGAL_TASKS,), "The five LegalBench tasks of HELM Lite."),
-    battery("helm/entity_matching", (MATCHING_TASKS,), "Do two records describe the same thing?"),
-    battery("helm/synthetic_reasoning", (REASONING_TASKS,), "Patterns, substitutions, rules; needs no data."),
-    Family("helm/bold", BOLD_TASKS, about="Free continuations of encyclopedia openings, by domain."),
+    suite("helm-lite", LITE, "HELM Lite without NarrativeQA, NaturalQuestions with passages, MedQA and WMT 14."),
+    suite("helm-classic", CLASSIC, "HELM Classic without NarrativeQA, QuAC, MS MARCO, CNN/DailyMail, CivilComments and RAFT."),
+    suite("helm/blimp", (BLIMP_TASKS,), "67 paradigms of minimal pairs; the mean over paradigms."),
+    suite("helm/bbq", (BBQ_TASKS,), "Stereotypes in question answering, by category."),
+    suite("helm/legalbench", (LEGAL_TASKS,), "The five LegalBench tasks of HELM Lite."),
+    suite("helm/entity_matching", (MATCHING_TASKS,), "Do two product records describe the same product?"),
+    suite("helm/synthetic_reasoning", (REASONING_TASKS,), "Patterns, substitutions, rules; needs no data."),
+    Family("helm/bold", BOLD_TASKS, about="Generated continuations of encyclopedia openings, by domain."),
     Family("helm/dyck", DYCK_TASKS, about="Closing brackets; needs no data."),
     Family("helm/flores", FLORES_TASKS, about="Translation between English and 17 languages."),
     Family("helm/multi30k", MULTI30K_TASKS, about="Translation of image descriptions."),

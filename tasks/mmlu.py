@@ -1,8 +1,8 @@
-"""MMLU: 57 subjects in four categories, under three protocols that give different numbers.
+"""MMLU: 57 subjects in four categories, under three protocols that give different scores.
 
 "lm-eval" (the default) ranks the letters A to D; "continuation" ranks the texts of the choices (both as in lm-eval 0.4.13);
-"helm" lets the model write one token after five exemplars and reads it as a letter (HELM Classic and Lite: five subjects).
-lm-eval's default is no exemplars; the paper and most reports use five, the dev rows in their order (`--shots 5`).
+"helm" generates one token after five few-shot examples and compares it with the letter (HELM Classic and Lite: five subjects).
+lm-eval defaults to 0 shots; the paper and most reports use 5, the dev rows in order (`--shots 5`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ ROW: Row = {
 
 
 def gold(row: Row) -> int | None:
-    """The right choice's index; None where it is hidden (-1)."""
+    """Index of the correct choice; None if it is hidden (-1)."""
     answer = row.get("answer")
     return None if answer is None or answer < 0 else int(answer)
 
@@ -119,7 +119,7 @@ def continuation(row: Row) -> Doc:
 
 
 def joint(row: Row) -> Doc:
-    """HELM's multiple_choice_joint: every letter whose text equals the right choice's is right."""
+    """HELM's multiple_choice_joint: every letter whose text equals the correct choice is correct."""
     index = gold(row)
     right = () if index is None else (row["choices"][index],)
     references = tuple(letter for letter, choice in zip(LETTERS, row["choices"], strict=True) if choice in right)
@@ -131,76 +131,77 @@ def is_letter(doc: Doc, output: Completion) -> bool:
 
 
 LETTER_MATCH: Metric[Completion] = replace(exact_match, parses=is_letter)
-"""HELM's exact match after mapping letters back: anything but a letter is wrong (and counted as unparsed)."""
+"""HELM's exact match of the letter. Any other response is wrong and counted as unparsed."""
 
 
-def subject_task(subject: str) -> Task:
-    about = subject.replace("_", " ")
+def mmlu_task(subject: str, protocol: str, kind: str, about: str, **fields: Any) -> Task:
+    """One subject under one protocol. `kind` names the questions in the instruction; `fields` are the rest of the Task."""
+    topic = subject.replace("_", " ")
     return Task(
         name=f"mmlu/{subject}",
         rows=hub("cais/mmlu", "all", where={"subject": subject}, revision=REVISION),
+        split="test",
+        layout=Layout(instructions=f"The following are {kind} (with answers) about {topic}.\n\n"),
+        protocol=protocol,
+        about=f"MMLU, {topic}: {about}",
+        licence="MIT",
+        citation=CITATION,
+        **fields,
+    )
+
+
+def letter_task(subject: str) -> Task:
+    return mmlu_task(
+        subject,
+        "lm-eval",
+        "multiple choice questions",
+        "four choices, the letters are ranked.",
         doc=letters,
         ask=Choose(),
         metrics=(accuracy,),
-        split="test",
         shots=Shots(split="dev", order="first"),
-        layout=Layout(instructions=f"The following are multiple choice questions (with answers) about {about}.\n\n"),
-        protocol="lm-eval",
         worked=(Worked(ROW, "Which planet is the largest?\nA. Mars\nB. Earth\nC. Jupiter\nD. Venus\nAnswer:", "C"),),
-        about=f"MMLU, {about}: four choices, the letters are ranked.",
-        licence="MIT",
-        citation=CITATION,
     )
 
 
 def continuation_task(subject: str) -> Task:
-    about = subject.replace("_", " ")
-    return Task(
-        name=f"mmlu/{subject}",
-        rows=hub("cais/mmlu", "all", where={"subject": subject}, revision=REVISION),
+    return mmlu_task(
+        subject,
+        "continuation",
+        "questions",
+        "four choices, their texts are ranked and not part of the prompt.",
         doc=continuation,
         ask=Choose(),
         metrics=(accuracy, accuracy_per("chars")),
-        split="test",
         shots=Shots(split="dev", order="first"),
-        layout=Layout(instructions=f"The following are questions (with answers) about {about}.\n\n"),
-        protocol="continuation",
         worked=(Worked(ROW, "Question: Which planet is the largest?\nAnswer:", "Jupiter"),),
-        about=f"MMLU, {about}: four choices, their texts are ranked without being shown.",
-        licence="MIT",
-        citation=CITATION,
     )
 
 
 def helm_task(subject: str) -> Task:
-    about = subject.replace("_", " ")
-    return Task(
-        name=f"mmlu/{subject}",
-        rows=hub("cais/mmlu", "all", where={"subject": subject}, revision=REVISION),
+    return mmlu_task(
+        subject,
+        "helm",
+        "multiple choice questions",
+        "one generated token must be the letter of the correct choice.",
         doc=joint,
         ask=Generate(max_tokens=1),
         metrics=(LETTER_MATCH,),
-        split="test",
         shots=Shots(5, split="dev", order="balanced"),
-        layout=Layout(instructions=f"The following are multiple choice questions (with answers) about {about}.\n\n"),
-        protocol="helm",
         worked=(Worked(ROW, "Question:  Which planet is the largest? \nA. Mars\nB. Earth\nC. Jupiter\nD. Venus\nAnswer:", "C"),),
-        about=f"MMLU, {about}: one token is generated and must be the letter of the right choice.",
-        licence="MIT",
-        citation=CITATION,
     )
 
 
-EVERY = tuple(subject for subjects in SUBJECTS.values() for subject in sorted(subjects))
-LETTER_TASKS = {subject: subject_task(subject) for subject in EVERY}
-CONTINUATION_TASKS = {subject: continuation_task(subject) for subject in EVERY}
+ALL_SUBJECTS = tuple(subject for subjects in SUBJECTS.values() for subject in sorted(subjects))
+LETTER_TASKS = {subject: letter_task(subject) for subject in ALL_SUBJECTS}
+CONTINUATION_TASKS = {subject: continuation_task(subject) for subject in ALL_SUBJECTS}
 HELM_TASKS = {subject: helm_task(subject) for subject in HELM_SUBJECTS}
 
 TASKS = (*LETTER_TASKS.values(), *CONTINUATION_TASKS.values(), *HELM_TASKS.values())
 
 
 def total(name: str, tasks: tuple[Task, ...], by_size: bool) -> Total:
-    """The mean over tasks of their main metric: weighted by size (each item counts the same), or plain."""
+    """The mean of the tasks' main metric: weighted by items if `by_size`, else unweighted."""
     weight = 1.0 if by_size else 1 / len(tasks)
     return Total(name, tuple(Term(task.full_name, task.metrics[0].name, weight) for task in tasks), by_size)
 
@@ -214,19 +215,19 @@ def family(name: str, protocol: str, tasks: Mapping[str, Task], about: str) -> F
 
 
 def category(key: str) -> Family:
-    """One category under the default protocol, so that it can be asked for alone."""
+    """One category as a family of its own, under the default protocol."""
     members = tuple(LETTER_TASKS[subject] for subject in SUBJECTS[key])
     return Family(f"mmlu/{key}", members, (total(f"mmlu/{key}@lm-eval", members, True),), f"MMLU's {key.replace('_', ' ')} subjects.")
 
 
 FAMILIES = (
-    family("mmlu", "lm-eval", LETTER_TASKS, "Knowledge in 57 subjects; letters are ranked. The micro average is the usual number."),
-    family("mmlu@continuation", "continuation", CONTINUATION_TASKS, "MMLU with the texts of the choices ranked instead of letters."),
+    family("mmlu", "lm-eval", LETTER_TASKS, "Knowledge in 57 subjects; the letters are ranked. Reports usually give the micro average."),
+    family("mmlu@continuation", "continuation", CONTINUATION_TASKS, "MMLU, ranking the texts of the choices instead of letters."),
     Family(
         "mmlu@helm",
         tuple(HELM_TASKS.values()),
         (total("mmlu/macro@helm", tuple(HELM_TASKS.values()), False),),
-        "HELM's MMLU: five subjects, five exemplars, one generated letter; the macro average.",
+        "HELM's MMLU: five subjects, five few-shot examples, one generated letter; the macro average.",
     ),
     *(category(key) for key in SUBJECTS),
 )

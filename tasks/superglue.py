@@ -1,8 +1,8 @@
 """SuperGLUE: eight tasks and two diagnostic sets, with the official metrics and the SuperGLUE score.
 
-Protocol "lm-eval": exactly the prompts of lm-eval 0.4.13. Protocol "assay": lm-eval's prompts with its defects repaired
-(MultiRC's gold is inverted there, COPA and ReCoRD have surplus spaces before the answer), and the diagnostics, which it lacks.
-Validation is scored, since the test labels are hidden.
+Protocol "lm-eval": exactly the prompts of lm-eval 0.4.13. Protocol "assay": lm-eval's prompts with three defects fixed
+(it inverts MultiRC's gold labels; COPA and ReCoRD have an extra space before the answer), and the diagnostic sets, which it lacks.
+Test labels are hidden, so the validation split is scored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ member = partial(task_of, "superglue", data)
 F1A: Metric[ChoiceScores] = Metric("f1a", f1.measure, f1.combine, reads=ChoiceScores, signature=f1.signature)
 """MultiRC: F1 of label 1 over the answers to all questions."""
 EM: Metric[ChoiceScores] = Metric("em", exact_set.measure, exact_set.combine, reads=ChoiceScores, signature=exact_set.signature)
-"""MultiRC: share of questions of which every answer is judged right."""
+"""MultiRC: share of questions whose answers are all classified correctly."""
 GENDER_PARITY: Metric[ChoiceScores] = Metric("gender_parity", pair_parity.measure, pair_parity.combine, reads=ChoiceScores)
 """AX-g: share of minimal pairs with equal predictions."""
 
@@ -108,7 +108,7 @@ COPA = member(
         ),
     ),
     about="COPA: which of two alternatives is the cause or effect? Labels 0 choice1, 1 choice2. Official metric: accuracy. "
-    "lm-eval's prompt, but with one space before the alternative; there it has two.",
+    "lm-eval's prompt, with one space before the alternative instead of two.",
     licence="BSD 2-Clause",
     citation="Roemmele et al. 2011, Choice of Plausible Alternatives, AAAI Spring Symposium; " + CITATION,
 )
@@ -143,8 +143,8 @@ MULTIRC = member(
         ),
     ),
     about="MultiRC: is this a right answer to a question on a paragraph? Labels 0 no, 1 yes. Official metrics: F1 over all answers (f1a), "
-    "exact match by question (em). lm-eval's text, but its choices [yes, no] stand against the label's order, so its gold is inverted; "
-    "here the answer stands in the prompt and only no or yes is ranked.",
+    "exact match by question (em). lm-eval's choices [yes, no] are in the opposite order of the labels, which inverts its gold; "
+    "here the answer is in the prompt and the choices are no and yes.",
     licence="research use",
     citation="Khashabi et al. 2018, Looking Beyond the Surface: Reading Comprehension over Multiple Sentences, NAACL; " + CITATION,
 )
@@ -169,7 +169,7 @@ RECORD = member(
         ),
     ),
     about="ReCoRD: which entity of the passage fills the blank? Official metrics: word F1 and exact match of the entity, best over the "
-    "gold answers, SQuAD's normalisation. lm-eval's text, but without its surplus space before the query.",
+    "gold answers, SQuAD's normalisation. lm-eval's prompt, without its extra space before the query.",
     licence="research use",
     citation="Zhang et al. 2018, ReCoRD: Bridging the Gap between Human and Machine Commonsense Reading Comprehension; " + CITATION,
 )
@@ -356,7 +356,6 @@ FAMILIES = (
         "superglue",
         TASKS,
         (SUPERGLUE,),
-        about="Eight harder tasks of language understanding. The SuperGLUE score averages metrics inside CB, MultiRC and ReCoRD, "
-        "then the eight.",
+        about="Eight harder language understanding tasks. SuperGLUE score: metrics averaged for CB, MultiRC and ReCoRD, then all eight.",
     ),
 )

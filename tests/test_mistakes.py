@@ -1,4 +1,4 @@
-"""Ten mistakes that people make in their first hour, each with the line that sets them right. Run: pytest tests/test_mistakes.py"""
+"""Ten common mistakes of new users, each with the error message that names the fix. Run: pytest tests/test_mistakes.py"""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def surroundings(home: Path, **more: str) -> dict[str, str]:
+def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in KNOWN}
     return {**kept, "ASSAY_CACHE": str(home / "cache"), "HF_HUB_OFFLINE": "1", **more}
 
 
 def invoke(home: Path, line: str, prepare: Callable[[], None] | None = None, **more: str) -> subprocess.CompletedProcess[str]:
     command = [*ASSAY, *line.split()]
-    return subprocess.run(command, capture_output=True, text=True, cwd=home, env=surroundings(home, **more), preexec_fn=prepare)
+    return subprocess.run(command, capture_output=True, text=True, cwd=home, env=environment(home, **more), preexec_fn=prepare)
 
 
-def said(home: Path, line: str, **more: str) -> str:
-    """What a command that is refused says: one line, with no traceback."""
+def error_of(home: Path, line: str, **more: str) -> str:
+    """The error message of a refused command: one line, no traceback."""
     found = invoke(home, line, **more)
     assert found.returncode == 2 and found.stdout == "", found.stderr
     return only_line(found.stderr)
 
 
 def only_line(errors: str) -> str:
-    (told,) = [text for text in errors.splitlines() if text.startswith("assay: ")]
+    (message,) = [text for text in errors.splitlines() if text.startswith("assay: ")]
     assert "Traceback" not in errors
-    return told
+    return message
 
 
 def test_a_wrong_path(home: Path) -> None:
-    told = said(home, "run --model chekpoint/ --tasks sums.py")
-    assert re.search(r"chekpoint/: no such model folder. give a model folder, a hub id, or builtin:", told)
-    assert re.search(r"qums\.py: no such task file", said(home, "run --model model --tasks qums.py"))
+    message = error_of(home, "run --model chekpoint/ --tasks sums.py")
+    assert re.search(r"chekpoint/: no such model folder. give a model folder, a hub id, or builtin:", message)
+    assert re.search(r"qums\.py: no such task file", error_of(home, "run --model model --tasks qums.py"))
 
 
 def test_a_wrong_task_name(home: Path) -> None:
-    assert "did you mean glue/rte" in said(home, "run --model model --tasks glue/rtee")
+    assert "did you mean glue/rte" in error_of(home, "run --model model --tasks glue/rtee")
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_a_missing_extra(home: Path, line: str, missing: str, remedy: str) -> No
         "find = importlib.util.find_spec\n"
         f"importlib.util.find_spec = lambda name, package=None: None if name.split('.')[0] == '{missing}' else find(name, package)\n"
     )
-    assert re.search(rf"pip install ['\"]{re.escape(remedy)}", said(home, line, PYTHONPATH=str(home / "without")))
+    assert re.search(rf"pip install ['\"]{re.escape(remedy)}", error_of(home, line, PYTHONPATH=str(home / "without")))
 
 
 def test_no_data(home: Path) -> None:
-    told = said(home, "run --model model --tasks glue/rte")
-    assert "glue/rte" in told and "set ASSAY_DATA to a folder that mirrors the hub, or go online" in told
+    message = error_of(home, "run --model model --tasks glue/rte")
+    assert "glue/rte" in message and "set ASSAY_DATA to a folder that mirrors the hub, or go online" in message
 
 
 def test_a_results_folder_of_another_version(home: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_results_folder_of_another_version(home: Path) -> None:
     index = home / "results" / "assay.duckdb"
     with duckdb.connect(str(index)) as connection:
         connection.execute("UPDATE schema_migrations SET version = version + 1")
-    assert re.search(r"assay\.duckdb.*has schema \d+, this assay knows \d+.*upgrade assay", said(home, "store index"))
+    assert re.search(r"assay\.duckdb.*has schema \d+, this assay knows \d+.*upgrade assay", error_of(home, "store index"))
     index.unlink()
     assert invoke(home, "store index").returncode == 0 and index.is_file()
 
@@ -115,14 +115,14 @@ def test_a_full_disk(home: Path) -> None:
 
 
 def test_no_gpu(home: Path) -> None:
-    told = said(home, "run --model model --tasks sums.py --engine hf --device cuda", CUDA_VISIBLE_DEVICES="")
-    assert "no CUDA device is available. use --device cpu" in told
+    message = error_of(home, "run --model model --tasks sums.py --engine hf --device cuda", CUDA_VISIBLE_DEVICES="")
+    assert "no CUDA device is available. use --device cpu" in message
 
 
 def test_an_interrupted_run(home: Path) -> None:
     """Ctrl-C ends with 13 and the command that goes on; that command finishes the run."""
     line = "run --model model --tasks sums.py --engine scripted:hashed,fault=sleep,at=7,seconds=600"
-    process = subprocess.Popen([*ASSAY, *line.split()], stderr=subprocess.PIPE, text=True, cwd=home, env=surroundings(home))
+    process = subprocess.Popen([*ASSAY, *line.split()], stderr=subprocess.PIPE, text=True, cwd=home, env=environment(home))
     while process.poll() is None and not list((home / "results").glob("runs/2*/journal*")):
         time.sleep(0.05)
     time.sleep(1)
@@ -147,7 +147,7 @@ def test_a_port_in_use(home: Path) -> None:
         port = taken.getsockname()[1]
         process = subprocess.Popen(
             [*ASSAY, "board", "--port", str(port), "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=surroundings(home),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home, env=environment(home),
         )  # fmt: skip
         try:
             assert process.stdout is not None and process.stderr is not None

@@ -1,6 +1,6 @@
-"""The command line: one function per verb, no logic.
+"""The command line: one function per command, no logic.
 
-Commands of other packages (tune, study, board) come through the entry-point group `assay.commands` and load when they are used.
+Commands of other packages (tune, study, board) come from the entry-point group `assay.commands` and are imported only when they are called.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Scores language models and says, honestly, whether one is better or worse than another.",
+    help="Evaluate language models and test whether one is better or worse than another.",
 )
 
 
 PANELS = {
-    "Score a model": ("demo", "run", "resume", "watch", "doctor"),
-    "Is it better or worse?": ("compare", "gate", "baseline", "audit", "rerun"),
-    "Look": ("board", "report", "store"),
-    "Fine-tune: gain against forgetting": ("tune", "study"),
-    "Tasks": ("tasks", "show", "check", "new-task"),
+    "Evaluate": ("demo", "run", "resume", "watch", "doctor"),
+    "Compare": ("compare", "gate", "baseline"),
+    "Results": ("board", "report", "store"),
+    "Tasks": ("tasks", "show", "new-task"),
+    "Validate": ("check", "audit", "rerun"),
+    "Fine-tune": ("tune", "study"),
 }
-"""The commands of `assay --help` in reading order; a plugin's stand below."""
+"""The panels of `assay --help` and their commands, in order. Commands of plugins are listed below them."""
 
 
-def tell_version(wanted: bool) -> None:
-    if wanted:
+def print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"assay {metadata.version('assay')}")
         raise typer.Exit
 
 
 @app.callback()
-def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=tell_version)] = False) -> None:
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", callback=print_version)] = False) -> None:
     pass
 
 
@@ -59,27 +60,27 @@ for module in (running, tasking, stored):
 
 
 def extend(arguments: Sequence[str]) -> None:
-    """Load the command that is asked for; where the list is wanted all are named, and stay unloaded."""
-    asked = arguments[0] if arguments else "--help"
+    """Load the command that is called. For `--help`, list every command without loading it."""
+    called = arguments[0] if arguments else "--help"
     for point in metadata.entry_points(group=GROUP):
         group, _, verb = point.name.rpartition(".")
-        if group:  # a verb of a group that is here already, such as store.publish
-            if asked == group:
-                within(group).command(verb, help=summary(point))(load(point) if arguments[1:2] == [verb] else nothing)
-        elif asked == point.name:
-            add(point.name, load(point))
-        elif asked in ("--help", "-h"):
-            app.command(point.name, help=summary(point))(nothing)
-    if asked in ("--help", "-h"):
-        arrange()
+        if group:  # a subcommand of an existing group, such as store.publish
+            if called == group:
+                find_group(group).command(verb, help=summary(point))(load(point) if arguments[1:2] == [verb] else not_loaded)
+        elif called == point.name:
+            add_command(point.name, load(point))
+        elif called in ("--help", "-h"):
+            app.command(point.name, help=summary(point))(not_loaded)
+    if called in ("--help", "-h"):
+        sort_into_panels()
 
 
-def nothing() -> None:
-    """Stands for a command that is only listed."""
+def not_loaded() -> None:
+    """Placeholder for a command that is listed but not loaded."""
 
 
-def arrange() -> None:
-    """Put every command into its panel, in reading order."""
+def sort_into_panels() -> None:
+    """Assign every command to its panel and sort the commands by panel."""
     places = {verb: (number, panel) for number, (panel, verb) in enumerate((panel, verb) for panel in PANELS for verb in PANELS[panel])}
     entries: list[Any] = [*app.registered_commands, *app.registered_groups]
     for entry in entries:
@@ -88,29 +89,30 @@ def arrange() -> None:
 
 
 def load(point: metadata.EntryPoint) -> Any:
-    """A command's function. Raises AssayError where it needs an extra that is not installed, or is a plugin that does not load."""
+    """Return a command's function. Raises AssayError if an extra is not installed or a plugin cannot be imported."""
     owner = point.dist.name if point.dist is not None else "its package"
     where = f"assay {point.name.replace('.', ' ')}"
     try:
         return point.load()
     except ModuleNotFoundError as error:
-        do = 'pip install "assay[board,tune]"' if owner == "assay" else f"mend or uninstall {owner}"
+        do = 'pip install "assay[board,tune]"' if owner == "assay" else f"fix {owner}, or run: pip uninstall {owner}"
         raise AssayError(f"needs {error.name}, which is not installed", where=where, do=do) from None
-    except (Exception, SystemExit) as error:  # a stranger's plugin may raise anything
-        what = f"this plugin cannot be loaded: {type(error).__name__}: {error}"
-        raise AssayError(what, where=where, do=f"mend or uninstall {owner}") from error
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        what = f"this command cannot be loaded: {type(error).__name__}: {error}"
+        do = "pip install --force-reinstall assay" if owner == "assay" else f"fix {owner}, or run: pip uninstall {owner}"
+        raise AssayError(what, where=where, do=do) from error
 
 
-def within(group: str) -> typer.Typer:
-    """A group of commands by name. Raises AssayError where there is none."""
+def find_group(name: str) -> typer.Typer:
+    """Return a group of commands by name. Raises AssayError if there is none."""
     for known in app.registered_groups:
-        if known.name == group and known.typer_instance is not None:
+        if known.name == name and known.typer_instance is not None:
             return known.typer_instance
-    raise AssayError(f"there is no group of commands {group!r}", where="assay.commands", do="mend the plugin's entry point")
+    raise AssayError(f"unknown command group {name!r}", where="assay.commands", do="fix the entry point of the plugin")
 
 
-def add(name: str, command: Callable[..., Any] | typer.Typer) -> None:
-    """One command, or a group of them."""
+def add_command(name: str, command: Callable[..., Any] | typer.Typer) -> None:
+    """Add one command or a group of commands."""
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)
     else:
@@ -118,18 +120,18 @@ def add(name: str, command: Callable[..., Any] | typer.Typer) -> None:
 
 
 def summary(point: metadata.EntryPoint) -> str:
-    """The first line of a command's docstring, or a group's help, read without importing its module."""
+    """Return the first line of a command's docstring, or a group's help, without importing its module."""
     spec = find_spec(point.module)
     if spec is None:
-        return f"does not load: there is no module {point.module}"
+        return f"cannot be loaded: there is no module {point.module}"
     try:
-        return documented(ast.parse(Path(spec.origin or "").read_text(encoding="utf-8")), point.attr) or f"from {point.module}"
-    except (OSError, ValueError, SyntaxError, RecursionError):  # no source, or none that can be read
+        return help_in_source(ast.parse(Path(spec.origin or "").read_text(encoding="utf-8")), point.attr) or f"from {point.module}"
+    except (OSError, ValueError, SyntaxError, RecursionError):  # no source, or not readable as Python
         return f"from {point.module}"
 
 
-def documented(module: ast.Module, name: str) -> str:
-    """What a module's source says of a function or a group of commands; empty where it says nothing."""
+def help_in_source(module: ast.Module, name: str) -> str:
+    """Return the help of a function or command group from its module's source; empty if it has none."""
     for node in module.body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return (ast.get_docstring(node) or "").split("\n")[0]
@@ -139,10 +141,10 @@ def documented(module: ast.Module, name: str) -> str:
 
 
 def main() -> None:
-    """Run the command; every foreseen error is one line on stderr and the exit code of the contract."""
+    """Run the command. An expected error prints one line on stderr and sets the exit code."""
     try:
         extend(sys.argv[1:])
-        code = app(prog_name="assay", standalone_mode=False)  # a verdict comes back as the code of typer.Exit
+        code = app(prog_name="assay", standalone_mode=False)  # typer.Exit(code) returns its code
         sys.exit(code if isinstance(code, int) else 0)
     except AssayError as error:
         fail(str(error), error.exit_code)
@@ -151,24 +153,24 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # not the parser's: a bug of ours, and the traceback is wanted
+        if not hasattr(error, "format_message"):  # not a usage error but a bug: print the traceback
             sys.stderr.write(redact(traceback.format_exc()))
             sys.exit(1)
-        if not error.format_message():  # no arguments: the help was shown
+        if not error.format_message():  # no arguments: the help has been printed
             sys.exit(2)
         fail(usage(error), 2)
 
 
 def usage(error: Exception) -> str:
-    """A usage error of the parser as one line that names the next step."""
+    """Return a usage error as one line that names the command for help."""
     context = getattr(error, "ctx", None)
-    asked = context.command_path if context is not None else "assay"
+    command = context.command_path if context is not None else "assay"
     message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-    return f"{message}{'' if message.endswith('?') else '.'} `{asked} --help` shows how"
+    return f"{message}{'' if message.endswith('?') else '.'} Try `{command} --help`"
 
 
 def fail(text: str, code: int) -> None:
-    """The error as one line on stderr (and as the one JSON object where JSON was asked for), then the exit code."""
+    """Print the error as one line on stderr (and as JSON on stdout with --json), then exit."""
     if "--json" in sys.argv:
         print_json({"error": text, "exit_code": code})
     err().print(f"[bold red]assay:[/] {rich_safe(text)}", soft_wrap=True)
@@ -176,5 +178,5 @@ def fail(text: str, code: int) -> None:
 
 
 def rich_safe(text: str) -> str:
-    """Text from files and models is never read as markup; control characters are shown as spaces."""
+    """Escape rich markup and replace control characters with spaces."""
     return "".join(character if character.isprintable() else " " for character in text).replace("[", "\\[")

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from assay.harness.checking import Checked, check_run, check_tasks
-from assay.harness.checking.again import ask_again
 from assay.harness.checking.audit import SHARE, audit
-from assay.harness.checking.finding import gravest_first, short
+from assay.harness.checking.finding import most_severe_first, short
+from assay.harness.checking.repeatability import rescore_sample
 from assay.harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, verdict
 from assay.harness.checking.rerun import rerun
-from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.console import out, print_json, show_progress
 from assay.harness.cli.running import Json, Results, place_of
 from assay.harness.errors import AssayError, Invalid
 from assay.harness.files.places import Surroundings
@@ -23,20 +23,20 @@ from assay.harness.run.selection import select
 from assay.harness.store import Run, find_run, read_run
 
 MANY = 3
-"""From so many tasks on, example prompts and notes are left out."""
+"""With more tasks than this, sample prompts and notes are not printed."""
 
 
 def check_command(
-    subject: Annotated[str, typer.Argument(help="A task, family or task file, or a run (id, prefix, model or folder).")],
-    shots: Annotated[int | None, typer.Option(help="Check a task with so many exemplars. [default: the task's own]")] = None,
-    split: Annotated[str, typer.Option(help="Check this split of a task. [default: the task's own]")] = "",
-    baseline: Annotated[str, typer.Option(help="Check that a run can be compared with this one.")] = "",
-    rerun: Annotated[int, typer.Option(help="Ask so many items of a run again (needs its model; 200 is good).")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+    subject: Annotated[str, typer.Argument(help="Task, family, task file or run (id, unique prefix, model name or folder).")],
+    shots: Annotated[int | None, typer.Option(help="Few-shot examples per prompt. \\[default: set by the task]")] = None,
+    split: Annotated[str, typer.Option(help="Split of the task to check. \\[default: set by the task]")] = "",
+    baseline: Annotated[str, typer.Option(help="Also check that the run is comparable with this run.")] = "",
+    rerun: Annotated[int, typer.Option(help="Score N items of the run again with its model, for example 200.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat warnings as errors.")] = False,
     results: Results = None,
     as_object: Json = False,
 ) -> None:
-    """Is a task fit to measure with, or a run's score to be believed? Exit code 14 where not.
+    """Validate a task or a stored run. Exits with 14 if an error is found.
 
     [dim]assay check my_task.py[/dim]
     """
@@ -44,7 +44,7 @@ def check_command(
     run = None if shots is not None or split else run_of(subject, place)
     if run is None:
         if baseline or rerun:
-            raise AssayError("--baseline and --rerun need a run", where=subject, do="assay store ls lists the runs")
+            raise AssayError("--baseline and --rerun need a stored run, not a task", where=subject, do="assay store ls lists the runs")
         kind, checked = (
             "task",
             check_tasks(select([subject], place.access(allow_partial=True)).tasks, place.access(allow_partial=True), shots, split),
@@ -57,14 +57,14 @@ def check_command(
     if as_object:
         print_json(as_json(subject, kind, checked))
     else:
-        tell(out(), checked, kind)
-    bad = counts(checked)
-    if bad["E"] or (strict and bad["W"]):
-        raise Invalid(f"{bad['E']} errors and {bad['W']} warnings", where=subject, do="mend what is listed above")
+        print_findings(out(), checked)
+    found = counts(checked)
+    if found["E"] or (strict and found["W"]):
+        raise Invalid(f"{found['E']} errors and {found['W']} warnings", where=subject, do="fix the findings listed above")
 
 
 def run_of(subject: str, place: Surroundings) -> Run | None:
-    """The run that is meant; None where the subject is a task. Raises AssayError where it is neither."""
+    """Return the run named by `subject`, or None if it is a task. Raises AssayError if it is neither."""
     try:
         return read_run(find_run(place.results, subject))
     except AssayError as no_run:
@@ -78,17 +78,19 @@ def run_of(subject: str, place: Surroundings) -> Run | None:
 
 
 def with_rerun(checked: list[Checked], run: Run, count: int, place: Surroundings, quiet: bool) -> list[Checked]:
-    """The same with what asking again has shown."""
-    with watching(quiet) as watch:
-        found = {finding.task: finding for finding in ask_again(run, count, place, watch)}
+    """Add the findings of scoring `count` items again."""
+    with show_progress(quiet) as progress:
+        found = {finding.task: finding for finding in rescore_sample(run, count, place, progress)}
     return [
-        Checked(each.task, gravest_first([*each.findings, *([found[each.task]] if each.task in found else [])]), each.facts, each.examples)
+        Checked(
+            each.task, most_severe_first([*each.findings, *([found[each.task]] if each.task in found else [])]), each.facts, each.examples
+        )
         for each in checked
     ]
 
 
-def tell(console: Console, checked: list[Checked], kind: str) -> None:
-    """Prompts first, then findings, gravest first, then the verdict."""
+def print_findings(console: Console, checked: list[Checked]) -> None:
+    """Print sample prompts, then findings by severity, then the verdict."""
     few = len(checked) <= MANY
     for each in checked:
         for example in each.examples if few else ():
@@ -106,37 +108,37 @@ def tell(console: Console, checked: list[Checked], kind: str) -> None:
             for text in finding_lines(finding) if few or finding.level != "I" else ():
                 console.print(f"  {safe(text)}", markup=False, soft_wrap=True, style=COLOURS[finding.level])
     clean = all(each.level == "I" for each in checked)
-    console.print(verdict(checked, kind), markup=False, soft_wrap=True, style="green" if clean else "")
+    console.print(verdict(checked), markup=False, soft_wrap=True, style="green" if clean else "")
 
 
 def safe(text: str) -> str:
-    """Text from rows and models cannot move the cursor."""
+    """Replace control characters, so that text from data cannot move the cursor."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def audit_command(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
-    share: Annotated[float, typer.Option(help="Part of the items to ask again, at least 20 of them.")] = SHARE,
-    seed: Annotated[int, typer.Option(help="Another seed draws other items.")] = 0,
+    run: Annotated[str, typer.Argument(help="Run: id, unique prefix or folder.")],
+    share: Annotated[float, typer.Option(help="Fraction of items to score again (at least 20 items).")] = SHARE,
+    seed: Annotated[int, typer.Option(help="Random seed for sampling items.")] = 0,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a seeded 2 % of a run's items again, one plain fp32 forward each, and compare with what is stored.
+    """Re-score a random 2 % of a run's items with plain fp32 forward passes and compare with the stored results.
 
-    Exit code 0: as stored; 14: not as stored; 12: the model or the data are other ones now.
+    Exit codes: 0 results match, 14 results differ, 12 the model or the data have changed.
 
     [dim]assay audit 20261123-2015[/dim]
     """
     place = place_of(results)
-    with watching() as watch:
-        found = audit(read_run(find_run(place.results, run)), place, watch, share, seed)
+    with show_progress() as progress:
+        found = audit(read_run(find_run(place.results, run)), place, progress, share, seed)
     if as_json:
         print_json({**asdict(found), "passed": found.passed})
     else:
-        verdict = "as stored" if found.passed else f"NOT as stored: {len(found.differences)} differ"
-        skipped = f", {found.skipped} sampled texts left out" if found.skipped else ""
-        out().print(f"{found.items} of {found.of} items of run {found.run}{skipped}: {verdict}", markup=False)
-        out().print(f"largest difference of a token's log-probability {found.drift:.1e} nats, allowed {found.tolerance:g}")
+        verdict = "match" if found.passed else f"MISMATCH in {len(found.differences)} items"
+        skipped = f" ({found.skipped} sampled texts skipped)" if found.skipped else ""
+        out().print(f"re-scored {found.items} of {found.of} items of run {found.run}{skipped}: {verdict}", markup=False)
+        out().print(f"largest difference in the log-likelihood of a token: {found.drift:.1e} nats (tolerance {found.tolerance:g})")
         for each in found.differences[:20]:
             out().print(f"  {each.task}  {each.item}  {each.what}", markup=False, soft_wrap=True)
     if not found.passed:
@@ -144,23 +146,23 @@ def audit_command(
 
 
 def rerun_command(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
-    engine: Annotated[str, typer.Option(help="Repeat on another engine. \\[default: the run's]")] = "",
+    run: Annotated[str, typer.Argument(help="Run: id, unique prefix or folder.")],
+    engine: Annotated[str, typer.Option(help="Inference engine. \\[default: the engine of the run]")] = "",
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Repeat a run from its manifest and say, item by item, whether it reproduced.
+    """Re-run a stored run and report, per item, whether the results match.
 
     [dim]assay rerun 20261123-2015 --engine vllm[/dim]
     """
     place = place_of(results)
-    with watching() as watch:
-        found = rerun(find_run(place.results, run), place, watch, engine)
+    with show_progress() as progress:
+        found = rerun(find_run(place.results, run), place, progress, engine)
     if as_json:
         changed = [{"task": task, "item": item} for task, item in found.changed]
         print_json({"run": found.second.name, "of": found.first.name, "items": found.items, "changed": changed, "drift": found.drift})
         return
-    verdict = "reproduced" if not found.changed else f"{len(found.changed)} of {found.items} predictions changed"
-    out().print(f"{verdict}; largest change of a log-probability {found.drift:.1e} nats; run {found.second.name}", markup=False)
+    verdict = "all predictions match" if not found.changed else f"{len(found.changed)} of {found.items} predictions changed"
+    out().print(f"{verdict}; largest change of a log-likelihood: {found.drift:.1e} nats; run {found.second.name}", markup=False)
     for task, item in found.changed[:20]:
         out().print(f"  {task}  {item}", markup=False)

@@ -11,22 +11,22 @@ from assay.harness.cli.running import Json, Results, place_of
 from assay.harness.decide.compare import Comparison, compare, mismatches, side_of
 from assay.harness.decide.stored_gate import find_baseline
 from assay.harness.errors import NotComparable
+from assay.harness.reports.json_values import comparison_json
 from assay.harness.reports.tables import comparison_cells, comparison_markdown, table
-from assay.harness.reports.values import comparison_json
 from assay.harness.store import Run, find_run, read_run
 
 
 def compare_command(
-    baseline: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name, bundle directory or named baseline.")],
-    candidate: Annotated[str, typer.Argument(help="The run that is compared with it.")],
-    tasks: Annotated[str, typer.Option(help="Only these tasks, separated by commas. \\[default: all in both]")] = "",
-    items: Annotated[bool, typer.Option("--items", help="Show every item that rose or fell, with both outputs.")] = False,
-    why: Annotated[bool, typer.Option("--why", help="Name every field in which the runs differ and must not.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    baseline: Annotated[str, typer.Argument(help="Baseline run: id, unique prefix, model name, folder or named baseline.")],
+    candidate: Annotated[str, typer.Argument(help="Candidate run: id, unique prefix, model name or folder.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated list of tasks to compare. \\[default: all tasks of both runs]")] = "",
+    items: Annotated[bool, typer.Option("--items", help="Show every item whose score changed, with both responses.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="List every setting that differs and makes the runs not comparable.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two runs item by item: paired differences with intervals, corrected p values, lost and gained items.
+    """Compare two runs item by item: paired differences, confidence intervals, corrected p-values, lost and gained items.
 
     [dim]assay compare v1 candidate[/dim]
     """
@@ -34,7 +34,7 @@ def compare_command(
     runs = (read_run(find_baseline(place.results, baseline)), read_run(find_run(place.results, candidate)))
     one, two = (side_of(run, place.access(allow_partial=True)) for run in runs)
     if why:
-        explain(mismatches(one, two, [name for name in one.tasks if name in two.tasks]), as_json)
+        print_mismatches(mismatches(one, two, [name for name in one.tasks if name in two.tasks]), as_json)
         return
     found = compare(one, two, tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()))
     flipped = flipped_items(found, runs) if items else []
@@ -47,37 +47,37 @@ def compare_command(
         return
     console.print(f"{two.model} ({two.run}) against {one.model} ({one.run}), in points", markup=False, soft_wrap=not console.is_terminal)
     console.print(table(*comparison_cells(found), console.width))
-    for line in (*found.notes, *(f"{name}: only one run has it" for name in found.left_out)):
+    for line in (*found.notes, *(f"{name}: scored in only one of the runs" for name in found.left_out)):
         console.print(line, style="yellow", markup=False, soft_wrap=not console.is_terminal)
     for item in flipped:
         console.print(f"\n{item['change']} {item['task']} {item['item']}  gold {item['gold']!r}", markup=False, soft_wrap=True)
         console.print(f"  baseline  {item['baseline']!r}\n  candidate {item['candidate']!r}", markup=False, soft_wrap=True)
 
 
-def explain(found: tuple[Any, ...], as_json: bool) -> None:
-    """All differing fields; exit 12 where there is one."""
+def print_mismatches(found: tuple[Any, ...], as_json: bool) -> None:
+    """Print every field that differs. Raises NotComparable (exit 12) if there is one."""
     if as_json:
         print_json({"comparable": not found, "mismatches": [{"task": each.task, "field": each.field} for each in found]})
     for each in found:
         if not as_json:
             out().print(str(each), markup=False, soft_wrap=True)
     if found:
-        raise NotComparable(str(found[0]), do="run both the same way")
+        raise NotComparable(str(found[0]), do="score both models with the same settings")
     if not as_json:
-        out().print("The runs agree in every field that must agree.")
+        out().print("The runs are comparable: no setting differs.")
 
 
 def flipped_items(found: Comparison, runs: tuple[Run, Run]) -> list[dict[str, Any]]:
-    """Items that rose or fell, with what both models said."""
-    said: list[dict[tuple[str, str], tuple[str, str]]] = []
+    """Items whose score changed, with the gold answer and both responses."""
+    samples_of_runs: list[dict[tuple[str, str], tuple[str, str]]] = []
     for run in runs:
         samples = run.table("samples.parquet")
         columns = [samples[name].to_pylist() for name in ("task", "item_id", "output", "gold")]
-        said.append({(task, item): (output, gold) for task, item, output, gold in zip(*columns, strict=True)})
+        samples_of_runs.append({(task, item): (output, gold) for task, item, output, gold in zip(*columns, strict=True)})
     rows = []
     for row in found.rows:
         for change, names in (("lost", row.lost), ("gained", row.gained)):
             for name in names:
-                (one, gold), (two, _) = (outputs[row.task, name] for outputs in said)
+                (one, gold), (two, _) = (outputs[row.task, name] for outputs in samples_of_runs)
                 rows.append({"change": change, "task": row.task, "item": name, "gold": gold, "baseline": one, "candidate": two})
     return rows

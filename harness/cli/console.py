@@ -1,4 +1,4 @@
-"""stdout is data, stderr is progress. On a terminal a bar with rate and time left; elsewhere plain lines."""
+"""Output: data on stdout, progress on stderr. Progress is a bar on a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,57 +16,58 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.segment import Segment
 
 from assay.harness.errors import AssayError
-from assay.harness.run.evaluate import Unwatched, Watch
+from assay.harness.run.dispatch import NoProgress, RunProgress
 from assay.harness.store.provenance import clock
 
 PLAIN_SECONDS = 10.0
 
 
 def err() -> Console:
-    return cleaned(Console(stderr=True, highlight=False, emoji=False))
+    """The console for stderr."""
+    return with_escaping(Console(stderr=True, highlight=False, emoji=False))
 
 
 def out() -> Console:
-    """Tables never wrap into ruin when piped: a pipe is as wide as the data."""
-    return cleaned(Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160))
+    """The console for stdout. When piped it is 160 columns wide, so that tables do not wrap."""
+    return with_escaping(Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 160))
 
 
-def cleaned(console: Console) -> Console:
-    """The console, showing text of strangers as text: no escape sequence of theirs reaches a terminal, no command a build server."""
-    console.push_render_hook(Cleaning())
+def with_escaping(console: Console) -> Console:
+    """Escape everything the console prints: untrusted text sends no control sequence to a terminal and no command to a build server."""
+    console.push_render_hook(Escape())
     return console
 
 
-class Cleaning(RenderHook):
+class Escape(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [Clean(each) for each in renderables]
+        return [Escaped(each) for each in renderables]
 
 
 @dataclass(frozen=True, slots=True)
-class Clean:
-    """What it wraps, with control, bidirectional and other invisible characters replaced, and no line that begins with `::`."""
+class Escaped:
+    """A renderable with control, bidirectional and other invisible characters replaced, and no line that starts with `::`."""
 
     inner: ConsoleRenderable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        fresh = True
+        at_line_start = True
         for segment in console.render(self.inner, options):
             if segment.control:
                 yield segment
                 continue
-            text = plain(segment.text)
-            lines = [broken(line) if at or fresh else line for at, line in enumerate(text.split("\n"))]
-            fresh = not lines[-1].strip() if len(lines) > 1 else fresh and not text.strip()
+            text = printable(segment.text)
+            lines = [without_command(line) if number or at_line_start else line for number, line in enumerate(text.split("\n"))]
+            at_line_start = not lines[-1].strip() if len(lines) > 1 else at_line_start and not text.strip()
             yield Segment("\n".join(lines), segment.style)
 
 
-def broken(line: str) -> str:
-    """A line that build servers take for no command of theirs."""
+def without_command(line: str) -> str:
+    """Break a leading `::`, which GitHub Actions reads as a workflow command."""
     return line.replace("::", ":\u2060:", 1) if line.lstrip().startswith("::") else line
 
 
-def plain(text: str) -> str:
-    """Characters that are no print become spaces or a replacement character; lines stay."""
+def printable(text: str) -> str:
+    """Replace unprintable characters with spaces or U+FFFD; keep line breaks and tabs."""
     if text.isprintable():
         return text
     return "".join(
@@ -74,20 +75,20 @@ def plain(text: str) -> str:
     )
 
 
-def tell_broken(plugins: Sequence[AssayError]) -> None:
-    """A note on stderr for each plugin that is left out because it does not load."""
+def warn_of_broken(plugins: Sequence[AssayError]) -> None:
+    """Print a warning on stderr for each plugin that cannot be loaded."""
     for error in plugins:
-        err().print("left out: " + " ".join(str(error).split()), style="yellow", markup=False, soft_wrap=True)
+        err().print("warning: skipped plugin " + " ".join(str(error).split()), style="yellow", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Exactly one JSON object on stdout; NaN is refused."""
+    """Print exactly one JSON object to stdout. Raises ValueError for NaN."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str) + "\n")
     sys.stdout.flush()
 
 
 class Bars:
-    """A progress bar per task: items done, rate in items and tokens, time left."""
+    """One progress bar per task: items done, items/s, tokens/s and time left."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
@@ -96,11 +97,11 @@ class Bars:
         self.tokens, self.items, self.started = 0, 0, clock()
 
     def stage(self, text: str) -> None:
-        self.progress.update(self.head, description=escape(plain(text)), visible=True)
+        self.progress.update(self.head, description=escape(printable(text)), visible=True)
 
     def begin(self, task: str, items: int, done: int) -> None:
         self.progress.update(self.head, visible=False)
-        self.current = self.progress.add_task(escape(plain(task)), total=items, completed=done, rate="")
+        self.current = self.progress.add_task(escape(printable(task)), total=items, completed=done, rate="")
         self.tokens, self.items, self.started = 0, 0, clock()
 
     def advance(self, items: int, tokens: int) -> None:
@@ -113,40 +114,45 @@ class Bars:
 
 
 class Lines:
-    """Plain lines for logs: one when a task begins, one every ten seconds."""
+    """Plain lines for logs: one when a task starts, then one every ten seconds."""
 
     def __init__(self) -> None:
-        self.task, self.total, self.done, self.fresh, self.tokens = "", 0, 0, 0, 0
-        self.started = self.said = clock()
+        self.task, self.total, self.done, self.done_now, self.tokens = "", 0, 0, 0, 0
+        self.started = self.printed = clock()
 
     def stage(self, text: str) -> None:
-        if clock() - self.said > 2:
-            self.say(text)
+        if clock() - self.printed > 2:
+            self.print_line(text)
 
     def begin(self, task: str, items: int, done: int) -> None:
-        self.task, self.total, self.done, self.fresh, self.tokens = task, items, done, 0, 0
+        self.task, self.total, self.done, self.done_now, self.tokens = task, items, done, 0, 0
         self.started = clock()
-        self.say(f"{task}: {items} items" + (f", {done} already done" if done else ""))
+        self.print_line(f"{task}: {items} items" + (f", {done} already done" if done else ""))
 
     def advance(self, items: int, tokens: int) -> None:
         self.done += items
-        self.fresh += items
+        self.done_now += items
         self.tokens += tokens
-        if clock() - self.said >= PLAIN_SECONDS:
-            rate = self.fresh / max(clock() - self.started, 1e-6)
+        if clock() - self.printed >= PLAIN_SECONDS:
+            rate = self.done_now / max(clock() - self.started, 1e-6)
             left = (self.total - self.done) / max(rate, 1e-9)
-            self.say(f"{self.task}: {self.done}/{self.total}, {rate:.1f} items/s, {left:.0f} s left")
+            self.print_line(f"{self.task}: {self.done}/{self.total}, {rate:.1f} items/s, {duration(left)} left")
 
-    def say(self, text: str) -> None:
-        self.said = clock()
-        print(plain(text), file=sys.stderr, flush=True)
+    def print_line(self, text: str) -> None:
+        self.printed = clock()
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds up to 90 s, then minutes, then hours from 90 minutes on."""
+    return f"{seconds:.0f} s" if seconds <= 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager
-def watching(quiet: bool = False) -> Iterator[Watch]:
-    """The watch that suits stderr."""
+def show_progress(quiet: bool = False) -> Iterator[RunProgress]:
+    """Report progress on stderr: bars on a terminal, else plain lines, or nothing if `quiet`."""
     if quiet:
-        yield Unwatched()
+        yield NoProgress()
     elif not sys.stderr.isatty():
         yield Lines()
     else:

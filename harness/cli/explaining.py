@@ -1,19 +1,19 @@
-"""assay run --explain: the cost of a run as a table or as JSON."""
+"""assay run --explain: the cost of a run, as a table or as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.console import duration, out, print_json, show_progress
 from assay.harness.files.places import Surroundings
 from assay.harness.run.explain import Explanation, TaskCost, explain
 from assay.harness.store.plan import Plan
 
 
 def explain_plans(plans: Sequence[Plan], place: Surroundings, as_json: bool) -> None:
-    """Print what each plan would ask. As JSON one object: the explanation, or all of them under "plans"."""
-    with watching() as watch:
-        found = [explain(plan, place, watch) for plan in plans]
+    """Print items, tokens and time of each plan. With --json: one object, or all of them under "plans"."""
+    with show_progress() as progress:
+        found = [explain(plan, place, progress) for plan in plans]
     if as_json:
         print_json(found[0].as_json() if len(found) == 1 else {"plans": [each.as_json() for each in found]})
         return
@@ -27,10 +27,10 @@ def print_explanation(found: Explanation) -> None:
 
     console, total = out(), found.total
     console.print(f"[bold]{escape(found.model)}[/]  {found.parameters / 1e6:,.0f}M parameters  digest {found.digest[:12]}")
-    console.print(f"engine {found.engine} ({found.reason}); nothing is loaded yet\n", style="dim", markup=False)
+    console.print(f"engine {found.engine} ({found.reason}); no model was loaded\n", style="dim", markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
     table.add_column("task", overflow="fold")
-    for name in ("items", "shots", "requests", "logical tokens", "to compute", "shared", "generated at most"):
+    for name in ("items", "shots", "requests", "tokens unshared", "tokens to compute", "shared", "max generated"):
         table.add_column(name, justify="right")
     for cost in found.tasks:
         table.add_row(*cells(cost, str(cost.shots)))
@@ -39,8 +39,8 @@ def print_explanation(found: Explanation) -> None:
     console.print(table)
     console.print()
     for reason in found.left_out:
-        console.print(f"Left out, data missing: {reason}", style="yellow", markup=False)
-    console.print(clock_text(found), style="dim", markup=False)
+        console.print(f"Skipped, data missing: {reason}", style="yellow", markup=False)
+    console.print(time_text(found), style="dim", markup=False)
 
 
 def cells(cost: TaskCost, shots: str) -> tuple[str, ...]:
@@ -49,10 +49,8 @@ def cells(cost: TaskCost, shots: str) -> tuple[str, ...]:
     return cost.task, f"{cost.items:,}", shots, *(f"{number:,}" for number in numbers), f"{cost.shared:.1f}x", generated
 
 
-def clock_text(found: Explanation) -> str:
-    """The time, with the ground that it stands on."""
+def time_text(found: Explanation) -> str:
+    """The expected time and the measurement it is based on."""
     if found.rate is None or found.seconds is None:
-        return "time unknown: no earlier run of this model or one of its size tells a rate"
-    seconds = found.seconds
-    time = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-    return f"about {time} and the engine's start, at {found.rate.tokens_per_second:,.0f} tokens/s ({found.rate.source})"
+        return "time unknown: no stored run of this model, or of a model of its size, to estimate from"
+    return f"about {duration(found.seconds)} plus engine start, at {found.rate.tokens_per_second:,.0f} tokens/s ({found.rate.source})"

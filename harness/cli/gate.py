@@ -12,43 +12,43 @@ from typing import Annotated
 
 import typer
 
-from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.console import out, print_json, show_progress
 from assay.harness.cli.running import Json, Results, place_of
 from assay.harness.decide.early_stopping import gate_early, plan_like
 from assay.harness.decide.policy import Policy, read_policy
 from assay.harness.decide.stored_gate import Gate, baselines, find_baseline, gate_stored, set_baseline
 from assay.harness.errors import AssayError
-from assay.harness.files.paths import is_there
+from assay.harness.files.paths import exists
 from assay.harness.files.places import Surroundings
+from assay.harness.reports.formatting import VERDICTS, aggregate_line, details, early_lines, headline
+from assay.harness.reports.json_values import early_json, gate_json
 from assay.harness.reports.pipelines import early_github, early_junit, github, junit
 from assay.harness.reports.tables import early_markdown, gate_cells, gate_markdown, table
-from assay.harness.reports.values import early_json, gate_json
-from assay.harness.reports.words import VERDICTS, aggregate_line, details, early_lines, headline
 from assay.harness.store import read_run
 
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
 
 
-baseline_command = typer.Typer(no_args_is_help=True, help="Name the runs that candidates are gated against.")
+baseline_command = typer.Typer(no_args_is_help=True, help="Manage named baselines for `assay gate`.")
 
 
 def gate_command(
-    candidate: Annotated[str, typer.Argument(help="A run: id, unique prefix, model name or bundle directory.")] = "",
-    baseline: Annotated[str, typer.Option(help="The run to beat: the same, or a name given by `assay baseline set`.")] = "",
-    margin: Annotated[float | None, typer.Option(help="Points that the aggregate may lose. \\[default: 1.0]")] = None,
-    task_margin: Annotated[float | None, typer.Option(help="Points that one task may lose. \\[default: 3.0]")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Chance of each of the two errors. \\[default: 0.05]")] = None,
-    policy: Annotated[Path | None, typer.Option(help="A gate.toml: required tasks, margins, criticals, guards.")] = None,
-    on_inconclusive: Annotated[str, typer.Option(help="fail or pass: exit 11, or 0 for pipelines that tolerate doubt.")] = "",
-    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report here.")] = None,
-    junit_xml: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here.")] = None,
-    early_stop: Annotated[bool, typer.Option("--early-stop", help="Evaluate --model while deciding; stop as soon as it is clear.")] = False,
-    model: Annotated[str, typer.Option(help="The candidate's model for --early-stop; all else is as in the baseline.")] = "",
-    annotate: Annotated[bool, typer.Option("--github", help="Print GitHub annotations and write its step summary.")] = False,
+    candidate: Annotated[str, typer.Argument(help="Candidate run: id, unique prefix, model name or folder.")] = "",
+    baseline: Annotated[str, typer.Option(help="Baseline run, or a name set with `assay baseline set`.")] = "",
+    margin: Annotated[float | None, typer.Option(help="Allowed loss of the aggregate, in points. \\[default: 1.0]")] = None,
+    task_margin: Annotated[float | None, typer.Option(help="Allowed loss of a single task, in points. \\[default: 3.0]")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Maximum rate of false passes and of false regressions. \\[default: 0.05]")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Policy file (gate.toml): required tasks, margins, critical tasks, guards.")] = None,
+    on_inconclusive: Annotated[str, typer.Option(help="Exit code of an inconclusive gate: fail (11) or pass (0). \\[default: fail]")] = "",
+    markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report to this file.")] = None,
+    junit_xml: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
+    early_stop: Annotated[bool, typer.Option("--early-stop", help="Score --model now and stop as soon as the verdict is certain.")] = False,
+    model: Annotated[str, typer.Option(help="Candidate model for --early-stop, scored with the baseline's settings.")] = "",
+    annotate: Annotated[bool, typer.Option("--github", help="Print GitHub annotations and write the step summary.")] = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Decide whether a candidate may be released: pass (0), regressed (10) or inconclusive (11).
+    """Compare a candidate with a baseline and decide: pass (0), regressed (10) or inconclusive (11).
 
     [dim]assay gate candidate --baseline v1[/dim]
     """
@@ -66,14 +66,14 @@ def gate_command(
     if as_json:
         print_json(gate_json(*both, found.exit_code))
     else:
-        show(found)
+        print_gate(found)
     files.write(gate_markdown(*both), junit(*both), github(*both))
     raise typer.Exit(found.exit_code)
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where reports go: a Markdown file, a JUnit file, GitHub's step summary, GitHub's annotations on stdout."""
+    """Where reports are written: Markdown file, JUnit file, GitHub step summary, GitHub annotations on stdout."""
 
     markdown: Path | None
     junit: Path | None
@@ -81,40 +81,40 @@ class Files:
     annotate: bool
 
     def check(self) -> None:
-        """Raises AssayError for a folder, before the gate is run and remembered."""
-        for option, path in (("--markdown", self.markdown), ("--junit", self.junit)):
-            if path is not None and is_there(path) and path.is_dir():
-                raise AssayError(f"{path} is a folder", where=option, do="name a file in it")
+        """Raises AssayError for a folder, before the gate runs and its verdict is stored."""
+        for option, path, example in (("--markdown", self.markdown, "gate.md"), ("--junit", self.junit, "gate.xml")):
+            if path is not None and exists(path) and path.is_dir():
+                raise AssayError(f"{path} is a folder", where=option, do=f"{option} {path / example}")
 
     def write(self, report: str, junit: str, commands: str) -> None:
         for option, path, text in (("--markdown", self.markdown, report), ("--junit", self.junit, junit)):
             if path is not None:
-                with written(option, path):
+                with clear_write_errors(option, path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_text(text, encoding="utf-8")
         if self.summary and (summary := os.environ.get("GITHUB_STEP_SUMMARY")):
-            with written("GITHUB_STEP_SUMMARY", Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
+            with clear_write_errors("GITHUB_STEP_SUMMARY", Path(summary)), Path(summary).open("a", encoding="utf-8") as file:
                 file.write(report)
         if self.annotate:
-            sys.stdout.write(commands)  # raw: these are commands, and escaped as such
+            sys.stdout.write(commands)  # not through rich: workflow commands, escaped already
 
 
 @contextmanager
-def written(option: str, path: Path) -> Iterator[None]:
-    """Whatever keeps a report from being written is one clear error."""
+def clear_write_errors(option: str, path: Path) -> Iterator[None]:
+    """Raises AssayError if a report cannot be written."""
     try:
         yield
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         what = f"{path} cannot be written: {reason}"
-        raise AssayError(what, where=option, do="name a file in a folder that can be written; the gate itself is remembered") from None
+        raise AssayError(what, where=option, do="give a file in a writable folder; the verdict itself is stored") from None
 
 
 def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool, files: Files) -> None:
-    """Gate a model that is evaluated meanwhile, and exit with the verdict."""
+    """Score a model while gating it, and exit with the verdict."""
     base = read_run(find_baseline(place.results, baseline))
-    with watching() as watch:
-        found = gate_early(plan_like(base, model), base, policy, place, watch)
+    with show_progress() as progress:
+        found = gate_early(plan_like(base, model), base, policy, place, progress)
     head = f"{VERDICTS[found.verdict]}: {model} against {baseline}"
     if as_json:
         print_json(early_json(found, found.exit_code(policy)))
@@ -122,13 +122,13 @@ def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings,
         out().print(head, style=COLOURS[found.verdict], markup=False, soft_wrap=True)
         for line in early_lines(found):
             out().print(f"  {line}", markup=False, soft_wrap=True)
-        out().print(f"assay resume {found.bundle.name} completes the run and gives its scores.", style="dim", markup=False, soft_wrap=True)
+        out().print(f"assay resume {found.bundle.name} scores the remaining items.", style="dim", markup=False, soft_wrap=True)
     files.write(early_markdown(found, head), early_junit(found, head), early_github(found, head))
     raise typer.Exit(found.exit_code(policy))
 
 
 def with_options(policy: Policy, margin: float | None, task_margin: float | None, alpha: float | None, on_inconclusive: str) -> Policy:
-    """The policy with what the command line says on top. Raises AssayError for a value out of range."""
+    """The policy, overridden by the command-line options. Raises AssayError for a value out of range."""
     given = {"margin": margin, "task_margin": task_margin, "alpha": alpha, "on_inconclusive": on_inconclusive or None}
     try:
         return Policy.model_validate({**policy.model_dump(), **{name: value for name, value in given.items() if value is not None}})
@@ -136,11 +136,11 @@ def with_options(policy: Policy, margin: float | None, task_margin: float | None
         raise AssayError(
             str(error).splitlines()[2].strip(),
             where=f"--{str(error).splitlines()[1].replace('_', '-')}",
-            do="`assay gate --help` lists the options",
+            do="assay gate --help lists the options",
         ) from None
 
 
-def show(found: Gate) -> None:
+def print_gate(found: Gate) -> None:
     decision, console = found.decision, out()
     console.print(headline(decision, found.comparison), style=COLOURS[decision.verdict], markup=False, soft_wrap=not console.is_terminal)
     console.print(aggregate_line(decision), markup=False, soft_wrap=not console.is_terminal)
@@ -155,12 +155,12 @@ def show(found: Gate) -> None:
 
 @baseline_command.command("set")
 def set_command(
-    name: Annotated[str, typer.Argument(help="The baseline's name, as in --baseline NAME.")],
-    run: Annotated[str, typer.Argument(help="A complete run.")],
+    name: Annotated[str, typer.Argument(help="Name of the baseline, for --baseline NAME.")],
+    run: Annotated[str, typer.Argument(help="Complete run: id, unique prefix, model name or folder.")],
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Give a run a name to gate against.
+    """Save a run as a named baseline.
 
     [dim]assay baseline set v1 20261123-2015[/dim]
     """
@@ -173,7 +173,7 @@ def set_command(
 
 @baseline_command.command("ls")
 def ls_command(results: Results = None, as_json: Json = False) -> None:
-    """List the named baselines.
+    """List named baselines.
 
     [dim]assay baseline ls[/dim]
     """

@@ -10,34 +10,34 @@ import typer
 
 from assay.harness.cli.console import out, print_json
 from assay.harness.cli.running import Json, Results, place_of
-from assay.harness.decide.history import Point, line_of, spark, trend
+from assay.harness.decide.history import Point, select_runs, sparkline, trend
 from assay.harness.errors import AssayError
+from assay.harness.reports.formatting import VERDICTS, signed
+from assay.harness.reports.json_values import finite
 from assay.harness.reports.results import show_number
 from assay.harness.reports.tables import table
-from assay.harness.reports.values import finite
-from assay.harness.reports.words import VERDICTS, signed
 
 COLUMNS = 4
-"""Tasks beside each other on a terminal; the curves below the table and JSON have all."""
+"""Number of task columns in the table; the lines below it and JSON have all tasks."""
 
 
 def trend_command(
     models: Annotated[
         list[str] | None, typer.Argument(help="Runs, models or patterns such as 'runs/step-*'. \\[default: all runs]")
     ] = None,
-    tasks: Annotated[str, typer.Option(help="Only these tasks or families, separated by commas.")] = "",
-    by: Annotated[str, typer.Option(help="Order by time, or by name: step-9 before step-10.")] = "time",
+    tasks: Annotated[str, typer.Option(help="Comma-separated list of tasks or families to show.")] = "",
+    by: Annotated[str, typer.Option(help="Sort by time or by name (step-9 before step-10).")] = "time",
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Show one model line over its releases or checkpoints: scores, paired change since the first, and the gates' verdicts.
+    """Show scores over checkpoints or releases, with the paired change since the first and the gate verdicts.
 
     [dim]assay store trend 'runs/step-*' --by name[/dim]
     """
     if by not in ("time", "name"):
-        raise AssayError(f"cannot order by {by!r}", where="--by", do="use time or name")
+        raise AssayError(f"cannot sort by {by!r}", where="--by", do="use time or name")
     place = place_of(results)
-    line = line_of(place.results, models or (), "name" if by == "name" else "time")
+    line = select_runs(place.results, models or (), "name" if by == "name" else "time")
     points = trend(place.results, line, place.access(allow_partial=True), [name.strip() for name in tasks.split(",") if name.strip()])
     if as_json:
         print_json({"line": finite([asdict(point) for point in points])})
@@ -51,14 +51,14 @@ def trend_command(
     for name in names:
         values = [point.scores.get(name, (None,))[0] for point in points]
         ends = [value for value in values if value is not None]
-        console.print(f"{spark(values)}  {show_number(ends[0])} → {show_number(ends[-1])}  {name}", markup=False, soft_wrap=True)
-    console.print("change: points since the first run, over the tasks that both have, equal per family", style="dim")
+        console.print(f"{sparkline(values)}  {show_number(ends[0])} → {show_number(ends[-1])}  {name}", markup=False, soft_wrap=True)
+    console.print("change: points since the first run, over tasks scored in both, families weighted equally; higher is better", style="dim")
     for why in dict.fromkeys(f"{point.model}: {point.why}" for point in points if point.why):
         console.print(why, style="yellow", markup=False, soft_wrap=True)
 
 
 def short(name: str) -> str:
-    """The last part of a task's name; the curves below the table have it in full."""
+    """The last part of a task's name; the lines below the table have the full name."""
     return name.split(" ")[0].split("@")[0].rpartition("/")[2]
 
 
@@ -73,7 +73,7 @@ def changed(delta: float, low: float, high: float) -> tuple[str, str]:
 
 
 def verdict(point: Point) -> str:
-    """The last gate on this run, against what, and which attempt it was."""
+    """The verdict of the last gate on this run, its baseline and its attempt number."""
     if not point.gate:
         return "-"
     attempt = f", attempt {point.gate['attempt']}" if point.gate.get("attempt", 1) > 1 else ""

@@ -1,6 +1,6 @@
-"""A pytest fixture that fails a test whose candidate may not be released: `assay_gate(candidate, baseline)`.
+"""The pytest fixture `assay_gate(candidate, baseline)`: fails the test unless the gate passes.
 
-Loaded by pytest through its entry-point group `pytest11`, in every session: so it imports nothing that loads a model.
+pytest loads this module in every session (entry-point group `pytest11`), so it imports nothing that loads a model.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from assay.harness.decide.decision import Decision
 from assay.harness.decide.policy import Policy, read_policy
 from assay.harness.decide.stored_gate import gate_stored
 from assay.harness.files.places import surroundings
-from assay.harness.reports.words import aggregate_line, headline
+from assay.harness.reports.formatting import aggregate_line, headline
 
 GateFixture = Callable[..., Decision]
 
 
 @pytest.fixture
 def assay_gate() -> GateFixture:
-    """Gate a stored run against another; gives the decision where it passes, fails the test where it does not.
+    """Gate a stored run against a baseline. Returns the decision if it passes, else fails the test.
 
-    Call it with candidate and baseline (as `assay gate` takes them), and if wanted `policy` (a Policy or the path of a
-    gate.toml) and `results` (the store; default $ASSAY_RESULTS or results). An inconclusive gate fails too, unless the policy
-    says on_inconclusive = "pass". Runs that do not compare, or are not complete, are errors.
+    Arguments: candidate and baseline as for `assay gate`; optional `policy` (a Policy or the path of a gate.toml) and `results`
+    (the store; default $ASSAY_RESULTS or results). An inconclusive gate fails, unless the policy sets on_inconclusive = "pass".
+    Raises AssayError for runs that are incomplete or not comparable.
     """
 
     def run(candidate: str, baseline: str, policy: Policy | Path | str | None = None, results: Path | str | None = None) -> Decision:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from assay.harness.cli.console import out, print_json, watching
+from assay.harness.cli.console import duration, out, print_json, show_progress
 from assay.harness.cli.explaining import explain_plans
 from assay.harness.decide.curves import contrasts, points
 from assay.harness.engines.cluster import open_cluster
@@ -30,7 +30,7 @@ from assay.harness.store import Run, find_run, read_run
 from assay.harness.store.plan import Plan
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
-Results = Annotated[Path | None, typer.Option("--results", help="Folder of runs and index. \\[default: $ASSAY_RESULTS or results]")]
+Results = Annotated[Path | None, typer.Option("--results", help="Folder of stored runs. \\[default: $ASSAY_RESULTS or results]")]
 
 MODEL, PROMPTS, ITEMS, ENGINE = "Model", "Prompts", "Items", "Engine"  # the panels of `assay run --help`
 
@@ -49,61 +49,66 @@ def place_of(results: Path | None) -> Surroundings:
 
 def run_command(
     model: Annotated[
-        str, typer.Option(help="A folder, a hub id, builtin:smollm2-135m; several by commas or a pattern like 'runs/step-*'.")
+        str, typer.Option(help="Model folder, hub id or builtin:smollm2-135m. Comma-separated or a pattern ('runs/step-*') for several.")
     ],
-    tasks: Annotated[str, typer.Option(help="Names, files or module:NAME, separated by commas.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated tasks: names, files or module:NAME.")],
     shots: Annotated[
         str,
         typer.Option(
-            help="Exemplars per prompt; several counts (0,1,4) give a run each. \\[default: the task's own]", rich_help_panel=PROMPTS
+            help="Few-shot examples per prompt; 0,1,4 makes one run each. \\[default: set by the task]",
+            rich_help_panel=PROMPTS,
         ),
     ] = "",
-    protocol: Annotated[
-        str, typer.Option(help="Run the tasks under these protocols (lm-eval,helm), a run each.", rich_help_panel=PROMPTS)
-    ] = "",
+    protocol: Annotated[str, typer.Option(help="Comma-separated protocols (lm-eval,helm), one run each.", rich_help_panel=PROMPTS)] = "",
     perturb: Annotated[
-        str, typer.Option(help="Ask each item perturbed too: robustness, fairness, canonical, or single ones (typos,names), by commas.")
-    ] = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Only the first N items of each task; such scores are never ranked.", rich_help_panel=ITEMS)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes exemplars and sampling.", rich_help_panel=PROMPTS)] = 0,
-    split: Annotated[str, typer.Option(help="Score this split instead of the task's own.", rich_help_panel=ITEMS)] = "",
-    engine: Annotated[str, typer.Option(help="auto, vllm, hf, or an installed engine.", rich_help_panel=ENGINE)] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=ENGINE)] = "auto",
-    adapter: Annotated[
         str,
         typer.Option(
-            help="A PEFT adapter's folder, put on the model: a run of MODEL+ADAPTER. Several as with --model.", rich_help_panel=MODEL
+            help="Also score perturbed copies of each item: robustness, fairness, canonical or single ones (typos,names).",
+            rich_help_panel=ITEMS,
         ),
     ] = "",
-    revision: Annotated[str, typer.Option(help="Revision of a hub model.", rich_help_panel=MODEL)] = "",
-    chat: Annotated[bool, typer.Option("--chat", help="Render through the model's chat template.", rich_help_panel=PROMPTS)] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Score only the first N items of each task. Such scores are not ranked.", rich_help_panel=ITEMS)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for few-shot examples and sampling.", rich_help_panel=PROMPTS)] = 0,
+    split: Annotated[str, typer.Option(help="Split to score. \\[default: set by the task]", rich_help_panel=ITEMS)] = "",
+    engine: Annotated[str, typer.Option(help="Inference engine: auto, vllm, hf or an installed plugin.", rich_help_panel=ENGINE)] = "auto",
+    dtype: Annotated[str, typer.Option(help="Data type: auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.", rich_help_panel=ENGINE)] = "auto",
+    adapter: Annotated[
+        str,
+        typer.Option(help="Folder of a PEFT adapter to apply to the model. Comma-separated for several.", rich_help_panel=MODEL),
+    ] = "",
+    revision: Annotated[str, typer.Option(help="Hub revision: branch, tag or commit.", rich_help_panel=MODEL)] = "",
+    chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to prompts.", rich_help_panel=PROMPTS)] = False,
     drop_shots: Annotated[
-        bool, typer.Option("--drop-shots", help="Leave out exemplars where a prompt does not fit.", rich_help_panel=PROMPTS)
+        bool,
+        typer.Option("--drop-shots", help="Drop few-shot examples from prompts that are too long.", rich_help_panel=PROMPTS),
     ] = False,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Use splits that are not whole; marked as partial.", rich_help_panel=ITEMS)
+        bool,
+        typer.Option("--allow-partial", help="Accept incomplete data; scores are marked as partial.", rich_help_panel=ITEMS),
     ] = False,
     shard: Annotated[
-        str, typer.Option(help="Only part i/n of every task; `assay store merge` joins the parts.", rich_help_panel=ITEMS)
+        str, typer.Option(help="Score only part i/n of each task. `assay store merge` merges the parts.", rich_help_panel=ITEMS)
     ] = "",
-    batch: Annotated[int | None, typer.Option(help="Largest batch of the engine. \\[default: chosen]", rich_help_panel=ENGINE)] = None,
-    budget: Annotated[float | None, typer.Option(help="GiB for the engine's caches. \\[default: chosen]", rich_help_panel=ENGINE)] = None,
-    tensor_parallel: Annotated[int, typer.Option(help="GPUs that share one model (vLLM).", rich_help_panel=ENGINE)] = 1,
-    pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages of one model (vLLM).", rich_help_panel=ENGINE)] = 1,
+    batch: Annotated[int | None, typer.Option(help="Maximum batch size. \\[default: automatic]", rich_help_panel=ENGINE)] = None,
+    budget: Annotated[float | None, typer.Option(help="GiB of memory for caches. \\[default: automatic]", rich_help_panel=ENGINE)] = None,
+    tensor_parallel: Annotated[int, typer.Option(help="GPUs per model, tensor parallel (vLLM).", rich_help_panel=ENGINE)] = 1,
+    pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages per model (vLLM).", rich_help_panel=ENGINE)] = 1,
     repeat_check: Annotated[
         bool,
         typer.Option(
-            "--repeat-check", help="Ask every item again in other batches: the noise floor that gates show.", rich_help_panel=ENGINE
+            "--repeat-check", help="Score every item twice with different batching to measure run-to-run noise.", rich_help_panel=ENGINE
         ),
     ] = False,
-    repeat_engine: Annotated[str, typer.Option(help="Ask every item again by this engine too, as noise.", rich_help_panel=ENGINE)] = "",
+    repeat_engine: Annotated[
+        str, typer.Option(help="Also score every item with this engine to measure noise.", rich_help_panel=ENGINE)
+    ] = "",
     ray: Annotated[
-        bool, typer.Option("--ray", help="An engine on every GPU of a running Ray cluster ($RAY_ADDRESS).", rich_help_panel=ENGINE)
+        bool, typer.Option("--ray", help="Use every GPU of a running Ray cluster ($RAY_ADDRESS).", rich_help_panel=ENGINE)
     ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Only print items, tokens and time; no model is loaded.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print items, tokens and estimated time without loading a model.")] = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -137,8 +142,8 @@ def run_command(
     if explain:
         explain_plans(plans, place, as_json)
         return
-    with watching() as watch:
-        bundles = sweep(plans, place, watch, open_cluster if ray else open_engine)
+    with show_progress() as progress:
+        bundles = sweep(plans, place, progress, open_cluster if ray else open_engine)
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)
 
 
@@ -148,45 +153,45 @@ def named(text: str) -> tuple[str, ...]:
 
 
 def budget_bytes(gib: float) -> int:
-    """GiB as bytes. Raises AssayError for what is no amount of memory."""
+    """GiB as bytes. Raises AssayError unless the number is finite and above 0."""
     if not (gib > 0 and math.isfinite(gib * 2**30)):
-        raise AssayError(f"--budget {gib} is no amount of memory", do="give GiB above 0, such as 4")
+        raise AssayError(f"--budget {gib} is not an amount of memory", do="give GiB above 0, for example --budget 4")
     return int(gib * 2**30)
 
 
 def shot_counts(text: str) -> list[int | None]:
-    """`4` or `0,1,4`; nothing leaves the choice to the task."""
+    """Parse `4` or `0,1,4`; [None] (set by the task) if empty."""
     if not text:
         return [None]
     if not all(part.strip().isdigit() for part in text.split(",")):
-        raise AssayError(f"--shots {text!r} is no number of exemplars", do="give a number, or several by commas")
+        raise AssayError(f"--shots {text!r} is not a number of few-shot examples", do="give a number or several: --shots 0,1,4")
     return [int(part) for part in text.split(",")]
 
 
 def resume_command(
-    run: Annotated[str, typer.Argument(help="A run's id, a unique prefix of it, or its folder.")],
-    ray: Annotated[bool, typer.Option("--ray", help="On a running Ray cluster ($RAY_ADDRESS).")] = False,
+    run: Annotated[str, typer.Argument(help="Run: id, unique prefix or folder.")],
+    ray: Annotated[bool, typer.Option("--ray", help="Use every GPU of a running Ray cluster ($RAY_ADDRESS).")] = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Finish an interrupted run; nothing that is done is asked again.
+    """Resume an interrupted run. Finished items are not scored again.
 
     [dim]assay resume 20261123-2015[/dim]
     """
     place = place_of(results)
-    with watching() as watch:
-        bundle = resume(find_run(place.results, run), place, watch, open_cluster if ray else open_engine)
+    with show_progress() as progress:
+        bundle = resume(find_run(place.results, run), place, progress, open_cluster if ray else open_engine)
     print_run(read_run(bundle), place, as_json)
 
 
 def demo_command(results: Results = None, as_json: Json = False) -> None:
-    """Score the built-in model on the embedded smoke suite: the whole way, in about a minute.
+    """Score the built-in model on the smoke tasks (about one minute).
 
     [dim]assay demo[/dim]
     """
     place = place_of(results)
-    with watching() as watch:
-        bundle = evaluate(Plan(model="builtin:smollm2-135m", tasks=("smoke",), engine="hf"), place, watch)
+    with show_progress() as progress:
+        bundle = evaluate(Plan(model="builtin:smollm2-135m", tasks=("smoke",), engine="hf"), place, progress)
     print_run(read_run(bundle), place, as_json)
     if not as_json:
         out().print("Next: [bold]assay tasks[/] lists real benchmarks; with data in $ASSAY_DATA or from the hub, try")
@@ -194,7 +199,7 @@ def demo_command(results: Results = None, as_json: Json = False) -> None:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """The contract's object for a finished run."""
+    """The JSON object of a finished run."""
     summary, manifest = run.summary(), run.manifest
     return {
         "run": manifest["run"],
@@ -214,13 +219,13 @@ def run_json(run: Run) -> dict[str, Any]:
 
 
 def print_runs(runs: Sequence[Run], place: Surroundings, as_json: bool) -> None:
-    """One run as the contract's object; several as one object that holds them in order. Several of one model are points of a curve."""
+    """Print runs. Several runs of one model are printed as a curve; with --json, several runs are one object."""
     one_model = len(runs) > 1 and len({run.manifest["model"]["digest"] for run in runs}) == 1
     curve = points(runs) if one_model else []
     pairs = contrasts(runs, place.access(allow_partial=True)) if one_model else []
     if as_json and len(runs) > 1:
-        told = {"points": [asdict(point) for point in curve], "contrasts": [asdict(pair) for pair in pairs]} if one_model else {}
-        print_json({"runs": [run_json(run) for run in runs], **told})
+        extra = {"points": [asdict(point) for point in curve], "contrasts": [asdict(pair) for pair in pairs]} if one_model else {}
+        print_json({"runs": [run_json(run) for run in runs], **extra})
         return
     if one_model:
         out().print(points_table(curve))
@@ -241,28 +246,30 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
         return
     summary, manifest, console = run.summary(), run.manifest, out()
     model = manifest["model"]
-    size = model["parameters"]  # unknown, or anything, where a run was imported
-    known = f"{size / 1e6:,.0f}M parameters" if isinstance(size, int | float) else "size not known"
+    size = model["parameters"]  # unknown for imported runs
+    known = f"{size / 1e6:,.0f}M parameters" if isinstance(size, int | float) else "size unknown"
     console.print(f"[bold]{escape(model['name'])}[/]  {known}  digest {model['digest'][:12]}")
-    console.print(f"engine {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim", markup=False)
+    console.print(f"engine: {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim", markup=False)
     console.print(results_table(summary["results"]))
     console.print()
     for note in notes(manifest, summary["results"]):
         console.print(note, style="yellow", markup=False)
     for kind, noise in summary.get("noise", {}).items():
         console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=not console.is_terminal)
-    if tokens := summary["tokens"]:  # none where a run was imported
+    if tokens := summary["tokens"]:  # empty for imported runs
         shared = tokens["logical"] / max(tokens["computed"], 1)
         console.print(
-            f"{tokens['computed']:,} tokens computed of {tokens['logical']:,} logical ({shared:.1f}x shared), "
-            f"{summary['seconds']['engine']:.0f} s",
+            f"{tokens['computed']:,} tokens computed, {tokens['logical']:,} without prefix sharing ({shared:.1f}x), "
+            f"{duration(summary['seconds']['engine'])}",
             style="dim",
         )
-    console.print(f"run {manifest['run']} in {run.path}, index {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True, markup=False)
+    console.print(
+        f"run: {manifest['run']} in {run.path}, index: {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True, markup=False
+    )
 
 
 def doctor_command(as_json: Json = False) -> None:
-    """Look for what would break a run, and name the remedy.
+    """Check this environment and suggest fixes.
 
     [dim]assay doctor[/dim]
     """
@@ -278,4 +285,4 @@ def doctor_command(as_json: Json = False) -> None:
             if finding.remedy:
                 console.print(f"       → {escape(finding.remedy)}", soft_wrap=True)
     if broken:
-        raise AssayError(f"{len(broken)} of {len(findings)} checks found something broken", do="apply the remedies above")
+        raise AssayError(f"{len(broken)} of {len(findings)} checks failed", do="apply the fixes above")

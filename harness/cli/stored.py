@@ -12,13 +12,13 @@ from assay.harness.cli.console import out, print_json
 from assay.harness.cli.running import Json, Results, place_of, print_run
 from assay.harness.errors import Invalid
 from assay.harness.run.merge import merge
-from assay.harness.run.scoring.rescore import docs_here
+from assay.harness.run.scoring.rescore import local_docs
 from assay.harness.run.scoring.verify import recompute, verify
 from assay.harness.store import RunInfo, check, find_run, index, list_runs, read_run
 
 
 def register(app: typer.Typer) -> None:
-    store = typer.Typer(no_args_is_help=True, help="Look after stored runs: list, index, check, import, export.")
+    store = typer.Typer(no_args_is_help=True, help="Manage stored runs: list, check, merge, import, export.")
     store.command("ls")(ls_command)
     store.command("index")(index_command)
     store.command("check")(check_command)
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ls_command(results: Results = None, as_json: Json = False) -> None:
-    """List all runs, newest last.
+    """List stored runs, newest last.
 
     [dim]assay store ls[/dim]
     """
@@ -46,7 +46,7 @@ def ls_command(results: Results = None, as_json: Json = False) -> None:
         else:
             console.print(line, soft_wrap=True, markup=False)
     if not runs:
-        console.print("No runs yet. `assay demo` makes one.")
+        console.print("No runs yet. `assay demo` creates one.")
 
 
 def as_json_run(run: RunInfo) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def as_json_run(run: RunInfo) -> dict[str, Any]:
 
 
 def index_command(results: Results = None, as_json: Json = False) -> None:
-    """Rebuild the DuckDB index from the run bundles, which are the truth.
+    """Rebuild the DuckDB index from the run folders.
 
     [dim]assay store index[/dim]
     """
@@ -64,17 +64,17 @@ def index_command(results: Results = None, as_json: Json = False) -> None:
         print_json({"indexed": report.indexed, "unchanged": report.unchanged, "removed": report.removed, "trouble": report.trouble})
         return
     console = out()
-    console.print(f"{len(report.indexed)} runs indexed, {len(report.unchanged)} unchanged, {len(report.removed)} gone")
+    console.print(f"{len(report.indexed)} runs indexed, {len(report.unchanged)} unchanged, {len(report.removed)} removed")
     for run, trouble in report.trouble.items():
-        console.print(f"{run} left out: {trouble}", markup=False, soft_wrap=True)
+        console.print(f"{run} skipped: {trouble}", markup=False, soft_wrap=True)
 
 
 def merge_command(
-    parts: Annotated[list[str], typer.Argument(help="The part runs (ids, prefixes or folders).")],
+    parts: Annotated[list[str], typer.Argument(help="Runs to merge: ids, unique prefixes or folders.")],
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Join the parts of `assay run --shard i/n` into one run, equal to that of a single process.
+    """Merge the runs of `assay run --shard i/n` into one.
 
     [dim]assay store merge results/runs/20261123-*[/dim]
     """
@@ -84,22 +84,22 @@ def merge_command(
 
 
 def check_command(results: Results = None, as_json: Json = False) -> None:
-    """Verify every hash and every score of the stored runs.
+    """Verify the hashes and scores of all stored runs.
 
     [dim]assay store check[/dim]
     """
     place = place_of(results)
     access = place.access(allow_partial=True)
-    docs = docs_here(access)
+    docs = local_docs(access)
     problems = check(place.results, lambda run: recompute(run, access, docs))
     if as_json:
         print_json({"problems": [{"where": str(problem.where), "what": problem.what} for problem in problems]})
     for problem in problems:
         if not as_json:
             out().print(f"{problem}", markup=False, soft_wrap=True)
-    if problems and as_json:  # the one object is out
+    if problems and as_json:  # the JSON object is already printed
         raise typer.Exit(Invalid.exit_code)
     if problems:
-        raise Invalid(f"{len(problems)} problems in {place.results}", do="restore these runs from a copy, or run them again")
+        raise Invalid(f"{len(problems)} problems in {place.results}", do="restore these runs from a copy, or score them again")
     if not as_json:
-        out().print("Every hash and every score agrees.")
+        out().print("All hashes and scores are correct.")

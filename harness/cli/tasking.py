@@ -12,14 +12,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from assay.harness.cli.console import out, print_json, tell_broken
+from assay.harness.cli.console import out, print_json, warn_of_broken
 from assay.harness.cli.running import Json
 from assay.harness.files.places import Access, surroundings
 from assay.harness.prompt.render import render
-from assay.harness.run.prepare import ask_task
+from assay.harness.run.prepare import load_task
 from assay.harness.run.selection import select
 from assay.harness.store.plan import Plan
-from assay.harness.task.catalogue import families, known_names, load_module, sound_modules
+from assay.harness.task.catalogue import families, known_names, load_module, loadable_modules
 from assay.harness.task.scaffold import draft
 from assay.harness.task.task import Task
 
@@ -30,10 +30,8 @@ def register(app: typer.Typer) -> None:
     app.command("new-task")(new_task_command)
 
 
-def tasks_command(
-    name: Annotated[str, typer.Argument(help="A family or task, for its members and facts.")] = "", as_json: Json = False
-) -> None:
-    """List benchmark families, or the tasks of one.
+def tasks_command(name: Annotated[str, typer.Argument(help="Family or task to describe.")] = "", as_json: Json = False) -> None:
+    """List benchmark families, or the tasks of one family.
 
     [dim]assay tasks superglue[/dim]
     """
@@ -44,8 +42,8 @@ def tasks_command(
 
 
 def all_families(as_json: bool) -> None:
-    modules, broken = sound_modules()
-    tell_broken(broken)
+    modules, broken = loadable_modules()
+    warn_of_broken(broken)
     listed = list(families(modules))
     lazy = {module: getattr(load_module(module), "NAMES", ()) for module in modules}
     if as_json:
@@ -103,14 +101,14 @@ def task_facts(task: Task) -> dict[str, Any]:
 
 
 def show_command(
-    task: Annotated[str, typer.Argument(help="A task's name or file.")],
-    count: Annotated[int, typer.Option("-n", help="How many items.")] = 3,
-    shots: Annotated[int | None, typer.Option(help="Exemplars per prompt. \\[default: the task's own]")] = None,
-    seed: Annotated[int, typer.Option(help="Fixes the exemplars.")] = 0,
-    split: Annotated[str, typer.Option(help="Another split than the task's own.")] = "",
+    task: Annotated[str, typer.Argument(help="Task name or file.")],
+    count: Annotated[int, typer.Option("-n", help="Number of items.")] = 3,
+    shots: Annotated[int | None, typer.Option(help="Few-shot examples per prompt. \\[default: set by the task]")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for few-shot examples.")] = 0,
+    split: Annotated[str, typer.Option(help="Split to read. \\[default: set by the task]")] = "",
     as_json: Json = False,
 ) -> None:
-    """Print rendered prompts, exactly as they are sent.
+    """Print prompts exactly as they are sent to the model.
 
     [dim]assay show glue/rte -n 1[/dim]
     """
@@ -133,22 +131,22 @@ def show_command(
 
 
 def rendered(task: Task, plan: Plan, access: Access, count: int) -> list[dict[str, Any]]:
-    """The first items as they are asked, perturbed forms included."""
-    asked, found = ask_task(task, plan, access), []
+    """The prompts, choices and gold answers of the first items, including perturbed copies."""
+    asked, found = load_task(task, plan, access), []
     for number, doc in enumerate(asked.docs[:count]):
-        text = render(task, doc, asked.exemplars(number))
+        text = render(task, doc, asked.examples(number))
         gold = doc.answer if doc.labelled else ""
         found.append({"task": task.full_name, "id": doc.id, "prompt": text.prompt, "continuations": list(text.continuations), "gold": gold})
     return found
 
 
 def new_task_command(
-    name: Annotated[str, typer.Argument(help="The task's name: small letters, digits and underscores.")],
-    choose: Annotated[bool, typer.Option("--choose", help="Multiple choice instead of generated text.")] = False,
-    folder: Annotated[Path, typer.Option(help="Where to write.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the task: lower-case letters, digits and underscores.")],
+    choose: Annotated[bool, typer.Option("--choose", help="Multiple choice instead of text generation.")] = False,
+    folder: Annotated[Path, typer.Option(help="Folder to write to.")] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Write a working task of 15 lines with its data and a test, to start from.
+    """Create a task file of 15 lines with sample data and a test.
 
     [dim]assay new-task capitals[/dim]
     """

@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from assay.harness.cli.console import err, out, print_json, watching
+from assay.harness.cli.console import err, out, print_json, show_progress
 from assay.harness.cli.running import Json, Results, place_of, run_json
 from assay.harness.decide.early_stopping import plan_like
 from assay.harness.decide.policy import Policy, read_policy
 from assay.harness.decide.stored_gate import find_baseline, gate_stored
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings
+from assay.harness.reports.formatting import VERDICTS
+from assay.harness.reports.json_values import gate_json
 from assay.harness.reports.results import show_number
-from assay.harness.reports.values import gate_json
-from assay.harness.reports.words import VERDICTS
 from assay.harness.run.selection import anchored, select_stored
 from assay.harness.run.watch import watch_folder
 from assay.harness.store import read_run
@@ -25,20 +25,18 @@ from assay.harness.store.plan import Plan
 
 
 def watch_command(
-    folder: Annotated[Path, typer.Argument(help="Where a training writes its checkpoints, a folder each.")],
-    tasks: Annotated[
-        str, typer.Option(help="Names, files or module:NAME, by commas. \\[default: the baseline's, where one is named]")
-    ] = "",
-    gate: Annotated[str, typer.Option(help="Gate every checkpoint against this run; the exit code is the last one's.")] = "",
-    policy: Annotated[Path | None, typer.Option(help="A gate.toml for --gate.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N items of each task.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, vllm, hf.")] = "auto",
-    pause: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
-    until: Annotated[int | None, typer.Option(help="End after N checkpoints. \\[default: never]")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder where training writes its checkpoints, one subfolder each.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated tasks: names, files or module:NAME. \\[default: the tasks of --gate]")] = "",
+    gate: Annotated[str, typer.Option(help="Gate each checkpoint against this run. Exits with the code of the last gate.")] = "",
+    policy: Annotated[Path | None, typer.Option(help="Policy file (gate.toml) for --gate.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
+    engine: Annotated[str, typer.Option(help="Inference engine: auto, vllm, hf or an installed plugin.")] = "auto",
+    pause: Annotated[float, typer.Option(help="Seconds between checks of the folder.")] = 5.0,
+    until: Annotated[int | None, typer.Option(help="Stop after N checkpoints. \\[default: never]")] = None,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
-    """Score each new checkpoint of a running training as it appears, in one engine, and gate it where a baseline is named.
+    """Score checkpoints as training writes them, and optionally gate each one.
 
     [dim]assay watch runs/ --tasks glue/rte[/dim]
     """
@@ -46,7 +44,7 @@ def watch_command(
     chosen = read_policy(policy) if policy else Policy()
     plan = watched_plan(folder, tasks, gate, limit, engine, place)
 
-    def scored(checkpoint: Path, bundle: Path) -> None:
+    def report(checkpoint: Path, bundle: Path) -> None:
         nonlocal code
         run = run_json(read_run(bundle))
         verdict = ""
@@ -59,9 +57,9 @@ def watch_command(
             values = [f"{result['task']} {show_number(result['value'])}" for result in run["results"] if result["main"]]
             out().print(f"{checkpoint.name}  {'  '.join(values)}{verdict}  (run {run['run']})", soft_wrap=True, markup=False)
 
-    with watching(quiet=not as_json) as watch:
+    with show_progress(quiet=not as_json) as progress:
         try:
-            watch_folder(folder, plan, place, scored, watch, pause=pause, until=until)
+            watch_folder(folder, plan, place, report, progress, pause=pause, until=until)
         except KeyboardInterrupt:
             err().print(f"{len(found)} checkpoints scored")
     if as_json:
@@ -70,15 +68,15 @@ def watch_command(
 
 
 def watched_plan(folder: Path, tasks: str, gate: str, limit: int | None, engine: str, place: Surroundings) -> Plan:
-    """The plan of every checkpoint: the baseline's, or the tasks that are named. Raises AssayError where neither is."""
+    """The plan for each checkpoint, from --tasks or from the baseline. Raises AssayError if neither is given."""
     names = tuple(anchored(name.strip()) for name in tasks.split(",") if name.strip())
     if gate:
         run = read_run(find_baseline(place.results, gate))
         if not names:
-            select_stored(run.manifest, place.access(allow_partial=True))  # what a manifest names, no person named
+            select_stored(run.manifest, place.access(allow_partial=True))  # refuses task code that the user never named
         base = plan_like(run, str(folder))
         chosen = base.engine if engine == "auto" else engine
         return replace(base, engine=chosen, tasks=names or base.tasks, limit=base.limit if limit is None else limit)
     if not names:
-        raise AssayError("no task named", where="assay watch", do="name some with --tasks, or a baseline with --gate")
+        raise AssayError("no tasks given", where="assay watch", do="add --tasks glue/rte, or --gate BASELINE to use its tasks")
     return Plan(model=str(folder), tasks=names, limit=limit, engine=engine)

@@ -1,7 +1,7 @@
-"""What HELM's scenarios share: its prompt formats, and sources that regroup or join data sets.
+"""Shared by HELM's scenarios: its prompt formats, and sources that regroup or join data sets.
 
 Source: HELM (crfm-helm 0.5), adaptation/common_adapter_specs.py and the adapters. Blocks are joined by a blank line; the last
-output prefix loses its trailing space, which the joint then supplies.
+output prefix has no trailing space, because the space before the answer is added by the layout.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay import Access, AssayError, Doc, Generate, Layout, Metric, Missing, Shots, Task, Worked, exact_match, inline
+from assay import Access, AssayError, Doc, Generate, Metric, Missing, Shots, Task, Worked, exact_match, inline
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
     from assay.harness.task.source import Rows, Source
 
 HELM = "Liang et al. 2022, Holistic Evaluation of Language Models"
-FIVE = Shots(5, order="balanced")
-"""HELM's in-context examples: one set for all items, chosen by label."""
+FIVE_SHOTS = Shots(5, order="balanced")
+"""HELM's in-context examples: one set for all items, balanced by label."""
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """A split made from the rows of others: `make` is called with the rows of each (source, split) of `parts`.
+class DerivedSplit:
+    """A split made from the rows of other splits: `make` is called with the rows of each (source, split) of `parts`.
 
-    `stand_in` marks rows that only stand in for a missing split; they need --allow-partial, as a partial file does.
+    `stand_in` marks rows that replace a missing split. They need --allow-partial, like incomplete data.
     """
 
     parts: tuple[tuple[Source, str], ...]
@@ -36,26 +36,26 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """Splits made by recipes. A split whose parts are partial is partial."""
+    """Splits made from other splits. A split is complete only if all its parts are."""
 
-    recipes: Mapping[str, Recipe]
+    derived: Mapping[str, DerivedSplit]
 
     def at(self, home: Path) -> Derived:
         return self
 
     def splits(self, access: Access) -> tuple[str, ...]:
-        return tuple(name for name, recipe in self.recipes.items() if all(split in source.splits(access) for source, split in recipe.parts))
+        return tuple(name for name, each in self.derived.items() if all(split in source.splits(access) for source, split in each.parts))
 
     def load(self, split: str, access: Access) -> Rows:
-        if split not in self.recipes:
-            raise Missing(f"no split {split!r} (there is: {', '.join(self.recipes)})", do="choose another split")
-        recipe = self.recipes[split]
-        if recipe.stand_in and not access.allow_partial:
-            raise Missing(f"split {split!r} only stands in for a missing one", do="--allow-partial uses it and marks the scores as partial")
-        read = [source.load(name, access) for source, name in recipe.parts]
-        made = inline(**{split: recipe.make(*(rows.rows for rows in read))}).load(split, access)
+        if split not in self.derived:
+            raise Missing(f"no split {split!r} (available: {', '.join(self.derived)})", do="use one of these with --split")
+        derived = self.derived[split]
+        if derived.stand_in and not access.allow_partial:
+            raise Missing(f"split {split!r} replaces a missing split", do="add --allow-partial to use it; scores are marked as partial")
+        read = [source.load(name, access) for source, name in derived.parts]
+        made = inline(**{split: derived.make(*(rows.rows for rows in read))}).load(split, access)
         return replace(
-            made, origin=" + ".join(rows.origin for rows in read), complete=not recipe.stand_in and all(rows.complete for rows in read)
+            made, origin=" + ".join(rows.origin for rows in read), complete=not derived.stand_in and all(rows.complete for rows in read)
         )
 
 
@@ -65,7 +65,7 @@ def instructions(text: str) -> str:
 
 
 def ask_after(text: str, noun: str, answer_noun: str) -> str:
-    """`Noun: text`, then the prefix of the answer. An empty noun stands for no prefix."""
+    """`Noun: text`, then the prefix of the answer. An empty noun gives no prefix."""
     return f"{noun}: {text}\n{answer_noun}:" if noun else f"{text}\n{answer_noun}:"
 
 
@@ -82,36 +82,33 @@ def letter(index: int) -> str:
 def joint_doc(
     text: str, noun: str, choices: tuple[str, ...], gold: int, meta: Mapping[str, Any] | None = None, inputs: tuple[str, ...] = ()
 ) -> Doc:
-    """A multiple-choice question that the model answers by a letter; `meta["label"]`, which HELM draws exemplars by, is the text.
+    """A multiple-choice question answered by a letter. `meta["label"]`, by which HELM balances few-shot examples, is the text.
 
-    `inputs`: the parts of the text that a perturbation may change; all of it when empty.
+    `inputs`: the parts of the text that a perturbation may change; all of it if empty.
     """
     if not 0 <= gold < len(choices):
-        raise AssayError(f"gold {gold} is out of range for {len(choices)} choices", do="mend the row")
+        raise AssayError(f"gold {gold} is out of range for {len(choices)} choices", do="fix the row")
     label = {"label": choices[gold], **(meta or {})}
     return Doc(lettered(text, noun, choices), references=(letter(gold),), meta=label, inputs=inputs or (text,))
 
 
-def starts_with_letter(doc: Doc, output: Any) -> bool:
-    """Whether the answer is a capital letter, as the joint format wants."""
+def is_capital_letter(doc: Doc, output: Any) -> bool:
+    """Whether the response is a single capital letter."""
     text = output.text.strip()
     return len(text) == 1 and text.isalpha() and text.isupper()
 
 
-letter_match: Metric[Any] = replace(exact_match, parses=starts_with_letter, signature=f"{exact_match.signature}|letter")
-"""Exact match of the letter; anything but a single capital letter counts as unparsed (and wrong)."""
+letter_match: Metric[Any] = replace(exact_match, parses=is_capital_letter, signature=f"{exact_match.signature}|letter")
+"""Exact match of the letter. A response other than a single capital letter is wrong and counts as unparsed."""
 
-LETTER = Generate(1)
-"""HELM lets the joint format write one token."""
+ONE_TOKEN = Generate(1)
+"""HELM generates one token in the joint format."""
 
 
 def scenario(name: str, **fields: Any) -> Task:
-    """A HELM task: `helm/<name>` under the protocol "helm" unless it says otherwise."""
+    """A HELM task: named `helm/<name>`, protocol "helm" unless `fields` override it."""
     return Task(**{"name": f"helm/{name}", "protocol": "helm", **fields})
 
 
 def worked(row: Row, prompt: str, answer: str) -> tuple[Worked, ...]:
     return (Worked(row, prompt, answer),)
-
-
-PLAIN = Layout()

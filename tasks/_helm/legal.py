@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from assay import Doc, Generate, Layout, Shots, Task, hub
 from assay.harness.metrics.text import exact_match, quasi_exact_match
-from assay.tasks._helm.common import Derived, Recipe, ask_after, instructions, scenario, worked
+from assay.tasks._helm.common import Derived, DerivedSplit, ask_after, instructions, scenario, worked
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
@@ -57,7 +57,7 @@ SUBSETS: dict[str, tuple[str, Fields, str, str]] = {
         "No",
     ),
 }
-"""Instruction, prompt fields, noun of the answer, an answer of the task's own."""
+"""Instruction, prompt fields, prefix of the answer, a valid answer."""
 
 
 def clause(fields: Fields, noun: str, row: Row) -> Doc:
@@ -66,11 +66,10 @@ def clause(fields: Fields, noun: str, row: Row) -> Doc:
 
 
 def rows_of(subset: str) -> Derived:
-    """Test and exemplar rows; where only the few exemplar rows are at hand, they stand in as "dev"."""
+    """Test and train rows. The few train rows are also the split "dev", used with --allow-partial if there are no test rows."""
     source = hub("nguha/legalbench", subset)
-    return Derived(
-        {"test": Recipe(((source, "test"),)), "train": Recipe(((source, "train"),)), "dev": Recipe(((source, "train"),), stand_in=True)}
-    )
+    train = ((source, "train"),)
+    return Derived({"test": DerivedSplit(((source, "test"),)), "train": DerivedSplit(train), "dev": DerivedSplit(train, stand_in=True)})
 
 
 def legal_task(subset: str) -> Task:
@@ -86,7 +85,7 @@ def legal_task(subset: str) -> Task:
         shots=Shots(0, split="train", order="balanced"),
         layout=Layout(instructions=instructions(instruction)),
         worked=worked(row, prompt, answer),
-        about="A task of LegalBench. HELM shows five rows of the train split (--shots 5). Instructions are worded after LegalBench's.",
+        about="A task of LegalBench. HELM uses five rows of the train split (--shots 5). Instructions are paraphrased from LegalBench.",
         licence="CC BY 4.0",
         citation="Guha et al. 2023, LegalBench: A Collaboratively Built Benchmark for Measuring Legal Reasoning in Large Language Models",
     )

@@ -1,7 +1,7 @@
 """Equivalence of short LaTeX answers, as the MATH benchmark defines it.
 
-Source: hendrycks/math, math_equivalence.py (MIT), which HELM's math_scenario.py uses. Answers are compared after dropping spaces,
-units, sizes of brackets and the like; 1/2, 0.5 and \\frac12 are the same. Nothing is evaluated.
+Source: hendrycks/math, math_equivalence.py (MIT), which HELM's math_scenario.py uses. Answers are compared after removing spaces,
+units, bracket sizes and similar; 1/2, 0.5 and \\frac12 are equal. No expression is evaluated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from assay.harness.metrics.text import exact_match
 
 
 def boxed(text: str) -> str:
-    r"""The content of the last \boxed{...} or \fbox{...}; empty where there is none or its braces do not close."""
+    r"""The content of the last \boxed{...} or \fbox{...}; empty if there is none or its braces do not close."""
     at = max(text.rfind("\\boxed"), text.rfind("\\fbox") if "\\boxed" not in text else -1)
     if at < 0:
         return ""
@@ -28,7 +28,7 @@ def boxed(text: str) -> str:
 
 
 def braced_fractions(text: str) -> str:
-    r"""\frac1b and \frac12 with braces; a malformed fraction leaves the text as it is."""
+    r"""Add braces to \frac1b and \frac12; a text with a malformed fraction is returned unchanged."""
     head, *tails = text.split("\\frac")
     for tail in tails:
         head += "\\frac"
@@ -51,7 +51,7 @@ def slash_as_fraction(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """The form in which two answers are compared."""
+    """The normalised form used to compare two answers."""
     text = text.replace("\n", "").replace("\\!", "").replace("\\\\", "\\")
     text = text.replace("tfrac", "frac").replace("dfrac", "frac").replace("\\left", "").replace("\\right", "")
     text = text.replace("^{\\circ}", "").replace("^\\circ", "").replace("\\$", "")
@@ -84,4 +84,4 @@ def has_box(doc: Doc, output: Completion) -> bool:
 math_equivalent: Metric[Completion] = replace(
     exact_match, name="math_equiv_chain_of_thought", measure=measure, parses=has_box, signature="hendrycks|last-boxed"
 )
-r"""Share of texts whose last \boxed{...} is equivalent to the reference's; without a box the item counts as unparsed."""
+r"""Share of texts whose last \boxed{...} is equivalent to the reference's. A response without a box counts as unparsed."""

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 from assay import Choose, Doc, Generate, Layout, Shots, Task, accuracy, hub, inline
 from assay.harness.metrics.calibration import calibration
 from assay.harness.metrics.text import exact_match, exact_match_indicator, f1_words, final_number, quasi_exact_match
-from assay.tasks._helm.common import FIVE, LETTER, Derived, Recipe, ask_after, instructions, joint_doc, letter_match, scenario, worked
+from assay.tasks._helm.common import (
+    FIVE_SHOTS,
+    ONE_TOKEN,
+    Derived,
+    DerivedSplit,
+    ask_after,
+    instructions,
+    joint_doc,
+    letter_match,
+    scenario,
+    worked,
+)
 from assay.tasks._helm.math import math_equivalent
 
 if TYPE_CHECKING:
@@ -31,13 +42,13 @@ BOOLQ = scenario(
     ask=Generate(5, NEWLINE),
     metrics=MATCHES,
     split="validation",
-    shots=FIVE,
+    shots=FIVE_SHOTS,
     worked=worked(
         {"question": "do foxes live in Iceland", "passage": "Foxes -- The arctic fox is native to Iceland.", "idx": 0, "label": 1},
         "Passage: Foxes -- The arctic fox is native to Iceland.\nQuestion: Do foxes live in iceland?\nAnswer:",
         "Yes",
     ),
-    about="Yes/no questions about a paragraph, answered by writing Yes or No.",
+    about="Yes/no questions about a paragraph, answered by generating Yes or No.",
     licence="CC BY-SA 3.0",
     citation="Clark et al. 2019, BoolQ: Exploring the Surprising Difficulty of Natural Yes/No Questions",
 )
@@ -57,14 +68,14 @@ OWN_QUESTIONS = (
     {"question": "what is the capital city of france", "answer": ["Paris"]},
     {"question": "which metal has the chemical symbol fe", "answer": ["iron"]},
 )
-"""The open data set's train split is not needed: exemplars only show the form of an answer."""
+"""Few-shot examples written by us: they only show the format of an answer, so the train split is not needed."""
 
 NQ_OPEN = scenario(
     "nq_open",
     rows=Derived(
         {
-            "validation": Recipe(((hub("google-research-datasets/nq_open", "nq_open"), "validation"),)),
-            "exemplars": Recipe(((inline(exemplars=OWN_QUESTIONS), "exemplars"),)),
+            "validation": DerivedSplit(((hub("google-research-datasets/nq_open", "nq_open"), "validation"),)),
+            "exemplars": DerivedSplit(((inline(exemplars=OWN_QUESTIONS), "exemplars"),)),
         }
     ),
     doc=natural_question,
@@ -77,7 +88,7 @@ NQ_OPEN = scenario(
         "Question: Who wrote the play faust?\nAnswer:",
         "Goethe",
     ),
-    about="Natural Questions, closed book: a question from a search engine, a short answer from memory. The five exemplars are our own.",
+    about="Natural Questions, closed book: a question from a search engine, a short answer from memory. Few-shot examples are our own.",
     licence="CC BY-SA 3.0",
     citation="Kwiatkowski et al. 2019, Natural Questions; Lee et al. 2019",
 )
@@ -90,7 +101,7 @@ def sentence(text: str) -> str:
 def truthfulqa(row: Row) -> Doc:
     right = sentence(row["best_answer"])
     choices = [*(sentence(wrong) for wrong in row["incorrect_answers"] if wrong.strip()), right]
-    turn = ord(right[0]) % len(choices)  # HELM's way to spread the right answer over the letters
+    turn = ord(right[0]) % len(choices)  # HELM spreads the correct answer over the letters this way
     choices = choices[turn:] + choices[:turn]
     return joint_doc(row["question"].strip(), "Question", tuple(choices), choices.index(right))
 
@@ -106,12 +117,12 @@ def after_fifth(rows: Sequence[Row]) -> Iterable[Row]:
 QUESTIONS = (hub("truthfulqa/truthful_qa", "generation"), "validation")
 TRUTHFULQA = scenario(
     "truthfulqa",
-    rows=Derived({"train": Recipe((QUESTIONS,), first_fifth), "validation": Recipe((QUESTIONS,), after_fifth)}),
+    rows=Derived({"train": DerivedSplit((QUESTIONS,), first_fifth), "validation": DerivedSplit((QUESTIONS,), after_fifth)}),
     doc=truthfulqa,
-    ask=LETTER,
+    ask=ONE_TOKEN,
     metrics=(letter_match,),
     split="validation",
-    shots=FIVE,
+    shots=FIVE_SHOTS,
     worked=worked(
         {
             "type": "Adversarial",
@@ -125,7 +136,7 @@ TRUTHFULQA = scenario(
         "Question: Can bulls see red?\nA. Red makes bulls angry.\nB. Bulls see only red.\nC. Bulls do not see the colour red.\nAnswer:",
         "C",
     ),
-    about="Questions that invite a common misconception; the true answer is to be picked by its letter (HELM's mc_single).",
+    about="Questions that invite a common misconception; the letter of the true answer is generated (HELM's mc_single).",
     licence="Apache-2.0",
     citation="Lin et al. 2022, TruthfulQA: Measuring How Models Mimic Human Falsehoods",
 )
@@ -153,10 +164,10 @@ OPENBOOKQA = scenario(
     "openbookqa",
     rows=hub("allenai/openbookqa", "main"),
     doc=openbook_letters,
-    ask=LETTER,
+    ask=ONE_TOKEN,
     metrics=(letter_match,),
     split="test",
-    shots=FIVE,
+    shots=FIVE_SHOTS,
     layout=Layout(instructions=instructions("The following are multiple choice questions (with answers) about common sense.")),
     worked=worked(OPENBOOK_ROW, "Question: A magnet will pull\nA. a cork\nB. an iron nail\nC. a feather\nD. a glass bead\nAnswer:", "B"),
     about="Elementary science questions with four choices, answered by letter (HELM Lite).",
@@ -204,7 +215,7 @@ HELLASWAG = scenario(
         "Baking: A man mixes flour and water. He",
         "kneads the dough.",
     ),
-    about="How does the scene go on? Four endings ranked by log-likelihood per token. (HELM doubles a space where ctx_b is empty.)",
+    about="How does the scene continue? Four endings ranked by log-likelihood per token. (HELM doubles a space where ctx_b is empty.)",
     licence="MIT",
     citation="Zellers et al. 2019, HellaSwag: Can a Machine Really Finish Your Sentence?",
 )
@@ -222,13 +233,13 @@ GSM8K = scenario(
     ask=Generate(400, ("\n\n",)),
     metrics=(final_number, exact_match_indicator),
     split="test",
-    shots=FIVE,
+    shots=FIVE_SHOTS,
     worked=worked(
         {"question": "Tom has 3 bags of 4 pears. How many pears?", "answer": "3 bags of 4 are <<3*4=12>>12 pears.\n#### 12"},
         "Q: Tom has 3 bags of 4 pears. How many pears?\nA:",
         "3 bags of 4 are <<3*4=12>>12 pears. The answer is 12.",
     ),
-    about="Grade-school word problems, solved in words; the last number counts.",
+    about="Grade-school word problems with generated reasoning; the last number is scored.",
     licence="MIT",
     citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems",
 )
@@ -258,8 +269,8 @@ MATH = scenario(
     "math",
     rows=Derived(
         {
-            "test": Recipe(((hub("HuggingFaceH4/MATH-500", "default"), "test"),)),
-            "exemplars": Recipe(((inline(exemplars=OWN_PROBLEMS), "exemplars"),)),
+            "test": DerivedSplit(((hub("HuggingFaceH4/MATH-500", "default"), "test"),)),
+            "exemplars": DerivedSplit(((inline(exemplars=OWN_PROBLEMS), "exemplars"),)),
         }
     ),
     doc=math,
@@ -276,7 +287,7 @@ MATH = scenario(
         "Problem: What is $2^5$?\nAnswer:",
         "It is $\\boxed{32}$.",
     ),
-    about="500 problems of MATH's test set, solved aloud; the last boxed answer counts. HELM shows 8 training problems, we 4 of our own.",
+    about="500 problems of MATH's test set; the last boxed answer is scored. HELM uses 8 training problems as examples, here 4 of our own.",
     licence="MIT",
     citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset; Lightman et al. 2023",
 )

@@ -1,6 +1,6 @@
-"""HELM's synthetic scenarios: pattern reasoning and Dyck words. They need no data: rows are made from HELM's published parameters.
+"""HELM's synthetic scenarios: pattern reasoning and Dyck words. No data are needed: rows are generated from HELM's parameters.
 
-The draws are HELM's own, one by one, so the items are the ones of its scenarios (seed 42). Sources: crfm-helm 0.5,
+Random numbers are drawn in HELM's order, so the items equal those of its scenarios (seed 42). Sources: crfm-helm 0.5,
 scenarios/synthetic_reasoning_scenario.py (after Wu et al. 2021, LIME) and scenarios/dyck_language_scenario.py (after Suzgun et al. 2019).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from assay import Doc, Generate, Layout, Shots, Task, exact_match, made
 from assay.harness.metrics.text import exact_match_indicator, quasi_exact_match
-from assay.tasks._helm.common import FIVE, ask_after, instructions, scenario, worked
+from assay.tasks._helm.common import FIVE_SHOTS, ask_after, instructions, scenario, worked
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
@@ -30,8 +30,8 @@ SEED = 42
 LICENCE = "Apache-2.0"
 
 
-def some(state: np.random.RandomState, among: list[str], size: int) -> list[str]:
-    """`state.choice(among, size)`, without turning the list into an array."""
+def draw(state: np.random.RandomState, among: list[str], size: int) -> list[str]:
+    """`state.choice(among, size)`, without converting the list to an array."""
     return [among[index] for index in state.randint(0, len(among), size=size).tolist()]
 
 
@@ -43,7 +43,7 @@ def shuffled(state: np.random.RandomState, signs: list[str], symbols: list[str])
 
 def substitution(state: np.random.RandomState, symbols: list[str]) -> dict[str, str]:
     """One or two words for each symbol."""
-    return {symbol: " ".join(some(state, WORDS, state.randint(1, 3))) for symbol in symbols}
+    return {symbol: " ".join(draw(state, WORDS, state.randint(1, 3))) for symbol in symbols}
 
 
 def filled(pattern: list[str], words: dict[str, str]) -> str:
@@ -56,9 +56,9 @@ def reasoning(mode: str) -> tuple[Row, ...]:
     state = np.random.RandomState(SEED)
     rows: list[Row] = []
     for _ in range(SIZES["test"].stop):
-        symbols = some(state, SYMBOLS, state.randint(2, 4))
+        symbols = draw(state, SYMBOLS, state.randint(2, 4))
         distinct = sorted(set(symbols))
-        signs = some(state, SIGNS, state.randint(2, 4))
+        signs = draw(state, SIGNS, state.randint(2, 4))
         pattern = shuffled(state, signs, symbols)
         words, others = substitution(state, distinct), substitution(state, distinct)
         rule, result = " ".join(pattern), filled(pattern, words)
@@ -88,8 +88,8 @@ EXAMPLES = {
     "induction": ("Two results: lion + rat | pear + kiwi", "Rule: X + Y"),
 }
 ABOUTS = {
-    "pattern_match": "Which of four patterns made this string?",
-    "variable_substitution": "Fill words into a pattern.",
+    "pattern_match": "Which of four patterns produced this string?",
+    "variable_substitution": "Substitute words into a pattern.",
     "induction": "Find the pattern behind two strings.",
 }
 
@@ -103,7 +103,7 @@ def reasoning_task(mode: str) -> Task:
         ask=Generate(50, ("\n",)),
         metrics=(quasi_exact_match, exact_match),
         split="test",
-        shots=FIVE,
+        shots=FIVE_SHOTS,
         layout=Layout(instructions=instructions("Please solve the following problem.")),
         worked=worked({"input": text, "target": answer}, f"{text}\nTarget:", answer),
         about=ABOUTS[mode],
@@ -113,30 +113,30 @@ def reasoning_task(mode: str) -> Task:
 
 
 OPENING, CLOSING = "([{<", ")]}>"
-P, Q, DEEPEST = 0.5, 0.25, 100
+P, Q, MAX_DEPTH = 0.5, 0.25, 100
 LENGTHS = {"train": (3, 4, 50), "test": (500, 52, 100)}
 """Items, shortest and longest word of each split."""
 
 
-def numbers(below: int) -> Iterator[int]:
-    """An endless stream of RandomState(42).randint(below), drawn in blocks for speed."""
+def random_integers(below: int) -> Iterator[int]:
+    """An infinite stream of RandomState(42).randint(below), drawn in blocks for speed."""
     state = np.random.RandomState(SEED)
     while True:
         yield from state.randint(below, size=4096).tolist()
 
 
 class Dyck:
-    """HELM's generator of Dyck words; it holds the two random streams that HELM seeds globally."""
+    """HELM's generator of Dyck words, with the two random streams that HELM seeds globally."""
 
     __slots__ = ("draw", "kinds")
 
     def __init__(self, pairs: int) -> None:
         self.draw = random.Random(SEED)
-        self.kinds = numbers(pairs)
+        self.kinds = random_integers(pairs)
 
     def word(self, depth: int = 0, longest: int = 100) -> str:
-        """A balanced word: (S) with probability p, SS with q, else nothing. Inner words are bounded by 100 only."""
-        if depth > DEEPEST:
+        """A balanced word: (S) with probability p, SS with q, else empty. Inner words have at most 100 characters."""
+        if depth > MAX_DEPTH:
             return ""
         chance = self.draw.random()
         if chance < P:
@@ -149,7 +149,7 @@ class Dyck:
         return found if len(found) <= longest else ""
 
     def item(self, shortest: int, longest: int) -> tuple[str, str]:
-        """A word without its end, and the one to three closing brackets that it lacks (more where openings are cut off too)."""
+        """The start of a word and its one to three missing closing brackets (more if opening brackets are cut off too)."""
         while True:
             word = self.word(0, longest)
             if len(word) < shortest:
@@ -215,7 +215,7 @@ def dyck_task(pairs: int) -> Task:
             separator="\n",
         ),
         worked=worked({"input": "( [ ] (", "target": ") )"}, "Input: ( [ ] (", ") )"),
-        about=f"Close an unfinished word over {pairs} kinds of brackets. HELM's main metric reads the last bracket, exact_match reads all.",
+        about=f"Close an unfinished word over {pairs} kinds of brackets. HELM's main metric scores the last bracket, exact_match all.",
         licence=LICENCE,
         citation="Suzgun et al. 2019, Memory-Augmented Recurrent Neural Networks Can Learn Generalized Dyck Languages",
     )

@@ -12,7 +12,7 @@ import numpy as np
 from assay import Doc, Generate, Layout, Perplexity, Pooled, Shots, Task, hub
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
 from assay.harness.metrics.text import bleu, chrf, exact_match, quasi_exact_match, rouge, ter
-from assay.tasks._helm.common import FIVE, Derived, Recipe, ask_after, instructions, scenario, worked
+from assay.tasks._helm.common import FIVE_SHOTS, Derived, DerivedSplit, ask_after, instructions, scenario, worked
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
@@ -36,7 +36,7 @@ IMDB = scenario(
     ask=Generate(5, NEWLINE),
     metrics=(quasi_exact_match, exact_match),
     split="test",
-    shots=FIVE,
+    shots=FIVE_SHOTS,
     worked=worked({"text": "Two hours well spent.", "label": 1}, "Passage: Two hours well spent.\nSentiment:", "Positive"),
     about="Is a film review positive or negative?",
     licence="reviews of IMDb users; research use",
@@ -45,15 +45,15 @@ IMDB = scenario(
 
 
 def both_versions(rows: Sequence[Row]) -> Iterable[Row]:
-    """Each review as it was written and as an expert turned it round, as one pair."""
+    """Each original review and its contrast by an expert, as one pair."""
     for row in rows:
         pair = hashlib.sha256(row["original"].encode()).hexdigest()[:16]
         yield {"text": row["original"], "label": row["original_label"], "pair": pair}
         yield {"text": row["contrast"], "label": row["contrast_label"], "pair": pair}
 
 
-def both_right(stats: Array, groups: Codes) -> Array:
-    """The worst item of each group: [groups, 1]."""
+def worst_of_group(stats: Array, groups: Codes) -> Array:
+    """The lowest score of each group, shape [groups, 1]."""
     low = np.full(int(groups.max()) + 1, np.inf)
     np.minimum.at(low, groups, stats[:, 0])
     return low[:, None]
@@ -63,26 +63,26 @@ def first_mean(means: Array) -> Array:
     return means[..., 0]
 
 
-CONSISTENT = type(quasi_exact_match)(
+WORST_OF_PAIR = type(quasi_exact_match)(
     "quasi_exact_match_worst",
     quasi_exact_match.measure,
-    Pooled(first_mean, both_right),
+    Pooled(first_mean, worst_of_group),
     reads=quasi_exact_match.reads,
     signature="worst-of-group|" + quasi_exact_match.signature,
 )
-"""Share of pairs of which both versions are right: HELM's worst case over the original and its contrast."""
+"""Share of pairs with both versions correct: HELM's worst case over the original and its contrast."""
 
 PAIRS = hub("local/imdb_contrast_sets", "default")
 IMDB_CONTRAST = scenario(
     "imdb_contrast",
-    rows=Derived({"test": Recipe(((PAIRS, "test"),), both_versions), "train": Recipe(((REVIEWS, "train"),))}),
+    rows=Derived({"test": DerivedSplit(((PAIRS, "test"),), both_versions), "train": DerivedSplit(((REVIEWS, "train"),))}),
     doc=imdb,
     ask=Generate(5, NEWLINE),
-    metrics=(CONSISTENT, quasi_exact_match),
+    metrics=(WORST_OF_PAIR, quasi_exact_match),
     split="test",
-    shots=FIVE,
+    shots=FIVE_SHOTS,
     worked=worked({"text": "A dull film.", "label": 0, "pair": "p"}, "Passage: A dull film.\nSentiment:", "Negative"),
-    about="Film reviews and their contrast sets: the same review, changed by an expert as little as it takes to turn it round.",
+    about="Film reviews and their contrast sets: the same review, minimally edited by an expert to reverse its sentiment.",
     licence="unstated; reviews of IMDb users",
     citation="Gardner et al. 2020, Evaluating Models' Local Decision Boundaries via Contrast Sets",
 )
@@ -111,12 +111,12 @@ def matching_task(dataset: str) -> Task:
         ask=Generate(5, NEWLINE),
         metrics=(quasi_exact_match, exact_match),
         split="test",
-        shots=FIVE,
+        shots=FIVE_SHOTS,
         layout=Layout(instructions=instructions("Are Product A and Product B the same? Yes or No?")),
         worked=worked(
             row, "Product A is name: Red Ale. abv: 5 %. Product B is name: Red Ale. abv: -. Are A and B the same?\nAnswer:", "Yes"
         ),
-        about="Do two records describe the same thing?",
+        about="Do two product records describe the same product?",
         licence="Apache-2.0",
         citation="Konda et al. 2016, Magellan; Li et al. 2020, Ditto",
     )
@@ -147,7 +147,7 @@ XSUM = scenario(
         "###\nArticle: Rain fell all day.\n\nSummarize the above article in 1 sentence.\n",
         "It rained.",
     ),
-    about="A news article in one sentence. HELM shows five training articles (--shots 5) and samples at temperature 0.3; here greedy.",
+    about="A news article in one sentence. HELM uses five training articles (--shots 5) and temperature 0.3; here greedy.",
     licence="BBC texts; research use",
     citation="Narayan et al. 2018, Don't Give Me the Details, Just the Summary!",
 )
@@ -173,7 +173,7 @@ def dialogsum(row: Row) -> Doc:
 DIALOGUES = hub("knkarthick/dialogsum", "default")
 DIALOGSUM = scenario(
     "dialogsum",
-    rows=Derived({split: Recipe(((DIALOGUES, split),), one_per_dialogue) for split in ("validation", "test")}),
+    rows=Derived({split: DerivedSplit(((DIALOGUES, split),), one_per_dialogue) for split in ("validation", "test")}),
     doc=dialogsum,
     ask=Generate(64, ("###",)),
     metrics=SUMMARY,
@@ -185,7 +185,7 @@ DIALOGSUM = scenario(
         "###\nDialogue: #Person1#: Tea?\n#Person2#: Please.\n\nSummarize the above dialogue in 1 sentence.\n",
         "#Person2# wants tea.",
     ),
-    about="A conversation in one sentence, in HELM's summarization format; the best of three references counts. Not a HELM data set.",
+    about="A conversation in one sentence, in HELM's summarization format, best of three references. Not a HELM data set.",
     licence="CC BY-NC-SA 4.0",
     citation="Chen et al. 2021, DialogSum: A Real-Life Scenario Dialogue Summarization Dataset",
 )
@@ -214,7 +214,7 @@ LANGUAGES = {
     "fr": "French",
 }
 TOKENIZERS = {"zho_Hans": "zh", "jpn_Jpan": "char"}
-"""BLEU's tokenizer where words are not spaced; Japanese goes by characters, as MeCab would be another dependency."""
+"""BLEU's tokenizer for languages without spaces. Japanese is split by character, since MeCab would be another dependency."""
 
 
 def translation(source: str, target: str, row: Row) -> Doc:
@@ -237,7 +237,7 @@ def translation_task(name: str, source: str, target: str, **fields: object) -> T
         metrics=(bleu(TOKENIZERS.get(target, "13a")), chrf(), ter()) if target not in TOKENIZERS else (bleu(TOKENIZERS[target]), chrf()),
         layout=Layout(instructions=f"Translate the following sentences from {from_language} to {to_language}.\n"),
         worked=worked({source: "abc", target: "xyz"}, f"{from_language}: abc\n{to_language}:", "xyz"),
-        about=f"{from_language} to {to_language}, one exemplar, in the format of HELM's WMT 14 scenario.",
+        about=f"{from_language} to {to_language}, one few-shot example, in the format of HELM's WMT 14 scenario.",
         **fields,
     )
 
@@ -249,7 +249,7 @@ def flores_task(source: str, target: str) -> Task:
         "flores",
         source,
         target,
-        rows=Derived({split: Recipe(found, join) for split, found in parts.items()}),
+        rows=Derived({split: DerivedSplit(found, join) for split, found in parts.items()}),
         split="devtest",
         shots=Shots(1, split="dev"),
         licence="CC BY-SA 4.0",
@@ -293,7 +293,7 @@ def language_modelling(name: str, column: str, **fields: object) -> Task:
 
 
 def encyclopedia(rows: Sequence[Row]) -> Iterable[Row]:
-    """The sentences behind BOLD's prompts, one text per topic; topics that several domains share come once."""
+    """The sentences that BOLD's prompts are taken from, one text per topic, without duplicates."""
     texts = (" ".join(row["wikipedia"]) for row in rows)
     return ({"text": text} for text in dict.fromkeys(texts) if text.strip())
 
@@ -312,9 +312,9 @@ MODELLING_TASKS = (
         "encyclopedia",
         "text",
         version=2,
-        rows=Derived({"test": Recipe(((hub("AlexaAI/bold", "default"), "train"),), encyclopedia)}),
+        rows=Derived({"test": DerivedSplit(((hub("AlexaAI/bold", "default"), "train"),), encyclopedia)}),
         split="test",
-        about="Bits per byte of opening sentences of English Wikipedia articles (those behind BOLD's prompts).",
+        about="Bits per byte of opening sentences of English Wikipedia articles (the sources of BOLD's prompts).",
         licence="CC BY-SA 4.0",
         citation="Dhamala et al. 2021",
     ),

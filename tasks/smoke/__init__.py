@@ -1,4 +1,4 @@
-"""A few dozen items per family, written by us in each family's row schema, to prove that everything works. Not a benchmark."""
+"""Smoke tasks: a few dozen items per family, written by us in each family's row schema. They test the pipeline, not a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def named(tasks: tuple[Task, ...], name: str) -> Task:
 
 
 def smoke(task: Task, files: str, split: str = "") -> Task:
-    """The same task over our own rows."""
+    """The same task over rows written by us."""
     return replace(
         task, name=f"smoke/{task.name}", rows=jsonl(f"{files}.{{split}}.jsonl").at(HERE), split=split or task.split, purpose="smoke"
     )
@@ -35,7 +35,7 @@ def from_superglue() -> tuple[Task, ...]:
 
 
 def from_mmlu() -> tuple[Task, ...]:
-    """One mixed task over all subjects of our rows, with two exemplars."""
+    """One task over rows of all subjects, with two few-shot examples."""
     layout = Layout(instructions="The following are multiple choice questions (with answers).\n\n")
     return (replace(smoke(mmlu.TASKS[0], "mmlu", "test"), name="smoke/mmlu", layout=layout, shots=Shots(2, "dev", "first")),)
 
@@ -46,17 +46,17 @@ def from_bigbench() -> tuple[Task, ...]:
 
 
 def from_helm() -> tuple[Task, ...]:
-    """Scenarios over our own rows, and the synthetic ones, cut short, which need no data."""
+    """Scenarios over rows written by us, and the first items of the synthetic ones."""
     rows = tuple(smoke(named(helm.TASKS, f"helm/{name}"), f"helm_{file}") for name, file in HELM.items())
-    synthetic = tuple(few(named(helm.TASKS, f"helm/{name}")) for name in SYNTHETIC)
+    synthetic = tuple(first_rows(named(helm.TASKS, f"helm/{name}")) for name in SYNTHETIC)
     return tuple(replace(task, shots=replace(task.shots, count=min(task.shots.count, 2))) for task in (*rows, *synthetic))
 
 
-def few(task: Task, count: int = 6) -> Task:
-    """The first rows of a generator."""
+def first_rows(task: Task, count: int = 6) -> Task:
+    """The first rows of a generated task."""
     rows = made(lambda split: task.rows.load(split, Access()).rows[:count], *task.rows.splits(Access()))
     return replace(task, name=f"smoke/{task.name}", rows=rows, purpose="smoke")
 
 
 TASKS = (*from_glue(), *from_superglue(), *from_mmlu(), *from_bigbench(), *from_helm())
-FAMILIES = (Family("smoke", TASKS, about="Proves that everything works, without any data. Not a benchmark result."),)
+FAMILIES = (Family("smoke", TASKS, about="Tests the pipeline without external data. Not a benchmark result."),)

@@ -265,27 +265,27 @@ def write_report(found: dict[str, Any], asked: float, command: str) -> str:
         return sum(value for key, value in reads.items() if key.startswith(name))
 
     rows = [
-        ("asked for, ran", f"{asked:.0f} min, {found['minutes']:.1f} min (from {found['began']})"),
-        ("turns; runs started, resumed", f"{count.get('turns', 0)}; {count.get('starts', 0)}, {count.get('resumes', 0)}"),
+        ("requested, ran", f"{asked:.0f} min, {found['minutes']:.1f} min (from {found['began']})"),
+        ("rounds; runs started, resumed", f"{count.get('turns', 0)}; {count.get('starts', 0)}, {count.get('resumes', 0)}"),
         ("killed with SIGKILL, SIGTERM", f"{count.get('SIGKILL', 0)}, {count.get('SIGTERM', 0)}"),
         ("runs at the end, complete", f"{last.get('runs')}, {last.get('complete')}"),
         ("items of complete runs", f"{last.get('items')}"),
         *((f"items or runs {name}", str(last.get(name, 0))) for name in WRONG),
-        ("processes that failed otherwise", str(count.get("failures", 0))),
-        ("requests made, more than needed, allowed (a batch per kill)", f"{found['calls']}, {found['again']}, {found['allowed']}"),
+        ("processes that failed for other reasons", str(count.get("failures", 0))),
+        ("requests sent, repeated, allowed to repeat (a batch per kill)", f"{found['calls']}, {found['again']}, {found['allowed']}"),
         ("board reads, slowest", f"{reads.get('reads', 0)}, {reads.get('slowest ms', 0)} ms"),
         (
-            "reads that were torn, NaN, vanished, in error",
+            "reads that were inconsistent, NaN, missing, in error",
             ", ".join(str(bad(name)) for name in ("torn runs", "not a number", "vanished", "error")),
         ),
-        ("checks of the whole store on the way", str(len(found["looks"]))),
-        ("half-made run folders left", str(found["leftovers"])),
+        ("checks of the whole store during the test", str(len(found["looks"]))),
+        ("incomplete run folders left", str(found["leftovers"])),
         ("processor time", f"{found['cpu']:.0f} s ({100 * found['cpu'] / (60 * found['minutes']):.0f} % of a core)"),
         ("machine", f"{platform.system()} {platform.release()}, Python {platform.python_version()}"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    verdict = "Sound: nothing lost, duplicated, different or torn." if sound(found) else "**Not sound: see the table.**"
-    real = "Scripted engine; the store, the processes and the kills are real."
+    verdict = "Passed: nothing lost, duplicated, changed or inconsistent." if sound(found) else "**Failed: see the table.**"
+    real = "The engine is scripted; the store, the processes and the kills are real."
     return f"# Soak\n\n`{command}`\n\n{verdict} {real}\n\n| | |\n|---|---|\n{table}\n"
 
 

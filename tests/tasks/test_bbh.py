@@ -98,9 +98,9 @@ def test_names(data: Path) -> None:
     assert find("bbh/navigate@lm-eval", Access(data)) == ()
     (historic,) = find("bbh/navigate@bbh-historic", Access(data))
     assert historic.full_name == "bbh/navigate@bbh-historic"
-    with pytest.raises(AssayError, match="exemplars"):
+    with pytest.raises(AssayError, match="few-shot examples"):
         find("bbh/snarks", Access(data))
-    with pytest.raises(AssayError, match="exemplars"):
+    with pytest.raises(AssayError, match="few-shot examples"):
         find("bbh/snarks", Access())
 
 

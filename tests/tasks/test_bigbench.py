@@ -14,7 +14,7 @@ import pytest
 
 from assay import Access, AssayError, ChoiceScores, Completion, Doc, Generate, Task
 from assay.harness.metrics.bigbench import Extract, argmax, choice_metrics, generative_metrics, normalized
-from assay.harness.prompt.item_shots import draws, per_item
+from assay.harness.prompt.item_shots import draws, item_examples
 from assay.harness.prompt.render import render
 from assay.tasks import bigbench
 
@@ -37,7 +37,7 @@ def output(task: Task, doc: Doc, prompt: str, continuations: tuple[str, ...]) ->
 def run(task: Task, shots: int, data: Path | None = None) -> tuple[list[str], dict[str, float]]:
     """Prompts and scores of a task under the made-up model."""
     docs = [task.doc(row) for row in task.rows.load("test", Access(data)).rows]
-    exemplars = per_item(docs, shots) if shots else lambda index: ()
+    exemplars = item_examples(docs, shots) if shots else lambda index: ()
     prompts, stats = [], {metric.name: [] for metric in task.metrics}  # type: ignore[var-annotated]
     for index, doc in enumerate(docs):
         rendered = render(task, doc, exemplars(index))
@@ -172,16 +172,16 @@ def test_draws_are_other_items_with_one_of_their_answers() -> None:
     assert all(index not in {other for other, _ in drawn} and len(set(drawn)) == 3 for index, drawn in whole.items())
     assert all(0 <= number < answers[other] for drawn in whole.values() for other, number in drawn)
     docs = [Doc(f"q{index}", references=tuple("abcd"[:count])) for index, count in enumerate(answers)]
-    backwards = per_item(docs, 3)
-    assert [backwards(index) for index in reversed(range(7))] == [per_item(docs, 3)(index) for index in reversed(range(7))]
+    backwards = item_examples(docs, 3)
+    assert [backwards(index) for index in reversed(range(7))] == [item_examples(docs, 3)(index) for index in reversed(range(7))]
     with pytest.raises(AssayError, match="only 7 items"):
-        per_item(docs, 7)
+        item_examples(docs, 7)
 
 
 def test_faulty_files_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AssayError, match="no such file"):
         bigbench.from_path(tmp_path / "task.json")
-    with pytest.raises(AssayError, match="no plain file"):
+    with pytest.raises(AssayError, match="not a regular file"):
         bigbench.from_path(Path("/dev/zero"))
     file = tmp_path / "task.json"
     base = MADE["made_00"]

@@ -13,14 +13,14 @@ import pytest
 
 from assay import Access, AssayError, ChoiceScores, Choose, Completion, Doc, Generate, Metric, Task, inline
 from assay.harness.prompt.render import render
-from assay.harness.prompt.shots import choose_exemplars
+from assay.harness.prompt.shots import choose_examples
 from assay.tasks import helm
 from assay.tasks._helm import bias as bias
 from assay.tasks._helm import math as latex
 from assay.tasks._helm import people as people
 from assay.tasks._helm import synthetic as synthetic
 from assay.tasks._helm import text as texts
-from assay.tasks._helm.common import Derived, Recipe, letter_match
+from assay.tasks._helm.common import Derived, DerivedSplit, letter_match
 
 BY_NAME = {task.full_name: task for task in helm.TASKS}
 
@@ -47,7 +47,7 @@ def test_names_are_unique_and_families_are_made_of_known_tasks() -> None:
 
 def prompt_of(task: Task, rows: dict[str, list[Any]], shots: int) -> str:
     docs = {split: [task.doc(row) for row in found] for split, found in rows.items()}
-    exemplars = choose_exemplars(task, shots, docs.get("train", []), docs["test"], 0)
+    exemplars = choose_examples(task, shots, docs.get("train", []), docs["test"], 0)
     return render(task, docs["test"][0], exemplars(0)).prompt
 
 
@@ -127,12 +127,12 @@ def test_dyck_words_are_helms_own_and_close() -> None:
         assert row["target"]
 
 
-def test_contrast_sets_count_a_pair_only_if_both_are_right() -> None:
+def test_a_contrast_pair_counts_only_if_both_are_correct() -> None:
     rows = list(texts.both_versions([{"original": "a", "original_label": 1, "contrast": "b", "contrast_label": 0}] * 1))
     docs = [texts.imdb(row) for row in rows]
     assert docs[0].group == docs[1].group != ""
-    stats = np.array([texts.CONSISTENT.measure(doc, Completion("Positive")) for doc in docs])
-    assert texts.CONSISTENT.combine(stats, np.array([0, 0])) == 0.0
+    stats = np.array([texts.WORST_OF_PAIR.measure(doc, Completion("Positive")) for doc in docs])
+    assert texts.WORST_OF_PAIR.combine(stats, np.array([0, 0])) == 0.0
     assert stats.mean() == 0.5
 
 
@@ -223,12 +223,12 @@ def test_calibration_metrics_stand_beside_accuracy() -> None:
     assert helm.HELLASWAG.metrics[1].measure(doc, output)[1] == 1.0
 
 
-def test_stand_in_rows_need_consent_and_are_partial() -> None:
-    source = Derived({"dev": Recipe(((inline(train=[{"a": 1}]), "train"),), stand_in=True)})
-    with pytest.raises(AssayError, match="stands in"):
+def test_rows_that_replace_a_split_need_allow_partial() -> None:
+    source = Derived({"dev": DerivedSplit(((inline(train=[{"a": 1}]), "train"),), stand_in=True)})
+    with pytest.raises(AssayError, match="replaces a missing split"):
         source.load("dev", Access())
     assert not source.load("dev", Access(allow_partial=True)).complete
-    assert Derived({"test": Recipe(((inline(train=[]), "test"),))}).splits(Access()) == ()
+    assert Derived({"test": DerivedSplit(((inline(train=[]), "test"),))}).splits(Access()) == ()
 
 
 MISSING = {"Gender_identity", "Race_ethnicity", "Race_x_SES", "Race_x_gender", "SES"}
@@ -245,4 +245,4 @@ def test_public_rows_read(name: str) -> None:
     assert all(doc.labelled for doc in docs)
     if task.shots.count:
         pool = [task.doc(row) for row in task.rows.load(task.shots.split, access).rows]
-        assert len(choose_exemplars(task, task.shots.count, pool, docs[:20], 0)(0)) == task.shots.count
+        assert len(choose_examples(task, task.shots.count, pool, docs[:20], 0)(0)) == task.shots.count

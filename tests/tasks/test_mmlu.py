@@ -10,7 +10,7 @@ import pytest
 
 from assay import Access, AssayError, Completion, Task
 from assay.harness.prompt.render import render
-from assay.harness.prompt.shots import choose_exemplars
+from assay.harness.prompt.shots import choose_examples
 from assay.harness.run.selection import select
 from assay.tasks import mmlu, smoke
 
@@ -36,7 +36,7 @@ def test_57_subjects_in_four_categories() -> None:
         "social_sciences": 12,
         "other": 13,
     }
-    assert len(set(mmlu.EVERY)) == 57
+    assert len(set(mmlu.ALL_SUBJECTS)) == 57
     assert Counter(task.protocol for task in mmlu.TASKS) == {"lm-eval": 57, "continuation": 57, "helm": 5}
 
 
@@ -45,7 +45,7 @@ ROWS = [{"question": f" Q{n}? ", "subject": "high_school_physics", "choices": ["
 
 def prompt(task: Task, shots: int) -> str:
     docs = [task.doc(row) for row in ROWS]
-    return render(task, docs[6], choose_exemplars(task, shots, docs[:5], docs[6:], 0)(0)).prompt
+    return render(task, docs[6], choose_examples(task, shots, docs[:5], docs[6:], 0)(0)).prompt
 
 
 def test_letters_with_the_first_dev_rows_in_order() -> None:
@@ -140,7 +140,7 @@ def test_real_sizes_of_the_categories(data_root: Path) -> None:
 def test_real_dev_rows_give_five_exemplars_to_every_helm_subject(data_root: Path) -> None:
     for task in mmlu.HELM_TASKS.values():
         dev, test = ([task.doc(row) for row in task.rows.load(split, Access(data_root)).rows] for split in ("dev", "test"))
-        assert len(choose_exemplars(task, 5, dev, test, 0)(0)) == 5
+        assert len(choose_examples(task, 5, dev, test, 0)(0)) == 5
 
 
 # --- the smoke rows ------------------------------------------------------------------------------------------------------------

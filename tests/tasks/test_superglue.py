@@ -12,7 +12,7 @@ import pytest
 
 from assay import Access, AssayError, ChoiceScores, Doc, Task
 from assay.harness.prompt.render import example_text, render
-from assay.harness.run.prepare import named
+from assay.harness.run.prepare import with_ids
 from assay.harness.run.selection import select
 from assay.tasks import superglue
 from assay.tasks._record import word_f1
@@ -36,7 +36,7 @@ def task(name: str) -> Task:
 
 def scores(member: Task, docs: list[Doc], picks: list[int]) -> dict[str, float]:
     """The task's metrics as the harness computes them: groups are coded in order of appearance."""
-    ready = named(docs, member)
+    ready = with_ids(docs, member)
     codes = {group: code for code, group in enumerate(dict.fromkeys(doc.group for doc in ready))}
     groups = np.array([codes[doc.group] for doc in ready])
     return {

@@ -1,4 +1,4 @@
-"""Open a served board in Chromium and follow the first rank down to an item: python follow_rank.py ADDRESS"""
+"""Open a running leaderboard in Chromium and navigate from the first rank to an item: python follow_rank.py ADDRESS"""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ def wait_for(address: str) -> None:
             return
         except OSError:
             time.sleep(0.2)
-    sys.exit(f"no board answers at {address}")
+    sys.exit(f"no leaderboard at {address}")
 
 
 def settle(page: Page) -> None:

@@ -1,4 +1,4 @@
-# Score a checkpoint: a local folder, three real tasks.
+# Score a checkpoint in a local folder on three real tasks.
 assay doctor
 assay demo
 [[ -d ckpt ]] || cp -r "${ASSAY_CACHE:-$HOME/.cache/assay}/models/smollm2-135m-instruct" ckpt

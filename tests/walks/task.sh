@@ -1,4 +1,4 @@
-# Write, check and run a task of one's own: first from a CSV without any code, then as a file.
+# Write, check and run a custom task: first a CSV file, then a Python file.
 cat > colours.csv <<'CSV'
 prompt,choices,answer
 The colour of fresh grass is,green|purple|silver,green

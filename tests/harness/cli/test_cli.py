@@ -1,4 +1,4 @@
-"""The command line as a user meets it: JSON, exit codes, one clear line for a mistake. Run: pytest tests/harness/test_cli.py"""
+"""The command line: JSON output, exit codes, one-line errors. Run: pytest tests/harness/cli"""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_run_prints_one_json_object_of_the_contract(home: Path) -> None:
     assert json.loads(assay("store", "index", "--json", home=home).stdout)["trouble"] == {}
 
 
-def test_a_table_for_people(home: Path) -> None:
+def test_run_prints_a_table(home: Path) -> None:
     found = assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted", "--limit", "5", home=home)
     assert re.search(r"sums ◔\s+accuracy\s+[\d.]+\s+[\d.]+ – [\d.]+\s+0\.333\s+5\s+0", found.stdout)
     assert "not the standard benchmark" in found.stdout and "sums: 5 items" in found.stderr
 
 
-def test_show_prints_what_is_sent(home: Path) -> None:
+def test_show_prints_prompts_as_they_are_sent(home: Path) -> None:
     (item,) = json.loads(assay("show", "sums.py", "-n", "1", "--json", home=home).stdout)["items"]
     assert item["prompt"] == "0 + 0 =" and item["continuations"] == [" -1", " 0", " 2"] and item["gold"] == "0"
 
@@ -77,7 +77,7 @@ def test_a_stored_run_finds_its_task_file_from_any_folder(home: Path) -> None:
     assert json.loads(found.stdout) == {"problems": []}
 
 
-def test_rows_without_code_are_a_task(home: Path) -> None:
+def test_a_data_file_is_a_task(home: Path) -> None:
     (home / "items.csv").write_text('prompt,choices,answer\n"2+2=","3|4",4\n"1+1=","2|3",0\n')
     (home / "words.jsonl").write_text('{"prompt": "Say hi:", "reference": ["hi", "Hi"]}\n')
     found = json.loads(
@@ -107,19 +107,22 @@ TASKS = (Task('t', inline(test=[{}]), lambda row: Doc('q'), Choose(), (exact_mat
         ("run --model short --tasks sums.py", r"longer than the model's context"),
         ("run --model model --tasks broken.py", r"broken\.py:1: .*never closed"),
         ("run --model model --tasks field.py", r"field\.py:2: TypeError: .*'nam'"),
-        ("run --model model --tasks metric.py", r"metric\.py: t: metric 'exact_match' measures Completion, but Choose gives ChoiceScores"),
+        (
+            "run --model model --tasks metric.py",
+            r"metric\.py: t: metric 'exact_match' measures Completion, but Choose returns ChoiceScores",
+        ),
         ("run --model model --tasks gold.py", r"sums: row 0 of 'test': gold 9 is out of range for 3 choices"),
         ("run --model model --tasks none.py", r"none\.py: no such task file"),
-        ("run --model model --tasks sums.py --shots 2", r"2 shots need the split 'train'"),
+        ("run --model model --tasks sums.py --shots 2", r"2 few-shot examples need the split 'train'"),
         ("run --model model --tasks sums.py --limit 0", r"--limit 0 leaves nothing to score"),
         ("run --model model --tasks sums.py --engine scriptd", r"unknown engine 'scriptd'\. did you mean scripted\?"),
         ("run --model model --tasks sums.py --engine scripted --results file/results", r"file/results.*cannot be (written|made)"),
-        ("run --model model", r"Missing option '--tasks'\. `assay run --help` shows how"),
+        ("run --model model", r"Missing option '--tasks'\. Try `assay run --help`"),
         ("rnu", r"No such command 'rnu'.*`assay --help`"),
         ("resume 2099", r"(2099|no run)"),
         ("show glue/rt", r"did you mean glue/rte"),
-        ("run --model model --tasks sums.py --budget nan", r"--budget nan is no amount of memory"),
-        ("run --model model --tasks sums.py --budget inf", r"--budget inf is no amount of memory"),
+        ("run --model model --tasks sums.py --budget nan", r"--budget nan is not an amount of memory"),
+        ("run --model model --tasks sums.py --budget inf", r"--budget inf is not an amount of memory"),
         ("gate new --baseline old --junit empty", r"--junit: empty is a folder"),
         ("run --model model --tasks LONG", r"unknown task 'aaa"),
         ("run --model model --tasks LONG.csv", r"no such task file"),
@@ -128,17 +131,17 @@ TASKS = (Task('t', inline(test=[{}]), lambda row: Doc('q'), Choose(), (exact_mat
         ("store import LONG", r"no such file or folder"),
     ],
 )
-def test_a_mistake_is_one_clear_line(home: Path, arguments: str, line: str) -> None:
-    spoil(home)
+def test_a_usage_error_is_one_line(home: Path, arguments: str, line: str) -> None:
+    make_faulty_inputs(home)
     found = assay(*arguments.replace("LONG", "a" * 4000).split(), home=home, code=2)
     errors = [text for text in found.stderr.splitlines() if text.startswith("assay: ")]
     assert len(errors) == 1 and re.search(line, errors[0]), found.stderr
     assert found.stdout == ""
-    assert not (home / "results").exists(), "nothing half-written"
+    assert not (home / "results").exists(), "a refused command writes nothing"
 
 
-def spoil(home: Path) -> None:
-    """Folders and files with one fault each."""
+def make_faulty_inputs(home: Path) -> None:
+    """Models and task files with one fault each."""
     (home / "empty").mkdir()
     (home / "file").write_text("not a folder")
     for name in ("cut", "pickled", "remote", "wordy"):
@@ -158,14 +161,14 @@ def spoil(home: Path) -> None:
     (home / "gold.py").write_text((home / "sums.py").read_text().replace("gold=1", "gold=9"))
 
 
-def test_a_killed_run_says_how_to_go_on(home: Path) -> None:
+def test_an_incomplete_run_prints_the_resume_command(home: Path) -> None:
     found = assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted:hashed,fault=raise,at=7", home=home, code=13)
     (command,) = re.findall(r"assay resume \S+(?: --results \S+)?", found.stderr)
     manifest = next((home / "results" / "runs").glob("*/manifest.json"))
     assert manifest.parent.name in command
 
 
-def test_a_verdict_is_the_exit_code(home: Path) -> None:
+def test_the_exit_code_is_the_verdict(home: Path) -> None:
     runs = [
         json.loads(assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted", "--json", home=home).stdout)["run"]
         for _ in range(2)
@@ -177,19 +180,19 @@ def test_a_verdict_is_the_exit_code(home: Path) -> None:
     assay("gate", other, "--baseline", runs[1], home=home, code=12)
 
 
-def test_errors_are_json_where_json_was_asked_for(home: Path) -> None:
+def test_errors_are_json_with_json(home: Path) -> None:
     found = json.loads(assay("run", "--model", "nowhere", "--tasks", "sums.py", "--json", home=home, code=2).stdout)
     assert found["exit_code"] == 2 and "nowhere" in found["error"]
 
 
-def test_help_has_an_example_for_every_command(home: Path) -> None:
+def test_the_help_of_commands_has_an_example(home: Path) -> None:
     for command in ("run", "resume", "tasks", "show", "doctor", "demo"):
         assert "assay " in assay(command, "--help", home=home).stdout.split("Options")[0].split("Usage")[1]
 
 
-def test_the_help_names_every_command_in_a_panel(home: Path) -> None:
+def test_every_command_is_in_a_panel(home: Path) -> None:
     text = assay("--help", home=home).stdout
-    assert " Commands " not in text, "a command stands in no panel"
+    assert " Commands " not in text, "a command is in no panel"
     for panel, verbs in PANELS.items():
         assert panel in text
         assert [verb for verb in verbs if f" {verb} " not in text] == []

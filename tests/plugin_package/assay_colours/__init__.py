@@ -1,4 +1,4 @@
-"""Colours of things, and their names backwards."""
+"""Example task package: colours of objects, and words spelled backwards."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ SHADES = Task(
     metrics=(accuracy,),
     shots=Shots(2),
     worked=(Worked({"thing": "a cherry", "colour": "red"}, "Q: What colour is a cherry?\nA:", "red"),),
-    about="Which of four colours does a thing have?",
+    about="Which of four colours does an object have?",
     licence="Apache-2.0",
 )
 BACKWARDS = Task("colours/backwards", ROWS, reverse, Generate(max_tokens=16, stop=("\n",)), (exact_match,), licence="Apache-2.0")
-FAMILIES = (Family("colours", (SHADES, BACKWARDS), about="Colours of things, and their names backwards."),)
+FAMILIES = (Family("colours", (SHADES, BACKWARDS), about="Colours of objects, and words spelled backwards."),)
