@@ -26,7 +26,7 @@ from assay.tuners.report.text import build
 from assay.tuners.study.design import Study, check_methods, identity
 from assay.tuners.study.presets import MODELS, find_preset
 from assay.tuners.study.scoring import PipelineScorer
-from assay.tuners.study.sequence import Sequence, run_sequence
+from assay.tuners.study.sequence import TaskSequence, run_sequence
 from assay.tuners.study.study import run_study
 from assay.tuners.study.trial import Row
 from assay.tuners.study.workers import TrialEvent, refuse_launcher
@@ -106,13 +106,13 @@ def tune(
         "loss_tokens": read_budget(budget), "seeds": tuple(range(seeds)), "batch": batch, "micro": micro, "limit": limit,
         "options": share_options(read_options(option or []), methods), "chat": chat, "gradient_checkpointing": gradient_checkpointing,
     }  # fmt: skip
-    study: Study | Sequence
+    study: Study | TaskSequence
     if regime == "sequential":
         if text or len(factors) > 1:
             raise AssayError(
                 "a sequence takes one learning rate and no text", where="--lr, --text", do="leave them out, or use another --regime"
             )
-        study = Sequence(tasks=tasks, rate=factors[0], mitigations=("none", *mitigations), **common)
+        study = TaskSequence(tasks=tasks, rate=factors[0], mitigations=("none", *mitigations), **common)
     else:
         mixed = tuple("+".join(filter(None, (EQUAL_MIX, each))) for each in ("", *mitigations)) if regime == "multi-task" else mitigations
         counts = tuple(map(int, read_numbers(shots, "--shots", whole=True)))
@@ -232,13 +232,13 @@ def open_model(name: str, place: Surroundings) -> ModelRef:
     return find_model(path, cache=place.cache, offline=place.offline)
 
 
-def default_folder(study: Study | Sequence, ref: ModelRef, place: Surroundings) -> Path:
+def default_folder(study: Study | TaskSequence, ref: ModelRef, place: Surroundings) -> Path:
     """The output folder, named by model, task, methods and settings, so that the same command resumes the same run."""
     settings = hashlib.sha256(json.dumps(identity(study, ref.digest), sort_keys=True).encode()).hexdigest()[:8]
     return place.results / "tuned" / f"{study.name}-{file_name(','.join(study.methods))}-{settings}"
 
 
-def run_and_show(study: Study | Sequence, model: str, place: Surroundings, root: Path | None, as_json: bool) -> list[Row]:
+def run_and_show(study: Study | TaskSequence, model: str, place: Surroundings, root: Path | None, as_json: bool) -> list[Row]:
     """Run a study, print its rows and return them. They are stored as `trials.parquet` in the output folder."""
     refuse_launcher()
     check_methods(study.methods, study.options)
@@ -246,14 +246,14 @@ def run_and_show(study: Study | Sequence, model: str, place: Surroundings, root:
     root = root or default_folder(study, ref, place)
     with progress_lines() as report:
         scorer = PipelineScorer(place, limit=study.limit, chat=study.chat)
-        if isinstance(study, Sequence):
+        if isinstance(study, TaskSequence):
             rows = run_sequence(study, ref, place.access(), scorer, root, report)
         else:
             rows = run_study(study, ref, place.access(), scorer, root, report)
     if as_json:
         sys.stdout.write(json.dumps({"study": study.name, "model": {"name": ref.name, "digest": ref.digest}, "rows": rows}) + "\n")
     else:
-        show(rows, SEQUENCE_COLUMNS if isinstance(study, Sequence) else STUDY_COLUMNS)
+        show(rows, SEQUENCE_COLUMNS if isinstance(study, TaskSequence) else STUDY_COLUMNS)
     for line in (*overlap_lines(rows), *refusal_lines(rows), f"results: {root}"):
         sys.stderr.write(line + "\n")
     return rows

@@ -15,7 +15,7 @@ from typing import Any
 from assay import Choose, Doc, Task, accuracy, made
 from assay.tuners.methods import find_method
 from assay.tuners.training.batches import Example, plan_steps
-from assay.tuners.training.train import Progress, Recipe, train
+from assay.tuners.training.train import Recipe, train
 
 DIGITS = tuple("0123456789")
 LETTERS = tuple("abcdefghij")
@@ -24,6 +24,8 @@ SKILLS = ("add", "first", "mood", "second")
 TARGETS = ("max", "topic")
 LABELS = ("good", "bad", "plant", "stone")
 VOCABULARY = ("<pad>", "<s>", "</s>", "<unk>", *SKILLS, *TARGETS, "=", *LABELS, *DIGITS, *LETTERS, *WORDS)
+EXAMPLES = 60_000
+"""Training examples of the toy model over all skills, one loss token each."""
 SIZE = {"train": 2000, "validation": 100, "test": 200}
 
 Row = dict[str, Any]
@@ -143,21 +145,18 @@ def fresh_model(seed: int, width: int = 64, layers: int = 3) -> Any:
         return LlamaForCausalLM(config)
 
 
-def make_toy(
-    directory: Path, *, examples: int = 60_000, seed: int = 0, width: int = 64, report: Callable[[Progress], None] = lambda progress: None
-) -> Path:
+def make_toy(directory: Path) -> Path:
     """Train the toy model and save it with its tokenizer, about a minute on two cores; an existing model is kept.
 
-    `examples`: training examples over all skills, one loss token each. An interrupted training resumes from its checkpoint.
+    An interrupted training resumes from its checkpoint.
     """
     if (directory / "tokenizer.json").is_file():
         return directory
-    draw = random.Random(f"toy:{seed}")
-    pool = [encode(MAKERS[skill](draw)) for _ in range(min(examples, 60_000) // len(SKILLS)) for skill in SKILLS]
-    trainable = find_method("full").begin(fresh_model(seed, width), seed=seed)
-    steps = plan_steps(pool, loss_tokens=examples, batch=64, seed=seed)
-    recipe = Recipe(lr=3e-3, micro=64, warmup=0.05, seed=seed, checkpoint_every=500)
-    train(trainable, steps, recipe, directory=directory / "training", report=report)
+    draw = random.Random("toy:0")
+    pool = [encode(MAKERS[skill](draw)) for _ in range(EXAMPLES // len(SKILLS)) for skill in SKILLS]
+    trainable = find_method("full").begin(fresh_model(0))
+    steps = plan_steps(pool, loss_tokens=EXAMPLES, batch=64, seed=0)
+    train(trainable, steps, Recipe(lr=3e-3, micro=64, warmup=0.05, checkpoint_every=500), directory=directory / "training")
     trainable.save(directory)
     shutil.rmtree(directory / "training", ignore_errors=True)
     save_tokenizer(directory)  # last: its presence marks a finished model

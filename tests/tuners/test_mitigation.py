@@ -12,7 +12,7 @@ from assay import AssayError
 from assay.tuners.methods import find_method
 from assay.tuners.methods.saved import attach
 from assay.tuners.training.batches import plan_steps
-from assay.tuners.training.loss import kl_to_base, mean_loss
+from assay.tuners.training.loss import kl_to_base
 from assay.tuners.training.method import Trainable
 from assay.tuners.training.mitigation import (
     Mitigation,
@@ -26,7 +26,7 @@ from assay.tuners.training.mitigation import (
     training_extras,
 )
 from assay.tuners.training.train import Recipe, Trained, train
-from tests.tuners.tiny import device, tiny_examples, tiny_llama
+from tests.tuners.tiny import device, mean_loss, tiny_examples, tiny_llama
 
 TARGET, PROTECTED = tiny_examples(24, seed=0), tiny_examples(24, seed=9)
 

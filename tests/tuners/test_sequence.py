@@ -15,11 +15,11 @@ from assay.tuners.study.prepare import prepare_study
 from assay.tuners.study.presets import SEQUENCES, find_preset
 from assay.tuners.study.rows import read_rows
 from assay.tuners.study.scoring import Score
-from assay.tuners.study.sequence import Sequence, as_study, measures, orders, plan_stages, run_sequence, trials
+from assay.tuners.study.sequence import TaskSequence, as_study, measures, orders, plan_stages, run_sequence, trials
 from assay.tuners.study.workers import TrialEvent
 
 ACCESS = Access(None, False, True)
-PLAN = Sequence(
+PLAN = TaskSequence(
     name="turns",
     tasks=("assay.tuners.toy:MAX", "assay.tuners.toy:TOPIC", "assay.tuners.toy:SECOND"),
     retain=("assay.tuners.toy:FIRST",),

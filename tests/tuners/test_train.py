@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from assay import AssayError
 from assay.tuners.methods import find_method
 from assay.tuners.training.batches import Example, Step, pad, plan_steps
-from assay.tuners.training.loss import answer_logits, kl_to_base, mean_loss
+from assay.tuners.training.loss import answer_logits, kl_to_base
 from assay.tuners.training.sharding import check_launch, uses_fsdp
 from assay.tuners.training.train import Extras, Progress, Recipe, split_passes, train
 from tests.tuners.interrupted import run
-from tests.tuners.tiny import device, tiny_examples, tiny_llama
+from tests.tuners.tiny import device, mean_loss, tiny_examples, tiny_llama
 from tests.tuners.together import STEPS, together
 
 
@@ -143,7 +143,7 @@ def test_every_process_makes_as_many_passes() -> None:
     shares = []
     for rank in range(3):
         accelerator = SimpleNamespace(num_processes=3, process_index=rank)
-        shares.append(split_passes(SimpleNamespace(accelerator=accelerator, recipe=Recipe(lr=1.0, micro=1), extras=Extras()), step))
+        shares.append(split_passes(SimpleNamespace(accelerator=accelerator, recipe=Recipe(lr=1.0, micro=1)), step))
     assert [[target for _, _, target in passes] for passes in shares] == [[True, True, False]] * 3
     seen = [example for passes in shares for examples, weight, _ in passes if weight for example in examples]
     assert sorted(example.ids for example in seen) == sorted(example.ids for example in (*step.target, *step.replay))

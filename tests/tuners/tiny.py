@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from assay.tuners.training.batches import Example
+from assay.tuners.training.loss import log_probabilities, loss_of
 
 VOCABULARY = 64
 
@@ -45,3 +48,20 @@ def tiny_examples(count: int = 16, seed: int = 0) -> list[Example]:
         prompt = [draw.randrange(VOCABULARY) for _ in range(draw.randint(4, 9))]
         made.append(Example((*prompt, *prompt[: draw.randint(1, 3)]), len(prompt)))
     return made
+
+
+def mean_loss(model: Any, examples: Sequence[Example]) -> float:
+    """Mean negative log-likelihood per loss token, in nats."""
+    return loss_of(log_probabilities(model, examples), examples)
+
+
+def digest_tensors(tensors: Mapping[str, Any]) -> str:
+    """Hash of named tensors: names, dtypes, shapes and bytes."""
+    import torch
+
+    state = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        state.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return state.hexdigest()[:24]

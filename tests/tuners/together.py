@@ -16,10 +16,10 @@ from assay import AssayError
 from assay.tuners.methods import find_method
 from assay.tuners.training.batches import plan_steps
 from assay.tuners.training.loss import kl_to_base
-from assay.tuners.training.method import Trainable, digest_tensors
+from assay.tuners.training.method import Trainable
 from assay.tuners.training.mitigation import parse_mitigation, training_extras
 from assay.tuners.training.train import Recipe, train
-from tests.tuners.tiny import tiny_examples, tiny_llama
+from tests.tuners.tiny import digest_tensors, tiny_examples, tiny_llama
 
 OPTIONS: dict[str, dict[str, Any]] = {"adalora": {"rank": 2, "first_rank": 4}, "lora": {"rank": 4}, "pissa": {"rank": 4}}
 STEPS = plan_steps(tiny_examples(40), loss_tokens=55, batch=4, seed=0, replay=tiny_examples(8, seed=2), ratio=0.5)

@@ -13,7 +13,7 @@ from typing import Any
 
 from assay import AssayError
 from assay.tuners.training.batches import Example
-from assay.tuners.training.loss import mean_loss
+from assay.tuners.training.loss import log_probabilities
 from assay.tuners.training.method import Module, Trainable
 
 PEFT_ERRORS = (ArithmeticError, AttributeError, ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -63,7 +63,7 @@ def peft_errors(where: str, do: str) -> Iterator[None]:
 def try_forward(trainable: Trainable, example: Example, merging: bool) -> None:
     """Raises AssayError if the model cannot run a forward pass, or cannot be merged though `merging` is needed."""
     with peft_errors("the first forward pass", "use another peft configuration"):
-        mean_loss(trainable.model, [example])
+        log_probabilities(trainable.model, [example])
     if merging and trainable.merged is not None:
         with peft_errors("merging", "use a mitigation other than wise_ft"):
             trainable.merged()

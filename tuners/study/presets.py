@@ -7,7 +7,7 @@ import difflib
 from assay import AssayError
 from assay.tuners.methods import method_names
 from assay.tuners.study.design import Study
-from assay.tuners.study.sequence import Sequence
+from assay.tuners.study.sequence import TaskSequence
 
 TRAINED = tuple(name for name in method_names() if name not in ("in_context", "bitfit"))
 """Without BitFit: the presets' Llama models have no biases to train."""
@@ -64,7 +64,7 @@ GPU = Study(
     keep_models=False,
 )
 
-TOY_SEQUENCE = Sequence(
+TOY_SEQUENCE = TaskSequence(
     name="toy-sequence",
     tasks=("assay.tuners.toy:MAX", "assay.tuners.toy:TOPIC", "assay.tuners.toy:SECOND"),
     retain=("assay.tuners.toy:ADD", "assay.tuners.toy:FIRST", "assay.tuners.toy:MOOD"),
@@ -78,7 +78,7 @@ TOY_SEQUENCE = Sequence(
     options={"lora": {"rank": 8}},
 )
 
-CPU_SEQUENCE = Sequence(
+CPU_SEQUENCE = TaskSequence(
     name="cpu-sequence",
     tasks=("glue/sst2", "assay.tuners.retention:LANGUAGE", "glue/cola"),
     retain=("assay.tuners.retention:ARC_EASY", "assay.tuners.retention:PIQA", "assay.tuners.retention:BLIMP"),
@@ -104,9 +104,9 @@ PRESETS = {study.name: study for study in (TOY, CPU_MINI, GPU)}
 SEQUENCES = {plan.name: plan for plan in (TOY_SEQUENCE, CPU_SEQUENCE)}
 
 
-def find_preset(name: str) -> Study | Sequence:
+def find_preset(name: str) -> Study | TaskSequence:
     """A preset by name. Raises AssayError with a suggestion for an unknown name."""
-    known: dict[str, Study | Sequence] = {**PRESETS, **SEQUENCES}
+    known: dict[str, Study | TaskSequence] = {**PRESETS, **SEQUENCES}
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         raise AssayError(f"no study preset {name!r}", do=f"did you mean {close[0]}?" if close else f"choose from {', '.join(known)}")

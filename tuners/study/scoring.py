@@ -92,7 +92,6 @@ class PipelineScorer:
     """
 
     place: Surroundings
-    engine: str = "hf"
     limit: int | None = None
     chat: bool = False
     """Whether to apply the model's chat template."""
@@ -110,7 +109,7 @@ class PipelineScorer:
     ) -> dict[str, Score]:
         plan = Plan(
             model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=seed, split=split,
-            engine=self.engine, dtype="float32", chat=self.chat,
+            engine="hf", dtype="float32", chat=self.chat,
         )  # fmt: skip
         return read_scores(evaluate(plan, self.place), find_tasks(list(tasks), self.place.access()))
 

@@ -30,7 +30,7 @@ from assay.tuners.training.train import Progress, train
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class TaskSequence:
     """The settings of sequential training: `loss_tokens` per task, in several orders, the first as listed, the others random.
 
     `rate` is a multiple of each method's default learning rate. The mitigation `replay=0.5` replays examples of the earlier tasks.
@@ -66,7 +66,7 @@ class Sequence:
             )
 
 
-def orders(plan: Sequence) -> tuple[tuple[str, ...], ...]:
+def orders(plan: TaskSequence) -> tuple[tuple[str, ...], ...]:
     """Distinct orders of the tasks, the first as listed; fewer than `plan.orders` if there are no more."""
     found, draw = [plan.tasks], random.Random(f"orders:{plan.name}")
     for _ in range(100 * plan.orders):
@@ -77,7 +77,7 @@ def orders(plan: Sequence) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
-def trials(plan: Sequence) -> Iterator[Trial]:
+def trials(plan: TaskSequence) -> Iterator[Trial]:
     """Every method and mitigation in every order, one seed after another. A trial's target is the order, joined by " > "."""
     for seed in plan.seeds:
         for order in orders(plan):
@@ -89,7 +89,7 @@ def trials(plan: Sequence) -> Iterator[Trial]:
 
 
 def run_sequence(
-    plan: Sequence,
+    plan: TaskSequence,
     model: ModelRef,
     access: Access,
     scorer: Scorer,
@@ -107,7 +107,7 @@ def run_sequence(
     return run_trials(work, root, report)
 
 
-def as_study(plan: Sequence) -> Study:
+def as_study(plan: TaskSequence) -> Study:
     """A study with the same data: every task is a target."""
     return Study(
         plan.name, plan.tasks, plan.retain, plan.methods, plan.loss_tokens, batch=plan.batch, micro=plan.micro, examples=plan.examples,

@@ -9,6 +9,9 @@ from assay import AssayError
 from assay.tuners.training.batches import Example, Padded, pad
 from assay.tuners.training.method import Module, Tensor, Trainable
 
+FORWARD_BATCH = 16
+"""Examples per forward pass when nothing is trained."""
+
 
 def answer_logits(model: Module, head: Module, batch: Padded) -> Tensor:
     """Logits [loss tokens, vocabulary] in fp32, in the order of `batch.targets`.
@@ -51,23 +54,7 @@ def in_batches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Exam
         yield examples[start : start + size]
 
 
-def mean_loss(model: Module, examples: Sequence[Example], size: int = 16) -> float:
-    """Mean negative log-likelihood per loss token, in nats."""
-    import torch
-
-    head, was_training = model.get_output_embeddings(), model.training
-    device = next(model.parameters()).device
-    model.eval()
-    total = 0.0
-    with torch.no_grad():
-        for group in in_batches(sorted(examples, key=lambda example: len(example.ids)), size):
-            batch = pad(group, device)
-            total += float(summed_loss(answer_logits(model, head, batch), batch.targets))
-    model.train(was_training)
-    return total / sum(example.loss_tokens for example in examples)
-
-
-def kl_to_base(trainable: Trainable, examples: Sequence[Example], size: int = 16) -> float:
+def kl_to_base(trainable: Trainable, examples: Sequence[Example]) -> float:
     """Mean over loss positions of KL(base || tuned) over the whole vocabulary, in nats. Zero before the first step of a
     method that starts as the identity."""
     import torch
@@ -77,7 +64,7 @@ def kl_to_base(trainable: Trainable, examples: Sequence[Example], size: int = 16
     model.eval()
     total = 0.0
     with torch.no_grad():
-        for group in in_batches(sorted(examples, key=lambda example: len(example.ids)), size):
+        for group in in_batches(by_length(examples), FORWARD_BATCH):
             batch = pad(group, device)
             with trainable.reference():
                 base = answer_logits(model, head, batch)
@@ -86,14 +73,14 @@ def kl_to_base(trainable: Trainable, examples: Sequence[Example], size: int = 16
     return total / sum(example.loss_tokens for example in examples)
 
 
-def log_probabilities(model: Module, examples: Sequence[Example], size: int = 16) -> Tensor:
+def log_probabilities(model: Module, examples: Sequence[Example]) -> Tensor:
     """Log-probabilities [loss positions, vocabulary] in fp32 on the CPU, in the order of the examples sorted by length."""
     import torch
 
     model.eval()
     parts = []
     with torch.no_grad():
-        for group in in_batches(by_length(examples), size):
+        for group in in_batches(by_length(examples), FORWARD_BATCH):
             batch = pad(group, next(model.parameters()).device)
             parts.append(answer_logits(model, model.get_output_embeddings(), batch).log_softmax(-1).cpu())
     return torch.cat(parts)

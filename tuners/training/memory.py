@@ -18,17 +18,13 @@ def reset_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    trim_heap()
-    with contextlib.suppress(OSError):
-        CLEAR.write_text("5")
-
-
-def trim_heap() -> None:
-    """Return freed memory to the system (glibc): the heap keeps it, and it would count towards the next peak."""
+    # glibc's heap keeps freed memory, which would count towards the next peak.
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+    with contextlib.suppress(OSError):
+        CLEAR.write_text("5")
 
 
 def peak_memory() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -64,10 +63,6 @@ class Trainable:
     def count(self) -> int:
         """Number of trained values."""
         return sum(value.numel() for value in self.trained.values())
-
-    def frozen_digest(self) -> str:
-        """Hash of the frozen parameters: equal before and after training."""
-        return digest_tensors({name: value for name, value in self.model.named_parameters() if not value.requires_grad})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,18 +141,6 @@ def fits(value: object, kind: str) -> bool:
         return number and (kind == "a number" or isinstance(value, int))
     names = value.split(",") if isinstance(value, str) else value
     return not kind or (isinstance(names, list | tuple) and all(isinstance(name, str) and name.strip() for name in names))
-
-
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Hash of named tensors: names, dtypes, shapes and bytes."""
-    import torch
-
-    state = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        state.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        state.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return state.hexdigest()[:24]
 
 
 def with_parameters(model: Module, values: Mapping[str, Tensor]) -> Callable[[], AbstractContextManager[None]]:

@@ -102,7 +102,7 @@ def training_extras(
             return step % every == 0 and kl_to_base(trainable, probes) > mitigation.stop_at_kl
 
     penalty = (lambda: sum(term() for term in penalties)) if penalties else None
-    return Extras(penalty=penalty, kl=mitigation.kl, replay=1.0, stop=stop)
+    return Extras(penalty=penalty, kl=mitigation.kl, stop=stop)
 
 
 def distance(trained: Mapping[str, Tensor], weight: float, importance: Mapping[str, Tensor] | None = None) -> Callable[[], Tensor]:

@@ -51,12 +51,11 @@ class Recipe:
 @dataclass(frozen=True, slots=True)
 class Extras:
     """The terms of a mitigation. `penalty()`: a loss on the parameters, once per step. `kl`: weight of KL(base || tuned) on the target's
-    loss positions. `replay`: weight of the replayed examples' mean loss. `stop(step)`: whether to stop after that step.
+    loss positions. `stop(step)`: whether to stop after that step.
     """
 
     penalty: Callable[[], Tensor] | None = None
     kl: float = 0.0
-    replay: float = 1.0
     stop: Callable[[int], bool] | None = None
 
 
@@ -267,10 +266,10 @@ def split_passes(loop: Loop, step: Step) -> list[tuple[Sequence[Example], float,
     """
     world, rank = loop.accelerator.num_processes, loop.accelerator.process_index
     passes: list[tuple[Sequence[Example], float, bool]] = []
-    for examples, scale, is_target in ((step.target, 1.0, True), (step.replay, loop.extras.replay, False)):
+    for examples, is_target in ((step.target, True), (step.replay, False)):
         if not examples:
             continue
-        weight = scale * world / sum(example.loss_tokens for example in examples)
+        weight = world / sum(example.loss_tokens for example in examples)
         mine = [(group, weight, is_target) for group in in_batches(examples[rank::world], loop.recipe.micro)]
         most = math.ceil(len(examples[::world]) / loop.recipe.micro)
         passes += [*mine, *[(examples[:1], 0.0, is_target)] * (most - len(mine))]
