@@ -61,9 +61,8 @@ def board(
         flush=True,
     )
     line = command(host, chosen, not open_browser)
-    os.execve(
-        line[0], line, variables(root, hide_items=expose and not show_items)
-    )  # replaces this process, so that a signal stops the server
+    # Streamlit replaces this process, so that a signal to it stops the server.
+    os.execve(line[0], line, variables(root, hide_items=expose and not show_items))
 
 
 def loopback(host: str) -> bool:

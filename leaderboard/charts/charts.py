@@ -108,7 +108,7 @@ def item_scatter(table: Any) -> Any:
         .mark_circle(size=48, opacity=0.6)
         .encode(
             x=alt.X("difficulty:Q", title="difficulty (share of models that are wrong)", scale=alt.Scale(domain=[0, 1])),
-            y=alt.Y("discrimination:Q", title="discrimination (correlation with the other items)", scale=alt.Scale(domain=[-1, 1])),
+            y=alt.Y("discrimination:Q", title="discrimination", scale=alt.Scale(domain=[-1, 1])),
             color=alt.Color("kind:N", legend=alt.Legend(title=None, orient="top")),
             tooltip=["item:N", alt.Tooltip("difficulty:Q", format=".2f"), alt.Tooltip("discrimination:Q", format=".2f"), "kind:N"],
         )

@@ -179,7 +179,7 @@ def svg(height: float, lines: Sequence[str], title: str) -> str:
 
 
 def bar_text(mark: Mark, low: float, high: float) -> str:
-    """Draws an interval as text on an axis from low to high: `···├──●──┤···`."""
+    """Draws an interval as text on an axis from low to high, with a tick at `mark.tick`: `·╎·├──●──┤···`."""
 
     def at(value: float) -> int:
         return min(TEXT_WIDTH - 1, max(0, round((value - low) / (high - low or 1.0) * (TEXT_WIDTH - 1))))
@@ -189,6 +189,8 @@ def bar_text(mark: Mark, low: float, high: float) -> str:
         first, last = at(mark.low), at(mark.high)
         cells[first : last + 1] = ["─"] * (last - first + 1)
         cells[first], cells[last] = "├", "┤"
+    if math.isfinite(mark.tick) and cells[at(mark.tick)] in "·─":
+        cells[at(mark.tick)] = "╎"
     if math.isfinite(mark.value):
         cells[at(mark.value)] = "●"
     return "".join(cells)
@@ -196,5 +198,5 @@ def bar_text(mark: Mark, low: float, high: float) -> str:
 
 def interval_texts(marks: Sequence[Mark], *, zero: bool = False) -> list[str]:
     """Draws an interval chart as text, one string per row."""
-    low, high = axis_range([each for mark in marks for each in (mark.value, mark.low, mark.high)], zero)
+    low, high = axis_range([each for mark in marks for each in (mark.value, mark.low, mark.high, mark.tick)], zero)
     return [bar_text(mark, low, high) for mark in marks]

@@ -214,5 +214,5 @@ def exclusion_notes(cells: Any, columns: Sequence[str], models: int, ranked: int
     if len(others):
         names = ", ".join(sorted(others.task.unique())[:3])
         count = others.model_digest.nunique()
-        notes.append(f"Not shown: scores on other versions of {visible(names, 120)} ({count} models).")
+        notes.append(f"Not shown: scores on other versions of {visible(names, 120)} (models: {count}).")
     return tuple(notes)

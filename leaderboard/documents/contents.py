@@ -19,6 +19,7 @@ from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
 from assay.leaderboard.documents.document import Fold, Heading, Intervals, Paragraph, Part, Scatter, Table
 
 MOST_MODELS = 40
+SCORE_AXIS = "score, points, 95 % confidence interval; tick: chance level"
 BOARD_COLUMNS = (
     "Rank",
     "Model",
@@ -91,6 +92,7 @@ def ranked(found: Board) -> list[Part]:
             for row, rank in zip(top.itertuples(), top["Rank"].tolist(), strict=True)
         )
         parts.append(Intervals(marks, "rank (1 is best), 95 % rank interval; one colour per tier", whole=True))
+        parts.append(Paragraph("Tier: models that are not significantly worse than the first model of the tier."))
     known = top.dropna(subset=["Parameters", "Score"])
     if len(known) > 1:
         parts.append(against_size(known))
@@ -123,7 +125,7 @@ def score_marks(rows: Any, label: str) -> tuple[Mark, ...]:
 
 def models(cells: Any) -> list[Part]:
     """Every model's scores, collapsed."""
-    parts: list[Part] = [Heading("Models"), Paragraph("Red ticks mark the chance level.")]
+    parts: list[Part] = [Heading("Models")]
     for label, part in cells.sort_values(["label", "column"]).groupby("label", sort=True):
         rows = tuple(
             (
@@ -141,7 +143,7 @@ def models(cells: Any) -> list[Part]:
         head = part.iloc[-1]
         about = f"{amount(head.parameters)} parameters · weights {head.model_digest[:16]} · {head.source}"
         marks = score_marks(part[part.metric != "total"], "column")
-        chart = (Intervals(marks, "score, points, 95 % confidence interval"),) if marks else ()
+        chart = (Intervals(marks, SCORE_AXIS),) if marks else ()
         parts.append(Fold(str(label), (Paragraph(about), *chart, table)))
     return parts
 
@@ -159,7 +161,7 @@ def tasks(cells: Any) -> list[Part]:
             about += f" · chance level {100 * chance:.1f}; {guessing} of {len(part)} models are not significantly above it"
         rows = tuple((row.label, f"{row.value:.4g}", number(row.low, 4), number(row.high, 4)) for row in ordered.itertuples())
         table = Table(("model", "score", "95 % CI low", "95 % CI high"), rows, frozenset({1, 2, 3}))
-        parts.append(Fold(str(column), (Paragraph(about), Intervals(marks, "score, points, 95 % confidence interval") if marks else table)))
+        parts.append(Fold(str(column), (Paragraph(about), Intervals(marks, SCORE_AXIS) if marks else table)))
     return parts
 
 

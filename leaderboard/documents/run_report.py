@@ -101,7 +101,7 @@ def scores(cells: Any, name: str, run: str) -> list[Part]:
         for row in cells.itertuples()
     )
     marks = contents.score_marks(cells[cells.main & (cells.metric != "total")], "task")
-    chart: list[Part] = [Intervals(marks, "score, points, 95 % confidence interval")] if marks else []
+    chart: list[Part] = [Intervals(marks, contents.SCORE_AXIS)] if marks else []
     head = ("task", "metric", "score", "95 % CI", "chance", "items", "shots", "evidence")
     return [Heading(f"{name} ({run})", 3), *chart, Table(head, rows, frozenset({2, 4, 5, 6}))]
 

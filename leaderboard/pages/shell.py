@@ -75,7 +75,7 @@ def items_shown() -> bool:
 
 
 def hide_item_text(found: Any) -> Any:
-    """Prompts, answers and gold replaced."""
+    """Replaces prompts, gold and responses by "(hidden)"."""
     if type(found) is tuple:
         return tuple(map(hide_item_text, found))
     columns = [name for name in CONTENT if name in getattr(found, "columns", ())]

@@ -78,6 +78,7 @@ def item_statistics(part: Any, items: Any, task: str) -> None:
         else:
             drawn = table[table.discrimination.notna()]
             st.altair_chart(charts.item_scatter(drawn.head(3000)), width="stretch")
+            st.caption("Discrimination: correlation over models of the item's score with the mean on the other items.")
     st.subheader("Items to check")
     st.caption(
         "Suspicious: better models fail it (discrimination below −0.2); the gold answer may be wrong. All wrong: too hard or broken."

@@ -120,6 +120,7 @@ def costs(found: Any) -> None:
     number = st.column_config.NumberColumn
     config: dict[str, Any] = {name: number(format="%+.1f") for name in COLUMNS if name.startswith(("gain", "kept"))}
     config |= {"kept": number("change on retention", format="%+.1f", help="Points on the retention tasks, higher is better.")}
+    config |= {"Trainable": "trainable parameters", "Saved": "saved size", "Memory": "peak memory"}
     config |= {"rate": "learning rate", "runs": "seeds", "seconds": number("training time (s)", format="%.0f")}
     config |= {f"{name}_{end}": number(f"{head}, 95 % CI {end}", format="%+.1f") for name, head in HEADS for end in ("low", "high")}
     shell.table(
