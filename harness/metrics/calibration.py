@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -99,7 +100,7 @@ def selective_accuracy(confidences: Array, correct: Array) -> float:
     return float(accuracy_by_coverage(confidences, correct)[len(correct) // 10])
 
 
-def platt(confidences: Array, correct: Array, steps: int = 100) -> tuple[float, float]:
+def platt(confidences: Array, correct: Array) -> tuple[float, float]:
     """Slope and intercept of the logistic regression of `correct` on the log-odds of confidence, by Newton's method.
 
     A ridge of 1e-10 (the reference's C=1e10) keeps separable data finite. Source: Platt (1999).
@@ -114,7 +115,7 @@ def platt(confidences: Array, correct: Array, steps: int = 100) -> tuple[float, 
         return float((np.logaddexp(0, logits) - correct * logits).sum() + 0.5 * (ridge * at * at).sum())
 
     current = loss(weights)
-    for _ in range(steps):
+    for _ in range(100):
         chance = 1 / (1 + np.exp(-np.clip(design @ weights, -700, 700)))
         gradient = design.T @ (chance - correct) + ridge * weights
         curvature = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(ridge + 1e-12)
@@ -153,29 +154,13 @@ class Curve:
         return self.score(stats[:, 0], stats[:, 1])
 
 
-def ece_10(confidences: Array, correct: Array) -> float:
-    return ece(confidences, correct, 10)
-
-
-def ece_1(confidences: Array, correct: Array) -> float:
-    return ece(confidences, correct, 1)
-
-
-def platt_ece_10(confidences: Array, correct: Array) -> float:
-    return platt_ece(confidences, correct, 10)
-
-
-def platt_ece_1(confidences: Array, correct: Array) -> float:
-    return platt_ece(confidences, correct, 1)
-
-
 SCORES: tuple[tuple[str, Callable[[Array, Array], float], str], ...] = (
-    ("ece_10_bin", ece_10, "lower"),
-    ("ece_1_bin", ece_1, "lower"),
+    ("ece_10_bin", partial(ece, bins=10), "lower"),
+    ("ece_1_bin", partial(ece, bins=1), "lower"),
     ("selective_acc@10", selective_accuracy, "higher"),
     ("selective_cov_acc_area", coverage_area, "higher"),
-    ("platt_ece_10_bin", platt_ece_10, "lower"),
-    ("platt_ece_1_bin", platt_ece_1, "lower"),
+    ("platt_ece_10_bin", partial(platt_ece, bins=10), "lower"),
+    ("platt_ece_1_bin", partial(platt_ece, bins=1), "lower"),
 )
 
 

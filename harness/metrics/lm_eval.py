@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -51,13 +51,7 @@ class Scorer:
     shares: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "aggregation": self.aggregation,
-            "better": self.better,
-            "classes": self.classes,
-            "shares": self.shares,
-        }
+        return asdict(self)
 
 
 def scorer_of(name: str, aggregation: str, better: str, values: Sequence[Any], classes: int) -> Scorer | None:

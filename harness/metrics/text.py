@@ -214,8 +214,8 @@ def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Completion
     return Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Completion, signature=signature)
 
 
-def chrf_of(means: Array, beta: int = 2) -> Array:
-    """chrF of mean counts [..., 3 * orders] of (hypothesis, reference, match), averaged over the effective orders. Source: sacrebleu."""
+def chrf_of(means: Array) -> Array:
+    """chrF2 of mean counts [..., 3 * orders] of (hypothesis, reference, match), averaged over the effective orders. Source: sacrebleu."""
     counts = means.reshape(*means.shape[:-1], -1, 3)
     given, wanted, match = counts[..., 0], counts[..., 1], counts[..., 2]
     real = (given > 0) & (wanted > 0)
@@ -223,7 +223,7 @@ def chrf_of(means: Array, beta: int = 2) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = np.where(real, match / given, 0.0).sum(axis=-1) / orders
         recall = np.where(real, match / wanted, 0.0).sum(axis=-1) / orders
-        score = 100 * (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+        score = 100 * 5 * precision * recall / (4 * precision + recall)
     return np.where(precision + recall > 0, score, 0.0)
 
 

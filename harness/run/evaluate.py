@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.opening import check_name, open_engine
-from assay.harness.engines.threads import wait_quietly
+from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, find_model
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.dispatch import NoProgress, Recorder, RunProgress, send_requests
-from assay.harness.run.doctor import look, pick_engine, vllm_misfit
+from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.interruption import resumable, resume_command
 from assay.harness.run.manifest import manifest_of, same_run, summary_of
 from assay.harness.run.noise import repeat
@@ -49,13 +49,13 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
     for name in (plan.engine, plan.repeat_engine):
         if name not in ("", "auto"):
             check_name(name)
-    wait_quietly()  # before anything loads torch
+    set_passive_wait()  # before anything loads torch
     access = place.access(plan.allow_partial)
     selection = select_stored({"plan": plan.as_json()}, access) if stored else select(plan.tasks, access)
     progress.stage(f"reading model {plan.model}")
     model = find_planned_model(plan, place)
     engine, reason = pick_engine(model, plan.engine)
-    if plan.repeat_engine == "vllm" and (misfit := vllm_misfit(model, look())):
+    if plan.repeat_engine == "vllm" and (misfit := vllm_misfit(model, inspect_machine())):
         raise AssayError(misfit, where="--repeat-engine vllm", do="name another engine, or leave it out")
     tokenizer = open_tokenizer(model.path)
 

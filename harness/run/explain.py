@@ -72,7 +72,7 @@ class Explanation:
     reason: str
     tasks: tuple[TaskCost, ...]
     left_out: tuple[str, ...] = ()
-    rate: Speed | None = None
+    speed: Speed | None = None
 
     @property
     def total(self) -> TaskCost:
@@ -83,7 +83,7 @@ class Explanation:
     @property
     def seconds(self) -> float | None:
         total = self.total
-        return (total.ideal + total.generated) / self.rate.tokens_per_second if self.rate else None
+        return (total.ideal + total.generated) / self.speed.tokens_per_second if self.speed else None
 
     def as_json(self) -> dict[str, Any]:
         total = self.total
@@ -99,7 +99,7 @@ class Explanation:
                 "shared": round(total.shared, 2),
             },
             "items": total.items,
-            "rate": asdict(self.rate) if self.rate else None,
+            "rate": asdict(self.speed) if self.speed else None,
             "seconds": None if self.seconds is None else round(self.seconds, 1),
         }
 
@@ -118,8 +118,8 @@ def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanati
 
     costs, left_out = for_each_task(select(plan.tasks, access), cost)
     reasons = tuple(reason for _, reason in left_out)
-    rate = speed_of(place.results, engine, model)
-    return Explanation(model.name, model.digest, model.parameters, engine, reason, costs, reasons, rate)
+    speed = speed_of(place.results, engine, model)
+    return Explanation(model.name, model.digest, model.parameters, engine, reason, costs, reasons, speed)
 
 
 def cost_of(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions: int, cache: Path) -> TaskCost:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[np.float64]
+from assay.harness.task.metric import Array
 
 
 def z_quantile(p: float) -> float:

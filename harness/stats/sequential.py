@@ -40,9 +40,9 @@ def fixed_order(strata: Sequence[str], ids: Sequence[str], seed: int) -> Codes:
     return np.array([place for _, _, place in sorted(due)], dtype=np.int64)
 
 
-def look_sizes(n: int, looks: int = LOOKS) -> tuple[int, ...]:
+def look_sizes(n: int) -> tuple[int, ...]:
     """Number of items at each look: equal fractions of n."""
-    return tuple(sorted({max(1, round(n * look / looks)) for look in range(1, looks + 1)}))
+    return tuple(sorted({max(1, round(n * look / LOOKS)) for look in range(1, LOOKS + 1)}))
 
 
 @lru_cache(maxsize=64)

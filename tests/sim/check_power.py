@@ -1,7 +1,7 @@
-"""How surely `assay check` finds each defect: python -m tests.sim.check_power [trials] writes results/checks/README.md.
+"""Measures how often `assay check` finds each defect: python -m tests.sim.check_power [trials] writes results/checks/README.md.
 
-Every trial makes 1,000 items of its own, puts the defect into each with probability 0.05, and asks whether the check fires at level
-W or E. Clean tasks and clean runs are asked whether anything fires at all.
+Every trial makes 1,000 items, puts the defect into each with probability 0.05, and counts whether the check reports it at level
+W or E. Trials without a defect count whether any check does.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 
 from assay import Access, Choose, Doc, Generate, Layout, Metric, Task, accuracy, exact_match, inline
 from assay.harness.checking import Finding, check_task
-from assay.harness.checking.finding import at_least, at_most
 from assay.harness.checking.overlap import few_shot_overlap
 from assay.harness.checking.responses import TaskRecords, response_findings
 from assay.harness.checking.task_data import read_task_data
+from assay.harness.stats.distributions import z_quantile
+from assay.harness.stats.interval import wilson
 from assay.harness.store.record import Item, Record
 
 ITEMS, RATE = 1000, 0.05
@@ -172,15 +173,15 @@ def trained(draw: random.Random, rate: float, near: bool) -> list[Finding]:
 
 
 def shown(draw: random.Random, rate: float, near: bool) -> list[Finding]:
-    """Some items have a copy of themselves among their three exemplars."""
+    """Some items have a copy of themselves among their three few-shot examples."""
     rows = [long_row(draw) if near else choose_row(draw) for _ in range(ITEMS)]
     material, _ = read_task_data(made_task(rows, made_rows("four choices", draw, 3)), Access(), shots=3)
     assert material is not None
-    exemplars = []
+    few_shot = []
     for row, own in zip(rows, material.few_shot, strict=True):
         copy = read(one_word_off(draw, row) if near else {**row, "question": row["question"].upper()})
-        exemplars.append((own[0], replace(copy, id="copy"), own[2]) if draw.random() < rate else own)
-    return few_shot_overlap(replace(material, few_shot=tuple(exemplars)))
+        few_shot.append((own[0], replace(copy, id="copy"), own[2]) if draw.random() < rate else own)
+    return few_shot_overlap(replace(material, few_shot=tuple(few_shot)))
 
 
 Answer = Callable[[random.Random, Item], Record]
@@ -213,14 +214,14 @@ def good_pick(draw: random.Random, item: Item) -> Record:
     return picked(item, item.doc["gold"] if draw.random() < 0.9 else draw.randrange(4), 0.01 + 3 * draw.random(), draw)
 
 
-def said(item: Item, text: str, status: Any = "scored", finish: str = "stop") -> Record:
+def completed(item: Item, text: str, status: Any = "scored", finish: str = "stop") -> Record:
     right = float(text.strip() == item.gold)
     return Record("made", item.id, status, {"text": text, "finish": finish, "tokens": 5}, {"exact_match": (right,)}, right)
 
 
 def good_text(draw: random.Random, item: Item) -> Record:
     """A model that is right in six of ten items."""
-    return said(item, item.gold if draw.random() < 0.6 else some(draw, 2, 3))
+    return completed(item, item.gold if draw.random() < 0.6 else some(draw, 2, 3))
 
 
 def nan_reply(draw: random.Random, item: Item) -> Record:
@@ -236,7 +237,8 @@ def run_findings(draw: random.Random, rate: float, choose: bool, fault: Answer) 
     task = Task("made", inline(), read, ask, (accuracy,) if choose else (exact_match,))
     right = sum(record.correct or 0.0 for record in records)
     facts: Row = {"task": "made", "metric": task.metrics[0].name, "value": right / ITEMS, "main": True}
-    facts |= {"low": at_least(right, ITEMS), "high": at_most(right, ITEMS)} | ({"chance": 0.25} if choose else {})
+    low, high = interval(right, ITEMS)
+    facts |= {"low": low, "high": high} | ({"chance": 0.25} if choose else {})
     return response_findings(TaskRecords(task, {}, tuple(items), tuple(records), (facts,)))
 
 
@@ -279,12 +281,12 @@ DEFECTS = (
     of_rows("same id", "ids", "generated text", same_id),
     of_rows("answer with a stop string", "oracle", "generated text", two_lines),
     of_rows("answer longer than max_tokens", "oracle", "generated text", too_long),
-    of_run("no answer could be read", "unparsed", False, lambda draw, item: said(item, some(draw, 2, 3), "unparsed")),
-    of_run("right answer scored as wrong", "unparsed", False, lambda draw, item: said(item, f"It is {item.gold}.")),
-    of_run("cut at max_tokens", "length-cut", False, lambda draw, item: said(item, some(draw, 20, 30), "truncated", "length")),
-    of_run("empty answer", "degenerate", False, lambda draw, item: said(item, " ")),
-    of_run("one word repeated", "degenerate", False, lambda draw, item: said(item, " ".join([draw.choice(WORDS)] * 9))),
-    of_run("echo of the question", "degenerate", False, lambda draw, item: said(item, item.prompt)),
+    of_run("no answer could be read", "unparsed", False, lambda draw, item: completed(item, some(draw, 2, 3), "unparsed")),
+    of_run("right answer scored as wrong", "unparsed", False, lambda draw, item: completed(item, f"It is {item.gold}.")),
+    of_run("cut at max_tokens", "length-cut", False, lambda draw, item: completed(item, some(draw, 20, 30), "truncated", "length")),
+    of_run("empty answer", "degenerate", False, lambda draw, item: completed(item, " ")),
+    of_run("one word repeated", "degenerate", False, lambda draw, item: completed(item, " ".join([draw.choice(WORDS)] * 9))),
+    of_run("echo of the question", "degenerate", False, lambda draw, item: completed(item, item.prompt)),
     of_run("NaN", "nonfinite", True, nan_reply),
     of_run("tie", "ties", True, lambda draw, item: picked(item, draw.randrange(4), 1e-4, draw)),
     of_run("always choice A", "position-bias", True, lambda draw, item: picked(item, 0, 1.0, draw)),
@@ -303,7 +305,7 @@ CLEAN = (
 
 
 def fired(defect: Defect, rate: float, trials: int, seed: int = 0) -> int:
-    """In how many trials the check (any check, for a clean task) fires at level W or E."""
+    """Number of trials in which the check (any check, without a defect) has a finding of level W or E."""
     count = 0
     for trial in range(trials):
         found = defect.trial(random.Random(f"{seed}:{defect.name}:{rate}:{trial}"), rate)
@@ -321,12 +323,12 @@ def line(number: int, trials: int) -> str:
 def report(trials: int) -> str:
     """The table, in Markdown; lines are made by several processes."""
     head = [
-        "# How surely `assay check` finds each defect",
+        "# Detection rates of `assay check`",
         "",
         f"Made by `python -m tests.sim.check_power {trials}`: {ITEMS:,} made-up items per trial, {trials} trials per line.",
-        "A defect is found where its check fires at level W or E; a clean task or run is flagged where any check does.",
-        "Runs are of a model that is right in nine of ten items (choices) or six of ten (texts); a bias towards a position hides",
-        "better in the errors of a weaker model. Brackets: Wilson's 95 % interval.",
+        "A defect is found if its check reports it at level W or E; a task or run without a defect is flagged if any check does.",
+        "The model of the runs has an accuracy of 0.9 (choices) or 0.6 (texts); a position bias is harder to find with a weaker model.",
+        "Brackets: Wilson's 95 % interval.",
         "",
         "| defect, in 5 % of the items | check | found |",
         "|---|---|---:|",
@@ -341,8 +343,14 @@ def report(trials: int) -> str:
     return "\n".join([*head, *lines[: len(DEFECTS)], *clean]) + "\n"
 
 
+def interval(count: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of count / n."""
+    return wilson(count / n, n, z_quantile(0.975))
+
+
 def share(count: int, trials: int) -> str:
-    return f"{count / trials:.3f} [{at_least(count, trials):.3f}, {at_most(count, trials):.3f}]"
+    low, high = interval(count, trials)
+    return f"{count / trials:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ def metric(name: str, combine: Pooled, low: float = 0.0, high: float = 1.0) -> M
 
 
 def mcc(m: Array) -> Array:
-    gold, said, both = m[..., 0], m[..., 1], m[..., 2]
-    spread = np.sqrt(gold * (1 - gold) * said * (1 - said))
-    return np.where(spread > 0, (both - gold * said) / np.where(spread > 0, spread, 1), 0.0)
+    gold, picked, both = m[..., 0], m[..., 1], m[..., 2]
+    spread = np.sqrt(gold * (1 - gold) * picked * (1 - picked))
+    return np.where(spread > 0, (both - gold * picked) / np.where(spread > 0, spread, 1), 0.0)
 
 
 def f1(m: Array) -> Array:
@@ -82,12 +82,12 @@ def clustered(size: int, p: float, rho: float) -> Draw:
 
 
 def table(metric: Metric[Any], gold: float, hit: float, alarm: float) -> Draw:
-    """Gold and said labels: prevalence, P(said | gold) and P(said | not gold)."""
+    """Gold and picked labels, from the prevalence of gold, P(picked | gold) and P(picked | not gold)."""
 
     def draw(rng: np.random.Generator, n: int) -> Part:
         truth = rng.random(n) < gold
-        said = rng.random(n) < np.where(truth, hit, alarm)
-        return alone(metric, np.stack([truth, said, truth & said], axis=1).astype(float))
+        picked = rng.random(n) < np.where(truth, hit, alarm)
+        return alone(metric, np.stack([truth, picked, truth & picked], axis=1).astype(float))
 
     return draw
 
@@ -113,10 +113,10 @@ def translated(rng: np.random.Generator, n: int) -> Part:
 
 def questions(rng: np.random.Generator, n: int) -> Part:
     """MultiRC's shape: passages of 2 to 6 questions of 2 to 8 answers, all of which must be right."""
-    asked = rng.integers(2, 7, max(2, n // 4))
-    passage = np.repeat(np.arange(len(asked)), asked)
+    questions = rng.integers(2, 7, max(2, n // 4))
+    passage = np.repeat(np.arange(len(questions)), questions)
     answers = rng.integers(2, 9, len(passage))
-    level = np.clip(rng.beta(8, 2, len(asked))[passage] + rng.normal(0, 0.05, len(passage)), 0.02, 0.99)
+    level = np.clip(rng.beta(8, 2, len(questions))[passage] + rng.normal(0, 0.05, len(passage)), 0.02, 0.99)
     groups = np.repeat(np.arange(len(passage)), answers)
     right = rng.random(len(groups)) < level[groups]
     return Part(EM, right[:, None].astype(float), groups, passage[groups])
@@ -153,8 +153,8 @@ TOTAL = Total("glue", tuple(Term(task, name, weight / 7) for task, name, weight,
 
 def agreement(part: Part) -> Part:
     """Accuracy of the same items as an F1 part."""
-    gold, said = part.stats[:, 0], part.stats[:, 1]
-    return Part(MEAN, (gold == said)[:, None].astype(float), part.groups, part.clusters)
+    gold, picked = part.stats[:, 0], part.stats[:, 1]
+    return Part(MEAN, (gold == picked)[:, None].astype(float), part.groups, part.clusters)
 
 
 def glue(rng: np.random.Generator, n: int) -> dict[Term, Part]:

@@ -44,7 +44,7 @@ main()
 
 
 def make_store(home: Path) -> tuple[str, str]:
-    """Two runs of 70 tasks with a tenth of the answers drawn anew; their ids."""
+    """Two runs of 70 tasks in which a tenth of the picks differ; their ids."""
     if len(found := sorted(path.parent.name for path in (home / "results" / "runs").glob("*/DONE"))) == 2:
         return found[0], found[1]
     home.mkdir(parents=True)

@@ -28,7 +28,7 @@ def assay(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def harm(base: Path, folder: Path) -> Path:
-    """The model after four steps of full fine-tuning on COPA at a rate of 1e-2, three hundred times the usual one."""
+    """The model after four steps of full fine-tuning on COPA at a learning rate of 1e-2, three hundred times the usual one."""
     from assay.harness.run.stages import open_tokenizer
     from assay.tuners.methods import find_method
     from assay.tuners.study.run_trial import TOKENIZER_FILES
@@ -97,12 +97,13 @@ HEAD = f"""
 `python -m tests.sim.real`: {MODEL} against itself on five real tasks (600 items) through `assay run` and `assay gate --margin 3`
 (few items can exclude no less), task margin 3 points, alpha 0.05.
 
-- *Other batches*: the same weights with 50 MiB for the engine's packs, which cuts them elsewhere.
+- *Other batches*: the same weights with 50 MiB for the engine's packs, which changes the batches.
 - *4-bit rounding*: every row of the attention and feed-forward matrices rounded to the nearest of 15 levels; no calibration.
-- *Full fine-tuning*: four steps of eight examples of COPA's training split at a rate of 1e-2, by `assay.tuners.training.train`.
+- *Full fine-tuning*: four steps of eight examples of COPA's training split at a learning rate of 1e-2, by `assay.tuners.training.train`.
 
-Milder tuning was tried first: eight steps at 1e-3 moved single tasks by up to 7 points either way and none of them for sure; that gate was
-inconclusive (exit code 11, aggregate +0.40, -4.19 to +4.97). The verdict on the rounded model hangs on one item, as its report says.
+Milder tuning was tried first: eight steps at 1e-3 changed single tasks by up to 7 points either way, none of them significantly; that
+gate was inconclusive (exit code 11, aggregate +0.40, -4.19 to +4.97). One item decides the verdict on the rounded model, as its report
+shows.
 """
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rules that judge simulated comparisons: ours, well-known mistakes, and what other gates do, restated from their sources.
+"""Decision rules for simulated comparisons: ours, well-known mistakes, and those of other gates, restated from their sources.
 
 A rule gives (regressed [T], passed [T]). Ours and the mistakes claim 5 % one-sided; the others 2.5 % (95 % two-sided).
 """
@@ -79,7 +79,7 @@ def pseudo_t(trials: Trials, margin: float) -> tuple[Flags, Flags]:
 
 
 def items_as_independent(trials: Trials, margin: float) -> tuple[Flags, Flags]:
-    """Mid-p and Tango on single items, whatever their passages."""
+    """Mid-p and Tango on single items, ignoring their passages."""
     passed = tango_z(trials.wins, trials.losses, trials.n, margin) > z_of(1 - ALPHA)
     return mid_p(trials.wins, trials.losses) <= ALPHA, np.asarray(passed) & (trials.n >= n_min(margin))
 

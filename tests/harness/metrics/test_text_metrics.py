@@ -40,8 +40,8 @@ def corpus(seed: int, n: int = 40, references: int = 1) -> list[tuple[str, tuple
     pairs = []
     for index in range(n):
         golds = [" ".join(draw.choices(WORDS, k=draw.randint(1, 14))) for _ in range(references)]
-        said = [word if draw.random() < 0.6 else draw.choice(WORDS) for word in golds[0].split()][: draw.randint(0, 14)]
-        text = golds[0] if index == 3 else "" if index == 5 else " ".join(said)
+        words = [word if draw.random() < 0.6 else draw.choice(WORDS) for word in golds[0].split()][: draw.randint(0, 14)]
+        text = golds[0] if index == 3 else "" if index == 5 else " ".join(words)
         pairs.append((text, tuple(golds)))
     return pairs
 
@@ -129,7 +129,7 @@ def one(metric: Metric[Any], text: str, *golds: str) -> float:
 def test_matches() -> None:
     assert one(exact_match, " Paris\n", "Rome", "Paris") == 1
     assert one(exact_match, "paris", "Paris") == 0
-    assert one(exact_match, "", "") == 0, "nothing said is never right, as in HELM"
+    assert one(exact_match, "", "") == 0, "an empty text is never right, as in HELM"
     assert one(quasi_exact_match, "The  Eiffel-Tower!", "eiffeltower") == 1
     assert one(quasi_exact_match, "an apple", "apples") == 0
     assert one(prefix_exact_match, "Yes, it is", "Yes") == 1

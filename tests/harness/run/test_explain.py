@@ -1,4 +1,4 @@
-"""assay run --explain: the cost before any model is loaded. Run: pytest tests/harness/test_explain.py"""
+"""assay run --explain: the cost of a run, without loading a model. Run: pytest tests/harness/run/test_explain.py"""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_the_counts_are_those_of_the_run(tmp_path: Path) -> None:
     assert cost.shared > 2
 
 
-def test_counts_are_kept_and_an_edited_task_is_counted_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_cached_and_an_edited_task_is_counted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, here = plan_of(tmp_path), place(tmp_path)
     first = explain(plan, here, NoProgress())
     monkeypatch.setattr(explaining, "count_tokens", lambda *_: pytest.fail("counted again"))
     assert explain(plan, here, NoProgress()) == first
     monkeypatch.undo()
     (kept,) = (here.cache / "plans").glob("*.json")
-    kept.write_text(kept.read_text()[:-9])  # a torn file is no answer
+    kept.write_text(kept.read_text()[:-9])  # a truncated cache file is ignored
     assert explain(plan, here, NoProgress()) == first
     path = tmp_path / "sums.py"
     path.write_text(path.read_text().replace("} =", "} equals"))
@@ -57,17 +57,17 @@ def test_counts_are_kept_and_an_edited_task_is_counted_anew(tmp_path: Path, monk
     assert [explain(each, here, NoProgress()).total.items for each in more] == [5, 6]
 
 
-def test_earlier_runs_tell_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_is_that_of_earlier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explaining, "MIN_TOKENS", 1)
     plan, here = plan_of(tmp_path), place(tmp_path)
     assert explain(plan, here, NoProgress()).seconds is None
     summary = read_run(evaluate(plan, here, opener=scripted)).summary()
     found = explain(plan, here, NoProgress())
-    assert found.rate is not None and "1 earlier run of this model" in found.rate.source
+    assert found.speed is not None and "1 earlier run of this model" in found.speed.source
     if summary["seconds"]["engine"] > 0:
-        assert found.rate.tokens_per_second == pytest.approx(summary["tokens"]["computed"] / summary["seconds"]["engine"])
+        assert found.speed.tokens_per_second == pytest.approx(summary["tokens"]["computed"] / summary["seconds"]["engine"])
     make_model(tmp_path / "other", seed=5)
-    assert "models of this size" in (explain(replace(plan, model=str(tmp_path / "other")), here, NoProgress()).rate or Speed(0, "")).source
+    assert "models of this size" in (explain(replace(plan, model=str(tmp_path / "other")), here, NoProgress()).speed or Speed(0, "")).source
 
 
 def test_on_the_command_line_no_engine_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +75,8 @@ def test_on_the_command_line_no_engine_is_opened(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("assay.harness.run.sweep.sweep", lambda *_: pytest.fail("a model was loaded"))
     monkeypatch.setenv("ASSAY_CACHE", str(tmp_path / "cache"))
     line = ["run", "--explain", "--model", plan.model, "--tasks", plan.tasks[0], "--engine", "hf", "--results", str(tmp_path / "results")]
-    said = CliRunner().invoke(app, [*line, "--json"])
-    found = json.loads(said.stdout)
+    result = CliRunner().invoke(app, [*line, "--json"])
+    found = json.loads(result.stdout)
     assert found["items"] == 12 and found["tokens"]["ideal"] < found["tokens"]["logical"] and found["seconds"] is None
     assert "time unknown" in CliRunner().invoke(app, line).stdout
     assert not (tmp_path / "results").exists()

@@ -1,4 +1,4 @@
-"""The noise floor: what a repetition moves is measured, stored, and shown beside every difference."""
+"""The noise floor: changes in a repetition are measured, stored, and shown beside every difference."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Wavering(Scripted):
-    """Right on most items; when an item is asked again, a share of the answers falls on the other side, and every number moves."""
+class NoisyEngine(Scripted):
+    """Right on most items. When an item is scored again, a share of the picks flips and every log-probability changes."""
 
     def __init__(self, share: float, drift: float = 1e-4) -> None:
-        super().__init__(self.waver)
+        super().__init__(self.noisy_answer)
         self.share, self.drift = share, drift
         self.opened, self.closed, self.sizes, self.forgot = 0, 0, list[int](), 0
 
@@ -47,7 +47,7 @@ class Wavering(Scripted):
         self.sizes.append(len(groups))
         return super().score(groups)
 
-    def waver(self, request: Any) -> Any:
+    def noisy_answer(self, request: Any) -> Any:
         again = self.calls[request.key] > 1
         gold = 1 if draw("luck", request.key) < 0.7 else 2
         reply = oracle(lambda _: 3 - gold if again and draw("moved", request.key) < self.share else gold)(request)
@@ -63,7 +63,7 @@ class Wavering(Scripted):
 
 def score(home: Path, engine: Scripted, **plan: Any) -> Path:
     def opener(*_: Any) -> Scripted:
-        if isinstance(engine, Wavering):
+        if isinstance(engine, NoisyEngine):
             engine.opened += 1
         return engine
 
@@ -72,15 +72,15 @@ def score(home: Path, engine: Scripted, **plan: Any) -> Path:
 
 
 def test_a_repetition_measures_flips_and_drift_in_one_opened_engine(home: Path) -> None:
-    engine = Wavering(0.05)
+    engine = NoisyEngine(0.05)
     run = read_run(score(home, engine, repeat_check=True))
-    plain = read_run(score(home, Wavering(0.05)))
+    plain = read_run(score(home, NoisyEngine(0.05)))
     found = run.summary()["noise"]["batches"]["tasks"]["sums"]
     truth = sum(draw("moved", key) < 0.05 for key in engine.calls)
     assert engine.opened == engine.closed == engine.forgot == 1
     assert (found["items"], found["failed"], found["flipped"]) == (ITEMS, 0, truth) and truth > 5
     assert found["floor"]["accuracy"] == pytest.approx(100 * truth / ITEMS)
-    assert found["mean_logprob"] > 0 and found["max_logprob"] >= 8  # a flipped pick moves nine nats
+    assert found["mean_logprob"] > 0 and found["max_logprob"] >= 8  # a flipped pick changes a log-probability by nine nats
     assert max(engine.sizes[1:]) <= 64 and sum(engine.sizes[1:]) == ITEMS
     assert run.summary()["tokens"] == plain.summary()["tokens"]  # the repetition is no part of the run's own cost
     assert run.summary()["noise"]["batches"]["computed"] == run.summary()["tokens"]["computed"]
@@ -88,18 +88,18 @@ def test_a_repetition_measures_flips_and_drift_in_one_opened_engine(home: Path) 
 
 
 def test_an_engine_without_noise_has_a_floor_of_zero(home: Path) -> None:
-    run = read_run(score(home, Wavering(0.0, 0.0), repeat_check=True))
+    run = read_run(score(home, NoisyEngine(0.0, 0.0), repeat_check=True))
     assert floors(run.summary()["noise"]) == {("sums", "accuracy"): 0.0}
 
 
 def test_an_interrupted_repetition_is_made_when_the_run_is_resumed(home: Path) -> None:
-    engine = Wavering(0.05)
-    asked = engine.answer
+    engine = NoisyEngine(0.05)
+    answer = engine.answer
 
     def dies(request: Any) -> Any:
         if sum(engine.calls.values()) > ITEMS + 40:
             raise RuntimeError("gone")
-        return asked(request)
+        return answer(request)
 
     engine.answer = dies
     with pytest.raises(Incomplete, match="assay resume"):
@@ -107,7 +107,7 @@ def test_an_interrupted_repetition_is_made_when_the_run_is_resumed(home: Path) -
     (bundle,) = (home / "results" / "runs").glob("2*")
     before = read_run(bundle).records()
     assert len(before) == ITEMS
-    engine.answer, calls = asked, sum(engine.calls.values())
+    engine.answer, calls = answer, sum(engine.calls.values())
     resume(bundle, place(home), opener=lambda *_: engine)
     whole = read_run(bundle)
     assert whole.records() == before and sum(engine.calls.values()) - calls == ITEMS
@@ -128,25 +128,25 @@ def test_another_engine_is_a_repetition_of_its_own(home: Path) -> None:
     assert opened == ["scripted", "scripted:hashed"] and 10 < kind["tasks"]["sums"]["flipped"] < 60
 
 
-def test_an_engine_that_cannot_repeat_a_run_costs_none_of_its_answers(home: Path) -> None:
+def test_an_engine_that_cannot_repeat_a_run_loses_none_of_its_records(home: Path) -> None:
     def opener(name: str, *_: Any) -> Scripted:
         if name != "scripted":
-            raise CannotOpen("no such device", where=name, do="mend it")
-        return Wavering(0)
+            raise CannotOpen("no such device", where=name, do="fix it")
+        return NoisyEngine(0)
 
     plan = Plan(str(home / "model"), (str(home / "sums.py"),), engine="scripted", repeat_engine="scripted:hashed")
     with pytest.raises(Incomplete, match=r"no such device.*assay resume"):
         evaluate(plan, place(home), opener=opener)
     (bundle,) = (home / "results" / "runs").glob("2*")
     assert len(read_run(bundle).records()) == ITEMS
-    assert read_run(resume(bundle, place(home), opener=lambda *_: Wavering(0))).status == "complete"
+    assert read_run(resume(bundle, place(home), opener=lambda *_: NoisyEngine(0))).status == "complete"
 
 
-def test_a_shard_and_an_unknown_engine_are_refused_before_anything_is_asked(home: Path) -> None:
+def test_a_shard_and_an_unknown_engine_are_refused_before_anything_is_scored(home: Path) -> None:
     with pytest.raises(AssayError, match="shard"):
-        score(home, Wavering(0), shard="1/2", repeat_check=True)
+        score(home, NoisyEngine(0), shard="1/2", repeat_check=True)
     with pytest.raises(AssayError, match="unknown engine"):
-        score(home, Wavering(0), repeat_engine="nowhere")
+        score(home, NoisyEngine(0), repeat_engine="nowhere")
 
 
 @pytest.mark.parametrize(("count", "largest"), [(1, 1), (2, 1), (7, 3), (1000, 64)])
@@ -165,7 +165,7 @@ def test_portions_are_never_the_whole_and_hold_every_item_once(count: int, large
 NOISE = {"batches": {"tasks": {"a": {"items": 2000, "flipped": 8, "failed": 0, "max_logprob": 0.01, "floor": {"acc": 0.4}}}}}
 
 
-def test_every_report_shows_the_floor_and_says_which_difference_does_not_rise_above_it() -> None:
+def test_every_report_shows_the_floor_and_which_difference_is_within_it() -> None:
     scores = right(2000)
     one = side({"a": scores, "b": scores}, noise=NOISE)
     two = side({"a": flipped(scores, 10, 5), "b": flipped(scores, 10, 5)}, "v2")
@@ -197,7 +197,7 @@ def test_the_aggregate_has_the_weighted_floor_of_its_tasks() -> None:
 
 
 def test_a_stored_floor_reaches_the_comparison(home: Path) -> None:
-    base, new = score(home, Wavering(0.05), repeat_check=True), score(home, Wavering(0.0))
+    base, new = score(home, NoisyEngine(0.05), repeat_check=True), score(home, NoisyEngine(0.0))
     one, two = (side_of(read_run(bundle), NOWHERE) for bundle in (base, new))
     (row,) = compare(one, two).main
     assert row.floor is not None and row.floor > 1 and not row.within_floor  # nothing differs at all

@@ -1,4 +1,4 @@
-"""The main job with scripted engines: results, resuming, errors. Run: pytest tests/harness/test_run.py"""
+"""Runs with scripted engines: results, resuming, errors. Run: pytest tests/harness/run/test_run.py"""
 
 from __future__ import annotations
 
@@ -88,9 +88,10 @@ def test_a_dying_engine_loses_nothing(model: Path, tmp_path: Path, at: int) -> N
     bundle = find_run(tmp_path / "results", "20")
     made: list[Scripted] = []
     run = read_run(resume(bundle, place(tmp_path), opener=opening(hashed(3), made)))
-    assert made[0].calls.total() == 40 - (at - 1), "finished items are not asked again"
+    assert made[0].calls.total() == 40 - (at - 1), "finished items are not scored again"
     assert run.summary()["results"] == whole.summary()["results"]
-    assert resume(bundle, place(tmp_path), opener=opening(faulty(hashed(3), Fault("raise", at=1)))) == bundle, "a finished run asks nothing"
+    dying = opening(faulty(hashed(3), Fault("raise", at=1)))
+    assert resume(bundle, place(tmp_path), opener=dying) == bundle, "a finished run sends no requests"
 
 
 def test_a_failed_item_is_never_a_zero(model: Path, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_limited_run_says_so(model: Path, tmp_path: Path) -> None:
 
 
 def test_auto_falls_back_to_transformers_and_says_why(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An engine that refuses the model leaves no run behind; one that was asked for by name is not replaced."""
+    """An engine that cannot load the model leaves no run behind; one given by --engine is not replaced."""
     monkeypatch.setattr("assay.harness.run.evaluate.pick_engine", lambda model, wanted: ("vllm", "a GPU"))
 
     def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:

@@ -52,7 +52,7 @@ def test_tango_is_the_score_of_the_numerically_constrained_likelihood(a: int, b:
 
 
 @given(counts, counts, st.integers(0, 200))
-def test_tangos_limits_hold_the_estimate_and_turn_with_the_runs(a: int, b: int, same: int) -> None:
+def test_tangos_limits_contain_the_estimate_and_swap_with_the_runs(a: int, b: int, same: int) -> None:
     n = a + b + same
     if n == 0:
         return
@@ -115,7 +115,7 @@ def test_smallest_detectable_loss_is_the_textbook_one() -> None:
 
 
 def shaken(name: str, n: int, share: float, seed: int = 0) -> tuple[Part, np.ndarray]:
-    """A run and a second one in which a share of the items was drawn anew."""
+    """A run, and a second one in which a share of the items was drawn again."""
     draw, rng = SCORES[name], np.random.default_rng(seed)
     part, other = draw(rng, n), draw(rng, n)
     stats_ = part.stats.copy()
@@ -180,7 +180,7 @@ def test_few_clusters_alarm_by_exact_sign_flips() -> None:
     assert not bool(loss_excluded(found.low, 0.5, found.units))
 
 
-def test_a_lone_cluster_says_nothing() -> None:
+def test_a_single_cluster_decides_nothing() -> None:
     part = Part(MEAN, np.ones((4, 1)), np.arange(4), np.zeros(4, dtype=np.int64))
     found = paired_difference(part, 0 * part.stats)
     assert found.units == 1 and found.p_loss >= 0.25 and not bool(loss_excluded(found.low, 0.99, found.units))
@@ -225,7 +225,7 @@ def test_the_swap_test_of_a_corpus_metric_holds_its_level() -> None:
     for _ in range(trials):
         gold, level = rng.random(150) < 0.4, rng.random(150)
         runs = [np.where(rng.random(150) < 0.15, rng.random(150), level) < np.where(gold, 0.8, 0.2) for _ in range(2)]
-        one, two = (np.stack([gold, said, gold & said], axis=1).astype(float) for said in runs)
+        one, two = (np.stack([gold, picked, gold & picked], axis=1).astype(float) for picked in runs)
         alarms += paired_difference(alone(F1, one), two, draws=199).p_loss <= 0.05
     assert alarms <= trials * 0.05 + 3 * (trials * 0.05 * 0.95) ** 0.5
 
