@@ -107,18 +107,18 @@ def detail(task: str, item: str) -> None:
         bundle_facts(row, task, item)
 
 
-def from_bundle(bundle: str, task: str, item: str) -> bundles.ItemRecord | None:
+def load_record(bundle: str, task: str, item: str) -> bundles.ItemRecord | None:
     return bundles.item_record(Path(bundle), task, item)
 
 
-FROM_BUNDLE = st.cache_data(max_entries=32, show_spinner=False)(from_bundle)
+cached_record = st.cache_data(max_entries=32, show_spinner=False)(load_record)
 
 
 def bundle_facts(row: object, task: str, item: str) -> None:
     """Log-likelihoods of the choices and tokens of the prompt, read from the run's bundle."""
     if not st.toggle("Log-likelihoods and tokens", key="deep", bind="query-params", help="Reads the run's bundle and verifies its hashes."):
         return
-    found = FROM_BUNDLE(str(shell.root() / str(row.bundle)), task, item)  # type: ignore[attr-defined]
+    found = cached_record(str(shell.root() / str(row.bundle)), task, item)  # type: ignore[attr-defined]
     if found is None:
         shell.empty("The run's bundle has no such item. To check the store, run:", "assay store check")
         return

@@ -55,17 +55,17 @@ def ready() -> bool:
     return False
 
 
-def read_now(folder: str, stamp: str, name: str, arguments: tuple[Any, ...]) -> Any:
+def run_query(folder: str, stamp: str, name: str, arguments: tuple[Any, ...]) -> Any:
     call: Callable[..., Any] = getattr(queries, name)
     return call(Path(folder), *arguments)
 
 
-READ = st.cache_data(**CACHE)(read_now)
+cached_query = st.cache_data(**CACHE)(run_query)
 
 
 def read(name: str, *arguments: Any) -> Any:
     """The result of a query in `data/queries.py`, cached per state of the index; item texts are hidden if they must not be shown."""
-    found = READ(str(root()), queries.stamp(root()), name, arguments)
+    found = cached_query(str(root()), queries.stamp(root()), name, arguments)
     return found if items_shown() else hide_item_text(found)
 
 
@@ -82,40 +82,40 @@ def hide_item_text(found: Any) -> Any:
     return found.assign(**dict.fromkeys(columns, "(hidden)")) if columns else found
 
 
-def cells_now(folder: str, stamp: str) -> Any:
+def load_cells(folder: str, stamp: str) -> Any:
     return assembly.with_columns(queries.cells(Path(folder)))
 
 
-CELLS = st.cache_data(**CACHE)(cells_now)
+cached_cells = st.cache_data(**CACHE)(load_cells)
 
 
 def cells() -> Any:
     """Every ranked cell with its column and labels."""
-    return CELLS(str(root()), queries.stamp(root()))
+    return cached_cells(str(root()), queries.stamp(root()))
 
 
-def board_now(folder: str, stamp: str, wish: assembly.Filters, by: Any) -> assembly.Board:
-    return assembly.assemble(Path(folder), cells_now(folder, stamp), wish, by)
+def load_board(folder: str, stamp: str, filters: assembly.Filters, by: Any) -> assembly.Board:
+    return assembly.assemble(Path(folder), load_cells(folder, stamp), filters, by)
 
 
-BOARD = st.cache_data(**CACHE)(board_now)
+cached_board = st.cache_data(**CACHE)(load_board)
 
 
-def board(wish: assembly.Filters, by: Any) -> assembly.Board:
-    found: assembly.Board = BOARD(str(root()), queries.stamp(root()), wish, by)
+def board(filters: assembly.Filters, by: Any) -> assembly.Board:
+    found: assembly.Board = cached_board(str(root()), queries.stamp(root()), filters, by)
     return found
 
 
-def runs_now(folder: str) -> tuple[RunInfo, ...]:
+def load_runs(folder: str) -> tuple[RunInfo, ...]:
     return list_runs(Path(folder))
 
 
-RUNS = st.cache_data(ttl=5, show_spinner=False)(runs_now)
+cached_runs = st.cache_data(ttl=5, show_spinner=False)(load_runs)
 
 
 def all_runs() -> tuple[RunInfo, ...]:
     """Every run of the store, including running and damaged ones, at most five seconds old."""
-    found: tuple[RunInfo, ...] = RUNS(str(root()))
+    found: tuple[RunInfo, ...] = cached_runs(str(root()))
     return found
 
 

@@ -20,12 +20,12 @@ COLUMNS = [
 HEADS = (("gain", "gain"), ("kept", "change"))
 
 
-def trials(folder: str, stamp: str) -> Any:
+def load_trials(folder: str, stamp: str) -> Any:
     indexed = queries.tuning(Path(folder)) if queries.stamp(Path(folder)) and not queries.index_error(Path(folder)) else ()
     return studies.trials(Path(folder), indexed)
 
 
-TRIALS = st.cache_data(max_entries=8, show_spinner=False)(trials)
+cached_trials = st.cache_data(max_entries=8, show_spinner=False)(load_trials)
 
 
 def choose(all_trials: Any) -> Any:
@@ -68,7 +68,7 @@ def page() -> None:
         "Tuning",
         "Gain on the target task against change on retention tasks, per method. Upper right is better; the origin is the base model.",
     )
-    all_trials = TRIALS(str(shell.root()), studies.stamp(shell.root()))
+    all_trials = cached_trials(str(shell.root()), studies.stamp(shell.root()))
     if not len(all_trials):
         shell.empty("No studies yet. Run one on a toy model (takes minutes):", "assay study toy")
         return

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from assay.harness.store import index, read_run
 from assay.leaderboard.data import bundles, paired, queries, studies
 from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.difficulty import discrimination, kinds
+from assay.leaderboard.data.formats import duration
 from assay.leaderboard.data.frames import DataFrame
 from assay.leaderboard.data.ranking import pareto_front
 from assay.leaderboard.data.safe_text import family, labels, plain, visible
@@ -75,6 +77,19 @@ def test_scores_that_are_not_means_and_unpaired_items_get_a_reason() -> None:
         [queries.Pair("t", "accuracy", True, "higher", (1.0, 0.0), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2), unpaired=1)], {}
     )
     assert "only one run" in other.reason
+
+
+def test_a_difference_has_a_direction_only_if_it_is_significant(store: Path) -> None:
+    cells = queries.cells(store).drop_duplicates("model").set_index("model")
+    runs = [cells.loc[name, "run_id"] for name in ("acme/Otter-7B", "beta/Wren-300M")]
+    worst = min(paired.compare(queries.pairs(store, *runs), {}), key=lambda each: each.p_holm or 0.0)
+    assert worst.direction == "worse"
+    assert replace(worst, p_holm=0.0).direction == "worse"
+    assert replace(worst, p_holm=0.06).direction == replace(worst, p_holm=None).direction == "not significant"
+
+
+def test_durations_have_units() -> None:
+    assert [duration(each) for each in (42.0, 90.0, 91.0, 5400.0, 7560.0, None)] == ["42 s", "90 s", "1.5 min", "90.0 min", "2.1 h", "–"]
 
 
 def test_search_text_never_becomes_sql(store: Path) -> None:
