@@ -45,9 +45,9 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
     protected, probes = retention_examples(study, tasks, tokenizer, model.positions, access, scored)
     few_shot = find_few_shot_tasks(study, tasks, scored, access)
     texts = read_neutral(study, access)
-    text, bytes_per_token, read = neutral_text(study, texts, tokenizer, model.positions)
-    known = {*texts[:read], *(doc.answer for _, docs in scored for doc in docs)}
-    unmeasured = [] if protected else [each for each in texts[read:] if each not in known][: study.examples]
+    text, bytes_per_token, used = neutral_text(study, texts, tokenizer, model.positions)
+    known = {*texts[:used], *(doc.answer for _, docs in scored for doc in docs)}
+    unmeasured = [] if protected else [each for each in texts[used:] if each not in known][: study.examples]
     limits = {tasks[name].full_name: study.limit for name in study.targets}
     limits |= {tasks[name].full_name: study.retain_limit or study.limit for name in study.retain}
     recipe = Recipe(
@@ -123,11 +123,11 @@ def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], l
     which are then not trained on. Training rows that the task also scores are excluded: repeats across splits are common.
     """
     train = read_docs(task, "train", access)
-    tested = scored_split(task, access)
-    apart = tested != "validation" and "validation" in task.rows.splits(access)
-    held = read_docs(task, "validation", access)[: study.held] if apart else train[: study.held]
-    kept, repeated = split_overlap(train if apart else train[study.held :], [*held, *read_docs(task, tested, access)])
-    return kept[: study.examples], held, ("validation" if apart else "train", len(held)), tuple(map(doc_label, repeated))
+    scored = scored_split(task, access)
+    has_validation = scored != "validation" and "validation" in task.rows.splits(access)
+    held = read_docs(task, "validation", access)[: study.held] if has_validation else train[: study.held]
+    remaining, repeated = split_overlap(train if has_validation else train[study.held :], [*held, *read_docs(task, scored, access)])
+    return remaining[: study.examples], held, ("validation" if has_validation else "train", len(held)), tuple(map(doc_label, repeated))
 
 
 def single_task(tasks: Sequence[Task], name: str) -> Task:
@@ -185,15 +185,15 @@ def neutral_text(study: Study, texts: Sequence[str], tokenizer: Any, positions: 
     if not study.text:
         return [], 0.0, 0
     chosen: list[Example] = []
-    size = left = read = 0
+    size = tokens = used = 0
     for text in texts:
         examples = text_examples([text], tokenizer, positions)
-        left += sum(example.loss_tokens for example in examples)
-        if chosen and left > study.text_tokens:
+        tokens += sum(example.loss_tokens for example in examples)
+        if chosen and tokens > study.text_tokens:
             break
         chosen += examples
         size += len(text.encode())
-        read += 1
+        used += 1
     if not chosen:
         raise AssayError("no text found", where=study.text, do="give a file or a task with texts of several words")
-    return chosen, size / sum(example.loss_tokens for example in chosen), read
+    return chosen, size / sum(example.loss_tokens for example in chosen), used

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def run_trial(
     method, mitigation = find_method(trial.method), parse_mitigation(trial.mitigation)
     row, trained = find_trained(plain) if mitigation.wise_ft < 1 and plain else None, None
     if row is not None and plain is not None:
-        served = report_disk_errors(folder, lambda: serve_trained(setup, mitigation, plain / "result", folder / "result"))
+        with disk_errors(folder):
+            served = serve_trained(setup, mitigation, plain / "result", folder / "result")
     else:
         recipe = replace(setup.recipe, lr=trial.lr * mitigation.lower_lr, seed=trial.seed)
         try:
@@ -123,22 +125,20 @@ def find_trained(folder: Path) -> Row | None:
 def save_result(setup: StudySetup, trainable: Trainable, mitigation: Mitigation, folder: Path) -> Served:
     """Save the trained parameters; returns the model directory and adapter with which engines load them. Raises AssayError if the disk is
     full."""
-
-    def write() -> Served:
-        result = folder / "result"
+    result = folder / "result"
+    with disk_errors(folder):
         shutil.rmtree(result, ignore_errors=True)
         trainable.save(result)
         return serve(setup, mitigation, result, trainable.merged)
 
-    return report_disk_errors(folder, write)
 
-
-def report_disk_errors(folder: Path, write: Callable[[], Served]) -> Served:
-    """The result of `write`. Raises AssayError if the disk is full, for which safetensors has an error type of its own."""
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of writing into an AssayError of one line; safetensors has an error type of its own for a full disk."""
     from safetensors import SafetensorError
 
     try:
-        return write()
+        yield
     except (OSError, SafetensorError) as error:
         raise AssayError(
             f"cannot write the result: {error}", where=str(folder), do="free disk space and run the same command again"
