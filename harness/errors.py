@@ -1,12 +1,12 @@
-"""The errors a person may meet, each with its exit code.
+"""The errors that assay shows to users, each with its exit code.
 
 AssayError            2   a bad argument, file or model: one line that says what, where and what to do
-├── Missing           2   data that are not here, or not whole
+├── Missing           2   data are missing or incomplete
 ├── NotComparable    12   two runs differ in a field that must agree
-├── Incomplete       13   the run can be resumed; the line holds the command
-└── Invalid          14   a validity check of level E fired
+├── Incomplete       13   the run can be resumed; the message contains the command
+└── Invalid          14   a validity check found an error
 
-1 is Python's code for an uncaught exception and never a verdict.
+1 is Python's code for an uncaught exception; assay never exits with it on purpose.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SECRETS = re.compile(
     r"|\beyJ[\w-]{5,2000}\.eyJ[\w-]{2,4000}(?:\.[\w-]*)?"  # JSON web tokens
     r"|(?P<before>\bbearer\s+|authorization['\"]?\s*[:=]\s*['\"]?(?:(?:bearer|basic|token|digest|negotiate|apikey)\s+)?)[^\s'\"]+"
     rf"|(?P<name>(?:[?&;](?:[\w-]*(?:token|key|secret|signature|credential)|sig)|(?:{NAMED})['\"]?)\s?[:=]\s?['\"]?)[^\s'\"&,;)}}\]]+"
-    r"|(?<=://)(?:[^\s/?#]{1,400}|[^\s/@:\[]{1,100}:(?!\d*[/?#])[^\s@]{1,200})(?=@)",  # in an address, up to the last @ before its path
+    r"|(?<=://)(?:[^\s/?#]{1,400}|[^\s/@:\[]{1,100}:(?!\d*[/?#])[^\s@]{1,200})(?=@)",  # in a URL, up to the last @ before its path
     re.IGNORECASE,
 )
 
 
 def redact(text: str) -> str:
-    """The text without what looks like a token, a key, or a password in an address: libraries put them into their messages."""
+    """The text with tokens, keys, and passwords in URLs replaced by ***. Messages of libraries may contain them."""
     return SECRETS.sub(lambda found: f"{found['before'] or found['name'] or ''}***", text)
 
 
@@ -44,7 +44,7 @@ class AssayError(Exception):
 
 
 class Missing(AssayError):
-    """A run of a whole family goes on without the member that this concerns, and names it."""
+    """A run of a task family skips the task whose data are missing, and reports it."""
 
 
 class NotComparable(AssayError):

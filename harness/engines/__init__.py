@@ -1,4 +1,4 @@
-"""What an engine is: the only impure stage before the store, and the only place where a model is loaded."""
+"""The engine protocol: engines load models and answer requests. No other room loads a model."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import Protocol
 
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float": "float32", "half": "float16"}
+"""Short names of types that users may write, and torch's names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`positions`: most ids in one sequence, prompt and answer together. `vocabulary`: ids are below it."""
+    """`positions`: most ids in one sequence, prompt and response together. `vocabulary`: number of ids; each id is smaller."""
 
     positions: int
     vocabulary: int
@@ -20,9 +23,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How an engine is opened. `device`: "auto", "cpu", "cuda". `budget`: bytes for caches and packed batches; None: chosen.
+    """How an engine is opened. `device`: "auto", "cpu", "cuda". `budget`: bytes for caches and packed batches; None: by free memory.
 
-    `tensor_parallel` and `pipeline_parallel` are vLLM's. `seed` only matters where something is sampled.
+    `tensor_parallel` and `pipeline_parallel` are for vLLM only. `seed` is for sampling only.
     """
 
     dtype: str = "auto"
@@ -36,10 +39,10 @@ class Settings:
 
 @dataclass(slots=True)
 class EngineStats:
-    """Counted since the engine was opened.
+    """Counters since the engine was opened.
 
     `logical`: tokens if every continuation were a full prompt of its own. `computed`: tokens that went through the model.
-    `cached`: tokens that a cache answered. `notes`: what the engine decided or had to change (route, threads, halved batch).
+    `cached`: tokens whose keys and values came from a cache. `notes`: decisions of the engine (route, threads, halved batch).
     """
 
     logical: int = 0
@@ -51,7 +54,7 @@ class EngineStats:
 
 
 class Engine(Protocol):
-    """Answers requests. Replies stream back in any order, each with the index of its request; every index comes exactly once.
+    """Replies to requests. Replies stream back in any order, each with the index of its request; every index occurs exactly once.
 
     Log-probabilities are those of one plain forward pass over context and continuation, in fp32 log-softmax.
     """
@@ -65,7 +68,7 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]: ...
 
     def swap(self, weights: Path) -> None:
-        """Load other weights of the same architecture from a model directory; every cache is emptied."""
+        """Load other weights of the same architecture from a directory and empty all caches. Raises AssayError if they do not fit."""
 
     def close(self) -> None: ...
 

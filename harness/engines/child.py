@@ -1,6 +1,6 @@
-"""An engine in a process of its own, which may die or freeze: it is started again, and only what it had not answered is asked again.
+"""Runs an engine in a child process. A process that dies or freezes is replaced, and only requests without a reply are sent again.
 
-A request that kills every process it meets is found by halving and becomes a Failure, never a zero. `child:hf` is any engine this way.
+A request that kills every process is found by halving the batch and becomes a Failure, never a zero. `child:hf` runs engine hf this way.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from assay.harness.errors import AssayError, Incomplete, redact
 from assay.harness.model.find import ModelRef
 
 HALVED_FROM = 256
-"""vLLM's own batch, halved when memory runs out and none was asked for."""
+"""vLLM's default batch: what is halved when memory runs out and the user set no batch."""
 
 
-class Died(Exception):
-    """The process is gone or was killed for standing still. `memory`: it ran out of memory. The reason is stored: it holds no secret."""
+class ProcessDied(Exception):
+    """The process ended, or was killed because it made no progress. `memory`: it ran out of memory. The reason contains no secrets."""
 
     def __init__(self, reason: str, memory: bool = False) -> None:
         super().__init__(redact(reason))
@@ -39,74 +39,77 @@ class Died(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """`still`: seconds without a reply or a forward pass (or ten times the longest pause so far) after which an engine is frozen;
-    `opening`: seconds to open. `deaths`: most of them in one call, and `barren` in a row without a reply between; twice as many
-    bits as there are requests come on top, for halving. `pause`: seconds before a restart, doubled each time up to ten."""
+class Timeouts:
+    """When to give up on a process, in seconds, and on an engine, in deaths.
 
-    still: float = 300.0
+    `no_progress`: an engine without a reply or forward pass for this long (or for ten times the longest pause so far) is frozen.
+    `opening`: time to load. `deaths`: limit for one call. `without_reply`: limit in a row without a reply between; for halving, twice the
+    bit length of the number of requests is added. `pause`: wait before a restart, doubled each time up to 10 s.
+    """
+
+    no_progress: float = 300.0
     opening: float = 3600.0
     deaths: int = 100
-    barren: int = 4
+    without_reply: int = 4
     pause: float = 0.2
 
 
-def patience() -> Patience:
-    """$ASSAY_PATIENCE sets the seconds that an engine may stand still."""
-    asked = os.environ.get("ASSAY_PATIENCE", "")
+def read_timeouts() -> Timeouts:
+    """The limits, with $ASSAY_PATIENCE as the seconds that an engine may make no progress. Raises AssayError if it is not a number."""
+    seconds = os.environ.get("ASSAY_PATIENCE", "")
     try:
-        return Patience(still=float(asked)) if asked else Patience()
+        return Timeouts(no_progress=float(seconds)) if seconds else Timeouts()
     except ValueError:
-        raise AssayError(f"ASSAY_PATIENCE={asked!r} is no number of seconds", do="give seconds, such as 300") from None
+        raise AssayError(f"ASSAY_PATIENCE={seconds!r} is not a number of seconds", do="export ASSAY_PATIENCE=300") from None
 
 
 @dataclass(slots=True)  # house: a process and its pipes
 class Process:
-    """One process with one engine. Every method raises Died when it is gone."""
+    """One child process with one engine. `send` and `receive` raise ProcessDied when it has ended."""
 
     inner: subprocess.Popen[bytes]
     errors: IO[bytes]
-    patience: Patience
-    rest: bytearray = field(default_factory=bytearray)
-    longest: float = 0.0
+    timeouts: Timeouts
+    remaining: bytearray = field(default_factory=bytearray)
+    longest_pause: float = 0.0
 
-    def say(self, *messages: Message) -> None:
-        """Writes no more at a time than a pipe takes at once, so that a stopped process holds nobody up."""
+    def send(self, *messages: Message) -> None:
+        """Write messages in pieces that fit into the pipe, so that a stopped process cannot block this one."""
         assert self.inner.stdin is not None
-        data, pipe, began = memoryview(b"".join(map(line, messages))), self.inner.stdin.fileno(), time.monotonic()
+        data, pipe, started = memoryview(b"".join(map(line, messages))), self.inner.stdin.fileno(), time.monotonic()
         while data:
             if select.select([], [pipe], [], 0.5)[1]:
                 try:
-                    data, began = data[os.write(pipe, data[: select.PIPE_BUF]) :], time.monotonic()
+                    data, started = data[os.write(pipe, data[: select.PIPE_BUF]) :], time.monotonic()
                 except OSError:
-                    raise self.dead() from None
-            elif time.monotonic() - began > self.patience.still:
+                    raise self.death_reason() from None
+            elif time.monotonic() - started > self.timeouts.no_progress:
                 self.kill()
-                raise Died("frozen: takes no requests")
+                raise ProcessDied("frozen: it reads no requests")
 
-    def hear(self, limit: float = 0.0) -> Message:
-        """The next message. `limit`: seconds to wait (default: until it counts as frozen)."""
+    def receive(self, limit: float = 0.0) -> Message:
+        """The next message. `limit`: seconds to wait; 0: until the process counts as frozen."""
         assert self.inner.stdout is not None
-        began = time.monotonic()
-        limit = limit or max(self.patience.still, 10 * self.longest)
-        while (end := self.rest.find(b"\n")) < 0:
+        started = time.monotonic()
+        limit = limit or max(self.timeouts.no_progress, 10 * self.longest_pause)
+        while (end := self.remaining.find(b"\n")) < 0:
             if select.select([self.inner.stdout], [], [], 0.5)[0]:
-                more = os.read(self.inner.stdout.fileno(), 1 << 20)
-                self.rest += more
-                if not more:
-                    raise self.dead()
-            elif self.inner.poll() is not None:  # its own children may hold the pipe open
-                raise self.dead()
-            elif time.monotonic() - began > limit:
+                data_read = os.read(self.inner.stdout.fileno(), 1 << 20)
+                self.remaining += data_read
+                if not data_read:
+                    raise self.death_reason()
+            elif self.inner.poll() is not None:  # its children may keep the pipe open
+                raise self.death_reason()
+            elif time.monotonic() - started > limit:
                 self.kill()
-                raise Died(f"frozen: no progress for {limit:.0f} s")
-        said = bytes(self.rest[:end])
-        del self.rest[: end + 1]
-        self.longest = max(self.longest, time.monotonic() - began)
-        return heard(said)
+                raise ProcessDied(f"frozen: no progress for {limit:.0f} s")
+        received = bytes(self.remaining[:end])
+        del self.remaining[: end + 1]
+        self.longest_pause = max(self.longest_pause, time.monotonic() - started)
+        return parse_message(received)
 
-    def dead(self) -> Died:
-        """Why it is gone: its exit, and the last line it wrote."""
+    def death_reason(self) -> ProcessDied:
+        """The reason why the process ended: its exit status and the last line of its stderr."""
         with suppress(subprocess.TimeoutExpired):
             self.inner.wait(5)
         code = self.inner.poll()
@@ -114,12 +117,12 @@ class Process:
             how = f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
         else:
             how = f"exit code {code}"
-        words = last_line(self.errors)
+        last = last_line(self.errors)
         self.kill()
-        return Died(f"the engine's process ended: {how}" + (f"; it said: {words}" if words else ""))
+        return ProcessDied(f"the engine's process ended: {how}" + (f"; its last line: {last}" if last else ""))
 
     def kill(self) -> None:
-        """The process and all that it started."""
+        """Kill the process and every process that it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.inner.pid, signal.SIGKILL)
         self.inner.wait()
@@ -130,27 +133,27 @@ class Process:
 
 
 def last_line(errors: IO[bytes]) -> str:
-    """The last line that was written, without secrets: they are looked for before anything is cut, for half a token looks like none."""
+    """The last line of a log, without secrets. They are removed before the line is cut, since half a token is not recognised."""
     start = max(0, errors.seek(0, os.SEEK_END) - (1 << 16))
     errors.seek(start)
-    said = errors.read().decode(errors="replace")
-    lines = (said.partition(" ")[2] if start else said).strip().splitlines()
+    text = errors.read().decode(errors="replace")
+    lines = (text.partition(" ")[2] if start else text).strip().splitlines()
     return redact(lines[-1])[:300] if lines else ""
 
 
-def heard(said: bytes) -> Message:
-    message = json.loads(said)
+def parse_message(received: bytes) -> Message:
+    message = json.loads(received)
     if message["is"] == "died":
-        raise Died(message["reason"], message["memory"])
+        raise ProcessDied(message["reason"], message["memory"])
     return dict(message)
 
 
-def spawn(limits: Patience) -> Process:
+def start_process(limits: Timeouts) -> Process:
     root = str(Path(__file__).parents[3])  # the folder that holds the package `assay`
     environment = dict(os.environ)
     if "site-packages" not in root:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
-    errors = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the process)
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
     inner = subprocess.Popen(
         [sys.executable, "-P", "-X", "faulthandler", "-m", "assay.harness.engines.serve"],
         stdin=subprocess.PIPE,
@@ -165,50 +168,52 @@ def spawn(limits: Patience) -> Process:
 
 @dataclass(slots=True)  # house: owns a process and replaces it
 class ChildEngine:
-    """assay.harness.engines.Engine over an engine in another process."""
+    """assay.harness.engines.Engine whose engine runs in a child process."""
 
-    inside: str
-    """The engine's name as its process opens it."""
+    engine_name: str
+    """Name of the engine that the child process opens."""
     model: ModelRef
     settings: Settings
-    patience: Patience
+    timeouts: Timeouts
     name: str = ""
     limits: Limits = field(default_factory=lambda: Limits(0, 0))
     stats: EngineStats = field(default_factory=EngineStats)
     facts: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
     restarts: int = 0
-    before: tuple[int, ...] = (0,) * len(COUNTS)
-    """What the processes that are gone had counted."""
-    trouble: tuple[str, ...] = ()
+    earlier_counts: tuple[int, ...] = (0,) * len(COUNTS)
+    """Sums of the counters of earlier processes."""
+    restart_notes: tuple[str, ...] = ()
 
     def start(self) -> Process:
-        """The living process, opened anew if there is none. Raises AssayError as the engine's own opening does."""
+        """The running process; a new one is opened if there is none. Raises the AssayError of the engine's own `open_engine`."""
         if self.process is None:
-            process = spawn(self.patience)
+            process = start_process(self.timeouts)
             try:
-                process.say({"engine": self.inside, "model": pack_model(self.model), "settings": asdict(self.settings)})
-                said = process.hear(self.patience.opening)
-                process.longest = 0.0
+                process.send({"engine": self.engine_name, "model": pack_model(self.model), "settings": asdict(self.settings)})
+                message = process.receive(self.timeouts.opening)
+                process.longest_pause = 0.0
             except BaseException:
                 process.kill()
                 raise
-            if said["is"] == "error":
+            if message["is"] == "error":
                 process.kill()
-                error = read_error(said)
-                raise Died(str(error)) if self.restarts else error  # it opened before
-            self.process, self.name, self.limits = process, said["name"], Limits(*said["limits"])
-            self.before = tuple(getattr(self.stats, name) for name in COUNTS)
-            self.learn(said)
+                error = read_error(message)
+                raise (
+                    ProcessDied(str(error)) if self.restarts else error
+                )  # an error after a restart is a death: the engine could be opened before
+            self.process, self.name, self.limits = process, message["name"], Limits(*message["limits"])
+            self.earlier_counts = tuple(getattr(self.stats, name) for name in COUNTS)
+            self.update(message)
         return self.process
 
-    def learn(self, said: Message) -> None:
-        """Takes over counters, notes and facts of a message."""
-        for name, earlier, now in zip(COUNTS, self.before, said.get("stats", ()), strict=False):
+    def update(self, message: Message) -> None:
+        """Copy counters, notes and facts from a message."""
+        for name, earlier, now in zip(COUNTS, self.earlier_counts, message.get("stats", ()), strict=False):
             setattr(self.stats, name, earlier + now)
-        if "notes" in said:
-            self.stats.notes = (*said["notes"], *self.trouble)
-        self.facts = said.get("facts", self.facts)
+        if "notes" in message:
+            self.stats.notes = (*message["notes"], *self.restart_notes)
+        self.facts = message.get("facts", self.facts)
 
     def drop(self) -> None:
         if self.process is not None:
@@ -226,52 +231,52 @@ class ChildEngine:
             yield index, reply
 
     def ask(self, what: str, requests: Sequence[Any]) -> Iterator[tuple[int, ScoreReply | GenReply | Failure]]:
-        """Every request once, over as many processes as it takes. Raises Incomplete where they die again and again."""
+        """A reply to every request, restarting the process where needed. Raises Incomplete if it dies too often."""
         waiting = [tuple(range(len(requests)))]
-        deaths = barren = 0
+        deaths = without_reply = 0
         while waiting:
             batch = waiting.pop()
             left = dict.fromkeys(batch)
             try:
-                for place, reply in self.attempt(what, [requests[index] for index in batch]):
+                for place, reply in self.replies_of_process(what, [requests[index] for index in batch]):
                     del left[batch[place]]
-                    barren = 0
+                    without_reply = 0
                     yield batch[place], reply
                 continue
-            except Died as death:
-                deaths, barren = deaths + 1, barren + 1
+            except ProcessDied as death:
+                deaths, without_reply = deaths + 1, without_reply + 1
                 reason = str(death)
-                self.mourn(death, barren)
-            if deaths > self.patience.deaths or barren > self.patience.barren + 2 * len(requests).bit_length():
-                raise Incomplete(f"the engine died {deaths} times, at last: {reason}", do="mend the cause, then resume")
-            rest = tuple(left)
-            if len(batch) == 1 and rest and barren > 1:
-                yield batch[0], Failure(f"the engine died of this request each time: {reason}")
-            elif barren > 1:
-                waiting += [part for part in (rest[len(rest) // 2 :], rest[: len(rest) // 2]) if part]
-            elif rest:
-                waiting.append(rest)
+                self.record_death(death, without_reply)
+            if deaths > self.timeouts.deaths or without_reply > self.timeouts.without_reply + 2 * len(requests).bit_length():
+                raise Incomplete(f"the engine died {deaths} times, last reason: {reason}", do="fix the cause, then resume the run")
+            remaining = tuple(left)
+            if len(batch) == 1 and remaining and without_reply > 1:
+                yield batch[0], Failure(f"this request made the engine die each time: {reason}")
+            elif without_reply > 1:
+                waiting += [part for part in (remaining[len(remaining) // 2 :], remaining[: len(remaining) // 2]) if part]
+            elif remaining:
+                waiting.append(remaining)
 
-    def attempt(self, what: str, requests: Sequence[Any]) -> Iterator[tuple[int, ScoreReply | GenReply | Failure]]:
-        """Replies of one process. Raises Died; whoever stops listening half way ends the process, which is busy for nobody."""
-        whole = False
+    def replies_of_process(self, what: str, requests: Sequence[Any]) -> Iterator[tuple[int, ScoreReply | GenReply | Failure]]:
+        """Replies of one process. Raises ProcessDied. If the caller stops before the last reply, the process is ended."""
+        finished = False
         try:
             process = self.start()
-            process.say({"do": what, "count": len(requests)}, *({"ask": pack_request(each)} for each in requests))
-            while (said := process.hear())["is"] != "done":
-                if said["is"] == "error":
-                    raise read_error(said)
-                self.learn(said)
-                if said["is"] == "reply":
-                    yield said["index"], read_reply(said["reply"])
-            self.learn(said)
-            whole = True
+            process.send({"do": what, "count": len(requests)}, *({"ask": pack_request(each)} for each in requests))
+            while (message := process.receive())["is"] != "done":
+                if message["is"] == "error":
+                    raise read_error(message)
+                self.update(message)
+                if message["is"] == "reply":
+                    yield message["index"], read_reply(message["reply"])
+            self.update(message)
+            finished = True
         finally:
-            if not whole:
+            if not finished:
                 self.drop()
 
-    def mourn(self, death: Died, barren: int) -> None:
-        """Notes a death, asks for less where memory ran out, and waits a little before the next start."""
+    def record_death(self, death: ProcessDied, without_reply: int) -> None:
+        """Record a death, halve the batch if memory ran out, and pause before the next start."""
         self.drop()
         self.restarts += 1
         note = f"engine restarted: {death}"
@@ -279,29 +284,29 @@ class ChildEngine:
         if death.memory and batch > 1:
             self.settings = replace(self.settings, batch=batch // 2)
             note += f"; batch {batch} halved"
-        if note not in self.trouble:
-            self.trouble += (note,)
+        if note not in self.restart_notes:
+            self.restart_notes += (note,)
         self.stats.notes = tuple(dict.fromkeys((*self.stats.notes, note)))
-        time.sleep(min(10.0, self.patience.pause * 2 ** (barren - 1)))
+        time.sleep(min(10.0, self.timeouts.pause * 2 ** (without_reply - 1)))
 
     def swap(self, weights: Path) -> None:
         try:
             process = self.start()
-            process.say({"do": "swap", "weights": str(weights)})
-            while (said := process.hear(self.patience.opening))["is"] == "beat":
+            process.send({"do": "swap", "weights": str(weights)})
+            while (message := process.receive(self.timeouts.opening))["is"] == "beat":
                 pass
-            if said["is"] == "error":
-                raise read_error(said)
-            self.learn(said)
-        except Died as death:  # the next process opens the new weights at once
-            self.mourn(death, 1)
+            if message["is"] == "error":
+                raise read_error(message)
+            self.update(message)
+        except ProcessDied as death:  # the next process loads the new weights when it starts
+            self.record_death(death, 1)
         self.model = replace(self.model, path=weights, checkpoint=None)
 
     def close(self) -> None:
-        """Lets the process end by itself, but not for long."""
+        """Ask the process to end, and kill it after 20 s."""
         if self.process is not None:
-            with suppress(Died, subprocess.TimeoutExpired):
-                self.process.say({"do": "close"})
+            with suppress(ProcessDied, subprocess.TimeoutExpired):
+                self.process.send({"do": "close"})
                 self.process.inner.wait(20)
         self.drop()
 
@@ -310,17 +315,17 @@ class ChildEngine:
 
 
 def open_engine(model: ModelRef, settings: Settings, script: str = "hf") -> ChildEngine:
-    """The engine named `script` in a process of its own. Raises AssayError as that engine does; Incomplete where its process dies."""
-    engine = ChildEngine(script, model, settings, patience())
+    """The engine named `script` in a child process. Raises AssayError as that engine does, and Incomplete if its process dies."""
+    engine = ChildEngine(script, model, settings, read_timeouts())
     try:
         engine.start()
-    except Died as death:
-        raise Incomplete(f"the engine could not be opened: {death}", do="mend the cause, then resume") from None
+    except ProcessDied as death:
+        raise Incomplete(f"the engine could not be opened: {death}", do="fix the cause, then resume the run") from None
     return engine
 
 
 def open_vllm(model: ModelRef, settings: Settings, script: str = "") -> Engine:
-    """vLLM in a process of its own; `vllm:here` opens it in this one."""
+    """vLLM in a child process; `vllm:here` opens it in this process."""
     if script not in ("", "here"):
-        raise AssayError(f"unknown option {script!r} of vLLM", where="--engine", do="use vllm or vllm:here")
+        raise AssayError(f"unknown option {script!r} of vLLM", where="--engine", do="use --engine vllm or --engine vllm:here")
     return open_vllm_here(model, settings) if script else open_engine(model, settings, "vllm:here")

@@ -1,4 +1,4 @@
-"""Opens an engine by name: through the entry-point group `assay.engines`, so a stranger's engine is opened like ours."""
+"""Opens an engine by name. Engines of assay and of other packages are found in the entry-point group `assay.engines`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def engine_names() -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Raises AssayError for an engine that is not installed, with the nearest that is."""
+    """Raises AssayError if no engine of this name is installed, and suggests the most similar name."""
     plain, known = name.partition(":")[0], engine_names()
     if plain not in known:
         close = difflib.get_close_matches(plain, known, 1)
-        raise AssayError(f"unknown engine {plain!r}", do=f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}")
+        raise AssayError(f"unknown engine {plain!r}", do=f"did you mean {close[0]}?" if close else f"use one of {', '.join(known)}")
 
 
 def open_engine(name: str, model: ModelRef, settings: Settings) -> Engine:
-    """Load the model into the named engine. What follows a colon in the name is the engine's own (scripted:uniform).
+    """Load the model into the named engine. The text after a colon in the name is passed to the engine (scripted:uniform).
 
     Raises AssayError for an unknown engine or a missing library.
     """
@@ -35,6 +35,6 @@ def open_engine(name: str, model: ModelRef, settings: Settings) -> Engine:
     try:
         opener = found[name].load()
     except ImportError as error:
-        raise AssayError(f"engine {name!r} cannot be imported: {error}", do="assay doctor shows what is missing") from None
+        raise AssayError(f"engine {name!r} cannot be imported: {error}", do="find the cause with `assay doctor`") from None
     engine: Engine = opener(model, settings, script) if script else opener(model, settings)
     return engine

@@ -1,4 +1,4 @@
-"""What is sent to an engine and what comes back: token ids in, numbers and text out, content-addressed.
+"""Requests to an engine and its replies: token ids in, log-probabilities and text out, identified by a hash of the content.
 
 An engine never sees a Doc or a Task.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 TokenIds = tuple[int, ...]
 
 
 def digest_ids(*sequences: TokenIds) -> str:
-    """Hash of several token sequences; the boundaries between them count."""
+    """Hash of several token sequences and of the boundaries between them."""
     state = hashlib.sha256()
     for ids in sequences:
         state.update(len(ids).to_bytes(8, "little"))
@@ -25,8 +26,8 @@ def digest_ids(*sequences: TokenIds) -> str:
 class ScoreGroup:
     """One context and all continuations to be scored after it.
 
-    `context` holds the ids of everything before, BOS included, and is never empty; every continuation has at least one
-    id. `greedy` asks whether each continuation is also what greedy decoding would give.
+    `context` holds all ids before the continuations, BOS included, and is never empty; every continuation has at least one id. With
+    `greedy`, the reply also contains whether greedy decoding would generate each continuation.
     """
 
     context: TokenIds
@@ -51,7 +52,7 @@ class GenRequest:
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     seed: int = 0
-    """Differs between the samples of one prompt; without effect at temperature 0."""
+    """Random seed; differs between the samples of one prompt. Ignored at temperature 0."""
 
     @property
     def key(self) -> str:
@@ -71,7 +72,7 @@ class ScoreReply:
 class GenReply:
     """`text` ends before the stop string. `finish`: "stop" (stop string or end of text) or "length".
 
-    `logprob` is the summed natural-log probability of the generated ids, NaN where the engine cannot tell.
+    `logprob` is the summed natural-log probability of the generated ids, NaN if the engine does not compute it.
     """
 
     text: str
@@ -82,6 +83,17 @@ class GenReply:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request that could not be answered; its item becomes an error, never a zero."""
+    """A request without a reply; its item becomes an error, never a zero."""
 
     reason: str
+
+
+def refusal(ids: Sequence[int], length: int, positions: int, vocabulary: int) -> Failure | None:
+    """A Failure for a sequence of `length` tokens with these ids that does not fit the model; None if it fits."""
+    if not ids:
+        return Failure("the prompt is empty")
+    if not 0 <= min(ids) <= max(ids) < vocabulary:
+        return Failure(f"token id outside the vocabulary of {vocabulary}")
+    if length > positions:
+        return Failure(f"{length} tokens, but the model has {positions} positions")
+    return None

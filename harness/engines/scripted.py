@@ -1,4 +1,4 @@
-"""Engines that answer by rule and load nothing: an oracle, chance, a constant, a replay, pseudo-random skill, and faults on demand.
+"""Engines that reply by rule and load no model: oracle, uniform, constant, replay, pseudo-random with a set accuracy, and faults.
 
 `--engine scripted:KIND,option=value` opens one by name; tests build them with the functions below.
 """
@@ -26,19 +26,19 @@ Request = ScoreGroup | GenRequest
 Reply = ScoreReply | GenReply | Failure
 Answer = Callable[[Request], Reply]
 Gold = Callable[[Request], int | str | None]
-"""What is right: the index of a continuation, or a text; None where the request has no right answer."""
+"""The correct response: the index of a continuation, or a text; None if the request has none."""
 
-ROOMY = Limits(positions=1 << 20, vocabulary=1 << 20)
+HIGH_LIMITS = Limits(positions=1 << 20, vocabulary=1 << 20)
 
 
 @dataclass(slots=True)  # house: counts its calls
 class Scripted:
-    """An engine around one function. `calls` counts every request by its key; `log` appends each key to a file, so that the
-    calls of a process that was killed are known too. `most` requests at once are answered; more run out of memory."""
+    """An engine around one function. `calls` counts requests by key. Every key is appended to the file `log`, which also keeps the calls
+    of a killed process. More than `most` requests at once raise MemoryError."""
 
     answer: Answer
     name: str = "scripted"
-    limits: Limits = ROOMY
+    limits: Limits = HIGH_LIMITS
     most: int | None = None
     log: Path | None = None
     stats: EngineStats = field(default_factory=EngineStats)
@@ -61,7 +61,7 @@ class Scripted:
 
     def admit(self, size: int) -> None:
         if self.most is not None and size > self.most:
-            raise MemoryError(f"{size} requests at once, room for {self.most}")
+            raise MemoryError(f"{size} requests at once, the limit is {self.most}")
 
     def ask(self, request: Request, tokens: int) -> Reply:
         self.calls[request.key] += 1
@@ -83,8 +83,8 @@ class Scripted:
         return {"engine": self.name}
 
 
-def flat(request: Request, each: Sequence[float], text: str) -> Reply:
-    """A reply with one log-probability per token for every continuation; the likeliest continuation counts as greedy."""
+def make_reply(request: Request, each: Sequence[float], text: str) -> Reply:
+    """A reply with one log-probability per token for each continuation; the likeliest continuation counts as greedy."""
     if isinstance(request, GenRequest):
         return GenReply(text, tuple(text.encode()[: request.max_tokens]), "stop", each[0] if each else -1.0)
     logprobs = tuple((value,) * len(ids) for ids, value in zip(request.continuations, each, strict=True))
@@ -92,35 +92,35 @@ def flat(request: Request, each: Sequence[float], text: str) -> Reply:
     return ScoreReply(logprobs, tuple(value == best for value in each) if request.greedy else ())
 
 
-def width(request: Request) -> int:
+def choice_count(request: Request) -> int:
     return len(request.continuations) if isinstance(request, ScoreGroup) else 1
 
 
 def constant(logprob: float = -1.0, text: str = "") -> Answer:
     """The same log-probability for every token, the same text for every prompt."""
-    return lambda request: flat(request, [logprob] * width(request), text)
+    return lambda request: make_reply(request, [logprob] * choice_count(request), text)
 
 
 def uniform(vocabulary: int = 1 << 15) -> Answer:
-    """All tokens equally likely: what a model that knows nothing says."""
+    """All tokens equally likely: the replies of a model without knowledge."""
     return constant(-math.log(vocabulary))
 
 
 def oracle(gold: Gold | Mapping[str, int | str]) -> Answer:
-    """Always right, under every normalisation. `gold` is a function, or a mapping by request key; without gold, uniform."""
-    look = (lambda request: gold.get(request.key)) if isinstance(gold, Mapping) else gold
+    """Always correct, under every normalisation. `gold` is a function, or a mapping by request key; without gold, uniform."""
+    gold_of = (lambda request: gold.get(request.key)) if isinstance(gold, Mapping) else gold
 
     def answer(request: Request) -> Reply:
-        right = look(request)
+        right = gold_of(request)
         if isinstance(right, int) and isinstance(request, ScoreGroup):
-            return flat(request, [-0.01 if index == right else -9.0 for index in range(width(request))], "")
-        return uniform()(request) if right is None else flat(request, [-0.01] * width(request), str(right))
+            return make_reply(request, [-0.01 if index == right else -9.0 for index in range(choice_count(request))], "")
+        return uniform()(request) if right is None else make_reply(request, [-0.01] * choice_count(request), str(right))
 
     return answer
 
 
 def replay(replies: Mapping[str, Reply], otherwise: Answer | None = None) -> Answer:
-    """Recorded replies by request key. Raises KeyError for an unknown request unless `otherwise` answers it."""
+    """Recorded replies by request key. Raises KeyError for an unknown request if there is no `otherwise`."""
 
     def answer(request: Request) -> Reply:
         if request.key not in replies and otherwise is not None:
@@ -138,7 +138,7 @@ def draw(*parts: object) -> float:
 def hashed(seed: int = 0, skill: float = 0.0, gold: Gold | None = None) -> Answer:
     """Pseudo-random log-probabilities, a pure function of request, seed and skill.
 
-    With `gold`, a share `skill` of the requests is answered right; without, skill only shifts the numbers.
+    With `gold`, a fraction `skill` of the replies is correct; without, `skill` only changes the numbers.
     """
 
     def answer(request: Request) -> Reply:
@@ -146,7 +146,7 @@ def hashed(seed: int = 0, skill: float = 0.0, gold: Gold | None = None) -> Answe
         if right is not None and draw("skill", seed, request.key) < skill:
             return oracle(lambda _: right)(request)
         if isinstance(request, GenRequest):
-            return flat(request, [-draw(seed, skill, request.key)], f"word{int(1000 * draw('text', seed, skill, request.key))}")
+            return make_reply(request, [-draw(seed, skill, request.key)], f"word{int(1000 * draw('text', seed, skill, request.key))}")
         logprobs = tuple(
             tuple(-0.05 - 6 * draw(seed, skill, request.context, ids[: place + 1]) for place in range(len(ids)))
             for ids in request.continuations
@@ -159,10 +159,10 @@ def hashed(seed: int = 0, skill: float = 0.0, gold: Gold | None = None) -> Answe
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What goes wrong, at the k-th call (counted from 1) or whenever the request `key` comes.
+    """A fault at call number `at` (from 1), or at every request with this `key`.
 
-    "raise": RuntimeError; "die": the process ends at once with code 137; "sleep": `seconds` pass, then the answer; "oom":
-    MemoryError; "nan": a reply full of NaN, which no engine may give; "fail": a Failure.
+    "raise": RuntimeError; "die": the process exits with code 137; "sleep": the reply comes after `seconds`; "oom": MemoryError;
+    "nan": a reply of NaN, which is an error; "fail": a Failure.
     """
 
     kind: Literal["raise", "die", "sleep", "oom", "nan", "fail"]
@@ -172,7 +172,7 @@ class Fault:
 
 
 def faulty(inner: Answer, fault: Fault) -> Answer:
-    """`inner`, but for one fault."""
+    """`inner` with one fault."""
     count = 0
 
     def answer(request: Request) -> Reply:
@@ -187,7 +187,7 @@ def faulty(inner: Answer, fault: Fault) -> Answer:
         if fault.kind == "die":
             os._exit(137)
         if fault.kind == "nan":
-            return flat(request, [math.nan] * width(request), "")
+            return make_reply(request, [math.nan] * choice_count(request), "")
         if fault.kind == "fail":
             return Failure("scripted fault")
         time.sleep(fault.seconds)
@@ -197,7 +197,7 @@ def faulty(inner: Answer, fault: Fault) -> Answer:
 
 
 def slow(inner: Answer, seconds: float) -> Answer:
-    """`inner`, with a pause before every answer."""
+    """`inner` with a pause before every reply."""
 
     def answer(request: Request) -> Reply:
         time.sleep(seconds)
@@ -234,35 +234,35 @@ def read_script(text: str) -> Script:
         try:
             options[name] = type(known[name])(value)
         except ValueError:
-            raise AssayError(f"option {name} of the scripted engine cannot be {value!r}", do=f"give a value like {known[name]!r}") from None
+            raise AssayError(f"option {name} of the scripted engine is {value!r}", do=f"use a value such as {known[name]!r}") from None
     return dataclasses.replace(Script(kind), **options)  # type: ignore[arg-type]
 
 
 def limits_of(model: ModelRef) -> Limits:
-    """The limits of the model that a scripted engine stands in for; roomy ones where it names none."""
+    """The limits of the model that a scripted engine replaces; high ones if its folder cannot be read."""
     try:
         config = checkpoint_of(model).config
     except (OSError, AssayError):
-        return ROOMY
-    return Limits(model.positions or ROOMY.positions, int(config.get("vocab_size") or ROOMY.vocabulary))
+        return HIGH_LIMITS
+    return Limits(model.positions or HIGH_LIMITS.positions, int(config.get("vocab_size") or HIGH_LIMITS.vocabulary))
 
 
 def open_engine(model: ModelRef, settings: Settings, script: str = "hashed") -> Scripted:
-    """A scripted engine by name: hashed, uniform or constant. Raises AssayError for another kind (they need gold: use the functions)."""
-    asked = read_script(script)
+    """A scripted engine by name: hashed, uniform or constant. Raises AssayError for another kind, since the others need gold."""
+    options = read_script(script)
     answers: dict[str, Answer] = {
-        "hashed": hashed(asked.seed or settings.seed, asked.skill),
+        "hashed": hashed(options.seed or settings.seed, options.skill),
         "uniform": uniform(),
-        "constant": constant(text=asked.text),
+        "constant": constant(text=options.text),
     }
-    if asked.kind not in answers:
-        raise AssayError(f"unknown scripted engine {asked.kind!r}", do=f"choose one of {', '.join(sorted(answers))}")
-    answer = answers[asked.kind]
-    if asked.delay:
-        answer = slow(answer, asked.delay)
-    if asked.fault:
+    if options.kind not in answers:
+        raise AssayError(f"unknown scripted engine {options.kind!r}", do=f"use one of {', '.join(sorted(answers))}")
+    answer = answers[options.kind]
+    if options.delay:
+        answer = slow(answer, options.delay)
+    if options.fault:
         kinds = ("raise", "die", "sleep", "oom", "nan", "fail")
-        if asked.fault not in kinds:
-            raise AssayError(f"unknown fault {asked.fault!r}", do=f"choose one of {', '.join(kinds)}")
-        answer = faulty(answer, Fault(asked.fault, asked.at, asked.key, asked.seconds))  # type: ignore[arg-type]
-    return Scripted(answer, name=f"scripted:{asked.kind}", limits=limits_of(model), log=Path(asked.log) if asked.log else None)
+        if options.fault not in kinds:
+            raise AssayError(f"unknown fault {options.fault!r}", do=f"use one of {', '.join(kinds)}")
+        answer = faulty(answer, Fault(options.fault, options.at, options.key, options.seconds))  # type: ignore[arg-type]
+    return Scripted(answer, name=f"scripted:{options.kind}", limits=limits_of(model), log=Path(options.log) if options.log else None)

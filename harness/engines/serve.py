@@ -1,6 +1,6 @@
-"""The process that an engine lives in. Started by assay.harness.engines.child; reads requests from stdin, answers on what was stdout.
+"""The child process of assay.harness.engines.child: opens an engine, reads requests from stdin and writes replies to stdout.
 
-It ends with its owner: when stdin closes, it and all its own children are killed. SIGTERM and SIGINT are the owner's business.
+When the owner closes stdin, this process and its children are killed. SIGTERM and SIGINT are ignored: the owner handles them.
 """
 
 from __future__ import annotations
@@ -21,99 +21,100 @@ from assay.harness.engines.opening import open_engine
 from assay.harness.engines.wire import Message, counts, line, pack_error, pack_reply, read_generation, read_group, read_model
 from assay.harness.errors import AssayError, Incomplete, redact
 
-BEAT = 0.5
-Tell = Callable[[Message], None]
+HEARTBEAT = 0.5
+"""Seconds between two checks of the engine's counters."""
+Send = Callable[[Message], None]
 
 
 def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # not SIG_IGN, which processes of its own would inherit
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever libraries print is no message
-    turn = threading.Lock()
+        signal.signal(number, lambda *_: None)  # not SIG_IGN, which child processes would inherit
+    stdout = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output of libraries goes to stderr, so that stdout holds messages only
+    lock = threading.Lock()
 
-    def tell(message: Message) -> None:
-        with turn:
-            out.write(line(message))
-            out.flush()
+    def send(message: Message) -> None:
+        with lock:
+            stdout.write(line(message))
+            stdout.flush()
 
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=listen, args=(sys.stdin.buffer, inbox), daemon=True).start()
     try:
-        serve(iter(inbox.get, None), tell)
-    except BaseException as error:  # the owner hears why, and starts another
-        last_words(error, tell)
+        serve(iter(inbox.get, None), send)
+    except BaseException as error:  # the owner gets the reason and starts a new process
+        send_death(error, send)
     os._exit(0)
 
 
 def listen(source: IO[bytes], inbox: queue.SimpleQueue[Message]) -> None:
-    """Reads at once whatever comes, so that the owner never waits; its end is ours too."""
-    for said in source:
-        inbox.put(json.loads(said))
+    """Read messages as they arrive, so that the owner never waits. Ends this process when the owner closes the pipe."""
+    for received in source:
+        inbox.put(json.loads(received))
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def last_words(error: BaseException, tell: Tell) -> None:
+def send_death(error: BaseException, send: Send) -> None:
     text = str(error).strip().splitlines()
     reason = text[0] if isinstance(error, AssayError) else f"{type(error).__name__}: {text[-1] if text else ''}"
     try:
-        tell({"is": "died", "reason": redact(reason)[:400], "memory": any(map(out_of_memory, filter(None, (error, error.__cause__))))})
+        send({"is": "died", "reason": redact(reason)[:400], "memory": any(map(out_of_memory, filter(None, (error, error.__cause__))))})
     finally:
         os._exit(1)
 
 
-def serve(inbox: Iterator[Message], tell: Tell) -> None:
-    """Opens an engine, then answers until told to close. Raises whatever the engine dies of."""
+def serve(inbox: Iterator[Message], send: Send) -> None:
+    """Open an engine and answer messages until one asks to close. Raises every error of the engine but AssayError."""
     opening = next(inbox)
     try:
         engine = open_engine(opening["engine"], read_model(opening["model"]), Settings(**opening["settings"]))
     except AssayError as error:
-        tell({"is": "error", **pack_error(error)})
+        send({"is": "error", **pack_error(error)})
         return
     limits = [engine.limits.positions, engine.limits.vocabulary]
-    tell({"is": "open", "name": engine.name, "limits": limits, **state(engine)})
-    threading.Thread(target=beat, args=(engine, tell), daemon=True).start()
+    send({"is": "open", "name": engine.name, "limits": limits, **state(engine)})
+    threading.Thread(target=send_heartbeats, args=(engine, send), daemon=True).start()
     for message in inbox:
         if message["do"] == "close":
             engine.close()
             return
         try:
-            obey(engine, message, inbox, tell)
-            tell({"is": "done", **state(engine)})
+            handle(engine, message, inbox, send)
+            send({"is": "done", **state(engine)})
         except Incomplete:
             raise
         except AssayError as error:
-            tell({"is": "error", **pack_error(error)})
+            send({"is": "error", **pack_error(error)})
 
 
 def state(engine: Engine) -> dict[str, Any]:
     return {"stats": counts(engine.stats), "notes": list(engine.stats.notes), "facts": engine.describe()}
 
 
-def obey(engine: Engine, message: Message, inbox: Iterator[Message], tell: Tell) -> None:
+def handle(engine: Engine, message: Message, inbox: Iterator[Message], send: Send) -> None:
     if message["do"] == "swap":
         engine.swap(Path(message["weights"]))
         return
-    asked = [next(inbox)["ask"] for _ in range(message["count"])]
+    requests = [next(inbox)["ask"] for _ in range(message["count"])]
     if message["do"] == "score":
-        for index, reply in engine.score([read_group(each) for each in asked]):
-            tell({"is": "reply", "index": index, "reply": pack_reply(reply), "stats": counts(engine.stats)})
+        for index, reply in engine.score([read_group(each) for each in requests]):
+            send({"is": "reply", "index": index, "reply": pack_reply(reply), "stats": counts(engine.stats)})
     else:
-        for index, said in engine.generate([read_generation(each) for each in asked]):
-            tell({"is": "reply", "index": index, "reply": pack_reply(said), "stats": counts(engine.stats)})
+        for index, response in engine.generate([read_generation(each) for each in requests]):
+            send({"is": "reply", "index": index, "reply": pack_reply(response), "stats": counts(engine.stats)})
 
 
-def beat(engine: Engine, tell: Tell) -> None:
-    """A sign of life whenever the engine got further; an engine that stands still gives none."""
-    before: list[int] = []
-    pause = threading.Event()
-    while not pause.wait(BEAT):
+def send_heartbeats(engine: Engine, send: Send) -> None:
+    """Send a message whenever a counter of the engine has changed; a frozen engine sends none."""
+    earlier: list[int] = []
+    never = threading.Event()
+    while not never.wait(HEARTBEAT):
         now = counts(engine.stats)
-        if now != before:
-            before = now
-            tell({"is": "beat"})
+        if now != earlier:
+            earlier = now
+            send({"is": "beat"})
 
 
 if __name__ == "__main__":

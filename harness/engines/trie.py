@@ -1,7 +1,7 @@
-"""Plans a whole task as one token trie, in which every distinct prefix stands once. Pure; knows no engine and no weights.
+"""Builds one token trie for all requests of a task, in which every distinct prefix occurs once. Pure; independent of engine and weights.
 
-Tokens stand in depth-first order. One array then holds all of ancestry: token k is an ancestor of token i, or i itself, exactly
-when k <= i < end[k]. Any run of consecutive tokens can be computed at once, given the keys and values of the ancestors of its first token.
+Tokens are in depth-first order, so one array describes ancestry: token k is an ancestor of token i, or i itself, exactly when
+k <= i < end[k]. Consecutive tokens can be computed at once, given the keys and values of the ancestors of the first one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Trie:
-    """Distinct tokens [t] in depth-first order, and the rows that each path needs.
+    """Distinct tokens [t] in depth-first order, and the output rows that each path needs.
 
     `ids`, `depth` (the position in the sequence) and `end` (one past the last descendant) have one entry per token. `rows`
-    [s] holds, path after path, the tokens whose output is wanted; those of path p are rows[offsets[p] : offsets[p + 1]].
+    [s] holds, path after path, the tokens whose output is needed; those of path p are rows[offsets[p] : offsets[p + 1]].
     """
 
     ids: Ints
@@ -43,7 +43,7 @@ class Trie:
         return int(self.depth.max()) + 1 if len(self.depth) else 0
 
     def leaves(self) -> list[tuple[Ints, int, int]]:
-        """Every longest path: its ids, and the range of tokens in which it is the first to pass (its last ones)."""
+        """Every path to a leaf: its ids, and the range of its last tokens, which no earlier path contains."""
         stops = np.flatnonzero(self.end == np.arange(1, len(self) + 1)) + 1
         path = np.zeros(self.deepest, np.int64)
         found, begin = [], 0
@@ -64,7 +64,7 @@ class Tokens:
 
 
 def sortable(ids: TokenIds) -> bytes:
-    """Four big-endian bytes per id: bytes then sort and share prefixes as ids do, and compare at memory speed."""
+    """Four big-endian bytes per id. Bytes sort and share prefixes as the ids do, and compare faster than tuples."""
     packed = array("I", ids)
     if sys.byteorder == "little":
         packed.byteswap()
@@ -78,8 +78,8 @@ def shared_length(left: NDArray[np.uint32], right: NDArray[np.uint32]) -> int:
     return int(differs.argmax()) if differs.any() else size
 
 
-def grow(paths: Iterable[tuple[bytes, int]]) -> Trie:
-    """The trie of `paths`, each given as sortable ids and the depth of the first row that it needs (all later ones too)."""
+def build_trie(paths: Iterable[tuple[bytes, int]]) -> Trie:
+    """The trie of `paths`, each given as sortable ids and the depth of the first row that it needs; later rows are needed too."""
     members: dict[bytes, list[int]] = {}
     firsts: list[int] = []
     for key, first in paths:
@@ -116,12 +116,12 @@ def of_groups(groups: Iterable[ScoreGroup]) -> Trie:
             for ids in group.continuations:
                 yield stem + sortable(ids[:-1]), len(group.context) - 1
 
-    return grow(paths())
+    return build_trie(paths())
 
 
 def of_prompts(prompts: Iterable[TokenIds]) -> Trie:
     """One path per prompt; its only row predicts the first generated id."""
-    return grow((sortable(prompt), len(prompt) - 1) for prompt in prompts)
+    return build_trie((sortable(prompt), len(prompt) - 1) for prompt in prompts)
 
 
 def logical_tokens(groups: Iterable[ScoreGroup]) -> int:
@@ -130,6 +130,6 @@ def logical_tokens(groups: Iterable[ScoreGroup]) -> int:
 
 
 def count(groups: Sequence[ScoreGroup], requests: Sequence[GenRequest] = ()) -> Tokens:
-    """What a plan costs before any model is loaded; of generation only the prompts."""
+    """Token counts of a plan, without a model. Of generation requests only the prompts count."""
     prompts = [request.prompt for request in requests]
     return Tokens(logical_tokens(groups) + sum(map(len, prompts)), len(of_groups(groups)) + len(of_prompts(prompts)))

@@ -1,4 +1,4 @@
-"""What an engine and its owner say to each other between processes: JSON, one message a line. No pickle."""
+"""Messages between an engine in another process and its owner: JSON, one message per line. No pickle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CODES = {error.exit_code: error for error in (AssayError, NotComparable, Incompl
 
 
 def line(message: Mapping[str, Any]) -> bytes:
-    """One message. NaN is allowed here: an engine may say it, and the judge turns it into an error."""
+    """One message as a line. NaN is allowed here: an engine may reply with it, and scoring makes an error of the item."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
@@ -29,13 +29,13 @@ def pack_request(request: ScoreGroup | GenRequest) -> list[Any]:
     return [request.prompt, request.max_tokens, request.stop, request.temperature, request.seed]
 
 
-def read_group(said: Sequence[Any]) -> ScoreGroup:
-    context, continuations, greedy = said
+def read_group(data: Sequence[Any]) -> ScoreGroup:
+    context, continuations, greedy = data
     return ScoreGroup(tuple(context), tuple(map(tuple, continuations)), greedy)
 
 
-def read_generation(said: Sequence[Any]) -> GenRequest:
-    prompt, most, stop, temperature, seed = said
+def read_generation(data: Sequence[Any]) -> GenRequest:
+    prompt, most, stop, temperature, seed = data
     return GenRequest(tuple(prompt), most, tuple(stop), temperature, seed)
 
 
@@ -49,15 +49,15 @@ def pack_reply(reply: ScoreReply | GenReply | Failure) -> list[Any]:
             return ["failure", reply.reason]
 
 
-def read_reply(said: Sequence[Any]) -> ScoreReply | GenReply | Failure:
-    match said:
+def read_reply(data: Sequence[Any]) -> ScoreReply | GenReply | Failure:
+    match data:
         case ["score", logprobs, greedy]:
             return ScoreReply(tuple(map(tuple, logprobs)), tuple(greedy))
         case ["text", text, tokens, finish, logprob]:
             return GenReply(text, tuple(tokens), finish, logprob)
         case ["failure", reason]:
             return Failure(reason)
-    raise ValueError(f"no reply: {said!r:.80}")
+    raise ValueError(f"not a reply: {data!r:.80}")
 
 
 def pack_model(model: ModelRef) -> Message:
@@ -65,9 +65,9 @@ def pack_model(model: ModelRef) -> Message:
     return {**plain, "path": str(model.path), "adapter": None if model.adapter is None else str(model.adapter)}
 
 
-def read_model(said: Mapping[str, Any]) -> ModelRef:
-    adapter = said["adapter"]
-    return ModelRef(**{**said, "path": Path(said["path"]), "adapter": None if adapter is None else Path(adapter)})
+def read_model(data: Mapping[str, Any]) -> ModelRef:
+    adapter = data["adapter"]
+    return ModelRef(**{**data, "path": Path(data["path"]), "adapter": None if adapter is None else Path(adapter)})
 
 
 def counts(stats: EngineStats) -> list[int]:
@@ -78,5 +78,5 @@ def pack_error(error: AssayError) -> Message:
     return {"what": error.what, "where": error.where, "do": error.do, "code": error.exit_code}
 
 
-def read_error(said: Mapping[str, Any]) -> AssayError:
-    return CODES.get(said["code"], AssayError)(said["what"], where=said["where"], do=said["do"])
+def read_error(data: Mapping[str, Any]) -> AssayError:
+    return CODES.get(data["code"], AssayError)(data["what"], where=data["where"], do=data["do"])

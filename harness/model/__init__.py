@@ -1,1 +1,1 @@
-"""Which checkpoint, exactly: its files, adapters and digests, and the built-in model."""
+"""Finds, reads and checks checkpoints and adapters, computes their digests, and provides the built-in model."""

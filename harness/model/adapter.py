@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.model.weights import AGAIN, PICKLES, SAFE, Tensor, embedding, read_header, read_json
+from assay.harness.model.weights import FETCH_AGAIN, PICKLES, SAVE_SAFETENSORS, Tensor, embedding, read_header, read_json
 
 SOFT_PROMPTS = ("PROMPT_TUNING", "P_TUNING")
 """Adapters that are embeddings before the prompt. For P-tuning, peft saves the output of its network: the same embeddings."""
@@ -42,12 +42,12 @@ def read_adapter(folder: Path) -> Adapter:
     path, weights = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     if not path.is_file():
         raise AssayError(
-            "no adapter: adapter_config.json is missing", where=str(folder), do="give the folder that peft's save_pretrained wrote"
+            "no adapter: adapter_config.json is missing", where=str(folder), do="use the folder that peft's save_pretrained wrote"
         )
     if not weights.is_file():
         if any(file.suffix in PICKLES for file in folder.iterdir()):
-            raise AssayError("has only pickle weights, which can run code when read: refused", where=str(folder), do=SAFE)
-        raise AssayError("no adapter: adapter_model.safetensors is missing", where=str(folder), do=AGAIN)
+            raise AssayError("only pickle weights, which can run code when read: refused", where=str(folder), do=SAVE_SAFETENSORS)
+        raise AssayError("no adapter: adapter_model.safetensors is missing", where=str(folder), do=FETCH_AGAIN)
     config = read_json(path)
     if mapping := config.get("auto_mapping"):
         module = str(mapping.get("parent_library", "")) if isinstance(mapping, dict) else "an auto_mapping of another form"
@@ -81,7 +81,7 @@ def check_adapter(adapter: Adapter, base: Mapping[str, Tensor], quantized: bool 
 
 
 def misfit(adapter: Path, what: str) -> AssayError:
-    return AssayError(f"the adapter does not fit this model: {what}", where=str(adapter), do="give the base model that it was trained on")
+    return AssayError(f"the adapter does not fit this model: {what}", where=str(adapter), do="use the base model that it was trained on")
 
 
 PARTS: tuple[str, ...] = (
@@ -98,7 +98,7 @@ PARTS += ("oft_r", "oft_R", "boft_R", "boft_s", "ln_tuning_layers")
 
 
 def split_adapter_name(name: str) -> tuple[str, str]:
-    """peft's name of an adapter tensor as module of the base and part; the part is empty for tensors that belong to no module."""
+    """Split peft's name of an adapter tensor into the base's module and the part; the part is empty for tensors of no module."""
     pieces = name.removeprefix("base_model.model.").split(".")
     for part in PARTS:
         if part in pieces:
@@ -109,7 +109,7 @@ def split_adapter_name(name: str) -> tuple[str, str]:
 
 
 def base_tensor(module: str, base: Mapping[str, Tensor]) -> Tensor | None:
-    """The weight of a module; checkpoints may leave out the outermost names (GPT-2: h.0 for transformer.h.0), and a tied output layer."""
+    """The weight of a module. Checkpoints may omit the outermost names (GPT-2: h.0 for transformer.h.0) and a tied output layer."""
     pieces = module.split(".")
     for start in range(len(pieces)):
         found = base.get(".".join([*pieces[start:], "weight"]))

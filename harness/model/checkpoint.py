@@ -9,11 +9,11 @@ from typing import Any
 
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import Adapter, read_adapter
-from assay.harness.model.weights import AGAIN, Tensor, adapter_alone, read_json, read_tensors
+from assay.harness.model.weights import FETCH_AGAIN, Tensor, not_a_whole_model, read_json, read_tensors
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
 """Vocabulary files: a model has at least one."""
-BESIDE: tuple[str, ...] = (
+OTHER_FILES: tuple[str, ...] = (
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
@@ -21,7 +21,13 @@ BESIDE: tuple[str, ...] = (
     "added_tokens.json",
     "merges.txt",
 )
-BESIDE += ("chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja", "*.tiktoken", "model.safetensors.index.json")
+OTHER_FILES += (
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+    "*.tiktoken",
+    "model.safetensors.index.json",
+)
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "max_seq_length")
 
@@ -61,7 +67,7 @@ class Checkpoint:
             if value is None or value == 0:
                 continue
             if not isinstance(value, int) or value < 0:
-                raise AssayError(f"{key} is {value!r:.60}, not a number of tokens", where=str(self.path / "config.json"), do=AGAIN)
+                raise AssayError(f"{key} is {value!r:.60}, not a number of tokens", where=str(self.path / "config.json"), do=FETCH_AGAIN)
             return value
         return 0
 
@@ -86,7 +92,7 @@ def read_checkpoint(folder: Path, adapter: Path | None = None) -> Checkpoint:
     generation = folder / "generation_config.json"
     tensors = read_tensors(folder)
     files = {name: folder / name for name in sorted({tensor.file for tensor in tensors.values()})}
-    for pattern in (*TOKENIZERS, *BESIDE):
+    for pattern in (*TOKENIZERS, *OTHER_FILES):
         files |= {path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()}
     return Checkpoint(
         path=folder,
@@ -104,23 +110,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
-            raise adapter_alone(folder)
+            raise not_a_whole_model(folder)
         raise AssayError("no model: config.json is missing", where=str(folder), do=suggest_inside(folder))
     config = read_json(path)
     tokenizer = folder / "tokenizer_config.json"
     for file, content in ((path, config), (tokenizer, read_json(tokenizer) if tokenizer.is_file() else {})):
         if content.get("auto_map"):
             raise AssayError(
-                "the model brings its own code (auto_map), which assay never runs: refused",
+                "the model needs its own code (auto_map), which assay never runs: refused",
                 where=str(file),
                 do="if transformers has this architecture itself, use a copy of the model without auto_map",
             )
     names = config.get("architectures") or []
     if not isinstance(names, list):
-        raise AssayError(f"architectures is {names!r:.60}, not a list", where=str(path), do=AGAIN)
+        raise AssayError(f"architectures is {names!r:.60}, not a list", where=str(path), do=FETCH_AGAIN)
     if names and not any(str(name).endswith(CAUSAL) for name in names):
         raise AssayError(
-            f"{names[0]} is no causal language model", where=str(folder), do="give a model whose architecture ends in ForCausalLM"
+            f"{names[0]} is not a causal language model", where=str(folder), do="give a model whose architecture ends in ForCausalLM"
         )
     return config
 
@@ -142,7 +148,7 @@ def token_ids(folder: Path) -> Iterator[tuple[str, int]]:
     model = whole.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if not vocab:
-        raise AssayError("has no vocabulary", where=str(path), do="fetch the tokenizer again")
+        raise AssayError("no vocabulary in the tokenizer", where=str(path), do="fetch the tokenizer again")
     try:
         # A Unigram vocabulary is a list of [token, score], the others map token to id.
         yield from (
@@ -152,4 +158,4 @@ def token_ids(folder: Path) -> Iterator[tuple[str, int]]:
         )
         yield from ((str(added["content"]), int(added["id"])) for added in whole.get("added_tokens") or ())
     except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
-        raise AssayError(f"holds a token without its id: {error!r:.80}", where=str(path), do=AGAIN) from None
+        raise AssayError(f"a token without an id: {error!r:.80}", where=str(path), do=FETCH_AGAIN) from None

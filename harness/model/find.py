@@ -1,4 +1,4 @@
-"""Which model, exactly: found by name, checked without loading it, identified by the digest of its weights."""
+"""Finds a model by name, checks it without loading it, and identifies it by the digest of its files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import check_adapter
 from assay.harness.model.builtin import MODELS, PREFIX, builtin_model
-from assay.harness.model.checkpoint import BESIDE, TOKENIZERS, Checkpoint, read_checkpoint
-from assay.harness.model.weights import AGAIN, digest_files, embedding
+from assay.harness.model.checkpoint import OTHER_FILES, TOKENIZERS, Checkpoint, read_checkpoint
+from assay.harness.model.weights import FETCH_AGAIN, digest_files, embedding
 
-HUB_FILES = [*TOKENIZERS, *BESIDE, "*.safetensors"]
+HUB_FILES = [*TOKENIZERS, *OTHER_FILES, "*.safetensors"]
 """What is fetched from the hub: no pickle, no code."""
 
 
@@ -21,11 +21,11 @@ HUB_FILES = [*TOKENIZERS, *BESIDE, "*.safetensors"]
 class ModelRef:
     """A model on disk. Its identity is the digest of its files, never its name.
 
-    `digest` covers weights, configuration, tokenizer and chat template, and the adapter's files where there is one.
+    `digest` covers weights, configuration, tokenizer and chat template, and the files of the adapter, if any.
     """
 
     name: str
-    """As the user wrote it; with an adapter, base+adapter: a model of its own, which the base's name never means."""
+    """As the user wrote it; base+adapter for an adapted model, so that it is never confused with its base."""
     path: Path
     """Directory with config.json, safetensors and tokenizer files."""
     digest: str
@@ -49,19 +49,20 @@ def find_model(
     """The model called `name`: a local directory, `builtin:...`, or a hub id (at a revision), checked without loading a tensor.
 
     `cache` is assay's own folder, used for built-in models; hub models lie in the hub's cache. `parameters` counts values as stored (tied
-    weights once). Raises AssayError for whatever would end in a wrong number or a traceback later: no such model, no or broken or pickled
-    weights, code to be run, no tokenizer or one that does not match, an adapter that does not fit.
+    weights once). Raises AssayError for an unknown model, missing, corrupt or pickled weights, a model that needs its own code, a missing
+    tokenizer or one that does not match, and an adapter that does not fit.
     """
     try:
         folder, commit = locate(name, revision, cache, offline)
-        side = None if adapter is None else Path(adapter).expanduser()
-        ref = inspect(name, folder, commit, side)
+        ref = inspect(name, folder, commit, None if adapter is None else Path(adapter).expanduser())
     except OSError as error:
         where = str(error.filename or name)
-        raise AssayError(f"cannot be read: {error.strerror or error}", where=where, do="check the path and its permissions") from None
+        raise AssayError(
+            f"the model cannot be read: {error.strerror or error}", where=where, do="check the path and its permissions"
+        ) from None
     expected = MODELS[name].digest if name in MODELS and adapter is None else ""
     if expected and ref.digest != expected:
-        raise AssayError("the built-in model in the cache was changed or damaged", where=str(folder), do="delete that folder and try again")
+        raise AssayError("the built-in model in the cache was changed or damaged", where=str(folder), do=f"rm -r {folder}, then try again")
     return ref
 
 
@@ -89,25 +90,25 @@ def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = 
 
 
 def locate(name: str, revision: str | None, cache: Path, offline: bool) -> tuple[Path, str]:
-    """Folder and commit of a model; the commit is empty for what is not from the hub."""
+    """Folder and commit of a model; the commit is empty for models that are not from the hub."""
     path = Path(name).expanduser()
     if name.startswith(PREFIX) or path.is_dir():
         if revision is not None:
-            raise AssayError(f"revision {revision!r} was asked for, but only hub models have revisions", where=name, do="leave it out")
+            raise AssayError(f"only hub models have revisions, got revision {revision!r}", where=name, do="run without --revision")
         if path.is_dir():
             return path, ""
         if name not in MODELS:
             raise AssayError("unknown built-in model", where=name, do=suggest(name))
         return builtin_model(name, cache, offline=offline), ""
     if path.is_file():
-        raise AssayError("is a file; a model is a folder with config.json, safetensors and tokenizer", where=name, do=f"try {path.parent}")
+        raise AssayError("expected a model folder (config.json, *.safetensors, tokenizer), got a file", where=name, do=f"try {path.parent}")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name) or ".." in name:
         raise AssayError("no such model folder", where=name, do=suggest(name))
     return from_hub(name, revision, offline)
 
 
 def from_hub(name: str, revision: str | None, offline: bool) -> tuple[Path, str]:
-    """Snapshot of a hub model, from the hub's cache where it is there; the commit is the snapshot folder's name."""
+    """Snapshot folder of a hub model, from the hub's cache if it is there, and its commit (the folder's name)."""
     try:
         import huggingface_hub
         from huggingface_hub import errors
@@ -116,9 +117,11 @@ def from_hub(name: str, revision: str | None, offline: bool) -> tuple[Path, str]
     try:
         folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline)
     except errors.GatedRepoError:
-        raise AssayError("this hub model is gated", where=name, do="accept its terms on the hub, then `hf auth login`") from None
+        raise AssayError("the hub model is gated", where=name, do="accept its terms on the hub, then `hf auth login`") from None
     except errors.RevisionNotFoundError:
-        raise AssayError(f"the hub model has no revision {revision!r}", where=name, do="give a branch, tag or commit that exists") from None
+        raise AssayError(
+            f"the hub model has no revision {revision!r}", where=name, do="use a branch, tag or commit of the model as --revision"
+        ) from None
     except errors.RepositoryNotFoundError:
         raise AssayError("unknown model: no such folder, and no such model on the hub", where=name, do=suggest(name)) from None
     except errors.LocalEntryNotFoundError:
@@ -130,7 +133,7 @@ def from_hub(name: str, revision: str | None, offline: bool) -> tuple[Path, str]
 
 
 def suggest(name: str) -> str:
-    """What to do about an unknown name: near built-in names and near model folders, else what a name may be."""
+    """The fix for an unknown name: similar built-in names and model folders, else the accepted forms."""
     parent = Path(name).expanduser().parent
     folders: dict[str, str] = {}
     if parent.is_dir():
@@ -146,7 +149,7 @@ def suggest(name: str) -> str:
 
 
 def check_sizes(checkpoint: Checkpoint) -> None:
-    """Weights and configuration agree on the number of layers and rows of embeddings; missing layers would be random ones."""
+    """Compare the weights' number of layers and of embedding rows with config.json. Missing layers would be initialised at random."""
     text, table, where = checkpoint.text_config, embedding(checkpoint.tensors), str(checkpoint.path)
     layers = text.get("num_hidden_layers") or text.get("n_layer")
     found = [int(number) for name in checkpoint.tensors for number in re.findall(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", name)]
@@ -154,14 +157,16 @@ def check_sizes(checkpoint: Checkpoint) -> None:
         raise AssayError(f"config.json says {layers} layers, the weights hold {max(found) + 1}", where=where, do="fetch the model again")
     rows = text.get("vocab_size")
     if isinstance(rows, int) and table is not None and "quantization_config" not in checkpoint.config and table.shape[0] != rows:
-        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=where, do=AGAIN)
+        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=where, do=FETCH_AGAIN)
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
-    """There is a tokenizer, and the embeddings have a row for every id that it can give."""
+    """Check that there is a tokenizer and that the embeddings have a row for each of its ids."""
     where = str(checkpoint.path)
     if not any(name in checkpoint.files for name in TOKENIZERS):
-        raise AssayError("no tokenizer: tokenizer.json is missing", where=where, do="copy the tokenizer files of the base model there")
+        raise AssayError(
+            "no tokenizer: tokenizer.json is missing", where=where, do="copy the tokenizer files of the base model into this folder"
+        )
     table = embedding(checkpoint.tensors)
     if table is None or checkpoint.last_token is None:
         return
@@ -170,5 +175,5 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
         raise AssayError(
             f"the tokenizer does not match: token {token!r} has id {id}, the embeddings have {table.shape[0]} rows",
             where=where,
-            do="put the tokenizer there that the model was trained with",
+            do="copy the tokenizer that the model was trained with into this folder",
         )

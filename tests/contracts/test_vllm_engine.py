@@ -48,7 +48,7 @@ def encode(ref: ModelRef) -> Any:
 
 
 def test_it_opened_with_the_prefix_cache_proved(engine: vllm.VllmEngine, ref: ModelRef) -> None:
-    assert engine.reading and engine.rows
+    assert engine.use_cache and engine.rows
     assert engine.limits.positions == ref.positions == 8192 and engine.limits.vocabulary == 49152
     assert engine.describe()["route"] == "root and leaf, prefix cache"
     assert engine.describe()["dtype"] == "float32"
@@ -171,10 +171,10 @@ def test_a_failed_self_check_turns_reading_off(engine: vllm.VllmEngine, model: A
     with monkeypatch.context() as patch:
         patch.setattr(vllm, "agree", lambda *_: False)
         vllm.self_check(engine)
-    assert not engine.reading and "reading it is off" in engine.stats.notes[-1]
+    assert not engine.use_cache and "the prefix cache is off" in engine.stats.notes[-1]
     dice = random.Random(8)
     check(engine, model, [ScoreGroup(ids(dice, 33, 49152), (ids(dice, 4, 49152), ids(dice, 1, 49152)))] * 2)
     assert engine.stats.cached == 0
     engine.stats.notes = notes
     vllm.self_check(engine)
-    engine.reading = True
+    engine.use_cache = True

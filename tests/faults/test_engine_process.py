@@ -19,7 +19,7 @@ from fakes import make_model, place, write_task
 
 from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.engines import Settings
-from assay.harness.engines.child import ChildEngine, Patience, open_engine, patience
+from assay.harness.engines.child import ChildEngine, Timeouts, open_engine, read_timeouts
 from assay.harness.engines.opening import open_engine as open_named
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import hashed
@@ -31,7 +31,7 @@ from assay.harness.store import find_run
 GROUPS = tuple(ScoreGroup((1, 2, n), ((3,), (4, n))) for n in range(1, 31))
 TEXTS = tuple(GenRequest((5, n), 8, ("\n", "é")) for n in range(12))
 TRUTH = {number: hashed(3)(group) for number, group in enumerate(GROUPS)}
-QUICK = Patience(still=1.2, pause=0.01)
+QUICK = Timeouts(no_progress=1.2, pause=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def ref(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     return find_model(str(make_model(folder)), cache=folder)
 
 
-def opened(ref: ModelRef, script: str, limits: Patience = QUICK) -> ChildEngine:
+def opened(ref: ModelRef, script: str, limits: Timeouts = QUICK) -> ChildEngine:
     return ChildEngine(f"scripted:hashed,seed=3,{script}".rstrip(","), ref, Settings(), limits)
 
 
@@ -85,7 +85,7 @@ def test_a_process_that_dies_is_replaced_and_answers_nothing_twice(ref: ModelRef
     engine.close()
     calls = Counter(log.read_text().split())
     assert engine.restarts == 2 and max(calls.values()) <= 2
-    assert calls.total() == len(GROUPS) + engine.restarts, "only what was in flight is asked again"
+    assert calls.total() == len(GROUPS) + engine.restarts, "only requests in flight are sent again"
     assert "exit code 137" in engine.stats.notes[0] and engine.describe()["restarts"] == "2"
 
 
@@ -99,7 +99,7 @@ def test_a_frozen_process_is_killed_and_replaced(ref: ModelRef) -> None:
 
 
 def test_a_slow_process_that_gets_on_is_left_alone(ref: ModelRef) -> None:
-    engine = opened(ref, "delay=0.1", Patience(still=1.2, pause=0.01))
+    engine = opened(ref, "delay=0.1", Timeouts(no_progress=1.2, pause=0.01))
     assert answers(engine) == TRUTH  # three seconds of work
     engine.close()
     assert engine.restarts == 0
@@ -121,7 +121,7 @@ def test_a_process_that_takes_no_requests_is_frozen_too(ref: ModelRef) -> None:
     process = engine.start()
     os.kill(process.inner.pid, signal.SIGSTOP)
     long = [ScoreGroup(tuple(range(1, 250)) * 40, ((n,),)) for n in range(1, 40)]  # more than a pipe holds
-    assert len(dict(engine.score(long))) == len(long) and "takes no requests" in engine.stats.notes[0]
+    assert len(dict(engine.score(long))) == len(long) and "reads no requests" in engine.stats.notes[0]
     engine.close()
 
 
@@ -130,17 +130,17 @@ def test_a_request_that_kills_is_isolated_and_the_others_are_answered(ref: Model
     engine = opened(ref, f"fault={kind},key={GROUPS[17].key}")
     replies = answers(engine)
     poison = replies.pop(17)
-    assert isinstance(poison, Failure) and "died of this request" in poison.reason
+    assert isinstance(poison, Failure) and "made the engine die" in poison.reason
     assert replies == {number: reply for number, reply in TRUTH.items() if number != 17}
     assert engine.restarts <= 2 + len(GROUPS).bit_length()
-    (reply,) = (said for _, said in engine.generate(TEXTS[:1]))
+    (reply,) = (text_reply for _, text_reply in engine.generate(TEXTS[:1]))
     assert isinstance(reply, GenReply), "the engine goes on"
     engine.close()
 
 
 def test_an_engine_that_always_dies_is_given_up_and_can_be_resumed(ref: ModelRef) -> None:
-    engine = opened(ref, "fault=die,at=1", Patience(barren=0, pause=0.0))
-    with pytest.raises(Incomplete, match=r"the engine died \d+ times, at last: .*exit code 137") as caught:
+    engine = opened(ref, "fault=die,at=1", Timeouts(without_reply=0, pause=0.0))
+    with pytest.raises(Incomplete, match=r"the engine died \d+ times, last reason: .*exit code 137") as caught:
         list(engine.score(GROUPS[:4]))
     assert caught.value.exit_code == 13
 
@@ -173,13 +173,13 @@ def test_what_cannot_be_opened_is_the_engines_own_error(ref: ModelRef) -> None:
         open_engine(ref, Settings(), "no-such")
 
 
-def test_patience_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert patience().still == 300
+def test_timeouts_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_timeouts().no_progress == 300
     monkeypatch.setenv("ASSAY_PATIENCE", "7.5")
-    assert patience().still == 7.5
+    assert read_timeouts().no_progress == 7.5
     monkeypatch.setenv("ASSAY_PATIENCE", "soon")
-    with pytest.raises(AssayError, match="ASSAY_PATIENCE='soon' is no number"):
-        patience()
+    with pytest.raises(AssayError, match="ASSAY_PATIENCE='soon' is not a number"):
+        read_timeouts()
 
 
 def test_who_stops_listening_leaves_no_process_behind(ref: ModelRef) -> None:
@@ -250,7 +250,7 @@ def test_a_poisoned_item_is_an_error_and_the_run_can_be_resumed(tmp_path: Path, 
     evaluate(plain, place(tmp_path / "whole"))
     key = log.read_text().split()[7]
     plan = Plan(str(model), (str(task),), engine=f"child:scripted:hashed,fault=die,key={key}")
-    with pytest.raises(Incomplete, match=r"1 items failed.*died of this request.*assay resume"):
+    with pytest.raises(Incomplete, match=r"1 items failed.*made the engine die.*assay resume"):
         evaluate(plan, place(tmp_path))
     bundle = find_run(tmp_path / "results", "20")
     statuses = Counter(record.status for record in read_run(bundle).records())

@@ -18,7 +18,8 @@ from assay.harness.engines.cluster import Cluster, open_cluster, shards
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.trie import of_groups
 from assay.harness.model.find import ModelRef
-from assay.harness.run.evaluate import Unwatched, evaluate
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import evaluate
 
 ITEMS = 60
 
@@ -42,12 +43,12 @@ def nodes() -> Iterator[Any]:
 def everyone(name: str, model: ModelRef, settings: Settings) -> Cluster:
     """The cluster's engine when all its actors are there."""
     found = open_cluster(name, model, settings)
-    while found.coming:
-        found.arrived(found.first(list(found.coming)))
+    while found.starting:
+        found.opened(found.next_done(list(found.starting)))
     return found
 
 
-class Murder(Unwatched):
+class Murder(NoProgress):
     """Takes a node away at the first sign of progress."""
 
     def __init__(self, nodes: Any, victim: Any) -> None:
@@ -79,7 +80,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(nodes: Any, tmp_path: Path)
     run = read_run(bundle)
     assert watch.victim is None, "nobody was killed"
     facts = run.summary()["engine"]
-    assert int(facts["lost"]) >= 1 and any("asked again" in note for note in facts["notes"])
+    assert int(facts["lost"]) >= 1 and any("sent again" in note for note in facts["notes"])
     assert facts["cluster"].endswith("3 engines")
     assert Counter(record.item for record in run.records()) == Counter(item.id for item in run.items())
     assert [(r.item, r.output, r.correct) for r in run.records()] == [(r.item, r.output, r.correct) for r in alone.records()]

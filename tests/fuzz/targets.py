@@ -45,7 +45,7 @@ from assay.harness.model.weights import read_header
 from assay.harness.prompt.chat import render_chats
 from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
 from assay.harness.reports.json_values import gate_json
-from assay.harness.reports.results import markdown, notes
+from assay.harness.reports.results import notes
 from assay.harness.run.merge import merge
 from assay.harness.run.prepare import prepare_task
 from assay.harness.run.scoring.measure import score_item
@@ -323,7 +323,6 @@ def reads_of(path: Path, out: Path) -> list[Callable[[], object]]:
         lambda: read_run(path).stats(),
         lambda: read_run(path).summary(),
         lambda: notes(read_run(path).manifest, read_run(path).summary()["results"]),
-        lambda: markdown(read_run(path).summary()["results"]),
         lambda: compare(good_side(), side_of(read_run(path), Access())),
         lambda: check_run(read_run(path), Access()),
         *(partial(export_of, write, path, out / str(number)) for number, write in enumerate(exports)),

