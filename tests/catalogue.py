@@ -1,4 +1,4 @@
-"""Pages written from the code: the catalogue and each package's list of files. `python -m tests.catalogue` writes them anew."""
+"""Pages written from the code: the catalogue, and each package's rooms and files. `python -m tests.catalogue` writes them anew."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from assay.harness.task.catalogue import families, load_module, module_names
 from assay.harness.task.task import Task
+from tests.rooms import FLOORS, ROOT, floor_of, purpose
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "tasks" / "CATALOGUE.md"
-MARK = "## Files"
+MARKS = ("## Rooms", "## Files")
 
 
 def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -78,7 +78,7 @@ def metrics_of() -> Iterator[tuple[str, str, str]]:
 
 
 def methods_of() -> Iterator[tuple[str, str]]:
-    for path in sorted((ROOT / "tuners" / "methods").glob("[!_]*.py")):
+    for path in sorted((ROOT / "tuners" / "methods").glob("*/[!_]*.py")):
         yield path.stem, (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
 
 
@@ -104,12 +104,21 @@ def map_of(package: str) -> str:
     return grid(("file", "what it is for"), rows)
 
 
+def rooms_of(package: str) -> str:
+    """The rooms of a package, from the top floor down."""
+    floors = floor_of(package)
+    rows = [(str(floors[room]), f"`{room}`", purpose(package, room)) for room in sorted(floors, key=lambda room: (-floors[room], room))]
+    return grid(("floor", "room", "what is in it"), rows)
+
+
 def readme(package: str) -> tuple[Path, str]:
     """A package's README with its list of files made anew; what stands above the mark is written by hand."""
     path = ROOT / package / "README.md"
-    head, mark, _ = path.read_text(encoding="utf-8").partition(MARK)
-    assert mark, f"{path} has no line {MARK}"
-    return path, f"{head}{mark}\n\n{map_of(package)}\n"
+    text = path.read_text(encoding="utf-8")
+    start = min((text.index(f"\n{mark}\n") for mark in MARKS if f"\n{mark}\n" in text), default=-1)
+    assert start >= 0, f"{path} has no line {MARKS[-1]}"
+    rooms = f"\n{MARKS[0]}\n\n{rooms_of(package)}\n" if package in FLOORS else ""
+    return path, f"{text[:start]}{rooms}\n{MARKS[1]}\n\n{map_of(package)}\n"
 
 
 def pages() -> dict[Path, str]:

@@ -6,39 +6,38 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("harness", "tasks", "tuners", "leaderboard")
+from tests import rooms
+from tests.rooms import FLOORS, PACKAGES, ROOT, arrows, floor_of, imported, module_of, modules, sources
+
 ALLOWED = {
-    "harness": ("harness",),
-    "tasks": ("tasks", "harness", "assay.harness.metrics"),
-    "tuners": ("tuners", "harness", "assay.harness.run.stages", "assay.harness.metrics", "assay.harness.stats"),
-    "leaderboard": ("leaderboard", "assay.harness.store", "assay.harness.stats", "assay.harness.task.metric", "assay.harness.errors"),
+    "harness": ("assay.harness",),
+    "tasks": ("assay.tasks", "assay", "assay.harness.metrics"),
+    "tuners": ("assay.tuners", "assay", "assay.harness.run.stages", "assay.harness.metrics", "assay.harness.stats"),
+    "leaderboard": (
+        "assay.leaderboard",
+        "assay.harness.store",
+        "assay.harness.stats",
+        "assay.harness.task.metric",
+        "assay.harness.errors",
+    ),
 }
 HEAVY = {
     "harness": {"torch", "transformers", "vllm", "ray", "datasets", "streamlit", "peft", "duckdb", "pyarrow"},
     "tasks": {"torch", "transformers", "vllm", "ray", "datasets", "streamlit"},
-    "tuners": {"tasks", "leaderboard", "vllm", "streamlit"},
-    "leaderboard": {"torch", "transformers", "vllm", "ray", "tasks", "tuners"},
+    "tuners": {"vllm", "streamlit"},
+    "leaderboard": {"torch", "transformers", "vllm", "ray"},
 }
-FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
-
-
-def sources(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+FILE_LINES, FUNCTION_LINES, PARAMETERS, ROOM_FILES, ROOMS, FLOOR_COUNT = 400, 60, 8, 15, 22, 9
 
 
 def every_source() -> list[Path]:
     return [path for package in PACKAGES for path in sources(package)]
-
-
-def module_of(path: Path, root: Path = ROOT) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(tree: ast.AST, package_only: bool = False) -> Iterator[tuple[int, str, bool]]:
@@ -72,19 +71,11 @@ def faults_of_layering(path: Path, package: str, text: str) -> list[str]:
     for line, name, top in imports(ast.parse(text)):
         head = name.split(".")[0]
         if head in PACKAGES:
+            found.append(f"{path}:{line} imports {name}: the package is `assay.{name}`")
+        if head == "assay":
             if not top:
                 found.append(f"{path}:{line} imports {name} inside a function")
-            allowed = ALLOWED[package]
-            ours = (
-                head in (package,)
-                or name in allowed
-                or any(
-                    name.startswith(f"{prefix}.")
-                    for prefix in allowed
-                    if prefix in ("assay.harness.metrics", "assay.harness.stats", "assay.harness.store")
-                )
-            )
-            if not ours:
+            if not any(name == allowed or (name.startswith(f"{allowed}.") and allowed != "assay") for allowed in ALLOWED[package]):
                 found.append(f"{path}:{line} {package} may not import {name}")
         if top and head in HEAVY[package]:
             found.append(f"{path}:{line} {package} may not import {head} at the top")
@@ -104,6 +95,7 @@ def test_layers() -> None:
         ("harness", "def late():\n    from assay.harness.task.doc import Doc"),
         ("tasks", "from assay.harness.engines import Engine"),
         ("tasks", "import vllm"),
+        ("tasks", "from harness import Doc"),
         ("tuners", "from assay.tasks.glue import TASKS"),
         ("tuners", "from assay.harness.engines.hf.engine import open_engine"),
         ("tuners", "from assay.harness.task.catalogue import select"),
@@ -115,18 +107,41 @@ def test_the_layer_test_sees_a_forbidden_import(package: str, line: str) -> None
     assert faults_of_layering(Path("x.py"), package, line)
 
 
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_arrow_between_rooms_runs_up(package: str) -> None:
+    floors = floor_of(package)
+    up = {pair: lines for pair, lines in arrows(package).items() if floors[pair[0]] <= floors[pair[1]]}
+    assert not up, "\n".join(line for lines in up.values() for line in lines)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_room_stands_on_a_floor(package: str) -> None:
+    entries = {path for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert {path.stem for path in entries} - {"__init__"} == set(floor_of(package))
+    assert {room for pair in arrows(package) for room in pair} <= set(floor_of(package))
+
+
+def test_the_house_is_small_enough_to_know() -> None:
+    assert sum(map(len, FLOORS["harness"])) <= ROOMS and len(FLOORS["harness"]) <= FLOOR_COUNT
+    assert {path.name for path in (ROOT / "harness").glob("*.py")} == {"__init__.py", "errors.py"}
+    folders = Counter(path.parent for path in every_source())
+    assert not [f"{folder}: {count} files" for folder, count in folders.items() if count > ROOM_FILES]
+
+
+def test_the_room_test_sees_an_arrow_that_runs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "harness" / "run").mkdir(parents=True)
+    (tmp_path / "harness" / "cli").mkdir()
+    (tmp_path / "harness" / "cli" / "console.py").write_text("")
+    (tmp_path / "harness" / "run" / "watch.py").write_text("def late():\n    from assay.harness.cli import console\n")
+    monkeypatch.setattr(rooms, "ROOT", tmp_path)
+    monkeypatch.setattr(rooms, "module_of", lambda path: module_of(path, tmp_path))
+    assert list(arrows("harness")) == [("run", "cli")]
+
+
 def graph() -> dict[str, set[str]]:
-    """Imports at module level between our own modules, `from package import module` resolved."""
-    names = {module_of(path): path for path in every_source()}
-    edges: dict[str, set[str]] = {}
-    for name, path in names.items():
-        tree = ast.parse(path.read_text())
-        edges[name] = set()
-        for node in tree.body:
-            if isinstance(node, ast.ImportFrom) and node.module in names:
-                whole = {f"{node.module}.{alias.name}" for alias in node.names}
-                edges[name] |= {other for other in whole if other in names} or {node.module}
-    return edges
+    """Imports between our own modules."""
+    names = modules()
+    return {name: set(imported(ast.parse(path.read_text()), names)) - {name} for name, path in names.items()}
 
 
 def test_no_import_cycle() -> None:
@@ -215,14 +230,14 @@ def test_no_module_is_named_after_a_dependency() -> None:
 
 def test_import_is_light_and_quick() -> None:
     code = (
-        "import sys, time; start = time.process_time(); import harness; spent = time.process_time() - start;"
+        "import sys, time; start = time.process_time(); import assay; spent = time.process_time() - start;"
         f"heavy = {sorted(HEAVY['harness'])!r}; print([name for name in heavy if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("face", ["harness", "assay.harness.run.stages"])
+@pytest.mark.parametrize("face", ["assay", "assay.harness.run.stages"])
 def test_public_face_has_docstrings(face: str) -> None:
     module = importlib.import_module(face)
     assert sorted(module.__all__) == list(module.__all__)
