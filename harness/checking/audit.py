@@ -7,10 +7,10 @@ encode to the stored token ids, and the task scores the new outputs.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from assay.harness.checking.repeatability import draw_items
 from assay.harness.engines import Settings
 from assay.harness.engines.hf.plain import open_engine as open_plain
 from assay.harness.errors import AssayError, NotComparable
@@ -26,6 +26,7 @@ from assay.harness.store.record import Item, Record
 from assay.harness.task.task import Generate
 
 SHARE, LEAST = 0.02, 20
+"""Default share of re-scored items, and the minimum number of items."""
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 """Nats per token by the run's dtype: packing and rounding change the last digits of sums."""
 TEXTS_MAY_DIFFER = 0.1
@@ -79,7 +80,9 @@ def audit(
     prepared = prepare(plan, place, watch, stored=True)
     if prepared.model.digest != run.manifest["model"]["digest"]:
         raise NotComparable("the model's files have changed since this run", where=run.id, do="restore the weights of the run")
-    parts, skipped = sampled(prepared.tasks, share, seed)
+    drawn = draw_items(prepared.tasks, max(LEAST, math.ceil(share * sum(len(task.items) for task in prepared.tasks))), seed)
+    parts = [part for part in drawn if not samples_texts(part)]
+    skipped = sum(len(part.items) for part in drawn if samples_texts(part))
     if missing := [each.item.id for part in parts for each in part.items if (each.item.task, each.item.id) not in items]:
         raise NotComparable(f"item {missing[0]!r} is not in the run", where=run.id, do="restore the data of the run")
     tolerance = TOLERANCES.get(str(run.summary()["engine"].get("dtype", "")), max(TOLERANCES.values()))
@@ -103,19 +106,9 @@ def audit(
     return Audit(run.id, sum(len(part.items) for part in parts), len(items), skipped, drift, tolerance, tuple(found), texts)
 
 
-def sampled(tasks: Sequence[PreparedTask], share: float, seed: int) -> tuple[list[PreparedTask], int]:
-    """The tasks with the drawn items, and the number of drawn items whose texts were sampled at a temperature and cannot be repeated."""
-    every = [(number, index) for number, task in enumerate(tasks) for index in range(len(task.items))]
-    count = min(len(every), max(LEAST, math.ceil(share * len(every))))
-    kept = set(random.Random(seed).sample(every, count))
-    parts, skipped = [], 0
-    for number, task in enumerate(tasks):
-        items = tuple(each for index, each in enumerate(task.items) if (number, index) in kept)
-        if isinstance(task.task.ask, Generate) and task.task.ask.temperature > 0:
-            skipped += len(items)
-        elif items:
-            parts.append(replace(task, items=items))
-    return parts, skipped
+def samples_texts(part: PreparedTask) -> bool:
+    """Whether the task samples texts at a temperature, which cannot be repeated."""
+    return isinstance(part.task.ask, Generate) and part.task.ask.temperature > 0
 
 
 def logprob_drift(one: Record, other: Record) -> float:

@@ -62,11 +62,6 @@ def at_least(count: float, n: int) -> float:
     return wilson(count / n, n, z_quantile(0.975))[0] if n else 0.0
 
 
-def at_most(count: float, n: int) -> float:
-    """Upper end of the same interval."""
-    return wilson(count / n, n, z_quantile(0.975))[1] if n else 1.0
-
-
 def graded(count: float, n: int, warn: float, error: float = 1.0) -> Level | None:
     """W or E if the lower bound of a rate exceeds `warn` or `error`; with `warn` 0, a single case is a warning."""
     bound = at_least(count, n)

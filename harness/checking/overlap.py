@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from assay.harness.checking.finding import Finding, Place, graded, normal
+from assay.harness.checking.finding import Finding, graded, normal
 from assay.harness.checking.items import agree, question
 from assay.harness.checking.task_data import TaskData
 from assay.harness.task.doc import Doc
@@ -59,19 +59,19 @@ def few_shot_overlap(data: TaskData) -> list[Finding]:
     questions = {key: question(doc) for key, doc in unique.items()}
     indexed: tuple[tuple[str, ...], TextIndex] = (), TextIndex(())
     same, near = [], []
-    for index, (doc, shown) in enumerate(zip(data.docs, data.few_shot, strict=True)):
-        if not shown:
+    for index, (doc, examples) in enumerate(zip(data.docs, data.few_shot, strict=True)):
+        if not examples:
             continue
-        twin = next((each for each in shown if questions[id(each)] == questions[id(doc)]), None)
+        twin = next((each for each in examples if questions[id(each)] == questions[id(doc)]), None)
         if twin is not None:
             same.append(data.place(index, f"few-shot example {twin.id}"))
             continue
-        prompts = tuple(each.prompt for each in shown)
+        prompts = tuple(each.prompt for each in examples)
         if prompts != indexed[0]:
             indexed = prompts, TextIndex(map(normal, prompts))
         number = indexed[1].near(normal(doc.prompt))
-        if number is not None and agree(doc, shown[number]):
-            near.append(data.place(index, f"few-shot example {shown[number].id}"))
+        if number is not None and agree(doc, examples[number]):
+            near.append(data.place(index, f"few-shot example {examples[number].id}"))
     name, n = data.task.full_name, len(data.docs)
     found = []
     if same:
@@ -85,19 +85,19 @@ def few_shot_overlap(data: TaskData) -> list[Finding]:
 
 def training_overlap(data: TaskData) -> list[Finding]:
     """Findings for items that are also in the split for few-shot examples and training."""
-    places = overlaps(data.docs, data.pool, [data.place(index) for index in range(len(data.docs))])
+    places = tuple(data.place(number, f"same as {twin}") for number, twin in sorted(twins(data.docs, data.pool).items()))
     if not places:
         return []
     n = len(data.docs)
     level = graded(len(places), n, 0.005) or "I"
     what = f"{len(places)} of {n} items are also in {data.pool_split!r}"
     do = "remove them from the training split: tuning on them inflates scores"
-    return [Finding("train-overlap", level, data.task.full_name, what, do, tuple(places))]
+    return [Finding("train-overlap", level, data.task.full_name, what, do, places)]
 
 
-def overlaps(docs: Sequence[Doc], pool: Sequence[Doc], places: Sequence[Place]) -> list[Place]:
-    """The places of docs whose question is in the pool, exactly or with up to two other words and the same answer."""
-    twins: dict[int, str] = {}
+def twins(docs: Sequence[Doc], pool: Sequence[Doc]) -> dict[int, str]:
+    """Numbers of docs whose question is in the pool, exactly or with up to two other words and the same answer; ids of their twins."""
+    found: dict[int, str] = {}
     exact: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for number, doc in enumerate(docs):
         exact[question(doc)].append(number)
@@ -105,11 +105,11 @@ def overlaps(docs: Sequence[Doc], pool: Sequence[Doc], places: Sequence[Place]) 
     for other in pool:
         key = question(other)
         for number in exact.get(key, ()) if any(key) else ():
-            twins.setdefault(number, other.id)
+            found.setdefault(number, other.id)
         near = index.near(key[0])
         if near is not None and (not docs[near].labelled or not other.labelled or agree(docs[near], other)):
-            twins.setdefault(near, other.id)
-    return [Place(places[number].row, places[number].item, f"same as {twin}") for number, twin in sorted(twins.items())]
+            found.setdefault(near, other.id)
+    return found
 
 
 def overlap_findings(data: TaskData) -> list[Finding]:

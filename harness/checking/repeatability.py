@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from assay.harness.checking.finding import Finding, Level, Place, at_least, short
@@ -34,8 +34,8 @@ def rescore_sample(run: Run, count: int, place: Surroundings, watch: RunProgress
     plan = replace(plan, engine=run.manifest["engine"]["name"], batch=BATCH)
     prepared = prepare(plan, place, watch, stored=True)
     if prepared.model.digest != run.manifest["model"]["digest"]:
-        raise AssayError("the model's files are not those of the run", where=run.id, do="--rerun needs the same weights")
-    parts = sampled(prepared.tasks, count, f"{plan.seed}:{run.id}")
+        raise AssayError("the model's files have changed since this run", where=run.id, do="restore the weights, or leave out --rerun")
+    parts = draw_items(prepared.tasks, count, f"{plan.seed}:{run.id}")
     before = {(record.task, record.item): record for record in run.records()}
     settings = Settings(plan.dtype, plan.device, plan.budget, BATCH, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
     engine = opener(prepared.engine, prepared.model, settings)
@@ -53,7 +53,7 @@ def rescore_sample(run: Run, count: int, place: Surroundings, watch: RunProgress
         engine.close()
 
 
-def sampled(tasks: tuple[PreparedTask, ...], count: int, seed: str) -> list[PreparedTask]:
+def draw_items(tasks: Sequence[PreparedTask], count: int, seed: int | str) -> list[PreparedTask]:
     """The tasks with only those items that a seeded draw of `count` of all items contains."""
     every = [(number, index) for number, task in enumerate(tasks) for index in range(len(task.items))]
     kept = set(random.Random(seed).sample(every, min(count, len(every))))

@@ -98,7 +98,7 @@ def contents(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do=f"chmod u+r {path}") from None
+        raise AssayError(f"cannot be read: {error.strerror or error}", where=str(path), do="make it a readable plain file") from None
 
 
 def parsed(data: bytes) -> Any:
@@ -216,7 +216,7 @@ def read_baselines(root: Path) -> dict[str, dict[str, str]]:
         found = parsed(contents(path) or b"{}")
         return {str(name): {"run": str(entry["run"]), "at": str(entry["at"])} for name, entry in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise AssayError("does not hold named baselines", where=str(path), do="restore the file from a copy") from None
+        raise AssayError("not a valid list of baselines", where=str(path), do="restore the file from a copy") from None
 
 
 def baselines(root: Path) -> dict[str, str]:

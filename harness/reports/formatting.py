@@ -153,6 +153,12 @@ def best_of(tried: int) -> str:
     return f"The baseline is the best of {tried} runs on these items: a loss must be significant at 1/{tried} of the level."
 
 
+UNITS = (
+    "Changes, margins and MDE80 are in points; a positive change is an improvement. MDE80 is the minimum detectable effect: "
+    "the smallest true loss that is detected with 80 % power."
+)
+
+
 def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
     """Lines below the table: how robust the verdict is, how it was corrected, and what it covers."""
     found = []
@@ -163,10 +169,10 @@ def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
         items = f"{decision.flips} item{'s' * (decision.flips != 1)}"
         found.append(f"Fragility: flipping {items} of {decision.flips_task} would change the verdict.")
     if decision.tried > 1:
-        found.append(f"{best_of(decision.tried)} Being the best raises its score by about {decision.inflation:.2f} points.")
+        found.append(f"{best_of(decision.tried)} The selection inflates its score by about {decision.inflation:.2f} points.")
     if decision.attempt > 1:
         found.append(attempt_line(decision.attempt))
     found += comparison.notes
-    found.append("MDE80: minimum detectable effect, the smallest true loss that is detected with 80 % power.")
+    found.append(UNITS)
     found.append(decision.scope)
     return found

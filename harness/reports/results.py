@@ -1,11 +1,9 @@
-"""Tables of results for terminals and Markdown. JSON output prints the stored results themselves."""
+"""The table of results on a terminal, and the notes below it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from assay.harness.reports.escaping import md
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,15 +84,3 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
     if dropped:
         found.append(f"{dropped} items have fewer few-shot examples, to fit the model's context length.")
     return found
-
-
-def markdown(results: Sequence[Result]) -> str:
-    """The same table in Markdown."""
-    lines = ["| task | metric | score | 95 % interval | n | shots |", "|---|---|---:|---:|---:|---:|"]
-    for result in results:
-        shots = "" if result["shots"] is None else result["shots"]
-        lines.append(
-            f"| {md(marked_name(result))} | {md(result['metric'])} | {show_number(result['value'])} | {show_interval(result)} "
-            f"| {result['n']} | {shots} |"
-        )
-    return "\n".join(lines)

@@ -249,7 +249,7 @@ def test_a_new_task_is_clean_and_never_overwrites(
     assert command(monkeypatch, "new-task", "towns") == 2
     assert (desk / "towns.py").read_text() == "mine" and not (desk / "test_towns.py").exists()
     assert command(monkeypatch, "new-task", "two words") == 2
-    assert "small letters" in capsys.readouterr().err
+    assert "lowercase letters" in capsys.readouterr().err
 
 
 def test_a_draft_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

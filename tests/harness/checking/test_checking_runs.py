@@ -88,7 +88,7 @@ def test_scoring_a_sample_again(tmp_path: Path) -> None:
     (again,) = rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(2)))
     assert [place.item for place in again.places] == [place.item for place in other.places]
     make_model(tmp_path / "model", seed=5)
-    with pytest.raises(AssayError, match="not those of the run"):
+    with pytest.raises(AssayError, match="changed since this run"):
         rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(1)))
 
 

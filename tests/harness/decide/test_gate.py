@@ -304,7 +304,7 @@ BASELINES = ("7", "[" * 100_000, '{"v1": 7}', '{"\\ud800": {"run": "a", "at": "b
 def test_malformed_baselines_are_one_clear_error(text: str, tmp_path: Path) -> None:
     assert baselines(tmp_path) == {}
     (tmp_path / "baselines.json").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(AssayError, match="does not hold named baselines"):
+    with pytest.raises(AssayError, match="not a valid list of baselines"):
         baselines(tmp_path)
 
 

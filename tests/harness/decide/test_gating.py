@@ -246,7 +246,7 @@ def test_an_early_gate_is_recorded_with_its_looks_and_attempt(home: Path) -> Non
     json.loads(json.dumps(early_json(again, 0), allow_nan=False))
     assert "<failure" in early_junit(broken, "head") and early_github(broken, "a: b").startswith("::error title=a%3A b::decided by")
     report = early_markdown(again, "PASS: new against v1")
-    assert "of 500" in report and "attempt 2" in report and report.startswith("<!-- assay gate -->\n### PASS")
+    assert "of 500" in report and "Attempt 2" in report and report.startswith("<!-- assay gate -->\n### PASS")
 
 
 def test_an_early_gate_is_corrected_for_the_best_of_several_and_refuses_what_it_cannot_decide(home: Path) -> None:
