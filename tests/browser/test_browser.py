@@ -81,7 +81,7 @@ def test_links_lead_from_a_rank_to_an_item(tab: Tab) -> None:
     tab.settle()
     assert tab.state()["who"] == ["acme/Otter-7B"]
     tab.click(16, 50)
-    tab.page.get_by_text("Response", exact=True).wait_for(timeout=30_000)
+    tab.page.get_by_role("strong").filter(has_text="Response").wait_for(timeout=30_000)
     tab.settle()
     assert tab.state()["item"] == ["i0000"]
     assert tab.page.get_by_text("Question 0 of letters/first@own: which word comes 0 places after 'ant'?").count() >= 1

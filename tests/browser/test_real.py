@@ -92,13 +92,13 @@ def test_sorting(tab: Tab) -> None:
     assert (before.index(WHOLE) < before.index(ROUNDED)) != (after.index(WHOLE) < after.index(ROUNDED))
 
 
-def test_from_a_rank_down_to_the_tokens_of_an_item(tab: Tab) -> None:
+def test_links_lead_from_a_rank_to_the_tokens_of_an_item(tab: Tab) -> None:
     tab.open("board")
-    tab.page.get_by_role("link", name="Its items").click()
+    tab.page.get_by_role("link", name="Items", exact=True).last.click()
     tab.page.wait_for_url("**/items?**")
     tab.settle()
     tab.click(16, 50)
-    tab.page.get_by_text("Response", exact=True).wait_for(timeout=30_000)
+    tab.page.get_by_role("strong").filter(has_text="Response").wait_for(timeout=30_000)
     tab.settle()
     assert tab.state()["item"]
     tab.open("items", urlencode({**ITEM, "who": WHOLE}))
@@ -112,17 +112,17 @@ def test_a_comparison_shows_flipped_items(tab: Tab, real_store: Path) -> None:
     runs = [next(run.id for run in list_runs(real_store) if run.model == name and "capitals" in run.tasks) for name in (ROUNDED, WHOLE)]
     sql = "SELECT count(*) FROM samples a JOIN samples b USING (task, item_id) WHERE a.run_id = ? AND b.run_id = ? AND task = 'capitals'"
     lost, gained = (query(real_store, f"{sql} AND a.correct {sign} b.correct", runs)[0][0] for sign in "><")
-    assert lost + gained, "rounding to 4 bits changed no answer: the test would see nothing"
-    assert f"lost ({lost}) · gained ({gained}) of 25 items" in tab.text()
+    assert lost + gained, "rounding to 4 bits changed no response: the test needs a flipped item"
+    assert f"The candidate lost {lost} and gained {gained} of 25 items." in tab.text()
 
 
 def holds(cells: list[str], value: float) -> bool:
-    """Whether a table shows a number; what a screen reader is given has no format."""
+    """Whether a table shows a number. The accessible text of cells is unformatted."""
     numbers = [float(text) for text in cells if text.lstrip("+-").replace(".", "", 1).isdigit()]
     return any(abs(number - value) < 0.06 for number in numbers)
 
 
-def test_the_study_is_on_the_plane(tab: Tab, real_store: Path) -> None:
+def test_the_study_is_on_the_tuning_page(tab: Tab, real_store: Path) -> None:
     trained = query(real_store, "SELECT method, 100 * avg(gain) FROM tuning WHERE role = 'grid' GROUP BY method, lr")
     assert trained
     tab.open("tuning")
