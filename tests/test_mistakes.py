@@ -73,7 +73,7 @@ def test_a_wrong_task_name(home: Path) -> None:
     ],
 )
 def test_a_missing_extra(home: Path, line: str, missing: str, remedy: str) -> None:
-    """The library is hidden from the import system, as if it had never been installed."""
+    """The library is hidden from the import system, as if it were not installed."""
     (home / "without").mkdir()
     (home / "without" / "sitecustomize.py").write_text(
         "import importlib.util, sys\n"
@@ -90,7 +90,7 @@ def test_no_data(home: Path) -> None:
 
 
 def test_a_results_folder_of_another_version(home: Path) -> None:
-    """A store of a newer assay is left alone and says so; the index of an older one is made anew."""
+    """A store of a newer assay is refused and not modified; a missing index is rebuilt."""
     import duckdb
 
     assert invoke(home, RUN).returncode == 0
@@ -103,7 +103,7 @@ def test_a_results_folder_of_another_version(home: Path) -> None:
 
 
 def test_a_full_disk(home: Path) -> None:
-    """No file may grow beyond 2 kB: the run stops with what is finished, and goes on when there is room."""
+    """No file can grow beyond 2 kB: the run stops, and can be resumed when there is space."""
 
     def small() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -120,7 +120,7 @@ def test_no_gpu(home: Path) -> None:
 
 
 def test_an_interrupted_run(home: Path) -> None:
-    """Ctrl-C ends with 13 and the command that goes on; that command finishes the run."""
+    """Ctrl-C exits with 13 and prints the resume command."""
     line = "run --model model --tasks sums.py --engine scripted:hashed,fault=sleep,at=7,seconds=600"
     process = subprocess.Popen([*ASSAY, *line.split()], stderr=subprocess.PIPE, text=True, cwd=home, env=environment(home))
     while process.poll() is None and not list((home / "results").glob("runs/2*/journal*")):
@@ -134,12 +134,12 @@ def test_an_interrupted_run(home: Path) -> None:
 
 
 def test_a_wrong_python() -> None:
-    """pip refuses by itself, because the package says which Pythons it knows."""
+    """pip refuses other versions because the package declares the supported ones."""
     assert metadata.metadata("assay")["Requires-Python"] == "<3.13,>=3.11"
 
 
 def test_a_port_in_use(home: Path) -> None:
-    """The board says so and takes the next one."""
+    """The leaderboard reports it and uses the next port."""
     (home / "results").mkdir()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -51,6 +51,6 @@ def cells(cost: TaskCost, shots: str) -> tuple[str, ...]:
 
 def time_text(found: Explanation) -> str:
     """The expected time and the measurement it is based on."""
-    if found.rate is None or found.seconds is None:
+    if found.speed is None or found.seconds is None:
         return "time unknown: no stored run of this model, or of a model of its size, to estimate from"
-    return f"about {duration(found.seconds)} plus engine start, at {found.rate.tokens_per_second:,.0f} tokens/s ({found.rate.source})"
+    return f"about {duration(found.seconds)} plus engine start, at {found.speed.tokens_per_second:,.0f} tokens/s ({found.speed.source})"

@@ -168,7 +168,7 @@ def set_command(
     if as_json:
         print_json({"baseline": name, "run": chosen})
     else:
-        out().print(f"{name} is {chosen}", markup=False)
+        out().print(f"baseline {name}: run {chosen}", markup=False)
 
 
 @baseline_command.command("ls")

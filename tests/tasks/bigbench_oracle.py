@@ -1,4 +1,4 @@
-"""A made-up model and made-up tasks in the BIG-bench schema. The reference scorer's results for them are in recorded/bigbench.json.
+"""A fake model and fake tasks in the BIG-bench schema. The reference scorer's results for them are in recorded/bigbench.json.
 
 The reference (package `bigbench` 1.0.0 with T5's metrics) was run once with `logprob` and `text` below as its model, on the tasks of
 `made_tasks` and on public ones; per task and number of shots its prompts (as a hash) and its scores were kept. One thing was changed
@@ -17,12 +17,12 @@ def number(*parts: str) -> int:
 
 
 def logprob(prompt: str, choice: str) -> float:
-    """A log-probability on a coarse grid, so that choices tie now and then."""
+    """A log-likelihood rounded to a coarse grid, so that some choices tie."""
     return -0.25 * (1 + number(prompt, choice) % 24)
 
 
 def text(prompt: str, target: str) -> str:
-    """What the made-up model says: the right answer plain, wrapped or spoilt, or something else."""
+    """The fake model's response: the correct answer, plain, embedded in text or damaged, or another text."""
     words = prompt.split()[-12:] or ["x"]
     draw = random.Random(number(prompt))
     other = " ".join(draw.choices(words, k=4))
@@ -100,7 +100,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 
 def made_tasks() -> dict[str, dict[str, Any]]:
-    """Task files by name; some hold a literal duplicate, which the scorer drops."""
+    """Task files by name; some contain an exact duplicate, which the scorer drops."""
     made = {}
     for place, setting in enumerate(SETTINGS):
         draw = random.Random(place)

@@ -1,4 +1,4 @@
-"""The author's guide does what it says: its files are written, its commands run. Run: pytest tests/tasks/test_authors_guide.py"""
+"""The task author's guide: its files are written and its commands are run. Run: pytest tests/tasks/test_authors_guide.py"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def files() -> dict[str, str]:
 
 
 def commands() -> list[tuple[str, int, list[str]]]:
-    """Command, exit code, and the lines that it must print."""
+    """Each command with its exit code and expected output lines."""
     found: list[tuple[str, int, list[str]]] = []
     for language, note, text in BLOCKS:
         for line in text.splitlines() if language == "console" else ():
@@ -37,9 +37,9 @@ def commands() -> list[tuple[str, int, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def guide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with every file of the guide and a tiny model."""
-    folder = tmp_path_factory.mktemp("desk")
+    folder = tmp_path_factory.mktemp("guide_folder")
     for name, text in files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -49,22 +49,22 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("command", "code", "lines"), commands(), ids=[command for command, _, _ in commands()])
 def test_a_command_of_the_guide(
-    desk: Path, command: str, code: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    guide_folder: Path, command: str, code: int, lines: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     program, *arguments = shlex.split(command)
     assert program == "assay"
     if arguments[0] == "run":
         arguments += ["--engine", "scripted"]
-    monkeypatch.chdir(desk)
+    monkeypatch.chdir(guide_folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("ASSAY_CACHE", str(desk / "cache"))
+    monkeypatch.setenv("ASSAY_CACHE", str(guide_folder / "cache"))
     monkeypatch.delenv("ASSAY_DATA", raising=False)
     monkeypatch.delenv("ASSAY_RESULTS", raising=False)
     monkeypatch.setattr(sys, "argv", ["assay", *arguments])
     with pytest.raises(SystemExit) as end:
         main()
-    told = capsys.readouterr()
-    printed = told.out + told.err
+    captured = capsys.readouterr()
+    printed = captured.out + captured.err
     assert end.value.code == code, printed[-2000:]
     for line in lines:
         assert line in printed

@@ -1,4 +1,4 @@
-"""BIG-bench Hard: exemplars, and the two extractors with the historic one's defects."""
+"""BIG-bench Hard: few-shot examples, and the two answer extractors with the defects of the historic one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_prompt_is_the_published_file_and_the_question(data: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["8.", "8", "8. ", "8.\n", "8.\n\nThat is all.", "**8**.", " 8 ."])
-def test_repaired_extractor_reads_what_the_historic_one_loses(ending: str) -> None:
+def test_the_repaired_extractor_finds_answers_that_the_historic_one_misses(ending: str) -> None:
     assert grade("bbh", f"4 and 4 make 8. So the answer is {ending}", "8") == 1
 
 

@@ -1,4 +1,4 @@
-"""BIG-bench tasks against the reference scorer's recorded results, and its rules one by one."""
+"""BIG-bench tasks compared with the reference scorer's recorded results, and each of its rules."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def output(task: Task, doc: Doc, prompt: str, continuations: tuple[str, ...]) ->
 
 
 def run(task: Task, shots: int, data: Path | None = None) -> tuple[list[str], dict[str, float]]:
-    """Prompts and scores of a task under the made-up model."""
+    """Prompts and scores of a task with the fake model."""
     docs = [task.doc(row) for row in task.rows.load("test", Access(data)).rows]
     exemplars = item_examples(docs, shots) if shots else lambda index: ()
     prompts, stats = [], {metric.name: [] for metric in task.metrics}  # type: ignore[var-annotated]
@@ -50,8 +50,8 @@ def run(task: Task, shots: int, data: Path | None = None) -> tuple[list[str], di
 
 
 TIED = {("bbq_lite_json/religion_ambig", "0"): -1, ("logic_grid_puzzle", "0"): 1}
-"""Right answers more than recorded, in one tied item each. The reference breaks ties by the last bits of numpy's exp, which are others on
-other processors; ours go the same way everywhere."""
+"""Number of additional correct answers, from one tied item each. The reference breaks ties by the last bits of numpy's exp, which depend on
+the processor; ours do not."""
 
 
 def recorded(name: str, shots: str) -> dict[str, float]:
@@ -65,7 +65,7 @@ def recorded(name: str, shots: str) -> dict[str, float]:
 
 
 def check(tasks: tuple[Task, ...], name: str) -> None:
-    """Every number of the reference, for every recorded number of shots."""
+    """Every value of the reference, for every recorded number of shots."""
     for shots, expected in RECORDED[name].items():
         found: dict[str, float] = {}
         for task in tasks:
@@ -109,7 +109,7 @@ def test_there_are_enough_recorded_tasks() -> None:
 
 
 def test_some_recorded_choices_tie() -> None:
-    """Otherwise the hash that breaks ties would go untested."""
+    """Ties are needed to test the hash that breaks them."""
     values = [oracle.logprob(str(index), choice) for index in range(200) for choice in "abcd"]
     ties = sum(sorted(values[index : index + 4])[-2:].count(max(values[index : index + 4])) > 1 for index in range(0, 800, 4))
     assert ties > 5
@@ -117,7 +117,7 @@ def test_some_recorded_choices_tie() -> None:
     assert {argmax((-1.0, -1.0, -value)) for value in range(2, 12)} == {0, 1}
 
 
-def test_permutation_is_made_anew_for_every_example(made: Path) -> None:
+def test_every_example_starts_a_new_permutation(made: Path) -> None:
     task = bigbench.from_path(made / "made_06")[0]
     rows = task.rows.load("test", Access()).rows
     orders = set()
@@ -129,13 +129,13 @@ def test_permutation_is_made_anew_for_every_example(made: Path) -> None:
 
 
 def test_the_string_false_appends_choices(made: Path) -> None:
-    """logic_grid_puzzle writes append_choices_to_input as "false", which is true in Python: the reference appends."""
+    """logic_grid_puzzle has the string "false" in append_choices_to_input, which is true in Python, so the reference appends."""
     shown, hidden = bigbench.from_path(made / "made_08")[0], bigbench.from_path(made / "made_07")[0]
     assert "choice:" in shown.doc(shown.rows.load("test", Access()).rows[0]).prompt
     assert "choice:" not in hidden.doc(hidden.rows.load("test", Access()).rows[0]).prompt
 
 
-def test_soft_scores_count_as_they_are() -> None:
+def test_soft_scores_are_used_unchanged() -> None:
     metric = choice_metrics(("multiple_choice_grade",))["multiple_choice_grade"]
     doc = Doc("q", choices=("a", "b"), targets=(0.3, 0.7))
     assert metric.measure(doc, ChoiceScores((-1.0, -2.0), (1, 1), 0)) == (0.3,)
@@ -165,7 +165,7 @@ def test_normalised_score_may_be_negative() -> None:
         normalized(grade, 1.0, 1.0)
 
 
-def test_draws_are_other_items_with_one_of_their_answers() -> None:
+def test_few_shot_examples_are_other_items_with_one_of_their_answers() -> None:
     answers = [1, 2, 3, 1, 2, 1, 4]
     whole = dict(draws(answers, 3))
     assert sorted(whole) == list(range(7))
@@ -178,7 +178,7 @@ def test_draws_are_other_items_with_one_of_their_answers() -> None:
         item_examples(docs, 7)
 
 
-def test_faulty_files_are_one_clear_error(tmp_path: Path) -> None:
+def test_an_invalid_file_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AssayError, match="no such file"):
         bigbench.from_path(tmp_path / "task.json")
     with pytest.raises(AssayError, match="not a regular file"):
@@ -252,8 +252,8 @@ def test_every_public_task_reads_and_its_worked_examples_hold() -> None:
     assert [task.name for task in lite if not task.worked] == []
 
 
-def test_the_right_choices_of_the_smoke_task_are_shown_at_every_place_alike() -> None:
-    """A small model likes what is listed first; with the answers never there it scored 0 of 8."""
+def test_correct_choices_of_the_smoke_task_are_spread_over_all_positions() -> None:
+    """A small model prefers the first choice; with no answer there it scored 0 of 8."""
     (task,) = bigbench.from_path(Path(bigbench.__file__).parent / "smoke" / "bigbench_emoji.json")
     docs = [task.doc(row) for row in task.rows.load("test", Access()).rows]
     places = [[line.removeprefix("  choice: ") for line in doc.prompt.splitlines() if "choice: " in line].index(doc.answer) for doc in docs]

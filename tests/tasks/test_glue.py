@@ -1,4 +1,4 @@
-"""GLUE: exact prompts, label orders, hidden labels, official metrics and the score. Facts from the data cards and the papers."""
+"""GLUE: exact prompts, label orders, hidden labels, official metrics and the score. Facts are from the data cards and the papers."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_official_metrics() -> None:
     assert all(named[name] == ("accuracy",) for name in ("sst2", "mnli", "mnli_mismatched", "qnli", "rte", "wnli"))
 
 
-def test_stsb_is_no_constant() -> None:
-    """With the gold value as its only choice STS-B would score 1 for any model; as a regression it needs the right order."""
+def test_stsb_depends_on_the_model() -> None:
+    """With the gold value as the only choice STS-B would score 1 for any model; as a regression it depends on the order."""
     stsb = task("stsb")
     assert isinstance(stsb.ask, Regress) and stsb.ask.answers == tuple("012345") and stsb.ask.values == (0, 1, 2, 3, 4, 5)
     golds = [0.0, 1.5, 3.2, 5.0]
@@ -143,7 +143,7 @@ def test_names_resolve_and_the_total_needs_every_term() -> None:
     assert not select(["glue/rte", "glue/cola"], access).totals
 
 
-def test_the_diagnostic_set_is_scored_where_labels_are_known() -> None:
+def test_the_diagnostic_set_is_scored_if_labels_are_known() -> None:
     ax = task("ax")
     docs = [ax.doc(example.row) for example in ax.worked]
     stats = np.array([ax.metrics[0].measure(doc, ChoiceScores((), (), doc.gold or 0)) for doc in docs])
@@ -178,7 +178,7 @@ def test_real_test_rows_are_predictions_only(name: str, data_root: Path) -> None
 
 
 @pytest.mark.data
-def test_a_missing_split_is_named_not_replaced(data_root: Path) -> None:
+def test_a_missing_split_is_an_error_and_not_replaced(data_root: Path) -> None:
     with pytest.raises(AssayError, match="no split 'validation'"):
         task("qqp").rows.load("validation", Access(data_root))
     with pytest.raises(AssayError, match="no split 'validation_mismatched'"):

@@ -64,7 +64,7 @@ def test_continuation_does_not_show_the_choices() -> None:
     assert render(task, task.doc(ROWS[0])).continuations == (" w", " x", " y", " z")
 
 
-def test_helm_asks_for_one_letter_after_five_exemplars() -> None:
+def test_helm_generates_one_letter_after_five_examples() -> None:
     task = mmlu.HELM_TASKS["econometrics"]
     assert (task.shots.count, task.shots.order, task.shots.split) == (5, "balanced", "dev")
     text = prompt(task, 5)
@@ -74,17 +74,17 @@ def test_helm_asks_for_one_letter_after_five_exemplars() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "score", "parsed"), [(" C", 1, True), ("C\n", 1, True), (" B", 0, True), (" The", 0, False), ("", 0, False)]
+    ("response", "score", "parsed"), [(" C", 1, True), ("C\n", 1, True), (" B", 0, True), (" The", 0, False), ("", 0, False)]
 )
-def test_helm_counts_what_is_no_letter_as_wrong_and_unparsed(said: str, score: float, parsed: bool) -> None:
+def test_helm_counts_other_responses_as_wrong_and_unparsed(response: str, score: float, parsed: bool) -> None:
     task = mmlu.HELM_TASKS["econometrics"]
     (metric,) = task.metrics
     doc = task.doc(ROWS[2])
     assert metric.parses is not None
-    assert metric.measure(doc, Completion(said)) == (score,) and metric.parses(doc, Completion(said)) is parsed
+    assert metric.measure(doc, Completion(response)) == (score,) and metric.parses(doc, Completion(response)) is parsed
 
 
-def test_helm_takes_every_letter_of_the_right_text() -> None:
+def test_helm_accepts_every_letter_with_the_correct_text() -> None:
     doc = mmlu.joint({"question": "?", "choices": ["x", "y", "x", "z"], "answer": 2})
     assert doc.references == ("A", "C")
 
@@ -137,7 +137,7 @@ def test_real_sizes_of_the_categories(data_root: Path) -> None:
 
 
 @pytest.mark.data
-def test_real_dev_rows_give_five_exemplars_to_every_helm_subject(data_root: Path) -> None:
+def test_real_dev_rows_give_five_examples_to_every_helm_subject(data_root: Path) -> None:
     for task in mmlu.HELM_TASKS.values():
         dev, test = ([task.doc(row) for row in task.rows.load(split, Access(data_root)).rows] for split in ("dev", "test"))
         assert len(choose_examples(task, 5, dev, test, 0)(0)) == 5
@@ -146,11 +146,11 @@ def test_real_dev_rows_give_five_exemplars_to_every_helm_subject(data_root: Path
 # --- the smoke rows ------------------------------------------------------------------------------------------------------------
 
 MEMBERS = [task for task in smoke.TASKS if task.name.startswith(("smoke/glue/", "smoke/superglue/", "smoke/mmlu"))]
-"""Those that stand for rows of GLUE, SuperGLUE and MMLU."""
+"""The smoke tasks of GLUE, SuperGLUE and MMLU."""
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda task: task.name)
-def test_smoke_rows_are_balanced_labelled_and_apart_from_their_exemplars(member: Task) -> None:
+def test_smoke_rows_are_balanced_labelled_and_not_few_shot_examples(member: Task) -> None:
     docs = [member.doc(row) for row in member.rows.load(member.split, Access()).rows]
     pool = [member.doc(row) for row in member.rows.load(member.shots.split, Access()).rows]
     assert member.purpose == "smoke" and len(docs) >= 6 and len(pool) >= 2

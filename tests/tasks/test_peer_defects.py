@@ -1,4 +1,4 @@
-"""Defects of other harnesses, each restated in a few lines of our own: their way fails the check that ours passes.
+"""Defects of other harnesses, each reproduced in a few lines: their implementation fails the check and ours passes.
 
 The inverted gold of MultiRC, its answers read as Python, and COPA's doubled space: tests/tasks/test_superglue.py. BIG-bench Hard's
 extractors: tests/tasks/test_bbh.py. Run: pytest tests/tasks/test_peer_defects.py
@@ -23,11 +23,11 @@ FOUR = np.arange(4)
 
 
 def spread_of_models(scores: list[float]) -> float:
-    """How far a task tells models apart: 0 for a task that says the same of each."""
+    """How well a task separates models: 0 if it gives every model the same score."""
     return max(scores) - min(scores)
 
 
-def test_stsb_tells_models_apart_and_one_choice_does_not() -> None:
+def test_stsb_separates_models_and_a_single_choice_does_not() -> None:
     """lighteval: the rounded gold score is the only choice, and accuracy the metric."""
     golds = [0.0, 1.6, 3.2, 5.0]
     models = [golds, golds[::-1], [2.0, 2.5, 2.4, 2.6]]
@@ -48,7 +48,7 @@ def test_stsb_tells_models_apart_and_one_choice_does_not() -> None:
 
 
 def test_the_prompt_of_wsc_has_every_quote_closed() -> None:
-    """lighteval writes a quotation mark before "Question:" that nothing closes."""
+    """lighteval writes an unclosed quotation mark before "Question:"."""
     row = superglue.WSC.worked[0].row
     peer = (
         f'Passage: {row["text"]}\n"Question: In the passage above, does the pronoun "{row["span2_text"]}" refer to "{row["span1_text"]}"?'
@@ -69,7 +69,7 @@ HELM_LISTS = SUBTASKS[:5]
 
 
 def made_conceptual_combinations(folder: Path) -> Path:
-    """A task folder with the six subtasks, of our own content."""
+    """A task folder with the six subtasks, with content written for this test."""
     head = {"name": "conceptual_combinations", "description": "Made.", "metrics": ["multiple_choice_grade"]}
     head["preferred_score"] = "multiple_choice_grade"
     examples = [{"input": f"Item {n}", "target_scores": {"yes": n % 2, "no": 1 - n % 2}} for n in range(4)]
@@ -83,7 +83,7 @@ def made_conceptual_combinations(folder: Path) -> Path:
 
 
 def test_a_task_has_all_its_subtasks_as_they_are_read_from_its_folder(tmp_path: Path) -> None:
-    """HELM's list of BIG-bench Lite writes the subtasks out and forgets one."""
+    """HELM's list of BIG-bench Lite misses one subtask."""
     family = bigbench.find_family("bigbench/conceptual_combinations", Access(made_conceptual_combinations(tmp_path)))
     assert family is not None
     ours = {task.name.rpartition("/")[2] for task in family.tasks}
@@ -91,8 +91,8 @@ def test_a_task_has_all_its_subtasks_as_they_are_read_from_its_folder(tmp_path: 
     assert ours == set(SUBTASKS) and len(family.totals[0].terms) == 6
 
 
-def test_a_hidden_label_is_no_label() -> None:
-    """lm-eval takes -1 for a gold index and counts every answer wrong."""
+def test_a_hidden_label_is_not_a_gold_index() -> None:
+    """lm-eval uses -1 as a gold index and counts every answer as wrong."""
     row = {"sentence": "It rained.", "label": -1, "idx": 0}
     peer = [float(pick == row["label"]) for pick in (0, 1)]
     assert peer == [0.0, 0.0]
@@ -103,7 +103,7 @@ def test_a_hidden_label_is_no_label() -> None:
 
 
 def test_an_interval_covers_the_spread_of_repeated_samples() -> None:
-    """lighteval gives the standard error of the bootstrap's mean, which shrinks with the number of draws, as that of the score."""
+    """lighteval reports the standard error of the bootstrap mean, which shrinks with the number of resamples."""
     draw = np.random.default_rng(0)
     gold, pick = draw.integers(0, 2, 300), draw.integers(0, 2, 300)
     stats = np.eye(4)[gold * 2 + pick]

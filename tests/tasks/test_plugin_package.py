@@ -1,4 +1,4 @@
-"""A stranger's package of tasks: installed, found, checked and run by name. Run: pytest tests/tasks/test_plugin_package.py"""
+"""A third-party task package: installed, found, checked and run by name. Run: pytest tests/tasks/test_plugin_package.py"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "plugin_package"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the package installed into `site`, without network and without touching this environment."""
+    """A folder with the package installed into `site`, without network access and without changing this environment."""
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(PACKAGE, folder / "source")
     install = ("install", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q", "--target", "site")
@@ -42,14 +42,14 @@ def assay(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedPro
     return found
 
 
-def test_its_tasks_are_listed_beside_ours(home: Path) -> None:
+def test_its_tasks_are_listed(home: Path) -> None:
     found = json.loads(assay(home, "tasks", "--json").stdout)
     listed = {family["name"]: family["tasks"] for family in found["families"]}
     assert listed["colours"] == ["colours/shades", "colours/backwards"]
     assert "glue" in listed
 
 
-def test_its_family_is_fit_to_measure_with(home: Path) -> None:
+def test_its_family_passes_check(home: Path) -> None:
     found = json.loads(assay(home, "check", "colours", "--json").stdout)
     assert [(task["task"], task["facts"]["items"]) for task in found["tasks"]] == [("colours/shades", 8), ("colours/backwards", 8)]
     assert found["counts"] == {"E": 0, "W": 0, "I": 0}

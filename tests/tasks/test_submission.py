@@ -1,4 +1,4 @@
-"""Hidden test sets: unscored runs and the leaderboards' files. Run: pytest tests/tasks/test_submission.py"""
+"""Hidden test sets: runs without scores, and submission files. Run: pytest tests/tasks/test_submission.py"""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def store(path: Path, rows: Sequence[object]) -> None:
 
 
 def run_of(folder: Path, family: str, pick: int, **fields: object) -> Run:
-    """A run on the test splits under `folder`, by a model that always ranks the choice `pick` first."""
+    """A run on the test splits in `folder` with a model that always ranks choice `pick` first."""
 
     def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:
         return Scripted(oracle(lambda request: pick))
@@ -76,7 +76,7 @@ def hidden_glue(folder: Path) -> None:
         (folder / "nyu-mll__glue" / name).mkdir()
 
 
-def test_a_hidden_test_set_is_answered_and_not_scored(tmp_path: Path) -> None:
+def test_a_hidden_test_set_has_predictions_and_no_scores(tmp_path: Path) -> None:
     hidden_glue(tmp_path)
     run = run_of(tmp_path, "glue", 1)
     assert run.status == "complete" and run.summary()["results"] == []
@@ -130,12 +130,12 @@ def test_superglue_files_have_the_leaderboards_names_and_labels(tmp_path: Path) 
     assert [each.file for each in SUPERGLUE.values()] == [f"{name}.jsonl" for name in names]
 
 
-def test_only_whole_test_splits_become_a_submission(tmp_path: Path) -> None:
+def test_only_complete_test_splits_can_be_submitted(tmp_path: Path) -> None:
     hidden_glue(tmp_path)
     with pytest.raises(AssayError, match=r"was run on 'test' \(limited\)"):
         glue_submission(run_of(tmp_path, "glue", 0, limit=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_offers_them() -> None:
+def test_the_export_command_lists_the_formats() -> None:
     assert {"glue-submission", "superglue-submission", "lm-eval"} <= set(formats())

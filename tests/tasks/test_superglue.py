@@ -1,4 +1,4 @@
-"""SuperGLUE: exact prompts, label orders, grouped metrics, the score, and the peers' defects that are repaired here."""
+"""SuperGLUE: exact prompts, label orders, grouped metrics, the score, and the defects of lm-eval that are fixed here."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_hidden_label_leaves_the_doc_unlabelled(name: str) -> None:
 
 
 @pytest.mark.parametrize("member", superglue.TASKS, ids=lambda task: task.name)
-def test_one_space_or_line_break_stands_before_every_answer(member: Task) -> None:
+def test_one_space_or_line_break_precedes_every_answer(member: Task) -> None:
     for example in member.worked:
         rendered = render(member, member.doc(example.row))
         for text in rendered.continuations:
@@ -117,7 +117,7 @@ def test_multirc_answers_are_text_not_python() -> None:
     assert "he said '''no'''" in task("multirc").doc(quoted).prompt
 
 
-def test_copa_has_one_space_where_the_peer_has_two() -> None:
+def test_copa_has_one_space_and_lm_eval_two() -> None:
     row = WORKED["copa"][0].row
     peer = "The plant died because" + " " + " nobody watered it."
     ours = example_text(task("copa").doc(row), task("copa").layout)
@@ -163,7 +163,7 @@ def test_gender_parity_counts_pairs_with_equal_predictions() -> None:
 RECORD = WORKED["record"][0].row
 
 
-def test_record_asks_each_entity_once_and_takes_any_gold_answer() -> None:
+def test_record_scores_each_entity_once_and_accepts_any_gold_answer() -> None:
     doc = task("record").doc(dict(RECORD, entities=[*RECORD["entities"], "Graz"]))
     assert doc.meta["entities"] == ["Graz", "Ivo Klee", "Klee", "Lena Roth", "Roth"]
     assert doc.targets == (0, 0, 0, 1, 1) and len(doc.choices) == 5
