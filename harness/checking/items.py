@@ -124,12 +124,7 @@ def joints(data: TaskData) -> list[Finding]:
     name, n, layout = data.task.full_name, len(data.docs), data.task.layout
     level_missing = "W" if len(missing) > 0.9 * n else graded(len(missing), n, 0, SOME)  # everywhere: chosen by the layout's author
     cases: tuple[tuple[list[Place], str, str, Level | None], ...] = (
-        (
-            doubled,
-            "double white space before the answer",
-            "remove the prompt's trailing space, or the layout's joint",
-            graded(len(doubled), n, 0, SOME),
-        ),
+        (doubled, "double space before the answer", "remove the space of the prompt or the joint", graded(len(doubled), n, 0, SOME)),
         (missing, "no space between prompt and answer", "keep the layout's joint, or end the prompt with a space", level_missing),
         (trailing, "white space after the answer", "strip the answers", graded(len(trailing), n, 0.005) or ("I" if trailing else None)),
     )
@@ -140,9 +135,7 @@ def joints(data: TaskData) -> list[Finding]:
     ]
     begins = all(doc.prompt[:1].isspace() for doc in data.docs)
     if layout.instructions and not (layout.instructions[-1].isspace() or begins):
-        found.append(
-            Finding("joint", "W", name, "no white space between instructions and first question", "end the instructions with white space")
-        )
+        found.append(Finding("joint", "W", name, "no space after the instructions", "end them with white space"))
     if any(data.few_shot) and not (layout.separator or begins):
         found.append(Finding("joint", "W", name, "no separator between few-shot examples", "set the layout's separator"))
     return found

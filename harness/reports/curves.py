@@ -7,41 +7,35 @@ from typing import TYPE_CHECKING
 
 from assay.harness.decide.curves import Contrast, Point
 from assay.harness.reports.results import show_number
+from assay.harness.reports.tables import table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def plain_table(*columns: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
-    return table
-
-
 def points_table(points: Sequence[Point]) -> Table:
     """One row per task and run."""
-    table = plain_table("task", "shots", "tokens per prompt", "score", "95 % interval", "n", "run")
+    rows = []
     for point in points:
         interval = "too few items" if point.low is None else f"{show_number(point.low)} – {show_number(point.high)}"
         shots, tokens = "" if point.shots is None else str(point.shots), "" if point.tokens is None else f"{point.tokens:.0f}"
-        table.add_row(f"{point.task} {point.metric}", shots, tokens, show_number(point.value), interval, str(point.n), point.run)
-    return table
+        rows.append((f"{point.task} {point.metric}", shots, tokens, show_number(point.value), interval, str(point.n), point.run))
+    return table(("task", "shots", "tokens per prompt", "score", "95 % interval", "n", "run"), rows)
 
 
 def contrasts_table(contrasts: Sequence[Contrast]) -> Table:
     """One row per pair of protocols, in points; the interval joins two one-sided 95 % limits."""
-    table = plain_table("protocols", "shots", "difference (points)", "90 % interval", "p", "items better, worse")
+    rows = []
     for each in contrasts:
         found = each.difference
-        table.add_row(
-            f"{each.second} − {each.first}",
-            str(each.shots),
-            f"{100 * found.delta:+.1f}",
-            f"{100 * found.low:+.1f} – {100 * found.high:+.1f}",
-            f"{found.p:.3f}",
-            f"{found.wins}, {found.losses}",
+        rows.append(
+            (
+                f"{each.second} − {each.first}",
+                str(each.shots),
+                f"{100 * found.delta:+.1f}",
+                f"{100 * found.low:+.1f} – {100 * found.high:+.1f}",
+                f"{found.p:.3f}",
+                f"{found.wins}, {found.losses}",
+            )
         )
-    return table
+    return table(("protocols", "shots", "difference (points)", "90 % interval", "p", "items better, worse"), rows)

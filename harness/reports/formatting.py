@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from assay.harness.decide.compare import Comparison, Row
 from assay.harness.decide.decision import Decision, GatedTask
 from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.stats.rule import mde80
 
 VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
 
@@ -33,11 +34,6 @@ def causes(row: Row) -> str:
     return ", ".join(f"{count} {cause}" for cause, count in sorted(row.causes.items(), key=lambda pair: -pair[1]))
 
 
-def has_floor(rows: Iterable[Row]) -> bool:
-    """Whether a noise floor was measured for any row."""
-    return any(row.floor is not None for row in rows)
-
-
 def floor(row: Row) -> str:
     return "-" if row.floor is None else f"{row.floor:.2f}"
 
@@ -58,12 +54,7 @@ def change(row: Row, alpha: float) -> str:
     return f"{signed(row.points * row.difference.delta)} {unit(row)} ({confidence(alpha)} {interval(row)}{noise})"
 
 
-def comparison_head(floors: bool, alpha: float) -> tuple[str, ...]:
-    head = ("task", "metric", "baseline", "candidate", "change", confidence(alpha))
-    return (*head, *(("floor",) if floors else ()), "p", "Holm p", "MDE80", "+/-", "n")
-
-
-def comparison_row(row: Row, mde: float, floors: bool) -> tuple[str, ...]:
+def comparison_row(row: Row, alpha: float) -> tuple[str, ...]:
     found = row.difference
     return (
         row.task,
@@ -72,28 +63,23 @@ def comparison_row(row: Row, mde: float, floors: bool) -> tuple[str, ...]:
         score(row.candidate),
         signed(row.points * found.delta),
         interval(row),
-        *((floor(row),) if floors else ()),
+        floor(row),
         p_value(found.p),
         p_value(row.p_holm),
-        f"{mde:.2f}",
+        f"{row.points * float(mde80(found.se, alpha)):.2f}",
         f"+{found.wins} -{found.losses}",
         str(found.n),
     )
 
 
-def gate_head(floors: bool, alpha: float) -> tuple[str, ...]:
-    head = ("", "task", "change", confidence(alpha), *(("floor",) if floors else ()))
-    return (*head, "Holm p", "margin", "MDE80", "+/-", "n", "notes")
-
-
-def gate_row(each: GatedTask, alpha: float, floors: bool) -> tuple[str, ...]:
+def gate_row(each: GatedTask, alpha: float) -> tuple[str, ...]:
     found = each.row.difference
     return (
         task_state(each, alpha),
         each.row.task + (" (critical)" if each.critical else " (advisory)" if each.advisory else ""),
         signed(each.row.points * found.delta),
         interval(each.row),
-        *((floor(each.row),) if floors else ()),
+        floor(each.row),
         "-" if each.advisory else p_value(each.p_holm),
         "-" if each.margin is None else f"{each.margin:g}",
         f"{each.mde:.2f}",

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from assay.harness.decide.compare import Comparison, Row
 from assay.harness.decide.decision import Decision
 from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.reports.escaping import printable
 from assay.harness.reports.formatting import aggregate_line, causes, change, early_lines, headline, task_state
 
 STATES = {"regressed": "lost", "inconclusive": "?", "pass": "ok"}
@@ -43,11 +44,6 @@ def suite_of(cases: Sequence[tuple[str, str, str]], head: str) -> str:
     suite.set("failures", str(states.count("lost")))
     suite.set("skipped", str(states.count("?")))
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(suite, encoding="unicode") + "\n"
-
-
-def printable(text: str) -> str:
-    """The text without control characters, which XML 1.0 forbids."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def github(decision: Decision, comparison: Comparison) -> str:

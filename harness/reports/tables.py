@@ -11,16 +11,13 @@ from assay.harness.decide.early_stopping import EarlyGate
 from assay.harness.reports.escaping import md
 from assay.harness.reports.formatting import (
     aggregate_line,
-    comparison_head,
     comparison_row,
+    confidence,
     details,
     early_lines,
-    gate_head,
     gate_row,
-    has_floor,
     headline,
 )
-from assay.harness.stats.rule import mde80
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,27 +25,35 @@ if TYPE_CHECKING:
 MARKER = "<!-- assay gate -->"
 """A workflow finds its own comment in a pull request by this and updates it."""
 
-LEFT = ("", "task", "metric", "model", "when", "gate", "notes")
+LEFT = ("", "task", "metric", "model", "when", "gate", "notes", "protocols")
 Cells = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Head and rows of a table."""
 
 
 def comparison_cells(comparison: Comparison) -> Cells:
-    floors = has_floor(comparison.rows)
-    rows = [comparison_row(row, row.points * float(mde80(row.difference.se, comparison.alpha)), floors) for row in comparison.rows]
-    return comparison_head(floors, comparison.alpha), rows
+    left = ("task", "metric", "baseline", "candidate", "change", confidence(comparison.alpha))
+    head = (*left, "floor", "p", "Holm p", "MDE80", "+/-", "n")
+    return without_empty_floor(head, [comparison_row(row, comparison.alpha) for row in comparison.rows])
 
 
 def gate_cells(decision: Decision) -> Cells:
-    floors = has_floor(each.row for each in decision.tasks)
-    return gate_head(floors, decision.alpha), [gate_row(each, decision.alpha, floors) for each in decision.tasks]
+    head = ("", "task", "change", confidence(decision.alpha), "floor", "Holm p", "margin", "MDE80", "+/-", "n", "notes")
+    return without_empty_floor(head, [gate_row(each, decision.alpha) for each in decision.tasks])
+
+
+def without_empty_floor(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Cells:
+    """The table without the column of noise floors if none was measured."""
+    at = head.index("floor")
+    if any(row[at] != "-" for row in rows):
+        return head, rows
+    return head[:at] + head[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
 
 
 OPTIONAL = ("margin", "floor", "notes", "MDE80", "p", "n", "baseline", "candidate")
 """Columns that a narrow terminal leaves out, in this order; Markdown and JSON have all of them."""
 FOLD_WIDTH = 24
 """Names and notes wrap at this width in a narrow terminal; numbers never wrap."""
-WRAPPED = ("task", "model", "notes")
+WRAPPED = ("task", "model", "notes", "protocols")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int = 0) -> Table:

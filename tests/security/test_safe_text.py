@@ -15,8 +15,8 @@ from assay.harness.cli import rich_safe
 from assay.harness.cli.console import out
 from assay.harness.exchange.hugging_face import yaml
 from assay.harness.prompt import chat, chat_child
-from assay.harness.reports.escaping import md
-from assay.harness.reports.pipelines import command, printable
+from assay.harness.reports.escaping import md, printable
+from assay.harness.reports.pipelines import command
 from assay.harness.reports.results import results_table
 from assay.harness.reports.tables import grid, table
 from assay.leaderboard.data.frames import DataFrame
