@@ -59,20 +59,20 @@ def index(root: Path, bundles: Sequence[Path] | None = None, verify: Verify | No
     root = Path(root)
     if not root.is_dir():
         raise AssayError("there is no such results folder", where=str(root), do="give the folder with --results")
-    whole = bundles is None
+    full = bundles is None
     with file_lock(root / ".index.lock", WAIT_SECONDS):
         known = indexed_bundles(root)
         fresh = known is None
-        known, whole = known or {}, whole or fresh  # a new index needs all bundles
+        known, full = known or {}, full or fresh  # a new index needs all bundles
         # Other complete runs are indexed too, so a process that waits for the lock may find its run already indexed.
-        others = [path for path in bundle_folders(root) if whole or (path.name not in known and (path / DONE).exists())]
+        others = [path for path in bundle_folders(root) if full or (path.name not in known and (path / DONE).exists())]
         runs, trouble = read_runs(others, bundles or [])
         changed = [run for run in runs if known.get(run.id) != bundle_hash(run)]
-        gone = tuple(sorted(known.keys() - {run.id for run in runs} - trouble.keys())) if whole else ()
-        if changed or gone or fresh or are_newer(root, root / INDEX, indexed_studies(root)):
-            trouble |= publish(root, changed, gone, fresh, strict={Path(path).resolve() for path in bundles or ()}, verify=verify)
+        removed = tuple(sorted(known.keys() - {run.id for run in runs} - trouble.keys())) if full else ()
+        if changed or removed or fresh or are_newer(root, root / INDEX, indexed_studies(root)):
+            trouble |= publish(root, changed, removed, fresh, strict={Path(path).resolve() for path in bundles or ()}, verify=verify)
     indexed = tuple(run.id for run in changed if run.path.name not in trouble)
-    return IndexReport(indexed, tuple(run.id for run in runs if run not in changed), gone, trouble)
+    return IndexReport(indexed, tuple(run.id for run in runs if run not in changed), removed, trouble)
 
 
 def read_runs(found: Sequence[Path], requested: Sequence[Path]) -> tuple[list[Run], dict[str, str]]:
@@ -119,7 +119,7 @@ def indexed_studies(root: Path) -> list[str]:
 
 
 def publish(
-    root: Path, changed: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path], verify: Verify | None
+    root: Path, changed: Sequence[Run], removed: Sequence[str], fresh: bool, strict: set[Path], verify: Verify | None
 ) -> dict[str, str]:
     """Apply the changes to a copy and replace the index by it. Returns the error of each run that was left out.
 
@@ -132,7 +132,7 @@ def publish(
         remove_copies(root)
         if not fresh:
             shutil.copyfile(path, copy)
-        trouble = write_copy(copy, root, changed, gone, fresh, strict, verify)
+        trouble = write_copy(copy, root, changed, removed, fresh, strict, verify)
         with copy.open("rb") as file:
             os.fsync(file.fileno())
         path.with_name(INDEX + ".wal").unlink(missing_ok=True)
@@ -155,13 +155,13 @@ def remove_copies(root: Path) -> None:
 
 
 def write_copy(
-    copy: Path, root: Path, changed: Sequence[Run], gone: Sequence[str], fresh: bool, strict: set[Path], verify: Verify | None
+    copy: Path, root: Path, changed: Sequence[Run], removed: Sequence[str], fresh: bool, strict: set[Path], verify: Verify | None
 ) -> dict[str, str]:
     """Apply the changes to the copy. Returns the error of each run that was left out; raises it for a run in `strict`."""
     trouble: dict[str, str] = {}
     connection = open_copy(copy, fresh)
     try:
-        for run_id in gone:
+        for run_id in removed:
             replace_rows(connection, run_id, None, root)
         for run in changed:
             try:

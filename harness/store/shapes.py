@@ -21,7 +21,7 @@ def require_utf8(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(require_utf8)]
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Integer = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -35,8 +35,8 @@ class Shape(BaseModel):
 KINDS: Mapping[Any, Any] = {
     str: Text,
     bool: bool,
-    int: Whole,
-    int | None: Whole | None,
+    int: Integer,
+    int | None: Integer | None,
     tuple[str, ...]: Annotated[list[Text], Field(min_length=1)],
 }
 """Type in JSON by type of a plan's field."""
@@ -60,7 +60,7 @@ class ModelShape(Shape):
     digest: Text
     path: Text = ""
     adapter: Text = ""
-    parameters: Whole | None = None
+    parameters: Integer | None = None
 
 
 class EngineShape(Shape):
@@ -73,10 +73,10 @@ class TaskShape(Shape):
     """The settings of one task, which must be equal for two scores to be comparable."""
 
     name: Text
-    version: Text | Whole | Real | None
+    version: Text | Integer | Real | None
     split: Text
     data: Text
-    shots: Whole
+    shots: Integer
     shots_order: Text
     ask: Text
     metrics: list[Text]
@@ -114,7 +114,7 @@ class ManifestShape(Shape):
     tasks: list[TaskShape]
     purpose: Text
     evidence: Text
-    seed: Whole = 0
+    seed: Integer = 0
     chat: bool = False
     left_out: list[LeftOutShape] = []
     unformed: list[UnformedShape] = []
@@ -131,7 +131,7 @@ class ResultShape(Shape):
     low: Real | None
     high: Real | None
     n: Count | None
-    shots: Whole | None
+    shots: Integer | None
     signature: Text
     main: bool
     better: Literal["higher", "lower"]

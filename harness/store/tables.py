@@ -18,12 +18,12 @@ from assay.harness.store.record import Item, Record
 ITEM_FIELDS = ("task", "id", "group", "cluster", "prompt", "choices", "gold", "doc", "shots", "key")
 LISTS = ("choices", "shots")
 COUNTS = ("logical", "computed", "cached")
-TEXT, TEXTS, WHOLE, REAL, REALS = "text", "texts", "whole", "real", "reals"
+TEXT, TEXTS, INTEGER, REAL, REALS = "text", "texts", "integer", "real", "reals"
 COLUMNS: Mapping[str, Mapping[str, str]] = {
     "items.parquet": {name: TEXTS if name in LISTS else TEXT for name in ITEM_FIELDS},
     "samples.parquet": {
         **dict.fromkeys(("task", "item_id", "group", "cluster", "prompt", "output", "gold", "status", "error", "record"), TEXT),
-        **dict.fromkeys(COUNTS, WHOLE),
+        **dict.fromkeys(COUNTS, INTEGER),
         **dict.fromkeys(("correct", "seconds"), REAL),
     },
     "item_stats.parquet": {**dict.fromkeys(("task", "metric", "item_id", "item_group", "item_cluster"), TEXT), "stats": REALS},
@@ -60,7 +60,7 @@ def validate_table(table: Any, name: str, where: str) -> Any:
     kinds = {
         TEXT: pyarrow.string(),
         TEXTS: pyarrow.list_(pyarrow.string()),
-        WHOLE: pyarrow.int64(),
+        INTEGER: pyarrow.int64(),
         REAL: pyarrow.float64(),
         REALS: pyarrow.list_(pyarrow.float64()),
     }

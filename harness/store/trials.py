@@ -12,7 +12,7 @@ from assay.harness.files.safe_open import read_regular
 from assay.harness.store.bundle import FILE_BYTES
 
 TEXTS = ("study", "run_id", "method", "family", "task", "role", "target", "mitigation", "status")
-WHOLE = ("seed", "trainable_parameters", "saved_bytes", "peak_memory")
+INTEGERS = ("seed", "trainable_parameters", "saved_bytes", "peak_memory")
 REALS = ("lr", "gain", "gain_low", "gain_high", "average_drop", "kl_base", "seconds")
 
 
@@ -30,7 +30,7 @@ def read_trials(path: Path) -> Any:
     import pyarrow.compute
 
     table = read_table(read_regular(path, FILE_BYTES), str(path))
-    kinds = [*((name, pyarrow.string()) for name in TEXTS), *((name, pyarrow.int64()) for name in WHOLE)]
+    kinds = [*((name, pyarrow.string()) for name in TEXTS), *((name, pyarrow.int64()) for name in INTEGERS)]
     kinds += [(name, pyarrow.float64()) for name in REALS]
     columns = {}
     try:

@@ -29,9 +29,7 @@ def former_import(error: BaseException, source: str, where: str) -> AssayError |
     number, line = lines[0]
     former = module.split(".")[0]
     more = f" ({len(lines)} lines import former names)" if len(lines) > 1 else ""
-    return AssayError(
-        f"the package is now called `assay`, not `{former}`{more}", where=f"{where}:{number}", do=f"write: {line}"
-    )
+    return AssayError(f"the package is now called `assay`, not `{former}`{more}", where=f"{where}:{number}", do=f"write: {line}")
 
 
 def is_former(node: ast.AST) -> bool:

@@ -1,4 +1,4 @@
-"""Perturbations: HELM's parameters, what they touch, and the worst case. Run: pytest tests/harness/test_perturb.py"""
+"""Perturbations: HELM's parameters, which texts change, and the worst case. Run: pytest tests/harness/prompt/test_perturb.py"""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_extra_space_doubles_and_fillers_precede_three_words_in_ten() -> None:
     assert abs(added / len(words) - 0.3) < 0.03
 
 
-def test_the_fairness_perturbations_change_every_word_that_they_know_and_keep_its_case() -> None:
+def test_the_fairness_perturbations_change_every_listed_word_and_keep_its_case() -> None:
     assert change("gender", "He saw him and his dog himself. HE left.") == "She saw her and her dog herself. SHE left."
     assert change("gender", "The hero herself, mother of heroes") == "The hero herself, mother of heroes"
     assert change("dialect", "This is not the brother. Nothing with them") == "Dis ain't da brotha. Nuthin wit dem"
@@ -98,7 +98,7 @@ def test_the_fairness_perturbations_change_every_word_that_they_know_and_keep_it
 
 
 @given(st.text(max_size=80), st.sampled_from(sorted(PERTURBATIONS)), st.integers(0, 3))
-def test_every_perturbation_takes_any_text_and_is_a_function_of_the_seed(text: str, name: str, seed: int) -> None:
+def test_every_perturbation_accepts_any_text_and_depends_only_on_the_seed(text: str, name: str, seed: int) -> None:
     assert change(name, text, str(seed)) == change(name, text, str(seed))
 
 
@@ -120,7 +120,7 @@ def films(**fields: object) -> Task:
     return Task(**{**made, **fields})  # type: ignore[arg-type]
 
 
-def test_only_the_input_text_changes_and_gold_choices_and_exemplars_stay() -> None:
+def test_only_the_input_text_changes() -> None:
     task = perturbed(films(shots=Shots(2)), ("robustness", "fairness"))
     plan = Plan(model="m", tasks=("films",), limit=5)
     asked, plain = load_task(task, plan, NOWHERE), load_task(films(shots=Shots(2)), plan, NOWHERE)
@@ -135,7 +135,7 @@ def test_only_the_input_text_changes_and_gold_choices_and_exemplars_stay() -> No
     assert [doc.prompt for doc in load_task(task, plan, NOWHERE).docs] == [doc.prompt for doc in asked.docs]
 
 
-def test_input_texts_are_those_that_the_author_names_or_the_rows_own_but_never_an_answer() -> None:
+def test_input_texts_are_named_by_the_author_or_found_and_never_an_answer() -> None:
     def doc(row: dict[str, str]) -> Doc:
         return Doc(f"Q: {row['q'].capitalize()}\nA. {row['right']}\nB. {row['wrong']}\nAnswer:", references=("A", row["right"]))
 
@@ -156,7 +156,7 @@ def score(metric_index: int, task: Task, stats: list[tuple[int, str, int]], gold
     return metric.combine(np.array(rows), np.array(groups))
 
 
-def test_the_worst_case_is_item_by_item_and_an_unchanged_text_counts_as_it_is() -> None:
+def test_the_worst_case_is_per_item_and_an_unchanged_item_counts_as_the_original() -> None:
     task = perturbed(films(), ("typos", "names"))
     assert [metric.name for metric in task.metrics] == ["accuracy_worst", "accuracy_typos", "accuracy_names"]
     picks = [(0, "0", 1), (1, "0", 0), (0, "1", 1), (2, "1", 1), (0, "2", 0), (1, "2", 1), (0, "3", 1), (1, "3", 1), (2, "3", 0)]
@@ -173,7 +173,7 @@ def test_the_worst_case_of_a_lower_is_better_metric_is_its_maximum() -> None:
     assert metrics_of(ter(), ("typos",))[0].combine(edits, np.array([0, 0])) == pytest.approx(40.0)
 
 
-def test_scores_with_groups_of_their_own_keep_them_under_each_perturbation() -> None:
+def test_grouped_scores_keep_their_groups_under_each_perturbation() -> None:
     worst, typos = metrics_of(exact_set, ("typos",))
     a, b = 5.0, 9.0  # two questions; the second item of the first is wrong under typos
     rows = np.array([[0, a, 1], [1, a, 1], [0, a, 1], [1, a, 0], [0, b, 1]])
@@ -183,7 +183,7 @@ def test_scores_with_groups_of_their_own_keep_them_under_each_perturbation() -> 
     assert (matthews.low, matthews.better) == (-1.0, "higher")
 
 
-def test_names_carry_perturbations_and_the_totals_follow() -> None:
+def test_task_names_and_totals_include_perturbations() -> None:
     assert with_perturbations("glue/rte@lm-eval", ("typos",)) == "glue/rte+typos@lm-eval"
     assert split_name("glue/rte+typos+names@lm-eval") == ("glue/rte@lm-eval", ("typos", "names"))
     assert split_name("c++/my+task.py") == ("c++/my+task.py", ()) and split_name("a+b.py+typos") == ("a+b.py", ("typos",))
@@ -220,7 +220,7 @@ def test_a_perturbed_run_is_stored_and_rescored_like_any_other(tmp_path: Path) -
     assert {result["n"] for result in results.values()} == {len(ROWS)}
     assert run.manifest["tasks"][1]["variants"] == {"mild_mix": 12, "typos": 12, "extra_space": 12}
     assert rescore(run, place(tmp_path).access()) == run.summary()["results"]
-    assert set(made[0].calls.values()) == {1}  # the originals are asked once, for both tasks
+    assert set(made[0].calls.values()) == {1}  # the originals are scored once for both tasks
 
 
 def test_generated_answers_can_be_perturbed_too() -> None:

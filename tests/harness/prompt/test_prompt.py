@@ -1,4 +1,4 @@
-"""Prompts, joints, exemplars and token cuts. Run: pytest tests/harness/test_prompt.py"""
+"""Prompts, joints, few-shot examples and tokenization. Run: pytest tests/harness/prompt/test_prompt.py"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_joint_is_one_space_or_nothing() -> None:
     assert [joint_after(text, layout) for text in ("", "Answer:", "A: ", "line\n")] == ["", " ", "", ""]
 
 
-def test_instructions_exemplars_question() -> None:
+def test_a_prompt_is_instructions_examples_and_question() -> None:
     task = replace(sums(), layout=Layout(instructions="Add.\n\n"))
     pool, scored = docs(task, "train"), docs(task, "test")
     text = render(task, scored[0], pool[:2])
@@ -46,7 +46,7 @@ def test_chat_turns_have_no_joint() -> None:
     assert messages[1]["content"] == "101" and continuations == ("3", "4", "6")
 
 
-def test_exemplars_are_fixed_by_the_seed_and_never_a_question() -> None:
+def test_examples_are_fixed_by_the_seed_and_never_a_scored_question() -> None:
     task = sums()
     scored = docs(task, "test")
     pool = docs(task, "train") + scored[:5]
@@ -58,14 +58,14 @@ def test_exemplars_are_fixed_by_the_seed_and_never_a_question() -> None:
         choose_examples(task, 7, pool, scored, seed=0)
 
 
-def test_balanced_exemplars_cycle_over_labels_by_frequency() -> None:
+def test_balanced_examples_cycle_over_labels_by_frequency() -> None:
     task = replace(sums(), shots=Shots(order="balanced"))
     pool = [Doc(f"q{n}", references=("rare" if n == 0 else "common",)) for n in range(9)]
     answers = [doc.answer for doc in choose_examples(task, 5, pool, [], seed=0)(0)]
     assert answers == ["common", "rare", "common", "common", "common"]
 
 
-def test_per_item_exemplars_exclude_the_item() -> None:
+def test_per_item_examples_exclude_the_item() -> None:
     task = replace(sums(), shots=Shots(order="per_item"))
     scored = docs(task, "test")
     chosen = choose_examples(task, 3, scored, scored, seed=0)
@@ -99,7 +99,7 @@ def test_prompts_longer_than_the_context_are_refused_or_lose_exemplars(tokenizer
         prepare_task(task, replace(plan, drop_shots=True), NOWHERE, tokenizer, 6)
 
 
-def test_the_fingerprint_sees_prompt_scorer_and_items(tokenizer: Tokenizer) -> None:
+def test_the_fingerprint_depends_on_prompt_scorer_and_items(tokenizer: Tokenizer) -> None:
     plan = Plan(model="m", tasks=("sums",))
 
     def of(task: Task, plan: Plan = plan) -> str:
@@ -111,7 +111,7 @@ def test_the_fingerprint_sees_prompt_scorer_and_items(tokenizer: Tokenizer) -> N
     assert len({of(task), *map(of, changed), of(task, replace(plan, shots=1))}) == 6
 
 
-def test_equal_rows_are_two_items_but_one_author_id_is_a_fault(tokenizer: Tokenizer) -> None:
+def test_equal_rows_are_two_items_but_an_equal_id_is_an_error(tokenizer: Tokenizer) -> None:
     rows = [{"q": "a"}, {"q": "a"}]
     task = Task("twins", inline(test=rows), lambda row: Doc(row["q"], choices=("x", "y"), gold=0), Choose(), (accuracy,))
     plan = Plan(model="m", tasks=("twins",))
@@ -122,7 +122,7 @@ def test_equal_rows_are_two_items_but_one_author_id_is_a_fault(tokenizer: Tokeni
         prepare_task(named, plan, NOWHERE, tokenizer, 100)
 
 
-def test_faults_name_task_and_row(tokenizer: Tokenizer) -> None:
+def test_errors_name_task_and_row(tokenizer: Tokenizer) -> None:
     rows = inline(test=[{"q": "a", "gold": 0}, {"q": "b", "gold": 2}])
     task = Task("bad", rows, lambda row: Doc(row["q"], choices=("x", "y"), gold=row["gold"]), Choose(), (accuracy,))
     plan = Plan(model="m", tasks=("bad",))
@@ -147,6 +147,6 @@ def test_faults_name_task_and_row(tokenizer: Tokenizer) -> None:
         lambda text: Doc(text),
     ],
 )
-def test_what_is_no_text_is_refused(make: Callable[[Any], object], wrong: object) -> None:
+def test_invalid_text_is_refused(make: Callable[[Any], object], wrong: object) -> None:
     with pytest.raises(AssayError):
         make(wrong)

@@ -28,7 +28,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_new_run_is_a_folder_with_its_plan(tmp_path: Path) -> None:
+def test_a_new_run_is_a_folder_with_manifest_and_items(tmp_path: Path) -> None:
     items = make_items(5)
     bundle = create_bundle(tmp_path, make_manifest("../../evil", run="mine"), items)
     assert bundle.parent == tmp_path / "runs"
@@ -42,7 +42,7 @@ def test_a_new_run_is_a_folder_with_its_plan(tmp_path: Path) -> None:
     assert (run.status, run.items(), run.records()) == ("running", tuple(items), ())
 
 
-def test_the_item_set_is_that_of_questions_and_answers_not_of_their_rendering(tmp_path: Path) -> None:
+def test_the_item_set_does_not_depend_on_rendering_or_order(tmp_path: Path) -> None:
     items = make_items(5)
 
     def hashed(changed: list[object]) -> str:
@@ -63,14 +63,14 @@ def test_the_item_set_is_that_of_questions_and_answers_not_of_their_rendering(tm
         ({"prompt": "\ud800"}, "cannot be written as text"),
     ],
 )
-def test_items_that_cannot_be_kept_are_refused_before_anything_is_written(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_invalid_items_are_refused_before_anything_is_written(tmp_path: Path, change: dict[str, object], message: str) -> None:
     items = make_items(3)
     with pytest.raises(AssayError, match=message):
         create_bundle(tmp_path, make_manifest(), [replace(items[0], **change), *items[1:]])  # type: ignore[arg-type]
     assert names(tmp_path) == set()
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should be")
     with pytest.raises(AssayError, match=r"runs: cannot be written: .*--results"):
         create_bundle(tmp_path, make_manifest(), make_items(1))
@@ -202,7 +202,7 @@ def test_a_run_is_found_by_id_prefix_model_or_folder(tmp_path: Path) -> None:
             find_run(tmp_path, text)
 
 
-def test_a_damaged_run_is_listed_and_hides_no_other(tmp_path: Path) -> None:
+def test_a_damaged_run_is_listed_with_the_others(tmp_path: Path) -> None:
     assert list_runs(tmp_path) == ()
     good, bad = complete_run(tmp_path), complete_run(tmp_path)
     (bad / "manifest.json").write_text("{")
@@ -222,7 +222,7 @@ def test_importing_the_store_loads_nothing_heavy() -> None:
 STRANGE = [None, True, -1, 1e308, "", "\0", "../..", "x" * 300, [], [1], {}, {"name": {}}, [{"task": 1}]]
 
 
-def test_whatever_a_stranger_wrote_in_a_run_is_one_clear_error(tmp_path: Path) -> None:
+def test_invalid_content_of_an_untrusted_run_is_one_error(tmp_path: Path) -> None:
     chance = random.Random(3)
     bundle = complete_run(tmp_path)
     whole = {path.name: path.read_bytes() for path in bundle.iterdir()}
@@ -269,7 +269,7 @@ def strange(data: bytes, chance: random.Random) -> bytes:
 
 
 def forge(bundle: Path, name: str, data: bytes) -> None:
-    """Puts a file and its hashes in place, as someone would who wants to be believed."""
+    """Replace a file and its hashes, as in a forged run."""
     (bundle / name).write_bytes(data)
     if name != "DONE":
         digest = hashlib.sha256(data).hexdigest()

@@ -43,7 +43,7 @@ def test_the_views_have_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert [tuple(row[0]) for row in stats] == [record.stats["pair"] for record in records]
 
 
-def test_indexing_again_changes_nothing_and_follows_what_changed(tmp_path: Path) -> None:
+def test_indexing_is_idempotent_and_updates_changed_runs(tmp_path: Path) -> None:
     first = complete_run(tmp_path)
     running = create_bundle(tmp_path, make_manifest(), make_items(4))
     assert set(index(tmp_path).indexed) == {first.name, running.name}
@@ -80,7 +80,7 @@ def test_the_index_is_rebuilt_with_the_same_rows(tmp_path: Path) -> None:
     assert [query(tmp_path, f"SELECT * FROM {view} ORDER BY ALL") for view in views] == before
 
 
-def test_only_the_latest_whole_release_run_is_ranked(tmp_path: Path) -> None:
+def test_only_the_latest_complete_release_run_is_ranked(tmp_path: Path) -> None:
     old = complete_run(tmp_path, make_manifest("a"))
     index(tmp_path)
     assert query(tmp_path, "SELECT run_id FROM leaderboard") == [(old.name,)]
@@ -110,7 +110,7 @@ def test_a_run_with_items_in_error_is_not_ranked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("column", ["value", "low", "high"])
-def test_no_score_column_takes_a_number_that_is_not_finite(tmp_path: Path, column: str, number: float) -> None:
+def test_score_columns_reject_numbers_that_are_not_finite(tmp_path: Path, column: str, number: float) -> None:
     connection = indexing.open_copy(tmp_path / "x.duckdb", fresh=True)
     row: dict[str, Any] = {"run_id": "r", "task": "t", "metric": "m", "value": 0.5, "low": 0.4, "high": None, "main": True, "result": "{}"}
     indexing.insert(connection, "score", **row)
@@ -150,7 +150,7 @@ def test_the_file_has_the_storage_version_that_every_supported_duckdb_reads(tmp_
     assert "v1.5.0" in str(tags)
 
 
-def test_readers_hold_up_nobody_and_see_a_whole_index(tmp_path: Path) -> None:
+def test_readers_block_no_writer_and_see_a_consistent_index(tmp_path: Path) -> None:
     complete_run(tmp_path)
     index(tmp_path)
     reader = connect(tmp_path)
@@ -205,7 +205,7 @@ def test_no_index_and_no_store_are_clear_errors(tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT count(*) FROM leaderboard") == [(0,)]
 
 
-def test_a_damaged_bundle_is_left_out_and_reported_but_an_error_when_asked_for(tmp_path: Path) -> None:
+def test_a_damaged_bundle_is_reported_or_raised_if_requested(tmp_path: Path) -> None:
     good, bad = complete_run(tmp_path), complete_run(tmp_path)
     (bad / "samples.parquet").write_bytes(b"rot")
     report = index(tmp_path)
@@ -222,14 +222,14 @@ def again(run: Run) -> list[dict[str, Any]]:
 
 
 def forge(bundle: Path, name: str, data: bytes) -> None:
-    """Replaces a file and its hash in DONE, as someone would who wants to be believed."""
+    """Replace a file and its hash in DONE, as in a forged run."""
     done = json.loads((bundle / "DONE").read_text())
     done["files"][name] = hashlib.sha256(data).hexdigest()
     (bundle / name).write_bytes(data)
     (bundle / "DONE").write_text(json.dumps(done))
 
 
-def test_check_finds_nothing_in_a_sound_store(tmp_path: Path) -> None:
+def test_check_finds_no_problem_in_a_valid_store(tmp_path: Path) -> None:
     assert check(tmp_path) == ()
     complete_run(tmp_path)
     create_bundle(tmp_path, make_manifest(), make_items(3))
@@ -237,7 +237,7 @@ def test_check_finds_nothing_in_a_sound_store(tmp_path: Path) -> None:
     assert check(tmp_path, again) == ()
 
 
-def test_check_finds_every_kind_of_trouble(tmp_path: Path) -> None:
+def test_check_finds_every_kind_of_problem(tmp_path: Path) -> None:
     def found() -> str:
         return "\n".join(map(str, check(tmp_path, again)))
 

@@ -25,7 +25,7 @@ def started(root: Path, count: int = 8) -> tuple[Path, list[Record]]:
     return bundle, records
 
 
-def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_record_is_read_as_written(tmp_path: Path) -> None:
     bundle = create_bundle(tmp_path, make_manifest(), make_items(1))
     odd = {"text": "é \u2028 \n \x00 \ud800 ∑", "logprob": -0.1 + 1e-17, "nested": [[1, None], {"a": True}]}
     record = Record(TASK, "i0", "truncated", odd, {"bleu": (1.0, 0.1, 3e-300)}, 0.25, "cut", 7, 5, 2, 0.5)
@@ -82,7 +82,7 @@ def test_every_flipped_bit_is_found_and_its_line_named(tmp_path: Path) -> None:
             pass
 
 
-def test_a_line_that_is_missing_or_doubled_with_a_valid_checksum_does_not_pass_as_another(tmp_path: Path) -> None:
+def test_a_missing_or_repeated_line_is_not_taken_for_another(tmp_path: Path) -> None:
     bundle, records = started(tmp_path)
     journal = bundle / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -149,7 +149,7 @@ def test_the_last_record_that_is_no_error_counts_and_costs_add_up(tmp_path: Path
     assert (bad.status, bad.error) == ("error", "second")
 
 
-def test_what_was_not_planned_or_does_not_fit_is_refused_and_not_written(tmp_path: Path) -> None:
+def test_unplanned_or_invalid_records_are_refused_and_not_written(tmp_path: Path) -> None:
     bundle, _ = started(tmp_path)
     before = (bundle / "journal.jsonl").read_bytes()
     with open_writer(bundle) as writer:
@@ -162,7 +162,7 @@ def test_what_was_not_planned_or_does_not_fit_is_refused_and_not_written(tmp_pat
     assert (bundle / "journal.jsonl").read_bytes() == before
 
 
-def test_a_record_that_no_table_can_hold_is_none() -> None:
+def test_a_record_with_a_lone_surrogate_is_refused() -> None:
     record = {"task": "t", "item": "i", "status": "scored", "output": {}, "stats": {}, "correct": None, "error": ""}
     record |= {"logical": 1, "computed": 1, "cached": 0, "seconds": 0.0}
     assert decode_record(record).stats == {}

@@ -34,7 +34,7 @@ def trial(method: str, gain: float | None, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_the_view_serves_the_trials_of_every_study(tmp_path: Path) -> None:
+def test_the_view_lists_the_trials_of_every_study(tmp_path: Path) -> None:
     complete_run(tmp_path)
     write(tmp_path / "studies" / "toy" / "trials.parquet", [trial("full", 0.1), trial("lora", math.nan, run_id="r1")])
     write(tmp_path / "tuned" / "one" / "trials.parquet", [{**trial("ia3", None, status="diverged"), "study": None}])
@@ -47,7 +47,7 @@ def test_the_view_serves_the_trials_of_every_study(tmp_path: Path) -> None:
     ]
 
 
-def test_a_study_that_changed_or_went_is_followed(tmp_path: Path) -> None:
+def test_the_index_follows_changed_and_deleted_studies(tmp_path: Path) -> None:
     complete_run(tmp_path)
     path = tmp_path / "studies" / "toy" / "trials.parquet"
     write(path, [trial("full", 0.1)])
@@ -63,7 +63,7 @@ def test_a_study_that_changed_or_went_is_followed(tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT count(*) FROM tuning") == [(0,)]
 
 
-def test_a_broken_file_of_trials_is_named_and_the_rest_stands(tmp_path: Path) -> None:
+def test_a_damaged_trials_file_is_reported_and_the_others_are_indexed(tmp_path: Path) -> None:
     run = complete_run(tmp_path)
     write(tmp_path / "studies" / "good" / "trials.parquet", [trial("full", 0.1)])
     write(tmp_path / "studies" / "odd" / "trials.parquet", [{**trial("full", 0.1), "seed": "many"}])

@@ -1,4 +1,4 @@
-"""One broken plugin breaks no other: it is left out and named. Run: pytest tests/harness/test_plugins.py"""
+"""A broken plugin is left out and reported; the others work. Run: pytest tests/harness/task/test_plugins.py"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from assay.harness.task.plugins import plugins
 BROKEN = {
     "raises": "raise SystemExit('boom\\n::error::boom')\n",
     "gone.sub.module": None,
-    "lies": "FAMILIES = (7,)\nNAMES = ('lie',)\n",
+    "mistyped": "FAMILIES = (7,)\nNAMES = ('x',)\n",
     "nameless": "NAMES = 7\n",
     "exports": "EXPORTS = ['x']\n",
 }
@@ -53,7 +53,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_task_is_found_past_broken_plugins(site: Path) -> None:
+def test_a_task_is_found_despite_broken_plugins(site: Path) -> None:
     assert [task.name for task in select(["additions"], NOWHERE).tasks] == ["additions"]
     assert {error.where for error in loadable_modules()[1]} == set(BROKEN)
 
@@ -91,7 +91,7 @@ def assay(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedPro
     return found
 
 
-def test_commands_go_on_and_name_it(site: Path, tmp_path: Path) -> None:
+def test_commands_work_and_name_the_broken_plugin(site: Path, tmp_path: Path) -> None:
     help_text = assay(tmp_path, "--help").stdout
     assert "there is no module gone.command" in help_text and "from odd" in help_text and "doctor" in help_text
     listed = assay(tmp_path, "tasks", "--json")
