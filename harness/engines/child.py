@@ -199,9 +199,8 @@ class ChildEngine:
             if message["is"] == "error":
                 process.kill()
                 error = read_error(message)
-                raise (
-                    ProcessDied(str(error)) if self.restarts else error
-                )  # an error after a restart is a death: the engine could be opened before
+                # After a restart, an error counts as a death: the engine could be opened before.
+                raise ProcessDied(str(error)) if self.restarts else error
             self.process, self.name, self.limits = process, message["name"], Limits(*message["limits"])
             self.earlier_counts = tuple(getattr(self.stats, name) for name in COUNTS)
             self.update(message)
@@ -216,21 +215,22 @@ class ChildEngine:
         self.facts = message.get("facts", self.facts)
 
     def drop(self) -> None:
+        """Kill the process, if there is one."""
         if self.process is not None:
             self.process.kill()
             self.process = None
 
     def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
-        for index, reply in self.ask("score", groups):
+        for index, reply in self.reply_to_all("score", groups):
             assert not isinstance(reply, GenReply)
             yield index, reply
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
-        for index, reply in self.ask("generate", requests):
+        for index, reply in self.reply_to_all("generate", requests):
             assert not isinstance(reply, ScoreReply)
             yield index, reply
 
-    def ask(self, what: str, requests: Sequence[Any]) -> Iterator[tuple[int, ScoreReply | GenReply | Failure]]:
+    def reply_to_all(self, what: str, requests: Sequence[Any]) -> Iterator[tuple[int, ScoreReply | GenReply | Failure]]:
         """A reply to every request, restarting the process where needed. Raises Incomplete if it dies too often."""
         waiting = [tuple(range(len(requests)))]
         deaths = without_reply = 0
@@ -303,7 +303,7 @@ class ChildEngine:
         self.model = replace(self.model, path=weights, checkpoint=None)
 
     def close(self) -> None:
-        """Ask the process to end, and kill it after 20 s."""
+        """Send the process a message to end, and kill it after 20 s."""
         if self.process is not None:
             with suppress(ProcessDied, subprocess.TimeoutExpired):
                 self.process.send({"do": "close"})

@@ -46,24 +46,24 @@ class Scripted:
     swapped: list[Path] = field(default_factory=list)
 
     def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
-        self.admit(len(groups))
+        self.check_size(len(groups))
         for index, group in enumerate(groups):
-            reply = self.ask(group, logical_tokens((group,)))
+            reply = self.reply_to(group, logical_tokens((group,)))
             assert not isinstance(reply, GenReply), "the script answered a scoring request with text"
             yield index, reply
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
-        self.admit(len(requests))
+        self.check_size(len(requests))
         for index, request in enumerate(requests):
-            reply = self.ask(request, len(request.prompt))
+            reply = self.reply_to(request, len(request.prompt))
             assert not isinstance(reply, ScoreReply), "the script answered a prompt with scores"
             yield index, reply
 
-    def admit(self, size: int) -> None:
+    def check_size(self, size: int) -> None:
         if self.most is not None and size > self.most:
             raise MemoryError(f"{size} requests at once, the limit is {self.most}")
 
-    def ask(self, request: Request, tokens: int) -> Reply:
+    def reply_to(self, request: Request, tokens: int) -> Reply:
         self.calls[request.key] += 1
         if self.log is not None:
             with self.log.open("a") as file:
@@ -161,7 +161,7 @@ def hashed(seed: int = 0, skill: float = 0.0, gold: Gold | None = None) -> Answe
 class Fault:
     """A fault at call number `at` (from 1), or at every request with this `key`.
 
-    "raise": RuntimeError; "die": the process exits with code 137; "sleep": the reply comes after `seconds`; "oom": MemoryError;
+    "raise": RuntimeError; "die": the process exits with code 137; "sleep": the reply is delayed by `seconds`; "oom": MemoryError;
     "nan": a reply of NaN, which is an error; "fail": a Failure.
     """
 

@@ -30,7 +30,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which child processes would inherit
     stdout = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of libraries goes to stderr, so that stdout holds messages only
+    os.dup2(2, 1)  # what libraries print is sent to stderr: stdout holds messages only
     lock = threading.Lock()
 
     def send(message: Message) -> None:
@@ -66,7 +66,7 @@ def send_death(error: BaseException, send: Send) -> None:
 
 
 def serve(inbox: Iterator[Message], send: Send) -> None:
-    """Open an engine and answer messages until one asks to close. Raises every error of the engine but AssayError."""
+    """Open an engine and handle messages until one is to close. Raises every error of the engine but AssayError."""
     opening = next(inbox)
     try:
         engine = open_engine(opening["engine"], read_model(opening["model"]), Settings(**opening["settings"]))

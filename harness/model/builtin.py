@@ -100,7 +100,7 @@ def builtin_model(name: str, cache: Path, *, offline: bool = False, quiet: bool 
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock on a file. The kernel releases it when the process ends, for whatever reason."""
+    """Hold a lock on a file. The kernel releases it when the process ends or is killed."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

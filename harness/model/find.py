@@ -48,7 +48,7 @@ def find_model(
 ) -> ModelRef:
     """The model called `name`: a local directory, `builtin:...`, or a hub id (at a revision), checked without loading a tensor.
 
-    `cache` is assay's own folder, used for built-in models; hub models lie in the hub's cache. `parameters` counts values as stored (tied
+    `cache` is assay's own folder, used for built-in models; hub models are in the hub's cache. `parameters` counts values as stored (tied
     weights once). Raises AssayError for an unknown model, missing, corrupt or pickled weights, a model that needs its own code, a missing
     tokenizer or one that does not match, and an adapter that does not fit.
     """
@@ -154,10 +154,10 @@ def check_sizes(checkpoint: Checkpoint) -> None:
     layers = text.get("num_hidden_layers") or text.get("n_layer")
     found = [int(number) for name in checkpoint.tensors for number in re.findall(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", name)]
     if isinstance(layers, int) and found and max(found) + 1 < layers:
-        raise AssayError(f"config.json says {layers} layers, the weights hold {max(found) + 1}", where=where, do="fetch the model again")
+        raise AssayError(f"config.json has {layers} layers, the weights have {max(found) + 1}", where=where, do="fetch the model again")
     rows = text.get("vocab_size")
     if isinstance(rows, int) and table is not None and "quantization_config" not in checkpoint.config and table.shape[0] != rows:
-        raise AssayError(f"config.json says vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=where, do=FETCH_AGAIN)
+        raise AssayError(f"config.json has vocab_size {rows}, the embeddings have {table.shape[0]} rows", where=where, do=FETCH_AGAIN)
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:

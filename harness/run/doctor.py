@@ -101,7 +101,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def satisfies(version: str, wanted: str) -> bool:
-    """Whether a version lies in a range such as `>=2.10,<2.14` or `==0.32.*`. Only numbers are compared."""
+    """Whether a version is in a range such as `>=2.10,<2.14` or `==0.32.*`. Only numbers are compared."""
     have = version_numbers(version)
     for clause in wanted.split(","):
         match = re.fullmatch(r"\s*(>=|<=|==|<|>|!=)\s*([\d.]+?)(\.\*)?\s*", clause)
@@ -152,7 +152,7 @@ def check_versions(machine: Machine) -> Iterator[Finding]:
 
 
 def broken_builds(machine: Machine) -> list[str]:
-    """Installed packages whose CUDA build stands beside a torch for CPUs."""
+    """Installed packages that are built for CUDA, if torch is for CPUs."""
     if machine.torch_cuda or "torch" not in machine.versions:
         return []
     return [name for name in CUDA_BUILDS if name in machine.versions and "+cpu" not in machine.versions[name]]

@@ -1,4 +1,4 @@
-"""What every engine must keep, as plain functions of a Subject. A test module parametrises over CONTRACT for its engine."""
+"""The contract of every engine, as functions of a Subject. A test module parametrises over CONTRACT for its engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
 
 SETTINGS = Settings(device=os.environ.get("ASSAY_TEST_DEVICE", "cpu"), dtype="float32")
-"""Where transformers is held to the contract: `ASSAY_TEST_DEVICE=cuda pytest tests/contracts` does so on a GPU."""
+"""Where the contract of the transformers engine is tested: `ASSAY_TEST_DEVICE=cuda pytest tests/contracts` does so on a GPU."""
 
 Logprobs = tuple[tuple[float, ...], ...]
 
@@ -62,7 +62,7 @@ def open_reference(path: Path) -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An open engine, the truth about its model, and how far it may be from it per token.
+    """An open engine, the exact values of its model, and the largest difference per token.
 
     `other` is a directory with other weights of the same architecture, and its truth. `low` is the first ordinary token id.
     """
@@ -225,9 +225,9 @@ def greedy_flags_say_what_greedy_decoding_would_give(subject: Subject) -> None:
 
 def greedy_flags_come_only_where_asked(subject: Subject) -> None:
     group = some_groups(subject, count=1)[0]
-    asked, silent = scores(subject.engine, [group, ScoreGroup(group.context, group.continuations)])
-    assert len(asked.greedy) == len(group.continuations)
-    assert silent.greedy == ()
+    with_greedy, without = scores(subject.engine, [group, ScoreGroup(group.context, group.continuations)])
+    assert len(with_greedy.greedy) == len(group.continuations)
+    assert without.greedy == ()
 
 
 def nothing_asked_nothing_answered(subject: Subject) -> None:
@@ -305,19 +305,19 @@ def samples_follow_their_seed(subject: Subject) -> None:
 
 
 def text_ends_before_a_stop_string(subject: Subject) -> None:
-    """Whatever a model says freely is cut at a piece of itself."""
+    """A response is cut at a stop string that is a part of it."""
     requests = [GenRequest(prompt, 8) for prompt in some_prompts(subject, seed=23)]
     tried = 0
     for request, free in zip(requests, texts(subject.engine, requests), strict=True):
         if len(free.text) < 4:
             continue
         mark = free.text[2:4]
-        reply = texts(subject.engine, [GenRequest(request.prompt, 8, stop=("never said", mark))])[0]
+        reply = texts(subject.engine, [GenRequest(request.prompt, 8, stop=("not in it", mark))])[0]
         assert reply.text == free.text[: free.text.find(mark)]
         assert reply.finish == "stop"
         assert reply.tokens == free.tokens[: len(reply.tokens)]
         tried += 1
-    assert tried, "the model said nothing that could be cut"
+    assert tried, "no response could be cut"
 
 
 def bad_prompts_fail_alone(subject: Subject) -> None:
@@ -335,7 +335,7 @@ def bad_prompts_fail_alone(subject: Subject) -> None:
 
 
 def swapped_weights_give_the_scores_of_a_fresh_engine(subject: Subject) -> None:
-    """Runs last: forward and back again, so that the subject is as it was."""
+    """Runs last: swaps to other weights and back, so that the subject is unchanged."""
     groups = some_groups(subject, seed=30)
     before = scores(subject.engine, groups)
     subject.engine.swap(subject.other)

@@ -1,4 +1,4 @@
-"""What must come through to an engine in a process of its own: adapters, soft prompts, other weights.
+"""An engine in a child process scores with adapters, soft prompts and swapped weights as in this process.
 
 Run: pytest tests/contracts/test_child.py
 """
@@ -44,13 +44,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def close(one: dict[int, Any], other: dict[int, Any]) -> bool:
-    """Whether all log-probabilities agree but for the rounding of another thread count."""
+    """Whether all log-probabilities agree up to the rounding of another number of threads."""
     flat = [[value for index in sorted(each) for part in each[index].logprobs for value in part] for each in (one, other)]
     return len(flat[0]) == len(flat[1]) and flat[0] == pytest.approx(flat[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["lora", "prompt"])
-def test_an_adapter_comes_through(home: Path, tmp_path: Path, kind: str) -> None:
+def test_an_adapter_scores_as_in_process(home: Path, tmp_path: Path, kind: str) -> None:
     peft = pytest.importorskip("peft")
     import torch
     import transformers
@@ -71,7 +71,7 @@ def test_an_adapter_comes_through(home: Path, tmp_path: Path, kind: str) -> None
     assert close(found, here(tuned)) and not close(found, here(plain))
 
 
-def test_other_weights_come_through_and_outlive_the_process(home: Path, tmp_path: Path) -> None:
+def test_swapped_weights_score_as_in_process_and_survive_a_restart(home: Path, tmp_path: Path) -> None:
     other = tiny_models.make(tmp_path / "other", seed=1)
     engine = open_engine(tiny_models.refer(home), SETTINGS, "hf")
     try:
@@ -84,8 +84,8 @@ def test_other_weights_come_through_and_outlive_the_process(home: Path, tmp_path
         assert engine.process is not None
         os.kill(engine.process.inner.pid, signal.SIGKILL)
         assert close(dict(engine.score(GROUPS)), swapped) and close(swapped, here(other)) and not close(swapped, first)
-        said = dict(engine.generate([GenRequest((5, 6, 7), 4)]))
-        assert engine.restarts == 1 and len(said) == 1 and engine.describe()["process"] == "child"
+        replies = dict(engine.generate([GenRequest((5, 6, 7), 4)]))
+        assert engine.restarts == 1 and len(replies) == 1 and engine.describe()["process"] == "child"
         assert engine.stats.computed > 0 and engine.limits.vocabulary == tiny_models.VOCABULARY
     finally:
         engine.close()

@@ -1,4 +1,4 @@
-"""The transformers engine keeps the engine contract on random models of many architectures, and bends where it must."""
+"""The transformers engine keeps the engine contract on random models of many architectures, and falls back where packing fails."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ GROUPS = st.lists(
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(groups=GROUPS, pack=st.integers(1, 40))
-def test_any_trie_cut_anywhere_gives_the_plain_numbers(subject: Subject, groups: list[ScoreGroup], pack: int) -> None:
+def test_packs_of_any_size_give_the_plain_scores(subject: Subject, groups: list[ScoreGroup], pack: int) -> None:
     assert isinstance(subject.engine, HfEngine)
     kept, subject.engine.run.pack = subject.engine.run.pack, pack
     try:
@@ -133,7 +133,7 @@ def test_replies_stream_before_the_last_pack(engine: HfEngine, home: Path) -> No
 
 
 def starve(engine: HfEngine, most: int, keys: int = 1 << 20) -> None:
-    """Let every forward over more than `most` tokens, or `keys` cached ones, fail as an allocator does, amid the layers."""
+    """Make every forward over more than `most` tokens, or `keys` cached ones, run out of memory between two layers."""
 
     def guard(module: object, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
         mask = options.get("attention_mask")
@@ -168,8 +168,8 @@ def test_out_of_memory_halves_the_batch_of_generation(engine: HfEngine, home: Pa
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_only_what_can_never_fit_fails(engine: HfEngine, packed: bool) -> None:
-    """A sequence of 53 tokens does not fit in any way; its neighbours, one of them its beginning, do."""
+def test_only_a_request_that_never_fits_fails(engine: HfEngine, packed: bool) -> None:
+    """A sequence of 53 tokens never fits; the others, one of them its prefix, do."""
     engine.run.packed = packed
     starve(engine, most=20, keys=40)
     long = tuple(range(7, 60))
@@ -179,13 +179,13 @@ def test_only_what_can_never_fit_fails(engine: HfEngine, packed: bool) -> None:
     assert isinstance(replies[1], ScoreReply)
     assert isinstance(replies[3], ScoreReply)
     assert isinstance(replies[2], ScoreReply if packed else Failure)
-    said = dict(engine.generate([GenRequest(prompt, 2) for prompt in (long, (3, 4), (80, 81), long[:9], (*long[:9], 3))]))
-    assert said[0] == Failure("out of memory")
-    assert all(isinstance(said[index], GenReply) for index in range(1, 5))
+    replies = dict(engine.generate([GenRequest(prompt, 2) for prompt in (long, (3, 4), (80, 81), long[:9], (*long[:9], 3))]))
+    assert replies[0] == Failure("out of memory")
+    assert all(isinstance(replies[index], GenReply) for index in range(1, 5))
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_poisoned_token_spoils_only_its_own_requests(engine: HfEngine, home: Path, packed: bool) -> None:
+def test_a_token_with_nan_fails_only_its_own_requests(engine: HfEngine, home: Path, packed: bool) -> None:
     import torch
 
     subject = as_subject(engine, home)
@@ -207,7 +207,7 @@ def test_a_poisoned_token_spoils_only_its_own_requests(engine: HfEngine, home: P
             contract.assert_close(reply.logprobs, subject.truth.logprobs(group), 1e-4)
 
 
-def test_a_broken_model_answers_with_failures_and_soon(engine: HfEngine) -> None:
+def test_a_broken_model_fails_fast(engine: HfEngine) -> None:
     import torch
 
     with torch.no_grad():
@@ -218,8 +218,8 @@ def test_a_broken_model_answers_with_failures_and_soon(engine: HfEngine) -> None
     assert {reply for _, reply in engine.generate([GenRequest((3, 4), 4)])} == {Failure("non-finite log-probability")}
 
 
-def test_a_model_that_ignores_the_mask_is_sent_the_plain_way(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The self-test must notice: here the packed route is broken by showing every token everything."""
+def test_a_model_that_ignores_the_mask_uses_the_plain_route(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The self-test must detect it: here every token attends to every other one."""
     import torch
 
     from assay.harness.engines.hf import score as hf_score
@@ -320,7 +320,7 @@ def test_sixteen_bit_floats_stay_near(home: Path) -> None:
 
 
 def peak_memory(work: Callable[[], object]) -> int:
-    """Bytes by which the process grew at most while it worked."""
+    """Largest growth of the process's memory in bytes while a function runs."""
 
     def status(name: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -365,7 +365,7 @@ ADAPTERS = ("lora", "ia3", "prompt", "prefix")
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_adapters_keep_the_contract(home: Path, tmp_path: Path, kind: str) -> None:
-    """Soft prompts and prefixes stand in the cache before the trie; the others are modules of the model."""
+    """Soft prompts and prefixes are in the cache before the trie; the others are modules of the model."""
     peft = pytest.importorskip("peft")
     import torch
     import transformers

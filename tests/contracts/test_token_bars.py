@@ -71,7 +71,7 @@ def test_transformers_computes_the_ideal_and_so_far_less_than_lm_eval(engine: En
 
 
 @pytest.mark.vllm
-def test_vllm_computes_little_more_than_the_ideal_and_exactly_what_the_blocks_foretell(tmp_path: Path) -> None:
+def test_vllm_computes_little_more_than_the_ideal_and_as_many_as_its_blocks_require(tmp_path: Path) -> None:
     from assay.harness.engines.vllm_offline import engine as vllm_engine
 
     engine = vllm_engine.open_engine(make_tiny(tmp_path / "m", 1, max_position_embeddings=1024), Settings())

@@ -1,4 +1,4 @@
-"""One vLLM engine and several tiny checkpoints and adapters: what is scored is what lies on disk, never what a cache remembers."""
+"""One vLLM engine and several tiny checkpoints and adapters: scores belong to the files on disk, never to an old cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.vllm
 
 
 def make_tiny(folder: Path, seed: int, **changes: Any) -> ModelRef:
-    """A random Llama with a head size that vLLM's CPU kernels take, and a tokenizer."""
+    """A random Llama with a head size that vLLM's CPU kernels support, and a tokenizer."""
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -156,9 +156,9 @@ def test_a_soft_prompt_scores_as_the_tuned_model(tmp_path: Path) -> None:
                 assert max(abs(a - b) for left, right in pairs for a, b in zip(left, right, strict=True)) < 1e-4
         assert engine.stats.cached > 0
         prompt = groups[0].context
-        ((_, said),) = engine.generate([GenRequest(prompt, 4)])
-        assert isinstance(said, GenReply)
-        assert said.logprob == pytest.approx(sum(truth(ScoreGroup(prompt, (said.tokens,)))[0]), abs=1e-3)
+        ((_, reply),) = engine.generate([GenRequest(prompt, 4)])
+        assert isinstance(reply, GenReply)
+        assert reply.logprob == pytest.approx(sum(truth(ScoreGroup(prompt, (reply.tokens,)))[0]), abs=1e-3)
         with pytest.raises(AssayError, match="adapter"):
             engine.swap(base.path)
     finally:
@@ -167,7 +167,7 @@ def test_a_soft_prompt_scores_as_the_tuned_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "evil"])
 def test_code_of_a_model_that_nothing_checked_does_not_run(kind: str, tmp_path: Path) -> None:
-    """Straight to vLLM, past our own check: it must be told not to run code."""
+    """Opened with vLLM without our own check: vLLM must not run code of the model."""
     ref, wire = make_tiny(tmp_path / "m", 1), tmp_path / "wire"
     bring_code(ref.path, wire, kind)
     with pytest.raises(AssayError, match="vLLM cannot load this model"):

@@ -1,4 +1,4 @@
-"""Real vLLM against one plain forward per choice of transformers, on the built-in model."""
+"""vLLM compared with one plain forward of transformers per choice, on the built-in model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def encode(ref: ModelRef) -> Any:
     return lambda text: tuple(tokenizer(text).input_ids)
 
 
-def test_it_opened_with_the_prefix_cache_proved(engine: vllm.VllmEngine, ref: ModelRef) -> None:
+def test_it_opened_with_a_checked_prefix_cache(engine: vllm.VllmEngine, ref: ModelRef) -> None:
     assert engine.use_cache and engine.rows
     assert engine.limits.positions == ref.positions == 8192 and engine.limits.vocabulary == 49152
     assert engine.describe()["route"] == "root and leaf, prefix cache"
@@ -79,7 +79,7 @@ def test_contexts_around_whole_blocks_cold_and_warm(engine: vllm.VllmEngine, mod
 
 
 def test_rows_that_the_cache_answered_are_never_read(engine: vllm.VllmEngine, model: Any) -> None:
-    """Asked again, nearly all of the prompt is cached, and its rows are uninitialised memory."""
+    """The second time, nearly all of the prompt is cached, and its rows are uninitialised memory."""
     dice = random.Random(5)
     group = ScoreGroup(ids(dice, 40, 49152), (ids(dice, 70, 49152),))
     check(engine, model, [group])
@@ -95,7 +95,7 @@ def test_answers_that_share_forty_tokens(engine: vllm.VllmEngine, model: Any) ->
     check(engine, model, [group])
 
 
-def test_more_first_tokens_than_vllm_tells_at_once(engine: vllm.VllmEngine, model: Any) -> None:
+def test_more_first_tokens_than_vllm_returns_at_once(engine: vllm.VllmEngine, model: Any) -> None:
     group = ScoreGroup((504, 3575, 282), tuple((token,) for token in range(100, 400)))
     ((_, reply),) = engine.score([group])
     assert isinstance(reply, ScoreReply)
@@ -136,9 +136,9 @@ def test_bad_requests_fail_alone(engine: vllm.VllmEngine) -> None:
     assert isinstance(replies[1], ScoreReply)
     assert all(isinstance(replies[index], Failure) for index in (0, 2, 3))
     requests = [GenRequest((), 2), GenRequest((1,) * 8193, 2), GenRequest((504,), 2), GenRequest((504,), 0)]
-    said = dict(engine.generate(requests))
-    assert isinstance(said[0], Failure) and isinstance(said[1], Failure)
-    assert isinstance(said[2], GenReply) and said[3] == GenReply("", (), "length", 0.0)
+    replies = dict(engine.generate(requests))
+    assert isinstance(replies[0], Failure) and isinstance(replies[1], Failure)
+    assert isinstance(replies[2], GenReply) and replies[3] == GenReply("", (), "length", 0.0)
 
 
 def test_generation(engine: vllm.VllmEngine, model: Any, encode: Any) -> None:
@@ -149,8 +149,8 @@ def test_generation(engine: vllm.VllmEngine, model: Any, encode: Any) -> None:
         GenRequest(prompt, 8, (), 1.0, 1),
         GenRequest(prompt, 8, (), 1.0, 2),
     ]
-    said = dict(engine.generate(requests))
-    plain, stopped, one, other = (said[index] for index in range(4))
+    replies = dict(engine.generate(requests))
+    plain, stopped, one, other = (replies[index] for index in range(4))
     assert isinstance(plain, GenReply) and isinstance(stopped, GenReply) and isinstance(one, GenReply) and isinstance(other, GenReply)
     assert list(plain.tokens) == greedy(model, prompt, 10) and plain.finish == "length"
     expected = forward(model, ScoreGroup(prompt, (plain.tokens,)))
@@ -166,7 +166,7 @@ def test_end_of_text_stops(engine: vllm.VllmEngine, encode: Any) -> None:
     assert isinstance(reply, GenReply) and reply.finish == "stop" and "<|im_end|>" not in reply.text and reply.tokens[-1] == 2
 
 
-def test_a_failed_self_check_turns_reading_off(engine: vllm.VllmEngine, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_self_check_turns_the_prefix_cache_off(engine: vllm.VllmEngine, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = engine.stats.notes
     with monkeypatch.context() as patch:
         patch.setattr(vllm, "agree", lambda *_: False)

@@ -77,5 +77,5 @@ def make(path: Path, kind: str = "llama", seed: int = 0) -> ModelRef:
 
 
 def refer(path: Path) -> ModelRef:
-    """A reference to a model that stands in a directory; the digest is of its name only."""
+    """A reference to a model in a directory; its digest is its name."""
     return ModelRef(name=path.name, path=path, digest=path.name)

@@ -1,4 +1,4 @@
-"""Scripted engines: pure functions of the request, whose calls can be counted and whose faults come on demand."""
+"""Scripted engines: pure functions of the request, with counted calls and faults on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def picks(replies: list[ScoreReply]) -> list[int]:
     return [row.index(max(row)) for row in sums]
 
 
-def said(answer: Answer) -> GenReply:
+def generated(answer: Answer) -> GenReply:
     reply = dict(Scripted(answer).generate([PROMPT]))[0]
     assert isinstance(reply, GenReply)
     return reply
@@ -57,14 +57,14 @@ def test_the_oracle_is_right_in_sum_and_per_token(right: int) -> None:
     replies = scored(oracle({group.key: right for group in GROUPS}))
     assert set(picks(replies)) == {right}
     assert all(max(range(3), key=lambda place: reply.logprobs[place][0]) == right for reply in replies)
-    assert said(oracle(lambda _: "Paris")).text == "Paris"
+    assert generated(oracle(lambda _: "Paris")).text == "Paris"
     assert scored(oracle({})) == scored(uniform())
 
 
 def test_hashed_is_a_pure_function_of_request_seed_and_skill() -> None:
     assert scored(hashed(1)) == scored(hashed(1), GROUPS[::-1])[::-1]
     assert scored(hashed(1)) != scored(hashed(2))
-    assert said(hashed(1)) == said(hashed(1))
+    assert generated(hashed(1)) == generated(hashed(1))
 
 
 def test_skill_is_the_share_of_right_answers_beyond_chance() -> None:
@@ -79,10 +79,10 @@ def test_replay_knows_only_what_was_recorded() -> None:
     assert scored(replay({GROUPS[0].key: recorded}), GROUPS[:1]) == [recorded]
     with pytest.raises(KeyError):
         scored(replay({}), GROUPS[:1])
-    assert said(replay({}, otherwise=constant(text="yes"))).text == "yes"
+    assert generated(replay({}, otherwise=constant(text="yes"))).text == "yes"
 
 
-def test_faults_come_at_their_call_or_key_and_nowhere_else() -> None:
+def test_faults_occur_only_at_their_call_or_key() -> None:
     assert scored(faulty(hashed(), Fault("raise", at=41))) == scored(hashed())
     with pytest.raises(RuntimeError):
         scored(faulty(hashed(), Fault("raise", at=40)))
@@ -118,7 +118,7 @@ def test_engines_open_by_name_with_the_limits_of_the_model(tmp_path: Path) -> No
     checkpoint = Checkpoint(tmp_path, {"vocab_size": 99}, generation_config={}, tensors={}, last_token=None, files={})
     engine = open_engine(ModelRef("m", tmp_path, "d", positions=64, checkpoint=checkpoint), Settings(), "constant,text=no")
     assert (engine.limits.positions, engine.limits.vocabulary) == (64, 99)
-    assert dict(engine.generate([PROMPT]))[0] == said(constant(text="no"))
+    assert dict(engine.generate([PROMPT]))[0] == generated(constant(text="no"))
     for wrong in ("wise", "hashed,iq=9", "hashed,seed=x", "hashed,fault=rust"):
         with pytest.raises(AssayError):
             open_engine(ModelRef("m", tmp_path, "d"), Settings(), wrong)

@@ -1,4 +1,4 @@
-"""How many threads a shared machine allows."""
+"""The number of threads on a shared machine."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def test_spinning_threads_take_only_free_cores(monkeypatch: pytest.MonkeyPatch) 
     assert choose_threads() == 1
 
 
-def test_the_wait_policy_is_asked_for_before_torch_is_loaded_and_never_over_the_users() -> None:
+def test_the_wait_policy_is_set_before_torch_is_loaded_unless_the_user_set_it() -> None:
     script = (
         "import os; from assay.harness.engines.threads import set_passive_wait; print(set_passive_wait(), os.environ.get('GOMP_SPINCOUNT'))"
     )
     clean = {name: value for name, value in os.environ.items() if name not in PASSIVE_WAIT}
 
-    def told(environment: dict[str, str]) -> str:
+    def printed(environment: dict[str, str]) -> str:
         return subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True).stdout.strip()
 
-    assert told(clean) == "waiting threads sleep 0"
-    assert told({**clean, "OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}) == "waiting threads may spin 7"
+    assert printed(clean) == "waiting threads sleep 0"
+    assert printed({**clean, "OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "7"}) == "waiting threads may spin 7"
 
 
-def test_after_torch_it_is_too_late_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_policy_is_not_set_after_torch_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", threads)
     for name in PASSIVE_WAIT:
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""The planner: every distinct prefix once, in an order whose packs need only one path."""
+"""The trie: every distinct prefix once, in an order in which a pack needs only one path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUPS = st.lists(
 
 
 def path_to(trie: Trie, token: int) -> tuple[int, ...]:
-    """The ids from the root to a token, by the ancestor rule alone."""
+    """The ids from the root to a token, found by the ancestor rule."""
     before = np.arange(token + 1)
     return tuple(trie.ids[before[trie.end[before] > token]].tolist())
 
@@ -30,7 +30,7 @@ def prefixes(groups: list[ScoreGroup]) -> set[tuple[int, ...]]:
 
 @settings(max_examples=40, deadline=None)
 @given(GROUPS)
-def test_every_distinct_prefix_stands_once_at_its_depth(groups: list[ScoreGroup]) -> None:
+def test_every_distinct_prefix_occurs_once_at_its_depth(groups: list[ScoreGroup]) -> None:
     trie = of_groups(groups)
     paths = [path_to(trie, token) for token in range(len(trie))]
     assert len(set(paths)) == len(paths)
@@ -53,7 +53,7 @@ def test_rows_are_the_tokens_before_each_scored_token(groups: list[ScoreGroup]) 
 @settings(max_examples=40, deadline=None)
 @given(GROUPS, st.integers(1, 6), st.integers(1, 4))
 def test_packs_need_only_the_ancestors_of_their_first_token(groups: list[ScoreGroup], tokens: int, rows: int) -> None:
-    """Walk as the engine does, holding only what the pruning rule keeps: each token finds its whole path, each row comes once."""
+    """Compute packs as the engine does, with pruning: each token has its whole path in the cache, each row is read once."""
     table = score_table(tuple(groups))
     trie, held, begin, answered = table.trie, np.empty(0, np.int64), 0, []
     while begin < len(trie):
@@ -97,7 +97,7 @@ def test_a_group_is_complete_at_its_last_row() -> None:
     assert table.last_rows().tolist() == [2, 0]
 
 
-def test_nothing_planned_is_nothing() -> None:
+def test_no_requests_give_an_empty_trie() -> None:
     assert len(of_groups([])) == len(of_prompts([])) == 0
     assert of_groups([]).leaves() == []
 
@@ -118,7 +118,7 @@ def test_a_task_with_a_shared_stem_costs_its_distinct_tokens() -> None:
     assert tokens.ideal == 500 + 200 * 50
 
 
-def test_a_window_reaches_back_its_own_length() -> None:
+def test_a_window_includes_as_many_positions_as_its_length() -> None:
     depth = np.arange(5)
     assert (window_mask(depth, depth, 2) & (depth[None, :] <= depth[:, None])).sum(1).tolist() == [1, 2, 2, 2, 2]
 

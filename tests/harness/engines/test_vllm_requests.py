@@ -29,7 +29,7 @@ BLOCK = 4
 
 
 def logprobs_after(prompt: tuple[int, ...]) -> list[float]:
-    """A language model: any fixed function of the whole prompt."""
+    """A stand-in for a language model: a fixed function of the whole prompt."""
     scores = [
         math.sin(1 + sum((place + 1) * (3 + token) for place, token in enumerate(prompt)) * (7 + token)) for token in range(VOCABULARY)
     ]
@@ -47,13 +47,13 @@ def plain(group: ScoreGroup) -> ScoreReply:
 
 
 class FakeServer:
-    """Answers probes as vLLM does: whole blocks come from the cache, and rows that it answered hold garbage."""
+    """Replies to probes as vLLM does: whole blocks are cached, and their rows hold random memory."""
 
     def __init__(self, leaves_out: bool = False) -> None:
         self.blocks: set[tuple[int, ...]] = set()
         self.leaves_out = leaves_out
 
-    def ask(self, prompt: list[int], after: list[int], rows: bool, fresh: bool) -> ProbeOutput:
+    def output_of(self, prompt: list[int], after: list[int], rows: bool, fresh: bool) -> ProbeOutput:
         cached = 0
         while not fresh and cached + BLOCK < len(prompt) and tuple(prompt[: cached + BLOCK]) in self.blocks:
             cached += BLOCK
@@ -76,7 +76,7 @@ def score(group: ScoreGroup, server: FakeServer, rows: bool = True) -> ScoreRepl
     while queue:
         probe = queue.popleft()
         prompt = tree.prompt(group.context, probe.node)
-        answer = server.ask(prompt, [tree.tokens[node] for node in probe.after], bool(probe.rows), probe.fresh)
+        answer = server.output_of(prompt, [tree.tokens[node] for node in probe.after], bool(probe.rows), probe.fresh)
         invalid = copy_output(tree, len(group.context), probe, answer, known)
         assert not (invalid and probe.fresh)
         queue.extend(retry_probes(tree, len(group.context), probe, invalid, BLOCK) if invalid else ())
@@ -102,8 +102,8 @@ def test_scores_are_exact_whatever_the_cache_answers(groups: list[ScoreGroup], r
 def test_the_fake_server_would_fool_an_engine_that_does_not_check() -> None:
     server = FakeServer()
     prompt = [1] * 9
-    server.ask(prompt, [0], True, False)
-    answer = server.ask(prompt, [0], True, False)
+    server.output_of(prompt, [0], True, False)
+    answer = server.output_of(prompt, [0], True, False)
     assert answer.cached == 8 and answer.rows[5][1] == -17.0 != logprobs_after((1,) * 5)[1]
 
 

@@ -1,4 +1,4 @@
-"""The built-in model: the conversion is exact, and whatever goes wrong on the way leaves nothing behind."""
+"""The built-in model: the conversion is exact, and a failed download or conversion leaves no files."""
 
 from __future__ import annotations
 

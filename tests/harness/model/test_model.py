@@ -252,7 +252,7 @@ def test_a_model_that_brings_code_is_refused_and_its_code_is_not_run(model: Path
 
 def test_configuration_and_weights_must_agree(model: Path) -> None:
     write_json(model / "config.json", CONFIG | {"num_hidden_layers": 3})
-    refuse(model, "3 layers", "hold 2")
+    refuse(model, "3 layers", "have 2")
     write_json(model / "config.json", CONFIG | {"vocab_size": ROWS + 1})
     refuse(model, "vocab_size 13", "12 rows")
     write_json(model / "config.json", CONFIG | {"architectures": ["BertForMaskedLM"]})

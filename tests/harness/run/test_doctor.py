@@ -1,4 +1,4 @@
-"""The doctor finds each known bad combination and names its remedy; the engine is chosen with a reason."""
+"""The doctor finds each known bad combination and suggests a fix; the engine is chosen with a reason."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_auto_takes_vllm_where_it_fits() -> None:
         (WITH_VLLM, {"head_dim": 8}, "heads of size 8"),
     ],
 )
-def test_auto_falls_back_to_transformers_and_says_why(machine: Machine, config: dict[str, Any], reason: str) -> None:
+def test_auto_falls_back_to_transformers_with_a_reason(machine: Machine, config: dict[str, Any], reason: str) -> None:
     name, why = pick_engine(model(**config), "auto", machine)
     assert name == "hf" and reason in why
 
@@ -191,7 +191,7 @@ def test_auto_sends_adapters_that_vllm_lacks_to_transformers(config: dict[str, A
     assert pick_engine(model(Adapter(Path("adapter"), config, {})), "auto", WITH_VLLM)[0] == engine
 
 
-def test_this_machine_is_seen_without_importing_it() -> None:
+def test_this_machine_is_inspected_without_importing_libraries() -> None:
     assert inspect_machine().versions["assay"] and inspect_machine().ranges["torch"]
     heavy = "torch transformers vllm duckdb datasets pyarrow huggingface_hub"
     code = (
