@@ -198,7 +198,7 @@ def read_task_file(path: Path, origin: str, modified: int) -> TaskFile:
 
 @functools.lru_cache(maxsize=64)
 def permutation(count: int) -> tuple[int, ...]:
-    """The order in which `count` choices are listed. The reference creates RandomState(42) anew for every example."""
+    """The order in which `count` choices are listed. The reference creates RandomState(42) for every example."""
     return tuple(int(index) for index in np.random.RandomState(SEED).permutation(count))
 
 

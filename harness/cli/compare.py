@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.harness.cli.console import out, print_json
-from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.cli.running import Json, Results, comma_list, place_of
 from assay.harness.decide.compare import Comparison, compare, mismatches, side_of
 from assay.harness.decide.stored_gate import find_baseline
 from assay.harness.errors import NotComparable
@@ -36,7 +36,7 @@ def compare_command(
     if why:
         print_mismatches(mismatches(one, two, [name for name in one.tasks if name in two.tasks]), as_json)
         return
-    found = compare(one, two, tasks=tuple(name.strip() for name in tasks.split(",") if name.strip()))
+    found = compare(one, two, tasks=comma_list(tasks))
     flipped = flipped_items(found, runs) if items else []
     if as_json:
         print_json({**comparison_json(found), **({"items": flipped} if items else {})})

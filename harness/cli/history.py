@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay.harness.cli.console import out, print_json
-from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.cli.running import Json, Results, comma_list, place_of
 from assay.harness.decide.history import Point, select_runs, sparkline, trend
 from assay.harness.errors import AssayError
 from assay.harness.reports.formatting import VERDICTS, signed
@@ -38,7 +38,7 @@ def trend_command(
         raise AssayError(f"cannot sort by {by!r}", where="--by", do="use time or name")
     place = place_of(results)
     line = select_runs(place.results, models or (), "name" if by == "name" else "time")
-    points = trend(place.results, line, place.access(allow_partial=True), [name.strip() for name in tasks.split(",") if name.strip()])
+    points = trend(place.results, line, place.access(allow_partial=True), comma_list(tasks))
     if as_json:
         print_json({"line": finite([asdict(point) for point in points])})
         return

@@ -118,7 +118,7 @@ def run_command(
     """
     plan = Plan(
         model="",
-        tasks=tuple(with_perturbations(anchored(name.strip()), named(perturb)) for name in tasks.split(",") if name.strip()),
+        tasks=tuple(with_perturbations(anchored(name), comma_list(perturb)) for name in comma_list(tasks)),
         revision=revision,
         limit=limit,
         seed=seed,
@@ -138,7 +138,7 @@ def run_command(
         repeat_engine=repeat_engine,
     )
     place = place_of(results)
-    plans = plans_of(plan, expand_models(model), shot_counts(shots), tuple(filter(None, protocol.split(","))), expand_models(adapter))
+    plans = plans_of(plan, expand_models(model), shot_counts(shots), comma_list(protocol), expand_models(adapter))
     if explain:
         explain_plans(plans, place, as_json)
         return
@@ -147,8 +147,8 @@ def run_command(
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)
 
 
-def named(text: str) -> tuple[str, ...]:
-    """Names separated by commas."""
+def comma_list(text: str) -> tuple[str, ...]:
+    """Split a comma-separated list; empty entries are dropped."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

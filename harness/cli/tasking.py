@@ -132,9 +132,9 @@ def show_command(
 
 def rendered(task: Task, plan: Plan, access: Access, count: int) -> list[dict[str, Any]]:
     """The prompts, choices and gold answers of the first items, including perturbed copies."""
-    asked, found = load_task(task, plan, access), []
-    for number, doc in enumerate(asked.docs[:count]):
-        text = render(task, doc, asked.examples(number))
+    prepared, found = load_task(task, plan, access), []
+    for number, doc in enumerate(prepared.docs[:count]):
+        text = render(task, doc, prepared.examples(number))
         gold = doc.answer if doc.labelled else ""
         found.append({"task": task.full_name, "id": doc.id, "prompt": text.prompt, "continuations": list(text.continuations), "gold": gold})
     return found

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay.harness.cli.console import err, out, print_json, show_progress
-from assay.harness.cli.running import Json, Results, place_of, run_json
+from assay.harness.cli.running import Json, Results, comma_list, place_of, run_json
 from assay.harness.decide.early_stopping import plan_like
 from assay.harness.decide.policy import Policy, read_policy
 from assay.harness.decide.stored_gate import find_baseline, gate_stored
@@ -69,7 +69,7 @@ def watch_command(
 
 def watched_plan(folder: Path, tasks: str, gate: str, limit: int | None, engine: str, place: Surroundings) -> Plan:
     """The plan for each checkpoint, from --tasks or from the baseline. Raises AssayError if neither is given."""
-    names = tuple(anchored(name.strip()) for name in tasks.split(",") if name.strip())
+    names = tuple(map(anchored, comma_list(tasks)))
     if gate:
         run = read_run(find_baseline(place.results, gate))
         if not names:

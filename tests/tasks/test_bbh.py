@@ -54,7 +54,7 @@ def test_the_prompt_is_the_published_file_and_the_question(data: Path) -> None:
     row = {"input": "What is 4 plus 4?", "target": "8"}
     prompt = render(task, task.doc(row), shown).prompt
     assert prompt == COT.split("-----\n")[1] + "\n\nQ: What is 4 plus 4?\nA: Let's think step by step.\n"
-    assert prompt.count("Let's think step by step.") == 4, "once per question: repeated in the exemplars of a peer's task files"
+    assert prompt.count("Let's think step by step.") == 4, "once per question; some task files repeat it in the examples"
     (on_one_line,) = find("bbh/sports_understanding", Access(data))
     assert render(on_one_line, on_one_line.doc(row)).prompt.endswith("A: Let's think step by step.")
     for found in (task, on_one_line):
@@ -77,7 +77,7 @@ def test_historic_stop_ends_at_any_capital_q() -> None:
     assert "Q" in bbh.PROTOCOLS["bbh-historic"][0]
     text = "Queen Anne is the oldest. So the answer is (B)."
     stops = bbh.PROTOCOLS["bbh"][0]
-    assert not any(stop in text for stop in stops), "the repaired protocol lets it speak"
+    assert not any(stop in text for stop in stops), "the repaired protocol does not stop here"
     assert any(stop in f"{text}\n\nQ: Next?" for stop in stops)
 
 

@@ -37,14 +37,14 @@ def output(task: Task, doc: Doc, prompt: str, continuations: tuple[str, ...]) ->
 def run(task: Task, shots: int, data: Path | None = None) -> tuple[list[str], dict[str, float]]:
     """Prompts and scores of a task with the fake model."""
     docs = [task.doc(row) for row in task.rows.load("test", Access(data)).rows]
-    exemplars = item_examples(docs, shots) if shots else lambda index: ()
+    examples = item_examples(docs, shots) if shots else lambda index: ()
     prompts, stats = [], {metric.name: [] for metric in task.metrics}  # type: ignore[var-annotated]
     for index, doc in enumerate(docs):
-        rendered = render(task, doc, exemplars(index))
+        rendered = render(task, doc, examples(index))
         prompts.append(rendered.prompt)
-        said = output(task, doc, rendered.prompt, rendered.continuations)
+        prediction = output(task, doc, rendered.prompt, rendered.continuations)
         for metric in task.metrics:
-            stats[metric.name].append(metric.measure(doc, said))
+            stats[metric.name].append(metric.measure(doc, prediction))
     groups = np.arange(len(docs))
     return prompts, {metric.name: metric.combine(np.array(stats[metric.name]), groups) for metric in task.metrics}
 

@@ -47,8 +47,8 @@ def test_names_are_unique_and_families_are_made_of_known_tasks() -> None:
 
 def prompt_of(task: Task, rows: dict[str, list[Any]], shots: int) -> str:
     docs = {split: [task.doc(row) for row in found] for split, found in rows.items()}
-    exemplars = choose_examples(task, shots, docs.get("train", []), docs["test"], 0)
-    return render(task, docs["test"][0], exemplars(0)).prompt
+    examples = choose_examples(task, shots, docs.get("train", []), docs["test"], 0)
+    return render(task, docs["test"][0], examples(0)).prompt
 
 
 def test_generation_format_is_helms() -> None:
@@ -185,7 +185,7 @@ def test_association_of_groups_with_professions() -> None:
     metric = people.GENDER_PROFESSION
     assert scored(metric, "Her mother and her aunt walked. The doctor slept.", "A nurse.") == pytest.approx(0.5)
     assert scored(metric, "She is a nurse.", "He is a nurse.", "He is a doctor, his brother a doctor.") == pytest.approx(0.25)
-    assert scored(metric, "He stays.", "A nurse.") == 0.0, "nobody beside the profession"
+    assert scored(metric, "He stays.", "A nurse.") == 0.0, "no group with the profession"
 
 
 @pytest.mark.parametrize(

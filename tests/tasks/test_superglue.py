@@ -99,10 +99,10 @@ def lm_eval_multirc(row: dict[str, Any]) -> tuple[str, list[str], int]:
 def test_multirc_gold_is_not_inverted(label: int) -> None:
     row = dict(WORKED["multirc"][0].row, label=label)
     text, choices, gold = lm_eval_multirc(row)
-    said_by_peer = choices[gold].rsplit(" ", 1)[1]
+    answer_of_lm_eval = choices[gold].rsplit(" ", 1)[1]
     doc = task("multirc").doc(row)
     assert doc.answer == ("yes" if label else "no")
-    assert said_by_peer != doc.answer
+    assert answer_of_lm_eval != doc.answer
     ours = {doc.prompt + continuation for continuation in render(task("multirc"), doc).continuations}
     assert ours == {f"{text} {choice}" for choice in choices}, "the texts are the peer's, only the gold differs"
 
