@@ -13,10 +13,8 @@ from assay.harness.store.journal import count_lines
 from assay.leaderboard.data import frames
 
 GATES = "gates.jsonl"
-GATE_COLUMNS = (
-    *("at", "verdict", "candidate", "baseline", "delta", "low", "high", "lost", "attempt", "tried", "margin"),
-    *("candidate_run", "baseline_run"),
-)
+GATE_COLUMNS = ("at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried")
+GATE_RUNS = ("candidate_run", "baseline_run")
 
 
 def progress(run: RunInfo) -> int:
@@ -100,7 +98,7 @@ def gates(root: Path) -> Any:
             )
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
             continue
-    table = frames.DataFrame(rows, columns=list(GATE_COLUMNS))
+    table = frames.DataFrame(rows, columns=[*GATE_COLUMNS, *GATE_RUNS])
     for name in ("delta", "low", "high", "margin"):
         table[name] = frames.to_numeric(table[name], errors="coerce")
     return table.iloc[::-1].reset_index(drop=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,7 @@ def compare(pairs: Sequence[Pair], broken: Mapping[str, str]) -> list[Compared]:
     found = [compared(pair, broken.get(pair.task, "")) for pair in pairs]
     main = [number for number, each in enumerate(found) if each.pair.main and each.difference is not None]
     for number, p in zip(main, holm([each.difference.p for n in main if (each := found[n]).difference]).tolist(), strict=True):
-        each = found[number]
-        found[number] = Compared(each.pair, each.unit, each.difference, p, each.reason)
+        found[number] = replace(found[number], p_holm=p)
     return found
 
 

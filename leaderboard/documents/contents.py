@@ -307,11 +307,11 @@ def gates(root: Path) -> list[Part]:
     found = bundles.gates(root)
     if not len(found):
         return []
-    heads = {"at": "at (UTC)", "delta": "difference", "low": "low", "high": "high", "lost": "regressed tasks", "tried": "baselines tried"}
-    names = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
+    heads = {"at": "at (UTC)", "delta": "difference", "lost": "regressed tasks", "tried": "baselines tried"}
+    names = [heads.get(name, name) for name in bundles.GATE_COLUMNS]
     formats: dict[str, int | None] = {**dict.fromkeys(("difference", "low", "high", "margin"), 2), "attempt": 0, "baselines tried": 0}
     about = "Differences are candidate minus baseline in points, with the limits of the interval; margin: the largest loss that passes."
-    return [Heading("Gates"), Paragraph(about), table_of(found.rename(columns=heads), formats, [heads.get(name, name) for name in names])]
+    return [Heading("Gates"), Paragraph(about), table_of(found.rename(columns=heads), formats, names)]
 
 
 def health(root: Path, cells: Any) -> list[Part]:
@@ -323,25 +323,16 @@ def health(root: Path, cells: Any) -> list[Part]:
         parts.append(Paragraph(f"{len(usual)} of {total} scores are present. Missing scores never count as zero."))
     mixed = queries.mixed_versions(root)
     if len(mixed):
-        rows = tuple((row.task, str(row.versions), str(row.runs)) for row in mixed.itertuples())
-        parts += [Heading("Tasks in several versions", 3), Table(("task", "versions", "runs"), rows, frozenset({1, 2}))]
+        parts += [Heading("Tasks in several versions", 3), table_of(mixed, {"versions": 0, "runs": 0}, ("task", "versions", "runs"))]
     unranked = queries.unranked(root)
     if len(unranked):
         left = tuple((row.model, row.task, f"{row.value:.4g}", row.reason) for row in unranked.head(400).itertuples())
         parts += [Heading("Unranked scores", 3), Table(("model", "task", "score", "reason"), left, frozenset({2}))]
     flags = queries.task_flags(root)
     if len(flags):
-        flagged = tuple(
-            (
-                row.model,
-                row.task,
-                f"{100 * row.unparsed:.0f} %",
-                f"{100 * row.truncated:.0f} %",
-                str(row.boundary_moved),
-                str(row.shots_dropped),
-            )
-            for row in flags.head(200).itertuples()
-        )
-        head = ("model", "task", "unparsed", "truncated", "token boundary moved (items)", "few-shot examples dropped (items)")
-        parts += [Heading("Task warnings", 3), Table(head, flagged, frozenset({2, 3, 4, 5}))]
+        shares = {name: [f"{100 * value:.0f} %" for value in flags[name]] for name in ("unparsed", "truncated")}
+        moved, dropped = "token boundary moved (items)", "few-shot examples dropped (items)"
+        shown = flags.assign(**shares).rename(columns={"boundary_moved": moved, "shots_dropped": dropped}).head(200)
+        names = ("model", "task", "unparsed", "truncated", moved, dropped)
+        parts += [Heading("Task warnings", 3), table_of(shown, {moved: 0, dropped: 0}, names)]
     return parts

@@ -56,7 +56,7 @@ def page() -> None:
     if len(drawn):
         st.altair_chart(charts.gate_history(drawn), width="stretch")
     table = cut.assign(verdict=[SIGNS.get(each, visible(each, 30)) for each in cut.verdict], lost=[visible(each, 120) for each in cut.lost])
-    order = ["at", "verdict", "candidate", "baseline", "delta", "low", "high", "margin", "lost", "attempt", "tried"]
+    order = list(bundles.GATE_COLUMNS)
     config: dict[str, object] = {}
     for name in ("low", "high"):
         config[name] = st.column_config.NumberColumn(format="%+.2f", help="Limit of the confidence interval, points.")
