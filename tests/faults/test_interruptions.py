@@ -30,7 +30,7 @@ def opening(name: str, ref: object, settings: object) -> Scripted:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("stage", ["opener", "unchanged", "index", "append", "finish"])
+@pytest.mark.parametrize("stage", ["opener", "check_model_unchanged", "index", "append", "finish"])
 def test_an_interruption_at_any_stage_is_incomplete_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, number: signal.Signals
 ) -> None:

@@ -15,7 +15,7 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.child import ChildEngine
 from assay.harness.engines.opening import open_engine
 from assay.harness.model.find import ModelRef
-from assay.harness.run.sweep import Borrowed
+from assay.harness.run.sweep import SharedEngine
 from assay.harness.store import Writer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.model]
@@ -30,7 +30,7 @@ def test_a_killed_vllm_loses_no_item_and_changes_no_score(tmp_path: Path, builti
             engine = open_engine(name, ref, settings)
             assert isinstance(engine, ChildEngine) and engine.name == "vllm"
             made.append(engine)
-        return Borrowed(made[0])
+        return SharedEngine(made[0])
 
     plan = Plan(model=str(builtin_model), tasks=(str(write_task(tmp_path, ITEMS)),), engine="vllm")
     whole = read_run(evaluate(plan, place(tmp_path / "whole"), opener=opener))

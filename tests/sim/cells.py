@@ -14,8 +14,8 @@ CLUSTER, RHO = 5, 0.3
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """T simulated comparisons: the values of independent units [T, K], each seen `counts` times [T, K]; what the single
-    items look like to a rule that ignores clusters: `wins` and `losses` [T] of `n` items."""
+    """T simulated comparisons: the values of independent units [T, K], each occurring `counts` times [T, K]; for rules that ignore
+    clusters, `wins` and `losses` [T] of `n` items."""
 
     values: Array
     counts: Array
@@ -37,7 +37,7 @@ class Trials:
 
 
 Draw = Callable[[np.random.Generator, int, int, float, float], Trials | None]
-"""(rng, trials, n, churn, true difference); None where that difference needs more churn."""
+"""(rng, trials, n, churn, true difference); None where that difference is impossible at that churn."""
 
 
 def binary(rng: np.random.Generator, trials: int, n: int, churn: float, delta: float) -> Trials | None:
@@ -94,7 +94,7 @@ def true_error(kind: str, n: int, churn: float) -> float:
 
 
 def in_chunks(draw: Draw, rng: np.random.Generator, trials: int, n: int, churn: float, delta: float) -> list[Trials]:
-    """The trials in pieces that fit into memory."""
+    """The trials in chunks that fit into memory."""
     piece = max(1, min(trials, 4_000_000 // n))
     found = [draw(rng, min(piece, trials - start), n, churn, delta) for start in range(0, trials, piece)]
     return [each for each in found if each is not None]

@@ -165,7 +165,7 @@ def glue(rng: np.random.Generator, n: int) -> dict[Term, Part]:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How often the intervals of one scenario held the truth, and how wide they were on average."""
+    """How often the intervals of one scenario contain the true score, and their mean width."""
 
     scenario: str
     n: int

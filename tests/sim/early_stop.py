@@ -25,7 +25,7 @@ def ours(d: Array, tasks: Codes, design: Design) -> Stop:
 
 
 def full(d: Array, tasks: Codes, design: Design) -> Stop:
-    """All items, then one Tango and one score test at 5 %."""
+    """One Tango and one score test at 5 %, after all items."""
     wins, losses = (d > 0).sum(), (d < 0).sum()
     if tango_z(wins, losses, len(d), design.margin) > 1.645:
         return Stop("pass", len(d), "end")
@@ -33,7 +33,7 @@ def full(d: Array, tasks: Codes, design: Design) -> Stop:
 
 
 def peeking(d: Array, tasks: Codes, design: Design) -> Stop:
-    """A plain z test every 25 items: what everybody would like to do."""
+    """A plain z test every 25 items, without correction for repeated looks."""
     for size in range(25, len(d) + 1, 25):
         found = full(d[:size], tasks[:size], design)
         if found.verdict != "inconclusive":
@@ -70,7 +70,7 @@ def stream(rng: np.random.Generator, design: Design, churn: float, deltas: Array
 
 
 def outcome(method: Method, design: Design, churn: float, deltas: Array, trials: int, seed: int = 31) -> tuple[dict[str, float], float]:
-    """Shares of the verdicts and the mean number of items."""
+    """The share of each verdict, and the mean number of items."""
     rng = np.random.default_rng(seed)
     order = stream(np.random.default_rng(0), design, churn, deltas)[1]
     found = []

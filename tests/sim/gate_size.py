@@ -24,7 +24,7 @@ OURS: dict[str, Rule] = {"ours: gate": ours, "ours: the two tests alone": our_te
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured rate. `error` is "regressed" (nothing changed), "pass" (the loss is the margin) or "power" (at MDE80)."""
+    """One measured error rate. `error`: "regressed" (no change), "pass" (the loss equals the margin) or "power" (at the MDE80)."""
 
     rule: str
     error: str
@@ -37,7 +37,7 @@ class Row:
 
 
 def limit(trials: int, alpha: float = ALPHA) -> float:
-    """The largest rate that a true 5 % may show: three standard errors above."""
+    """The largest rate that is consistent with a true `alpha`: three standard errors above it."""
     return float(alpha + 3 * np.sqrt(alpha * (1 - alpha) / trials))
 
 
@@ -53,7 +53,7 @@ def measure(rules: dict[str, Rule], kind: str, n: int, churn: float, trials: int
 
 
 def power(kind: str, n: int, churn: float, trials: int, seed: int = 12) -> Row | None:
-    """Power of our 5 % test at the loss that the report prints as MDE80; None where such a loss would be nearly all the churn."""
+    """Power of our 5 % test at the loss that the report prints as MDE80; None where that loss is nearly as large as the churn."""
     least = float(mde80(true_error(kind, n, churn)))
     if least > 0.8 * churn * (0.5 if kind == "graded" else 1.0):
         return None
@@ -69,7 +69,7 @@ def cells() -> list[tuple[str, int, float]]:
 
 
 def simulate(trials: int, slow_trials: int = 2000) -> Iterator[Row]:
-    """Every cell: ours everywhere, the others where they apply; bootstraps with fewer trials on binary items."""
+    """All cells: our rules in every cell, the others where they apply; bootstraps with fewer trials, on binary items."""
     quick = {name: rule for name, rule in {**OURS, **MISTAKES, **OTHERS}.items() if name not in SLOW}
     resampling = {name: rule for name, rule in {**MISTAKES, **OTHERS}.items() if name in SLOW}
     for kind, n, churn in cells():
@@ -83,7 +83,7 @@ def simulate(trials: int, slow_trials: int = 2000) -> Iterator[Row]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """Per rule: the worst cell of each error, and how many cells are above the limit; then our own cells."""
+    """Per rule: the cell with the highest rate of each error, and the number of cells above the limit; then our own cells."""
     lines = ["| rule | worst false regressed | cell | worst false pass | cell | cells above the limit |", "|---|---|---|---|---|---|"]
     for name in dict.fromkeys(row.rule for row in rows):
         mine = [row for row in rows if row.rule == name and row.error != "power"]

@@ -1,4 +1,4 @@
-"""The gate over ten tasks, and rules that go wrong over many: python -m tests.sim.gate_tasks [trials] writes results/gate/tasks.md."""
+"""Error rates over ten tasks, of the gate and of other rules: python -m tests.sim.gate_tasks [trials] writes results/gate/tasks.md."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ def all_must_pass(suite: Suite, margin: float = 0.015) -> tuple[Flags, Flags]:
 
 
 def relative_point(suite: Suite) -> tuple[Flags, Flags]:
-    """A guard on the point estimate: no task may drop by 3 % of its baseline (NeMo Evaluator's relative guard)."""
+    """A test on the point estimate: no task may drop by 3 % of its baseline (NeMo Evaluator's relative guard)."""
     lost = (suite.delta < -0.03 * 0.65).any(axis=1)
     return lost, ~lost
 
 
 def scenarios() -> dict[str, tuple[float, Array]]:
-    """Truths: churn and the true difference of each task."""
+    """The simulated truths: churn, and the true difference of each task."""
     none = np.zeros(len(SIZES))
 
     def one(size: int, delta: float) -> Array:

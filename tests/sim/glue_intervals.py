@@ -1,4 +1,4 @@
-"""All intervals of the nine GLUE tasks and their total from stored statistics: how long they take.
+"""Time the confidence intervals of the nine GLUE tasks and their total, from stored statistics.
 
     python -m tests.sim.glue_intervals [repeats]
 
@@ -34,7 +34,7 @@ SIZES = {
 
 
 def table(task: Task, position: int, size: int, draw: np.random.Generator) -> StatTable:
-    """What a run would have stored for one metric."""
+    """The statistics that a run stores for one metric."""
     metric, choices = task.metrics[position], task.doc(task.worked[0].row).choices
     golds, picks = draw.integers(0, max(2, len(choices)), (2, size))
     stats = []

@@ -1,6 +1,6 @@
 """Real regressions of the built-in model: python -m tests.sim.real [FOLDER] writes results/gate/REAL.md.
 
-Needs the built-in model, `assay[tune]` and $ASSAY_DATA; some minutes on two cores. What is already in FOLDER is not made again.
+Needs the built-in model, `assay[tune]` and $ASSAY_DATA; some minutes on two cores. Runs and models already in FOLDER are reused.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def harm(base: Path, folder: Path) -> Path:
 
 
 def run(folder: Path, name: str, model: str, *more: str) -> str:
-    """The id of a run of `model`, made once."""
+    """The id of the run of `model`; an existing run is reused."""
     kept = folder / f"{name}.run"
     if not kept.exists():
         done = assay("run", "--model", model, "--tasks", ",".join(TASKS), "--engine", "hf", *more, "--results", str(folder), "--json")

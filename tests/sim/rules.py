@@ -64,14 +64,14 @@ def our_test(trials: Trials, margin: float) -> tuple[Flags, Flags]:
 
 
 def wald(trials: Trials, margin: float) -> tuple[Flags, Flags]:
-    """Mean and sample standard error: no discordance means certainty."""
+    """Wald test with the sample standard error, which is 0 where no item differs."""
     mean, variance = trials.moments()
     half = z_of(1 - ALPHA) * np.sqrt(variance)
     return mean + half < 0, mean - half > -margin
 
 
 def pseudo_t(trials: Trials, margin: float) -> tuple[Flags, Flags]:
-    """t with one discordant unit added to the variance, and a least n: nearly enough."""
+    """t test with one discordant unit added to the variance, and a least number of units."""
     mean, variance = trials.moments()
     half = t_quantile(1 - ALPHA, trials.units - 1.0) * np.sqrt(variance + 1 / trials.units**2)
     enough = trials.units >= n_min(margin)
@@ -85,7 +85,7 @@ def items_as_independent(trials: Trials, margin: float) -> tuple[Flags, Flags]:
 
 
 def t_interval(level: float) -> Rule:
-    """t interval of the differences; a loss is called only beyond the margin (NeMo Evaluator's gate)."""
+    """t interval of the differences; regressed only if the loss exceeds the margin (NeMo Evaluator's gate)."""
 
     def rule(trials: Trials, margin: float) -> tuple[Flags, Flags]:
         mean, variance = trials.moments()
@@ -96,14 +96,15 @@ def t_interval(level: float) -> Rule:
 
 
 def t_or_mcnemar(trials: Trials, margin: float) -> tuple[Flags, Flags]:
-    """Two-sided t interval against zero (errorbars, deltagate); to pass, a user reads its lower end."""
+    """Two-sided t interval against zero (errorbars, deltagate); passes if its lower limit is above -margin."""
     mean, variance = trials.moments()
     half = t_quantile(0.975, trials.units - 1.0) * np.sqrt(variance)
     return mean + half < 0, mean - half > -margin
 
 
 def bootstrap(kind: str, level: float, against: float = 0.0, draws: int = 1000, seed: int = 1) -> Rule:
-    """Percentile (evalsig, one-sided) or BCa (statgate, deltagate) interval; `against` 1 calls a loss only beyond the margin."""
+    """Percentile (evalsig, one-sided) or BCa (statgate, deltagate) interval;
+    with `against` 1, regressed only if the loss exceeds the margin."""
 
     def rule(trials: Trials, margin: float) -> tuple[Flags, Flags]:
         rng = np.random.default_rng(seed)
@@ -159,7 +160,7 @@ def wilson_ends(share: Array, n: float, z: float = 1.959964) -> tuple[Array, Arr
 
 
 def unpaired(trials: Trials, margin: float) -> tuple[Flags, Flags]:
-    """Two stored means with their standard errors, as if on different items (lm-eval's comparison script)."""
+    """Unpaired z test on two means with their standard errors (lm-eval's comparison script)."""
     n = trials.n
     base = np.full(len(trials.wins), 0.65)
     candidate = base + (trials.wins - trials.losses) / n
