@@ -194,7 +194,7 @@ def demo_command(results: Results = None, as_json: Json = False) -> None:
         bundle = evaluate(Plan(model="builtin:smollm2-135m", tasks=("smoke",), engine="hf"), place, progress)
     print_run(read_run(bundle), place, as_json)
     if not as_json:
-        out().print("Next: [bold]assay tasks[/] lists real benchmarks; with data in $ASSAY_DATA or from the hub, try")
+        out().print("Next: [bold]assay tasks[/] lists all benchmarks. With data from the hub or in $ASSAY_DATA, try")
         out().print("  [bold]assay run --model builtin:smollm2-135m --tasks glue/rte,superglue/copa,mmlu/anatomy --limit 100[/]")
 
 
