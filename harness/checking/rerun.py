@@ -58,9 +58,7 @@ def reproduction(first: Path, second: Path, before: tuple[Record, ...], after: t
     old = {(record.task, record.item): record for record in before}
     new = {(record.task, record.item): record for record in after}
     if old.keys() != new.keys():
-        raise AssayError(
-            f"{len(old.keys() ^ new.keys())} items are in one run only", where=str(second), do="restore the data of the first run"
-        )
+        raise AssayError(f"{len(old.keys() ^ new.keys())} items are in one run only", where=str(second), do="restore the first run's data")
     changed = tuple(key for key in old if prediction(old[key].output) != prediction(new[key].output))
     drift = max((value for key in old for value in logprob_changes(old[key].output, new[key].output)), default=0.0)
     return Reproduction(first, second, len(old), changed, drift)

@@ -119,9 +119,7 @@ def below_baseline(run: TaskRecords) -> list[Finding]:
             found.append(Finding("below-baseline", "W", run.task.full_name, what, do))
         elif low <= known[top]:
             what = f"{shown} is not significantly above {top} {known[top]:.3f}"
-            found.append(
-                Finding("below-baseline", "W", run.task.full_name, what, "use more items, more few-shot examples or a stronger model")
-            )
+            found.append(Finding("below-baseline", "W", run.task.full_name, what, "use more items, more shots or a stronger model"))
     return found
 
 

@@ -204,9 +204,7 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         raise AssayError(f"neither run has the task {unknown[0]!r}", do=f"choose from {', '.join(every[:5])}")
     chosen = [name for name in every if name in baseline.tasks and name in candidate.tasks and (not tasks or name in tasks)]
     if not chosen:
-        raise NotComparable(
-            "the runs have no task in common", where=f"{baseline.run} and {candidate.run}", do="evaluate both on the same tasks"
-        )
+        raise NotComparable("no task in common", where=f"{baseline.run} and {candidate.run}", do="evaluate both on the same tasks")
     if differing := mismatches(baseline, candidate, chosen):
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise NotComparable(f"{differing[0]}{more}", do=f"assay compare {baseline.run} {candidate.run} --why")

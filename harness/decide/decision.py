@@ -142,9 +142,7 @@ def check_required(comparison: Comparison, policy: Policy) -> None:
         )
         raise NotComparable(what, where=comparison.candidate.run, do="evaluate both on the same tasks, or list `tasks` in gate.toml")
     if unknown := sorted(policy.named_tasks() - present):
-        raise AssayError(
-            f"the policy names {unknown[0]!r}, which is not a task of these runs", do=f"choose from {', '.join(sorted(present)[:6])}"
-        )
+        raise AssayError(f"{unknown[0]!r} of the policy is not a task of these runs", do=f"choose from {', '.join(sorted(present)[:6])}")
 
 
 def weighted(rows: Sequence[Row], policy: Policy) -> list[tuple[Row, float]]:

@@ -146,7 +146,7 @@ def check_policy(policy: Policy, base: Side) -> None:
     """Raises AssayError for a policy that a gate with early stopping cannot decide."""
     for name in ("critical", "margins", "relative"):
         if getattr(policy, name):
-            raise AssayError(f"`{name}` needs every item", where="--early-stop", do="leave out --early-stop, or remove it from the policy")
+            raise AssayError(f"`{name}` needs every item", where="--early-stop", do="omit --early-stop, or remove it from the policy")
     if missing := [name for name in policy.tasks if name not in base.tasks]:
         raise NotComparable(f"the baseline was not evaluated on {missing[0]}", do=f"assay run --model {base.model} --tasks {missing[0]}")
 
@@ -214,9 +214,7 @@ def comparable(base: Side, prepared: PreparedRun) -> None:
     """Raises NotComparable if the candidate's tasks are not the baseline's, field by field."""
     facts = {task.task.full_name: task.facts for task in prepared.tasks}
     if set(facts) != set(base.tasks):
-        raise NotComparable(
-            f"the tasks differ: {', '.join(sorted(set(facts) ^ set(base.tasks)))[:120]}", do="evaluate the same tasks as the baseline"
-        )
+        raise NotComparable(f"the tasks differ: {', '.join(sorted(set(facts) ^ set(base.tasks)))[:120]}", do="use the baseline's tasks")
     for name, fact in facts.items():
         for each in FIELDS:
             if fact.get(each) != base.tasks[name].get(each):
@@ -251,11 +249,9 @@ def simple_metric(base: Side, task: PreparedTask) -> tuple[Metric[Any], float]:
     table = base.tables.get((name, metric.name))
     folds = isinstance(metric.combine, Pooled) and metric.combine.fold is not None
     if table is None or not is_mean(metric) or folds or metric.low is None or metric.high is None:
-        raise AssayError(
-            f"{metric.name} is not a bounded mean of item scores", where=name, do="leave out --early-stop, or make the task advisory"
-        )
+        raise AssayError(f"{metric.name} is not a bounded mean of items", where=name, do="omit --early-stop, or make the task advisory")
     if len(set(table.clusters)) < len(table.clusters):
-        raise AssayError("its items share passages", where=name, do="leave out --early-stop, or make the task advisory")
+        raise AssayError("its items share passages", where=name, do="omit --early-stop, or make the task advisory")
     return metric, (-1.0 if metric.better == "lower" else 1.0) / unit_of(metric)
 
 

@@ -78,10 +78,6 @@ def read_policy(path: Path) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise AssayError(
-            f"{name}: {first['msg']}", where=str(path), do=f"choose from the fields {', '.join(Policy.model_fields)}"
-        ) from None
+        raise AssayError(f"{name}: {first['msg']}", where=str(path), do=f"valid fields are {', '.join(Policy.model_fields)}") from None
     except (ValueError, RecursionError) as error:  # TOML's own errors, numbers too long, bytes that are not UTF-8
-        raise AssayError(
-            f"is not valid TOML: {error}", where=str(path), do="fix the syntax; harness/decide/policies/quantised.toml is an example"
-        ) from None
+        raise AssayError(f"is not valid TOML: {error}", where=str(path), do="fix the TOML syntax") from None
