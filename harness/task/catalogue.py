@@ -147,8 +147,9 @@ def from_reference(head: str, rest: str, check_code: CodeCheck) -> Family:
                 except (OSError, ValueError) as error:
                     reason = (isinstance(error, OSError) and error.strerror) or error
                     raise AssayError(f"cannot be read: {reason}", where=f"{head}:{rest:.120}", do="check the path") from None
-    if find_spec(head) is None and find_spec(present_name(head)) is not None:
-        head = present_name(head)
+    own = present_name(head)  # never look for `head` itself before the check: that imports its parent packages
+    if own != head and find_spec(own) is not None and hasattr(load_module(own), rest):
+        head = own
     top = find_spec(head.split(".")[0])  # the path of the module itself is known only after its parent packages are imported
     if top is None:
         raise AssayError(f"no module {head!r}", where=f"{head}:{rest}", do="use an installed module, or the path of a .py file")
