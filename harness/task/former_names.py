@@ -23,7 +23,8 @@ def former_import(error: BaseException, source: str, where: str) -> AssayError |
     module = getattr(error, "name", None) or ""
     if not isinstance(error, ImportError) or module.split(".")[0] not in PACKAGES:
         return None
-    lines = [(node.lineno, new_line(node)) for node in ast.walk(ast.parse(source)) if is_former(node)]
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    lines = [(node.lineno, new_line(node)) for node in imports if is_former(node)]
     if not lines:
         return None
     number, line = lines[0]
