@@ -61,7 +61,7 @@ def test_questions_after_shared_shots(engine: vllm.VllmEngine, model: Any, encod
     before = engine.stats.logical, engine.stats.computed, engine.stats.cached
     check(engine, model, groups)
     logical, computed, cached = engine.stats.logical - before[0], engine.stats.computed - before[1], engine.stats.cached - before[2]
-    requests = sum(len(probes(vllm.grow(group.continuations), True)) for group in groups)
+    requests = sum(len(probes(vllm.tree_of(group.continuations), True)) for group in groups)
     assert logical == sum(len(group.context) + len(answer) for group in groups for answer in answers)
     assert computed <= len(of_groups(groups)) + requests * engine.block, "only whole blocks are shared"
     assert computed < logical / 5 and cached > logical / 2

@@ -92,7 +92,7 @@ def test_a_last_line_without_end_loses_its_torn_beginning() -> None:
     assert last_line(io.BytesIO(b"one\ntwo\n")) == "two" and last_line(io.BytesIO()) == ""
 
 
-@pytest.mark.parametrize("shorten", [hf_model.first_line, vllm_process.first_line])
+@pytest.mark.parametrize("shorten", [hf_model.first_line, vllm_process.cause])
 def test_a_shortened_error_holds_no_beginning_of_a_secret(shorten: Callable[[Exception], str]) -> None:
     assert TOKEN[:8] not in shorten(ValueError(f"{'x' * 280} {TOKEN}"))
 
