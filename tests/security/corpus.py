@@ -70,7 +70,7 @@ TEMPLATES = (
     Canary("template: a power", template("{{ 9 ** (9 ** 9) }}", 1), "more than 1 s"),
     Canary("template: a huge range", template("{{ range(10 ** 9) | list }}"), "Range too big"),
     Canary("template: recursion", template("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"), "recursion"),
-    Canary("template: a long text", template("{{ 'a' * 1000000 }}"), "at most"),
+    Canary("template: a long text", template("{{ 'a' * 1000000 }}"), "the maximum for"),
     Canary("template: refuses", template("{{ raise_exception('no system role') }}"), "no system role"),
     Canary("template: half a surrogate pair", template("{{ '\\ud800' }}{{ messages[0].content }}"), "surrogate pair"),
     Canary("template: broken", template("{% if %}"), "TemplateSyntaxError"),
@@ -85,7 +85,7 @@ DATA = (
         for name in ("rows.parquet", "rows.jsonl", "rows.csv")
     ),
     Canary("an Arrow type that unpickles", data_file("rows.parquet", baits.unpickling_type)),
-    Canary("a Parquet bomb", data_file("rows.parquet", baits.bomb), "unpack"),
+    Canary("a Parquet bomb", data_file("rows.parquet", baits.bomb), "decompress"),
     Canary("an archive called rows.jsonl", baits.archive, "UTF-8|JSON"),
     Canary("deep JSON", data_file("rows.jsonl", lambda wire: b"[" * 100_000), "not JSON"),
     Canary("a number of many digits", data_file("rows.jsonl", lambda wire: b'{"prompt": ' + b"9" * 10_000 + b"}"), "not JSON"),
@@ -103,8 +103,8 @@ DATA = (
         for name in ("bigbench/../../evil", "bigbench/real/../../..", "bigbench//etc/passwd", "bigbench/..", "../evil", "/etc/passwd")
     ),
     Canary("a module in the current folder", baits.task_beside, "unknown task"),
-    Canary("a policy that is Python", policy("import os; os.system('touch WIRE')"), "is not TOML"),
-    Canary("a policy with an unknown field", policy("command = 'touch WIRE'"), "known fields"),
+    Canary("a policy that is Python", policy("import os; os.system('touch WIRE')"), "is not valid TOML"),
+    Canary("a policy with an unknown field", policy("command = 'touch WIRE'"), "valid fields"),
     Canary("a policy with a margin of nan", policy("margin = nan"), "margin"),
     Canary("the built-in model's package, swapped", baits.wheel, "SHA-256"),
 )
@@ -122,7 +122,7 @@ RESULTS = (
     Canary("a run whose count is a text", run_named(items="7"), "items"),
     *(Canary(f"{name} is a link", linked(name), "link|symbolic|cannot") for name in ("journal.jsonl", "lock.json", ".summary.json.part")),
     Canary("pickles for tables", baits.pickled_files, "Parquet"),
-    Canary("a bomb for a table", baits.bombed_files, "unpack"),
+    Canary("a bomb for a table", baits.bombed_files, "decompress"),
     Canary("pickles beside a run", baits.pickled_cache),
     *(Canary(f"statistics of {value}", statistics_of(value), "not finite") for value in (float("nan"), float("inf"), float("-inf"))),
     *(

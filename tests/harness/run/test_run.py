@@ -154,7 +154,7 @@ def test_a_limited_run_says_so(model: Path, tmp_path: Path) -> None:
     assert query(tmp_path / "results", "SELECT * FROM leaderboard", []) == []
 
 
-def test_auto_falls_back_to_transformers_and_says_why(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_falls_back_to_transformers_with_a_reason(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that cannot load the model leaves no run behind; one given by --engine is not replaced."""
     monkeypatch.setattr("assay.harness.run.evaluate.pick_engine", lambda model, wanted: ("vllm", "a GPU"))
 
