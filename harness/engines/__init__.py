@@ -25,7 +25,8 @@ class Limits:
 class Settings:
     """How an engine is opened. `device`: "auto", "cpu", "cuda". `budget`: bytes for caches and packed batches; None: by free memory.
 
-    `tensor_parallel` and `pipeline_parallel` are for vLLM only. `seed` is for sampling only.
+    `tensor_parallel` and `pipeline_parallel` are for vLLM only. `seed` is for sampling only. `data_parallel`: number of processes that each
+    load the model. `arguments`: `key=value` arguments of the library (see assay.harness.engines.arguments).
     """
 
     dtype: str = "auto"
@@ -35,6 +36,10 @@ class Settings:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     seed: int = 0
+    data_parallel: int = 1
+    arguments: tuple[str, ...] = ()
+    plain: bool = False
+    """Score one sequence at a time, without caches and packing: for a model whose fast scores were found wrong."""
 
 
 @dataclass(slots=True)

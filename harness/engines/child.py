@@ -225,6 +225,12 @@ class ChildEngine:
             assert not isinstance(reply, GenReply)
             yield index, reply
 
+    def plain(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
+        """Score by the engine's own plain way, for a proof. Raises AssayError where it has none."""
+        for index, reply in self.reply_to_all("plain", groups):
+            assert not isinstance(reply, GenReply)
+            yield index, reply
+
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
         for index, reply in self.reply_to_all("generate", requests):
             assert not isinstance(reply, ScoreReply)

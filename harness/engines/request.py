@@ -44,8 +44,27 @@ class ScoreGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """How the thinking part of a response is found and limited.
+
+    It begins with the text `opening`, or at once if the prompt ends inside of it (`begun`), and ends with `closing`. `close`: the ids of
+    `closing`. `budget`: its most tokens, after which `close` is appended; None: the response's `max_tokens` limit both parts.
+    """
+
+    opening: str
+    closing: str
+    close: TokenIds
+    begun: bool = False
+    budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenRequest:
-    """Continue `prompt` (ids, BOS included) until a stop string, end of text or `max_tokens`."""
+    """Continue `prompt` (ids, BOS included) until a stop string, one of the ids `ends` or `max_tokens`.
+
+    Without `ends`, the response ends at the end-of-text ids of the engine's model. `top_p`: sample from the likeliest tokens that have
+    this probability together. `thinking` is for thinking.py; engines get requests without it.
+    """
 
     prompt: TokenIds
     max_tokens: int
@@ -53,10 +72,17 @@ class GenRequest:
     temperature: float = 0.0
     seed: int = 0
     """Random seed; differs between the samples of one prompt. Ignored at temperature 0."""
+    ends: TokenIds = ()
+    top_p: float = 1.0
+    thinking: Thinking | None = None
 
     @property
     def key(self) -> str:
         settings = f"{self.max_tokens}|{self.stop!r}|{self.temperature!r}|{self.seed if self.temperature else 0}"
+        if self.temperature and self.top_p != 1:
+            settings += f"|top_p {self.top_p!r}"
+        if self.thinking is not None:
+            settings += f"|{self.thinking!r}"
         return digest_ids(self.prompt, tuple(settings.encode()))
 
 
@@ -72,13 +98,17 @@ class ScoreReply:
 class GenReply:
     """`text` ends before the stop string. `finish`: "stop" (stop string or end of text) or "length".
 
-    `logprob` is the summed natural-log probability of the generated ids, NaN if the engine does not compute it.
+    `thought` is the thinking part, which `text` does not include, `thought_tokens` its length; `thought_cut`: it ran into its limit.
+    `tokens` are all generated ids. `logprob` is the summed natural-log probability of the generated ids, NaN if the engine does not compute it.
     """
 
     text: str
     tokens: TokenIds
     finish: str
     logprob: float = float("nan")
+    thought: str = ""
+    thought_tokens: int = 0
+    thought_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,9 @@ def handle(engine: Engine, message: Message, inbox: Iterator[Message], send: Sen
         engine.swap(Path(message["weights"]))
         return
     requests = [next(inbox)["ask"] for _ in range(message["count"])]
-    if message["do"] == "score":
-        for index, reply in engine.score([read_group(each) for each in requests]):
+    if message["do"] in ("score", "plain"):
+        # Only engines whose owner asks for a proof have a plain way.
+        for index, reply in getattr(engine, message["do"])([read_group(each) for each in requests]):
             send({"is": "reply", "index": index, "reply": pack_reply(reply), "stats": counts(engine.stats)})
     else:
         for index, response in engine.generate([read_generation(each) for each in requests]):

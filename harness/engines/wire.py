@@ -24,19 +24,20 @@ def line(message: Mapping[str, Any]) -> bytes:
 
 
 def pack_request(request: ScoreGroup | GenRequest) -> list[Any]:
-    if isinstance(request, ScoreGroup):
-        return [request.context, request.continuations, request.greedy]
-    return [request.prompt, request.max_tokens, request.stop, request.temperature, request.seed]
+    return [getattr(request, each.name) for each in fields(request)]
 
 
 def read_group(data: Sequence[Any]) -> ScoreGroup:
-    context, continuations, greedy = data
-    return ScoreGroup(tuple(context), tuple(map(tuple, continuations)), greedy)
+    return ScoreGroup(*map(frozen, data))
 
 
 def read_generation(data: Sequence[Any]) -> GenRequest:
-    prompt, most, stop, temperature, seed = data
-    return GenRequest(tuple(prompt), most, tuple(stop), temperature, seed)
+    return GenRequest(*map(frozen, data))
+
+
+def frozen(value: Any) -> Any:
+    """The value with its lists, which JSON makes of tuples, as tuples."""
+    return tuple(map(frozen, value)) if isinstance(value, list) else value
 
 
 def pack_reply(reply: ScoreReply | GenReply | Failure) -> list[Any]:
@@ -52,7 +53,7 @@ def pack_reply(reply: ScoreReply | GenReply | Failure) -> list[Any]:
 def read_reply(data: Sequence[Any]) -> ScoreReply | GenReply | Failure:
     match data:
         case ["score", logprobs, greedy]:
-            return ScoreReply(tuple(map(tuple, logprobs)), tuple(greedy))
+            return ScoreReply(frozen(logprobs), tuple(greedy))
         case ["text", text, tokens, finish, logprob]:
             return GenReply(text, tuple(tokens), finish, logprob)
         case ["failure", reason]:
@@ -61,7 +62,7 @@ def read_reply(data: Sequence[Any]) -> ScoreReply | GenReply | Failure:
 
 
 def pack_model(model: ModelRef) -> Message:
-    plain = {each.name: getattr(model, each.name) for each in fields(model) if each.name != "checkpoint"}
+    plain = {each.name: getattr(model, each.name) for each in fields(model) if each.name not in ("checkpoint", "server")}
     return {**plain, "path": str(model.path), "adapter": None if model.adapter is None else str(model.adapter)}
 
 

@@ -11,6 +11,7 @@ from assay.harness.errors import AssayError
 from assay.harness.model.adapter import check_adapter
 from assay.harness.model.builtin import MODELS, PREFIX, builtin_model
 from assay.harness.model.checkpoint import OTHER_FILES, TOKENIZERS, Checkpoint, read_checkpoint
+from assay.harness.model.served import Server
 from assay.harness.model.weights import FETCH_AGAIN, digest_files, embedding
 
 HUB_FILES = [*TOKENIZERS, *OTHER_FILES, "*.safetensors"]
@@ -35,7 +36,9 @@ class ModelRef:
     positions: int = 0
     """Longest sequence in tokens; 0 if the configuration sets no limit."""
     checkpoint: Checkpoint | None = field(default=None, repr=False, compare=False)
-    """The contents of the folder; None for a reference that came from another process."""
+    """The contents of the folder; None for a reference that came from another process, and for a served model."""
+    server: Server | None = None
+    """Where the model is served; then `path` is the folder of its tokenizer, if there is one, and `digest` is not of weights."""
 
 
 def checkpoint_of(model: ModelRef) -> Checkpoint:

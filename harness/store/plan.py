@@ -6,9 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import date
 from typing import Any
 
 from assay.harness.errors import AssayError
+
+DATE = "2026-01-01"
+"""The date that a chat template sees if none is given: the same every day, so that a model is comparable with itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,23 @@ class Plan:
     seed: int = 0
     split: str = ""
     chat: bool = False
+    system: str = ""
+    """The system message of every chat."""
+    template_args: tuple[str, ...] = ()
+    """`key=value` keywords of the chat template; a value is JSON, else text."""
+    template_date: str = DATE
+    """The date that a chat template sees, so that its prompts are the same tomorrow."""
+    one_turn: bool = False
+    """Few-shot examples are part of the user's message instead of earlier turns."""
+    assistant_prefix: str = ""
+    """Text that follows the generation prompt of every chat, so that the response continues it."""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    samples: int | None = None
+    stop: tuple[str, ...] | None = None
+    thinking_budget: int | None = None
+    """These override the fields of every Generate task unless they are None."""
     drop_shots: bool = False
     allow_partial: bool = False
     shard: str = ""
@@ -45,6 +66,14 @@ class Plan:
     batch: int | None = None
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    data_parallel: int = 1
+    """Processes that each load the model and score a part of the requests."""
+    engine_args: tuple[str, ...] = ()
+    """`key=value` arguments of vLLM's engine or of transformers' from_pretrained."""
+    served_name: str = ""
+    """The server's name of the model, where `model` is the address of a server."""
+    tokenizer: str = ""
+    """Folder of a served model's tokenizer; empty: text is sent, and the server tokenises."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -55,6 +84,15 @@ class Plan:
             raise AssayError(f"--shots {self.shots} is negative", do="use --shots 0 or more")
         if self.shard and (self.repeat_check or self.repeat_engine):
             raise AssayError("cannot be combined with --shard", where="--repeat-check", do="leave out one of the two")
+        if (self.system or self.template_args or self.one_turn or self.assistant_prefix) and not self.chat:
+            raise AssayError("--system, --chat-template-args, --shots-in-one-turn and --assistant-prefix need a chat", do="add --chat")
+        try:
+            date.fromisoformat(self.template_date)
+        except ValueError:
+            raise AssayError(f"--template-date {self.template_date!r:.40} is not a date", do=f"write it as {DATE}") from None
+        self.template_arguments()
+        if self.data_parallel < 1:
+            raise AssayError(f"--data-parallel {self.data_parallel} is no number of processes", do="use --data-parallel 2 or more")
         self.part()
 
     def part(self) -> tuple[int, int]:
@@ -66,12 +104,25 @@ class Plan:
             raise AssayError(f"--shard {self.shard!r} is invalid", do="write i/n with i from 1 to n, such as --shard 2/4")
         return int(index) - 1, int(count)
 
+    def template_arguments(self) -> dict[str, Any]:
+        """Return the keywords of the chat template. Raises AssayError if one is not key=value."""
+        found: dict[str, Any] = {}
+        for text in self.template_args:
+            name, equals, value = text.partition("=")
+            if not (equals and name.isidentifier()):
+                raise AssayError(f"--chat-template-args {text!r:.60} is not key=value", do="write enable_thinking=false")
+            try:
+                found[name] = json.loads(value)
+            except ValueError:
+                found[name] = value
+        return found
+
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.as_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "tasks": list(self.tasks)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Plan:
@@ -79,4 +130,4 @@ class Plan:
         known = {field.name for field in fields(cls)}
         if unknown := set(stored) - known:
             raise AssayError(f"the plan has unknown fields {sorted(unknown)}", do="use the assay version that wrote the run")
-        return cls(**{**stored, "tasks": tuple(stored["tasks"])})
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})

@@ -11,6 +11,7 @@ from typing import Any
 from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.hf.forward import attention_of, empty_cache, footprint
 from assay.harness.engines.hf.generate import TextDecoder, generate
+from assay.harness.engines.hf.library import library_replies
 from assay.harness.engines.hf.load import first_line, load, swap_weights
 from assay.harness.engines.hf.score import Runner, score, self_test
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
@@ -72,6 +73,10 @@ class HfEngine:
                 inputs += len(requests[index].prompt) + max(0, len(reply.tokens) - 1)
             yield index, reply
         self.stats.cached += max(0, inputs - (self.stats.computed - before))
+
+    def plain(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
+        """Score by plain forwards of the library's model, for a proof; the counters do not change."""
+        yield from library_replies(self.run.model, groups, self.run.soft)
 
     def swap(self, weights: Path) -> None:
         if self.ref.adapter is not None:
@@ -163,7 +168,11 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         run.note(note)
     if on_cpu:
         run.note(f"{threads} of {cores()} cores, {waiting}")
-    self_test(run, loaded.vocabulary, loaded.dtype)
+    if settings.plain:
+        run.packed, run.one_by_one, run.batch = False, True, 1
+        run.note("plain route, batches of one: the fast scores were found wrong")
+    else:
+        self_test(run, loaded.vocabulary, loaded.dtype)
     run.foot = footprint(loaded.model, measure_kv(loaded.model, run))
     facts = {
         "engine": "hf",

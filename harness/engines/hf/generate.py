@@ -19,36 +19,10 @@ from assay.harness.engines.hf.forward import BranchCache, out_of_memory
 from assay.harness.engines.hf.packing import ancestor_mask
 from assay.harness.engines.hf.score import NO_MEMORY, NOT_FINITE, SMALLEST, Runner
 from assay.harness.engines.request import Failure, GenReply, GenRequest
+from assay.harness.engines.text import TextDecoder, cut
 from assay.harness.engines.trie import Trie, of_prompts
 
 IndexedReply = tuple[int, GenReply | Failure]
-HEAD = 4
-"""Prompt tokens decoded with the response: some tokenizers drop a leading space, which must not be the response's."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextDecoder:
-    """Decodes ids to text, and the ids that end a text."""
-
-    tokenizer: Any
-    stops: frozenset[int]
-
-    def decode(self, ids: tuple[int, ...]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-    def text(self, prompt: tuple[int, ...], ids: tuple[int, ...]) -> str:
-        """The text of `ids` after `prompt`."""
-        head = self.decode(prompt[-HEAD:])
-        whole = self.decode(prompt[-HEAD:] + ids)
-        return whole[len(head) :] if whole.startswith(head) else self.decode(ids)
-
-
-def cut(text: str, stop: tuple[str, ...]) -> str | None:
-    """The text before the first stop string; None if there is none."""
-    found = [at for at in (text.find(mark) for mark in stop if mark) if at >= 0]
-    return text[: min(found)] if found else None
-
-
 @dataclass(slots=True)  # house: a response while it is generated
 class Draft:
     """One response while it is generated."""
@@ -69,22 +43,20 @@ class Draft:
             return
         self.ids.append(token)
         self.logprob += logprob
-        ended = token in self.decoder.stops
-        text = self.text_before_stop()
-        if ended or text is not None or len(self.ids) >= self.limit:
-            finish = "length" if text is None and not ended else "stop"
-            text = self.decoder.text(self.request.prompt, tuple(self.ids)) if text is None else text
-            self.reply = GenReply(text, tuple(self.ids), finish, self.logprob)
+        ended = token in self.decoder.ends(self.request) or self.has_stop()
+        if ended or len(self.ids) >= self.limit:
+            text = self.decoder.response(self.request, tuple(self.ids))
+            self.reply = GenReply(text, tuple(self.ids), "stop" if ended else "length", self.logprob)
 
-    def text_before_stop(self) -> str | None:
-        """The text before a stop string, if the last tokens completed one. Decodes the tail first: decoding all takes linear time."""
+    def has_stop(self) -> bool:
+        """Whether the last tokens completed a stop string. Decodes the tail first: decoding all takes linear time."""
         if not self.request.stop:
-            return None
+            return False
         # A character takes at most four byte tokens; the margin covers a character that the tail's start splits.
         tail = 4 * max(map(len, self.request.stop)) + 8
         if cut(self.decoder.text(self.request.prompt if len(self.ids) <= tail else (), tuple(self.ids[-tail:])), self.request.stop) is None:
-            return None
-        return cut(self.decoder.text(self.request.prompt, tuple(self.ids)), self.request.stop)
+            return False
+        return cut(self.decoder.text(self.request.prompt, tuple(self.ids)), self.request.stop) is not None
 
 
 def draft(request: GenRequest, decoder: TextDecoder, positions: int) -> Draft:
@@ -106,13 +78,22 @@ def choose(drafts: list[Draft], logits: Any) -> list[int]:
         picked = wide.argmax(-1)
         for row, one in enumerate(drafts):
             if one.generator is not None and bool(wide[row].isfinite().all()):
-                weights = (wide[row] / one.request.temperature).softmax(-1).cpu()
+                weights = nucleus((wide[row] / one.request.temperature).softmax(-1).cpu(), one.request.top_p)
                 picked[row] = torch.multinomial(weights, 1, generator=one.generator).to(picked.device)[0]
         values = wide.gather(-1, picked[:, None])[:, 0] - wide.logsumexp(-1)
         tokens, logprobs = picked.tolist(), values.tolist()
     for one, token, logprob in zip(drafts, tokens, logprobs, strict=True):
         one.add(token, logprob)
     return list(tokens)
+
+
+def nucleus(weights: Any, top_p: float) -> Any:
+    """The probabilities [vocabulary] with 0 outside the smallest set of likeliest tokens that has at least `top_p` of them together."""
+    if top_p >= 1:
+        return weights
+    ordered, places = weights.sort(descending=True, stable=True)
+    ordered[ordered.cumsum(-1) - ordered >= top_p] = 0
+    return ordered.new_zeros(ordered.shape).scatter(-1, places, ordered)
 
 
 def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...], positions: int) -> Iterator[IndexedReply]:

@@ -77,7 +77,11 @@ def open_engine(model: ModelRef, settings: Settings) -> VllmEngine:
         finally:
             torch.set_num_threads = set_threads  # vLLM's CPU worker replaces it with a function that only warns
     engine = make_engine(llm, model, checkpoint, cpu, folder, notes)
-    self_check(engine)
+    if settings.plain:
+        engine.use_cache = False
+        engine.stats.notes += ("no prefix cache: the fast scores were found wrong",)
+    else:
+        self_check(engine)
     return engine
 
 
@@ -282,6 +286,15 @@ class VllmEngine:
             flat_logprobs=True,
             skip_reading_prefix_cache=not self.use_cache,
         )
+
+    def plain(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
+        """Score one request at a time without the prefix cache, for a proof."""
+        used, self.use_cache = self.use_cache, False
+        try:
+            for index, group in enumerate(groups):
+                yield index, next(self.score([group]))[1]
+        finally:
+            self.use_cache = used
 
     def swap(self, weights: Path) -> None:
         """Load other weights of the same architecture; every cache is emptied. Raises AssayError for another architecture."""
