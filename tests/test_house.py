@@ -28,7 +28,7 @@ ALLOWED = {
     ),
 }
 HEAVY = {
-    "harness": {"torch", "transformers", "vllm", "ray", "datasets", "streamlit", "peft", "duckdb", "pyarrow"},
+    "harness": {"torch", "transformers", "vllm", "ray", "datasets", "streamlit", "peft", "duckdb", "pyarrow", "openai"},
     "tasks": {"torch", "transformers", "vllm", "ray", "datasets", "streamlit"},
     "tuners": {"vllm", "streamlit"},
     "leaderboard": {"torch", "transformers", "vllm", "ray"},

@@ -45,7 +45,7 @@ def pack_reply(reply: ScoreReply | GenReply | Failure) -> list[Any]:
         case ScoreReply():
             return ["score", reply.logprobs, reply.greedy]
         case GenReply():
-            return ["text", reply.text, reply.tokens, reply.finish, reply.logprob]
+            return ["text", *(getattr(reply, each.name) for each in fields(reply))]
         case Failure():
             return ["failure", reply.reason]
 
@@ -54,8 +54,8 @@ def read_reply(data: Sequence[Any]) -> ScoreReply | GenReply | Failure:
     match data:
         case ["score", logprobs, greedy]:
             return ScoreReply(frozen(logprobs), tuple(greedy))
-        case ["text", text, tokens, finish, logprob]:
-            return GenReply(text, tuple(tokens), finish, logprob)
+        case ["text", *values]:
+            return GenReply(*map(frozen, values))
         case ["failure", reason]:
             return Failure(reason)
     raise ValueError(f"not a reply: {data!r:.80}")

@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -162,9 +162,12 @@ class ServedEngine:
             yield index, reply
 
     async def generate_one(self, request: GenRequest) -> tuple[GenReply | Failure, Usage]:
-        options = sampling(request, self.server.owner)
+        options = sampling(request, self.server)
         if self.server.prompts == "chat":
-            body = {"model": self.server.name, "messages": json.loads(text_of(request.prompt)), **options}
+            chat = json.loads(text_of(request.prompt))
+            body = {"model": self.server.name, "messages": chat["messages"], **options}
+            if "arguments" in chat:
+                body["chat_template_kwargs"] = chat["arguments"]
             reply = await self.connection.post("chat", body)
             if isinstance(reply, Failure) and "max_completion_tokens" in reply.reason:  # OpenAI's newer models
                 body["max_completion_tokens"] = body.pop("max_tokens")
@@ -174,6 +177,23 @@ class ServedEngine:
         if isinstance(reply, Failure):
             return reply, Usage()
         return read(partial(generated, reply, request)), usage_of(reply) or Usage(prompt=len(request.prompt))
+
+    def check_generation(self, request: GenRequest) -> None:
+        """Generate one token. Raises AssayError if the server cannot, and Incomplete if it does not work."""
+        prompt = request.prompt if self.server.prompts == "chat" else request.prompt[-PROBE:]
+        reply, _ = self.run(self.generate_one(replace(request, prompt=prompt, max_tokens=1)))
+        if isinstance(reply, Failure) and "allowed" not in reply.reason:
+            do = "check the server's log" if self.server.prompts == "chat" else "try --chat, without --tokenizer"
+            raise AssayError(f"the server cannot generate: {reply.reason}", where=self.server.address, do=do)
+
+    def tokens_of(self, text: str) -> tuple[int, Sequence[int] | None]:
+        """The number of tokens that the server makes of a text, 0 if it reports none, and their ids where it returns them."""
+        extra = {"return_token_ids": True} if self.server.owner == "vllm" else {}
+        reply = self.run(self.connection.post("completions", {"model": self.server.name, "prompt": text, "max_tokens": 1, **extra}))
+        if isinstance(reply, Failure):
+            return 0, None
+        usage, ids = usage_of(reply), read(lambda: reply["choices"][0].get("prompt_token_ids"))
+        return usage.prompt if usage else 0, ids if isinstance(ids, list) else None
 
     def count(self, usage: Usage, sent: int) -> None:
         """Add the tokens of one request; `sent` is the number of ids, for servers that count none."""
@@ -231,15 +251,19 @@ def merge(rows: Sequence[Row | Failure], greedy: bool) -> ScoreReply | Failure:
     return ScoreReply(tuple(row.logprobs for row in good), tuple(row.greedy for row in good) if greedy else ())
 
 
-def sampling(request: GenRequest, owner: str) -> dict[str, Any]:
+def sampling(request: GenRequest, server: Server) -> dict[str, Any]:
     """The fields of a generation request. The checkpoint's own sampling settings must not be used in a benchmark."""
     options: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
     if request.stop:
         options["stop"] = list(request.stop)
     if request.temperature:
-        options["seed"] = request.seed
-    if owner in OWN_SAMPLING:
-        options |= {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+        options |= {"seed": request.seed, "top_p": request.top_p}
+    if request.ends and server.owner in OWN_SAMPLING:
+        options["stop_token_ids"] = list(request.ends)
+    if server.owner in OWN_SAMPLING:
+        options |= {"top_p": request.top_p, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    if server.owner == "vllm":
+        options |= {"return_token_ids": True} | ({} if server.prompts == "chat" else {"logprobs": 0})
     return options
 
 

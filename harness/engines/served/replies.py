@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from assay.harness.engines.request import Failure, GenReply, GenRequest, TokenIds
+from assay.harness.engines.text import cut
 
 Message = Mapping[str, Any]
 Found = TypeVar("Found")
@@ -132,12 +133,11 @@ def generated(reply: Message, request: GenRequest) -> GenReply | Failure:
     tokens = tuple(map(int, ids)) if ids is not None else (UNKNOWN,) * (usage.completion if usage else 0)
     if len(tokens) > request.max_tokens:
         return Failure(f"the server generated {len(tokens)} tokens, {request.max_tokens} were allowed")
-    stops = [at for at in (text.find(mark) for mark in request.stop if mark) if at >= 0]
-    if thought:  # the server has parsed the thinking off; it is put back so that every engine's text has one form
-        text = f"<think>{thought}</think>{text[: min(stops)] if stops else text}"
-    elif stops:
-        text, finish = text[: min(stops)], "stop"
-    return GenReply(text, tokens, finish, sum_of(choice.get("logprobs")))
+    before = cut(text, request.stop)
+    if before is not None:
+        text, finish = before, "stop"
+    thinking = (thought, usage.reasoning if usage else 0, finish == "length" and not text) if thought else ()
+    return GenReply(text, tokens, finish, sum_of(choice.get("logprobs")), *thinking)
 
 
 UNKNOWN = -1
