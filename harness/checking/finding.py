@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -66,11 +65,6 @@ def graded(count: float, n: int, warn: float, error: float = 1.0) -> Level | Non
     """W or E if the lower bound of a rate exceeds `warn` or `error`; with `warn` 0, a single case is a warning."""
     bound = at_least(count, n)
     return "E" if bound > error else "W" if count and bound > warn else None
-
-
-def normal(text: str) -> str:
-    """The text normalised for comparison: NFKC, casefolded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def short(text: str, size: int = 60) -> str:

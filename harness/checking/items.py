@@ -5,10 +5,11 @@ from __future__ import annotations
 import unicodedata
 from collections import defaultdict
 
-from assay.harness.checking.finding import Finding, Level, Place, graded, normal, short
+from assay.harness.checking.finding import Finding, Level, Place, graded, short
 from assay.harness.checking.task_data import TaskData
 from assay.harness.prompt.render import Rendered, joint_after
 from assay.harness.task.doc import Doc
+from assay.harness.task.matching import agree, normal
 from assay.harness.task.task import Choose, Perplexity
 
 SOME = 0.02
@@ -19,12 +20,6 @@ SPACELESS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 def question(doc: Doc) -> tuple[str, ...]:
     """The normalised question: the prompt with its choices in sorted order; the references if there is no prompt."""
     return (normal(doc.prompt), *sorted(map(normal, doc.choices)), *(map(normal, doc.references) if not doc.prompt else ()))
-
-
-def golds(doc: Doc) -> tuple[str, ...]:
-    """All gold answers, normalised."""
-    texts = doc.references if doc.references and not doc.choices else (doc.answer,)
-    return tuple(filter(None, map(normal, texts)))
 
 
 def duplicates(data: TaskData) -> list[Finding]:
@@ -62,13 +57,6 @@ def duplicates(data: TaskData) -> list[Finding]:
         level = graded(len(other), n, 0.002, 0.01 if one_right else 1.0) or "I"
         found.append(Finding("dup-items", level, name, what, do, tuple(other)))
     return found
-
-
-def agree(one: Doc, other: Doc) -> bool:
-    """Whether two docs have an answer in common."""
-    if one.value is not None or other.value is not None:
-        return one.value == other.value
-    return bool(set(golds(one)) & set(golds(other))) or not (golds(one) and golds(other))
 
 
 def choices(data: TaskData) -> list[Finding]:

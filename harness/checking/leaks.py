@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from assay.harness.checking.finding import LONG, Finding, Level, Place, at_least, contains, ends, normal, short, surprising
-from assay.harness.checking.items import golds
+from assay.harness.checking.finding import LONG, Finding, Level, Place, at_least, contains, ends, short, surprising
 from assay.harness.checking.task_data import TaskData
+from assay.harness.task.matching import golds, normal
 from assay.harness.task.task import Choose, Generate
 
 SHIFTS = (0, 6, 30, 100, 210)

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.checking.finding import Finding, Place, at_least, contains, graded, normal, short, surprising
+from assay.harness.checking.finding import Finding, Place, at_least, contains, graded, short, surprising
 from assay.harness.checking.leaks import other_rows
 from assay.harness.metrics.calibration import choice_scores
 from assay.harness.run.scoring.measure import LONG_ANSWER
 from assay.harness.stats.distributions import z_quantile
 from assay.harness.store.record import Item, Record
 from assay.harness.task.doc import Doc
+from assay.harness.task.matching import normal
 from assay.harness.task.metric import Array
 from assay.harness.task.output import ChoiceScores
 from assay.harness.task.task import Choose, Generate, Task

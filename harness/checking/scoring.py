@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.checking.finding import Finding, Level, Place, at_least, normal, short
+from assay.harness.checking.finding import Finding, Level, Place, at_least, short
 from assay.harness.checking.items import SOME
 from assay.harness.checking.task_data import TaskData
 from assay.harness.errors import AssayError
 from assay.harness.run.scoring.measure import measure, pick_choice
 from assay.harness.run.scoring.results import codes
 from assay.harness.task.doc import Doc
+from assay.harness.task.matching import normal
 from assay.harness.task.metric import Metric, mean
 from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task

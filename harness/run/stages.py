@@ -12,9 +12,11 @@ from assay.harness.prompt.render import joint_after, render, render_chat
 from assay.harness.prompt.tokens import Tokenizer, encode_pairs, open_tokenizer
 from assay.harness.run.prepare import default_split
 from assay.harness.run.selection import select
+from assay.harness.task.matching import Matcher
 
 __all__ = [
     "Engine",
+    "Matcher",
     "Settings",
     "Surroundings",
     "Tokenizer",

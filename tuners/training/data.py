@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay import Access, AssayError, Doc, Generate, Perplexity, Task
-from assay.harness.run.stages import Tokenizer, encode_pairs, joint_after, render, render_chat, select
+from assay.harness.run.stages import Matcher, Tokenizer, encode_pairs, joint_after, render, render_chat, select
 from assay.tuners.training.batches import Example
 
 
@@ -30,10 +30,10 @@ def read_docs(task: Task, split: str, access: Access) -> list[Doc]:
 
 
 def check_overlap(task: Task, training: Sequence[Doc], scored: Sequence[tuple[Task, Sequence[Doc]]], show: int = 10) -> None:
-    """Raises AssayError that lists items which are both trained on and scored, compared by prompt text."""
-    seen = set(map(prompt_key, training))
+    """Raises AssayError that lists items which are both trained on and scored, under any template."""
     for other, docs in scored:
-        shared = [doc for doc in docs if prompt_key(doc) in seen]
+        twins = {item for item, _ in Matcher(docs).matches(training)}
+        shared = [doc for number, doc in enumerate(docs) if number in twins]
         if shared:
             more = f"; and {len(shared) - show} more" if len(shared) > show else ""
             raise AssayError(
@@ -46,47 +46,45 @@ def check_overlap(task: Task, training: Sequence[Doc], scored: Sequence[tuple[Ta
 
 
 def without_overlap(training: Sequence[Doc], scored: Sequence[Doc]) -> list[Doc]:
-    """Training docs whose prompt is not a scored prompt."""
+    """Training docs that are not scored items."""
     return split_overlap(training, scored)[0]
 
 
 def split_overlap(training: Sequence[Doc], scored: Sequence[Doc]) -> tuple[list[Doc], list[Doc]]:
-    """Training docs whose prompt is not a scored prompt, and the other training docs."""
-    held = set(map(prompt_key, scored))
-    return [doc for doc in training if prompt_key(doc) not in held], [doc for doc in training if prompt_key(doc) in held]
-
-
-def prompt_key(doc: Doc) -> str:
-    """The prompt with normalised spaces, by which docs are compared; without a prompt the whole text."""
-    return " ".join((doc.prompt if doc.prompt.strip() else doc.answer).split())
+    """Training docs that are not scored items, under any template, and the other training docs."""
+    twins = {number for _, number in Matcher(scored).matches(training)}
+    kept: tuple[list[Doc], list[Doc]] = ([], [])
+    for number, doc in enumerate(training):
+        kept[number in twins].append(doc)
+    return kept
 
 
 def doc_label(doc: Doc) -> str:
     """A doc's name in messages: its id, else the first 60 characters of its prompt."""
-    return doc.id or prompt_key(doc)[:60]
+    return doc.id or " ".join((doc.prompt if doc.prompt.strip() else doc.answer).split())[:60]
 
 
 def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positions: int, chat: bool = False) -> list[Example]:
     """One example per doc: the prompt as it is scored without few-shot examples, then the gold answer.
 
-    An answer to be generated ends with the task's first stop string, else with the end-of-text token, so that the model learns to
-    stop. Raises AssayError for examples longer than the model's context.
+    In a chat an answer ends as the template ends the assistant's turn. Else an answer to be generated ends with the task's first stop
+    string, or with the end-of-text token, so that the model learns to stop. Raises AssayError for examples longer than the model's context.
     """
     if isinstance(task.ask, Perplexity):
         return text_examples([doc.answer for doc in docs], tokenizer, positions)
     pairs = []
     chats = tokenizer.chats([render_chat(task, doc)[0] for doc in docs]) if chat else []
+    generated, stop = isinstance(task.ask, Generate), task.ask.stop if isinstance(task.ask, Generate) else ()
+    end = (tokenizer.turn_end() if chat else "") or (stop[0] if stop else "")
     for number, doc in enumerate(docs):
         if chat:
             prompt, joint = chats[number], ""
         else:
             prompt, joint = render(task, doc).prompt, joint_after(doc.prompt, task.layout)
-        end = task.ask.stop[0] if isinstance(task.ask, Generate) and task.ask.stop else ""
         pairs.append((prompt, (joint + doc.answer + end,)))
-    ending = end_of_text(tokenizer) if isinstance(task.ask, Generate) and not task.ask.stop else ()
-    examples = [
-        Example(cut.context + cut.continuations[0] + ending, len(cut.context)) for cut in encode_pairs(tokenizer, pairs, special=chat)
-    ]
+    ending = end_of_text(tokenizer) if generated and not end else ()
+    cuts = encode_pairs(tokenizer, pairs, special=chat, exact=generated)
+    examples = [Example(cut.context + cut.continuations[0] + ending, len(cut.context)) for cut in cuts]
     long = [len(example.ids) for example in examples if len(example.ids) > positions]
     if long:
         raise AssayError(
@@ -121,7 +119,7 @@ def text_examples(texts: Sequence[str], tokenizer: Tokenizer, positions: int, wi
     size = min(window, positions)
     examples = []
     for ids in tokenizer.encode(texts):
-        whole = (tokenizer.prefix or (tokenizer.empty,)) + ids
+        whole = tokenizer.start() + ids
         examples += [Example(piece, 1) for start in range(0, len(whole), size) if len(piece := whole[start : start + size]) > 1]
     return examples
 
