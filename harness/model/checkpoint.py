@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import Adapter, read_adapter
+from assay.harness.model.tokenizer_files import TOKENIZER_FILES, matching, token_ids
 from assay.harness.model.weights import FETCH_AGAIN, Tensor, not_a_whole_model, read_json, read_tensors
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
-"""Vocabulary files: a model has at least one."""
-OTHER_FILES: tuple[str, ...] = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "merges.txt",
-)
-OTHER_FILES += (
-    "chat_template.jinja",
-    "chat_template.json",
-    "additional_chat_templates/*.jinja",
-    "*.tiktoken",
-    "model.safetensors.index.json",
-)
+OTHER_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "max_seq_length")
 
@@ -58,6 +43,17 @@ class Checkpoint:
     @property
     def architectures(self) -> tuple[str, ...]:
         return tuple(str(name) for name in self.config.get("architectures") or ())
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer: that of the adapter if it has one of its own, else the model's."""
+        return self.adapter.path if self.adapter is not None and self.adapter.has_tokenizer else self.path
+
+    @property
+    def layers(self) -> int:
+        """Number of layers in config.json; 0 if it is not there."""
+        found = self.text_config.get("num_hidden_layers") or self.text_config.get("n_layer")
+        return found if isinstance(found, int) else 0
 
     @property
     def positions(self) -> int:
@@ -92,16 +88,17 @@ def read_checkpoint(folder: Path, adapter: Path | None = None) -> Checkpoint:
     generation = folder / "generation_config.json"
     tensors = read_tensors(folder)
     files = {name: folder / name for name in sorted({tensor.file for tensor in tensors.values()})}
-    for pattern in (*TOKENIZERS, *OTHER_FILES):
-        files |= {path.relative_to(folder).as_posix(): path for path in folder.glob(pattern) if path.is_file()}
+    files |= matching(folder, (*TOKENIZER_FILES, *OTHER_FILES))
+    tuned = None if adapter is None else read_adapter(adapter)
+    vocabulary = folder if tuned is None or not tuned.has_tokenizer else tuned.path
     return Checkpoint(
         path=folder,
         config=config,
         generation_config=read_json(generation) if generation.is_file() else {},
         tensors=tensors,
-        last_token=max(dict(token_ids(folder)).items(), key=lambda pair: pair[1], default=None),
+        last_token=max(dict(token_ids(vocabulary)).items(), key=lambda pair: pair[1], default=None),
         files=files,
-        adapter=None if adapter is None else read_adapter(adapter),
+        adapter=tuned,
     )
 
 
@@ -134,28 +131,3 @@ def read_config(folder: Path) -> dict[str, Any]:
 def suggest_inside(folder: Path) -> str:
     inside = sorted(path.parent for path in folder.glob("*/config.json"))
     return f"did you mean {inside[-1]}?" if inside else "give the folder that save_pretrained wrote"
-
-
-def token_ids(folder: Path) -> Iterator[tuple[str, int]]:
-    """Every token and its id, from the JSON files of a tokenizer; none from a SentencePiece file alone."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        for file in ("vocab.json", "added_tokens.json"):
-            if (folder / file).is_file():
-                yield from ((token, id) for token, id in read_json(folder / file).items() if isinstance(id, int))
-        return
-    whole = read_json(path)
-    model = whole.get("model")
-    vocab = model.get("vocab") if isinstance(model, dict) else None
-    if not vocab:
-        raise AssayError("no vocabulary in the tokenizer", where=str(path), do="fetch the tokenizer again")
-    try:
-        # A Unigram vocabulary is a list of [token, score], the others map token to id.
-        yield from (
-            ((str(token), int(id)) for token, id in vocab.items())
-            if isinstance(vocab, dict)
-            else ((str(pair[0]), i) for i, pair in enumerate(vocab))
-        )
-        yield from ((str(added["content"]), int(added["id"])) for added in whole.get("added_tokens") or ())
-    except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
-        raise AssayError(f"a token without an id: {error!r:.80}", where=str(path), do=FETCH_AGAIN) from None

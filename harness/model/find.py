@@ -10,11 +10,12 @@ from pathlib import Path
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import check_adapter
 from assay.harness.model.builtin import MODELS, PREFIX, builtin_model
-from assay.harness.model.checkpoint import OTHER_FILES, TOKENIZERS, Checkpoint, read_checkpoint
+from assay.harness.model.checkpoint import OTHER_FILES, Checkpoint, read_checkpoint
 from assay.harness.model.served import Server
+from assay.harness.model.tokenizer_files import TOKENIZER_FILES, TOKENIZERS
 from assay.harness.model.weights import FETCH_AGAIN, digest_files, embedding
 
-HUB_FILES = [*TOKENIZERS, *OTHER_FILES, "*.safetensors"]
+HUB_FILES = [*TOKENIZER_FILES, *OTHER_FILES, "*.safetensors"]
 """What is fetched from the hub: no pickle, no code."""
 
 
@@ -44,6 +45,11 @@ class ModelRef:
 def checkpoint_of(model: ModelRef) -> Checkpoint:
     """The contents of the model's folder, read now if finding the model did not read it in this process. Raises AssayError, OSError."""
     return model.checkpoint or read_checkpoint(model.path, model.adapter)
+
+
+def tokenizer_folder(model: ModelRef) -> Path:
+    """The folder of the model's tokenizer and chat template: the adapter's, if it was saved with its own, else the model's."""
+    return model.path if model.adapter is None else checkpoint_of(model).tokenizer
 
 
 def find_model(
@@ -78,7 +84,7 @@ def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = 
     check_tokenizer(checkpoint)
     files = dict(checkpoint.files)
     if checkpoint.adapter is not None:
-        check_adapter(checkpoint.adapter, checkpoint.tensors, quantized="quantization_config" in checkpoint.config)
+        check_adapter(checkpoint.adapter, checkpoint.tensors, "quantization_config" in checkpoint.config, checkpoint.layers)
         files |= {f"adapter/{file}": path for file, path in checkpoint.adapter.files.items()}
     return ModelRef(
         name=name if adapter is None else f"{name}+{adapter}",
@@ -154,9 +160,9 @@ def suggest(name: str) -> str:
 def check_sizes(checkpoint: Checkpoint) -> None:
     """Compare the weights' number of layers and of embedding rows with config.json. Missing layers would be initialised at random."""
     text, table, where = checkpoint.text_config, embedding(checkpoint.tensors), str(checkpoint.path)
-    layers = text.get("num_hidden_layers") or text.get("n_layer")
+    layers = checkpoint.layers
     found = [int(number) for name in checkpoint.tensors for number in re.findall(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.", name)]
-    if isinstance(layers, int) and found and max(found) + 1 < layers:
+    if found and max(found) + 1 < layers:
         raise AssayError(f"config.json has {layers} layers, the weights have {max(found) + 1}", where=where, do="fetch the model again")
     rows = text.get("vocab_size")
     if isinstance(rows, int) and table is not None and "quantization_config" not in checkpoint.config and table.shape[0] != rows:
@@ -164,19 +170,9 @@ def check_sizes(checkpoint: Checkpoint) -> None:
 
 
 def check_tokenizer(checkpoint: Checkpoint) -> None:
-    """Check that there is a tokenizer and that the embeddings have a row for each of its ids."""
+    """Check that there is a tokenizer. A token without a row in the embeddings is refused where a prompt contains it."""
     where = str(checkpoint.path)
     if not any(name in checkpoint.files for name in TOKENIZERS):
         raise AssayError(
             "no tokenizer: tokenizer.json is missing", where=where, do="copy the tokenizer files of the base model into this folder"
-        )
-    table = embedding(checkpoint.tensors)
-    if table is None or checkpoint.last_token is None:
-        return
-    token, id = checkpoint.last_token
-    if id >= table.shape[0]:
-        raise AssayError(
-            f"the tokenizer does not match: token {token!r} has id {id}, the embeddings have {table.shape[0]} rows",
-            where=where,
-            do="copy the tokenizer that the model was trained with into this folder",
         )

@@ -14,14 +14,14 @@ from assay.harness.engines.trie import count
 from assay.harness.errors import AssayError
 from assay.harness.files.atomic import to_json, write_file
 from assay.harness.files.places import Surroundings
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, tokenizer_folder
 from assay.harness.prompt.render import render
 from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.doctor import pick_engine
 from assay.harness.run.evaluate import find_planned_model, for_each_task
 from assay.harness.run.prepare import LoadedTask, build_items, load_task, shard_of
-from assay.harness.run.selection import select
+from assay.harness.run.selection import select_planned
 from assay.harness.store import list_runs, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.task.task import Task
@@ -110,13 +110,13 @@ def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanati
     progress.stage(f"reading model {plan.model}")
     model = find_planned_model(plan, place)
     engine, reason = pick_engine(model, plan.engine)
-    tokenizer = open_tokenizer(model.path)
+    tokenizer = open_tokenizer(tokenizer_folder(model))
 
     def cost(task: Task) -> TaskCost:
         progress.stage(f"counting tokens of {task.full_name}")
         return cost_of(load_task(task, plan, access), plan, tokenizer, model.positions, place.cache / "plans")
 
-    costs, left_out = for_each_task(select(plan.tasks, access), cost)
+    costs, left_out = for_each_task(select_planned(plan, access), cost)
     reasons = tuple(reason for _, reason in left_out)
     speed = speed_of(place.results, engine, model)
     return Explanation(model.name, model.digest, model.parameters, engine, reason, costs, reasons, speed)
@@ -136,7 +136,7 @@ def cost_of(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions: int
 
 def count_tokens(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions: int) -> TaskCost:
     task = loaded.task
-    every = build_items(task, loaded.docs, loaded.examples, loaded.count, plan, tokenizer, positions)
+    every = build_items(task, loaded.docs, loaded.examples, plan, tokenizer, positions)
     items = shard_of(every, *plan.part())
     distinct = {request.key: request for item in items for request in item.requests}.values()
     groups = [request for request in distinct if isinstance(request, ScoreGroup)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from assay.harness.engines.hf.packing import Footprint, window_mask
+from assay.harness.errors import redact
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -19,6 +20,12 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, without secrets."""
+    lines = str(error).strip().splitlines()
+    return redact(lines[0] if lines else type(error).__name__)[:300]
 
 
 @dataclass(frozen=True, slots=True)

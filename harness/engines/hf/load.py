@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from assay.harness.engines import DTYPES
-from assay.harness.errors import AssayError, redact
+from assay.harness.engines.hf.adapters import add_adapter
+from assay.harness.engines.hf.forward import first_line
+from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef, checkpoint_of
 
 UNBOUNDED = 1 << 20
@@ -90,41 +90,6 @@ def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
     return model.eval(), notes
 
 
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return redact(lines[0] if lines else type(error).__name__)[:300]
-
-
-ADAPTERS = "assay.adapters"
-"""Entry points for adapter formats other than peft's: by `peft_type`, a function (model, folder) that returns the adapted model."""
-
-
-def add_adapter(model: Any, adapter: Path, kind: str) -> tuple[Any, bool]:
-    """The model with an adapter on it, and whether that adapter is a soft prompt or prefix. `kind`: its `peft_type`."""
-    for point in metadata.entry_points(group=ADAPTERS, name=kind):
-        return point.load()(model, adapter).eval(), False
-    try:
-        from peft import PeftModel
-        from safetensors import SafetensorError
-    except ImportError:
-        raise AssayError("an adapter needs peft", where=str(adapter), do="pip install 'assay[tune]'") from None
-    try:
-        with warnings.catch_warnings():
-            # peft warns of layer types and of AdaLoRA's ranks, which it wrote itself; find_model has checked the shapes.
-            warnings.filterwarnings("ignore", module="peft")
-            tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise AssayError(
-            f"the adapter cannot be loaded: {first_line(error)}",
-            where=str(adapter),
-            do="save the adapter again with peft's save_pretrained",
-        ) from None
-    if tuned.active_peft_config.is_prompt_learning:
-        return tuned.eval(), True
-    # The adapter's modules live inside the base model, whose forward has the plain signature.
-    return tuned.get_base_model().eval(), False
-
-
 def stop_ids(model: Any) -> frozenset[int]:
     """End-of-text ids from the generation config and the config."""
     found: set[int] = set()
@@ -143,8 +108,8 @@ def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
     model, notes = read_weights(ref.path, dtype)
     stops = stop_ids(model)
     soft = False
-    if ref.adapter is not None and (adapter := checkpoint_of(ref).adapter) is not None:
-        model, soft = add_adapter(model, ref.adapter, adapter.kind)
+    if (adapter := checkpoint_of(ref).adapter) is not None:
+        model, soft = add_adapter(model, adapter)
     try:
         model = model.to(device)
     except RuntimeError as error:

@@ -100,6 +100,7 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
     dtype = DTYPES.get(settings.dtype, settings.dtype)
     options: dict[str, Any] = {
         "model": path,
+        "tokenizer": path if checkpoint.tokenizer == checkpoint.path else str(checkpoint.tokenizer),
         "dtype": ("float32" if cpu else "auto") if dtype == "auto" else dtype,
         "seed": settings.seed,
         "load_format": "safetensors",

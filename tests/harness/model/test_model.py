@@ -265,9 +265,7 @@ def test_the_tokenizer_must_be_there_and_match(model: Path) -> None:
     write_tokenizer(model, ROWS - 2)
     assert find(model)
     write_tokenizer(model, ROWS - 2, added=ROWS)
-    refuse(model, "tokenizer does not match", "<new>", "12 rows")
-    write_tokenizer(model, ROWS + 5)
-    refuse(model, "tokenizer does not match", "id 16")
+    assert checkpoint_of(find(model)).last_token == ("<new>", ROWS), "a token without a row matters only where a prompt contains it"
     (model / "tokenizer.json").write_text("{}")
     refuse(model, "no vocabulary")
     (model / "tokenizer.json").unlink()

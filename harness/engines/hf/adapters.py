@@ -1,0 +1,79 @@
+"""Puts an adapter on a loaded model, as peft itself does; every tensor of the adapter must be used, and none may be missing."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Collection
+from importlib import metadata
+from typing import Any
+
+from assay.harness.engines.hf.forward import first_line
+from assay.harness.errors import AssayError
+from assay.harness.model.adapter import Adapter, misfit, resized_rows
+from assay.harness.model.weights import Tensor
+
+ADAPTERS = "assay.adapters"
+"""Entry points for adapter formats other than peft's: by `peft_type`, a function (model, folder) that returns the adapted model."""
+SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
+"""Parameters that peft shares between modules or builds from others: it does not save one per module."""
+
+
+def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
+    """The model with an adapter on it, and whether that adapter is a soft prompt or prefix.
+
+    If tokens were added for the adapter, the model's embeddings grow to the number of rows that it saved. Raises AssayError for an
+    adapter that peft cannot load whole, and for aLoRA.
+    """
+    for point in metadata.entry_points(group=ADAPTERS, name=adapter.kind):
+        return point.load()(model, adapter.path).eval(), False
+    try:
+        from peft import PeftModel
+        from safetensors import SafetensorError
+    except ImportError:
+        raise AssayError("an adapter needs peft", where=str(adapter.path), do="pip install 'assay[tune]'") from None
+    if adapter.config.get("alora_invocation_tokens"):
+        raise AssayError(
+            "activated LoRA (aLoRA) is not supported: it applies to the tokens after its invocation tokens only",
+            where=str(adapter.path),
+            do="use an adapter trained without alora_invocation_tokens",
+        )
+    rows, width = model.get_input_embeddings().weight.shape
+    grown = resized_rows(adapter, Tensor("F32", (rows, width), ""))
+    if grown:
+        model.resize_token_embeddings(grown, mean_resizing=False)
+    try:
+        with warnings.catch_warnings():
+            # peft warns of layer types and of AdaLoRA's ranks, which it wrote itself; its warning of missing keys is an error below.
+            warnings.simplefilter("ignore")
+            tuned = PeftModel.from_pretrained(model, str(adapter.path), local_files_only=True)
+            # from_pretrained does not return which keys were missing and unexpected; loading the tensors again does.
+            result = tuned.load_adapter(str(adapter.path), "default", torch_device=str(model.device), local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        lost = isinstance(error, KeyError)
+        raise AssayError(
+            f"the adapter cannot be loaded: {'no tensor ' if lost else ''}{first_line(error)}",
+            where=str(adapter.path),
+            do="save the adapter again with peft's save_pretrained",
+        ) from None
+    check_keys(adapter, result.missing_keys, result.unexpected_keys)
+    if tuned.active_peft_config.is_prompt_learning:
+        return tuned.eval(), True
+    # The adapter's modules live inside the base model, whose forward has the plain signature.
+    return tuned.get_base_model().eval(), False
+
+
+def check_keys(adapter: Adapter, missing: Collection[str], unexpected: Collection[str]) -> None:
+    """Raises AssayError unless peft found a place for each tensor of the adapter and a tensor for each module that it targets."""
+    lost = sorted(name for name in missing if not any(part in name for part in SHARED))
+    # With resized embeddings, peft saves each saved module again under names that it does not read.
+    unused = sorted(name for name in unexpected if re.sub(r"\.(modules_to_save|original_module)\b", "", name) not in adapter.tensors)
+    if unused:
+        what = f"{len(unused)} of its {len(adapter.tensors)} tensors belong to no module of the model, first {unused[0]}"
+        raise misfit(adapter.path, what)
+    if lost:
+        raise AssayError(
+            f"the adapter is incomplete: {len(lost)} tensors of the modules that it targets are missing, first {lost[0]}",
+            where=str(adapter.path),
+            do="save the adapter again with peft's save_pretrained",
+        )
