@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from assay.harness.engines import Engine
 from assay.harness.engines.request import GenRequest, ScoreGroup
+from assay.harness.engines.thinking import generate_stages
 from assay.harness.errors import Incomplete
 from assay.harness.run.prepare import PreparedItem, PreparedTask, Request
+from assay.harness.run.proof import Proof, early
 from assay.harness.run.scoring.measure import Reply, score_item
 from assay.harness.store import Writer
 from assay.harness.store.provenance import clock
@@ -83,7 +85,7 @@ def send_requests(
     for position, scored in engine.score([request for _, request in score]) if score else ():
         arrived(score[position][0], scored)
     generate = [(key, request) for key, request in unique.items() if isinstance(request, GenRequest)]
-    for position, generated in engine.generate([request for _, request in generate]) if generate else ():
+    for position, generated in generate_stages(engine, [request for _, request in generate]) if generate else ():
         arrived(generate[position][0], generated)
     if waiting:
         raise Incomplete(f"the engine did not reply to {len(waiting)} requests", do="resume the run")
@@ -96,7 +98,7 @@ class Recorder:
     engine may add to its token counts until it returns.
     """
 
-    def __init__(self, task: PreparedTask, writer: Writer, progress: RunProgress, engine: Engine) -> None:
+    def __init__(self, task: PreparedTask, writer: Writer | Collector, progress: RunProgress, engine: Engine) -> None:
         self.task, self.writer, self.progress, self.engine = task, writer, progress, engine
         self.newest: Record | None = None
         self.failed, self.stored = 0, clock()
@@ -122,3 +124,80 @@ class Recorder:
             raise Incomplete(
                 f"stopped early: {self.failed} items of {record.task} failed, the last ({record.item}): {record.error}", do="fix the cause"
             )
+
+
+class Collector:
+    """Takes the records of a task that is scored again, to store them in one write."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def append(self, records: Sequence[Record]) -> None:
+        self.records += records
+
+
+@dataclass(slots=True)  # house: holds the engine, which a failed proof replaces
+class TaskScorer:
+    """Scores tasks with one engine, and proves each on a few of its own requests before its records count.
+
+    Where a proof fails, `open_plain` opens the engine on its plain way, which scores the task again, whole, and the tasks after it.
+    """
+
+    engine: Engine
+    open_plain: Callable[[], Engine]
+    proof: Proof
+    writer: Writer
+    progress: RunProgress
+    shared: frozenset[str] = frozenset()
+    cache: dict[str, Reply] = field(default_factory=dict)
+
+    def score(self, task: PreparedTask, items: Sequence[PreparedItem]) -> None:
+        """Score and store these items of a task. Raises Invalid where even the plain way disagrees with the library, and Incomplete."""
+        if not items:
+            return
+        recorder = Recorder(task, self.writer, self.progress, self.engine)
+        problem = self.send(task, items, recorder)
+        if not problem:
+            recorder.flush()
+            return
+        # The newest record is not stored yet: a run killed from here on still has an item to score, and so proves the task again.
+        last = recorder.newest
+        self.proof.fall_back(problem)
+        self.progress.stage(f"WARNING: {problem}. Scoring {self.proof.model.name} by plain forwards, which is slower.")
+        self.engine, again = self.open_plain(), Collector()
+        self.cache.clear()
+        recorder = Recorder(task, again, self.progress, self.engine)
+        self.progress.begin(task.task.full_name, len(task.items), 0)
+        if problem := self.send(task, task.items, recorder):
+            self.proof.fall_back(problem)
+        recorder.flush()
+        self.writer.append(sorted(again.records, key=lambda record: last is not None and record.item == last.item))
+
+    def send(self, task: PreparedTask, items: Sequence[PreparedItem], recorder: Recorder) -> str:
+        """Send the requests of these items and of those that prove the task; returns what the proof found."""
+        pairs = self.proof.pairs(task, self.engine)
+        drawn = {each.item.id: each for each, _ in pairs}
+        keys = {request.key for _, request in pairs}
+        wanted = {each.item.id for each in items}
+
+        def finished(each: PreparedItem, replies: Sequence[Reply]) -> None:
+            if each.item.id in wanted:
+                recorder.add(each, replies)
+
+        def send(portion: Sequence[PreparedItem]) -> None:
+            try:
+                send_requests(portion, self.engine, finished, self.cache, self.shared | keys)
+            except BaseException:  # items finished before a failure are kept
+                recorder.flush()
+                raise
+
+        if not pairs:
+            send(items)
+            return ""
+        rest = [each for each in items if each.item.id not in drawn]
+        first = early(task, list(drawn.values())) or bool(self.proof.reason)
+        send([*drawn.values()] if first else [*drawn.values(), *rest])
+        problem = self.proof.check(task, pairs, self.engine, self.cache)
+        if first and not problem:
+            send(rest)
+        return problem

@@ -1,0 +1,199 @@
+"""Every run proves its engine on its own requests. Run: pytest tests/harness/run/test_proof.py"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import NOWHERE, echo, make_model, place, sums, write_task
+
+from assay import Plan, evaluate, read_run
+from assay.harness.engines import Engine, Settings
+from assay.harness.engines.hf.engine import open_engine as open_hf
+from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.errors import Incomplete, Invalid
+from assay.harness.model.find import ModelRef
+from assay.harness.prompt.tokens import open_tokenizer
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.evaluate import resume
+from assay.harness.run.prepare import PreparedTask, prepare_task
+from assay.harness.run.proof import (
+    FEW,
+    SHARE,
+    Allowance,
+    allowances,
+    changes,
+    check_ids,
+    compared,
+    draw,
+    excess,
+    length,
+    sentence,
+    thresholds,
+)
+
+
+@dataclass
+class Wrong:
+    """The transformers engine with every fast score moved by `nats`; right on its plain way unless `always`."""
+
+    inner: Any
+    nats: float
+    stop_after: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, Any]]:
+        for count, (index, reply) in enumerate(self.inner.score(groups)):
+            if self.stop_after is not None and count >= self.stop_after:
+                raise RuntimeError("killed")
+            yield index, ScoreReply(tuple(tuple(value - self.nats for value in values) for values in reply.logprobs))
+
+
+def opening(nats: float, always: bool = False, stop_after: int | None = None, opened: list[Settings] | None = None) -> Any:
+    def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:
+        if opened is not None:
+            opened.append(settings)
+        plain = settings.plain and not always
+        return Wrong(open_hf(ref, settings), 0.0 if plain else nats, stop_after)  # type: ignore[return-value]
+
+    return opener
+
+
+class Lines(NoProgress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def plan_of(folder: Path, count: int = 12) -> Plan:
+    return Plan(model=str(make_model(folder / "model")), tasks=(str(write_task(folder, count)),), engine="hf")
+
+
+def prepared(folder: Path, task: Any) -> PreparedTask:
+    model = make_model(folder / "model")
+    return prepare_task(task, Plan(model=str(model), tasks=("x",)), NOWHERE, open_tokenizer(model), 512)
+
+
+def logprobs(bundle: Path) -> list[float]:
+    return [value for record in read_run(bundle).records() for values in record.output["logprobs"] for value in values]
+
+
+def test_a_right_engine_is_proven_and_the_facts_are_stored(tmp_path: Path) -> None:
+    run = read_run(evaluate(plan_of(tmp_path), place(tmp_path)))
+    proof = run.summary()["proof"]
+    assert (proof["way"], proof["yardstick"], proof["requests"], proof["reason"]) == ("fast", "transformers", FEW, "")
+    assert proof["tasks"]["sums"]["largest"] < 1e-4 and 0 < proof["tokens"] < FEW * 40
+    assert "3 requests also scored by plain forwards" in sentence(proof)
+
+
+def test_a_wrong_fast_way_gives_way_to_plain_forwards(tmp_path: Path) -> None:
+    plan, lines, opened = plan_of(tmp_path), Lines(), list[Settings]()
+    right = logprobs(evaluate(plan, place(tmp_path / "right")))
+    bundle = evaluate(plan, place(tmp_path), lines, opening(0.3, opened=opened))
+    assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
+    proof = read_run(bundle).summary()["proof"]
+    assert proof["way"] == "plain" and "differ by 0.3 nats per token from transformers" in proof["reason"]
+    assert [settings.plain for settings in opened] == [False, True]
+    assert sum(line.startswith("WARNING") for line in lines.lines) == 1
+    assert "scored by plain forwards" in sentence(proof)
+    assert read_run(bundle).summary()["engine"]["route"] == "plain"
+
+
+def test_an_engine_that_is_wrong_on_its_plain_way_too_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="even the plain way gives other scores than the library"):
+        evaluate(plan_of(tmp_path), place(tmp_path), opener=opening(0.3, always=True))
+
+
+def test_records_of_a_wrong_way_that_was_killed_are_replaced_on_resume(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    right = logprobs(evaluate(plan, place(tmp_path / "right")))
+    with pytest.raises(Incomplete):
+        evaluate(plan, place(tmp_path), opener=opening(0.3, stop_after=9))
+    bundle = next((tmp_path / "results" / "runs").iterdir())
+    assert 0 < len(read_run(bundle).records()) < 12
+    resume(bundle, place(tmp_path), opener=opening(0.3))
+    assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
+
+
+def test_generated_texts_are_proven_by_the_log_probability_of_their_tokens(tmp_path: Path) -> None:
+    task = tmp_path / "echo.py"
+    task.write_text(
+        "from assay import Doc, Generate, Task, exact_match, inline\n"
+        "rows = [{'w': f'w{n}'} for n in range(6)]\n"
+        "TASKS = (Task('echo', inline(test=rows), lambda r: Doc(f\"Say {r['w']}:\", references=(r['w'],)), Generate(max_tokens=8),"
+        " (exact_match,)),)\n"
+    )
+    plan = replace(plan_of(tmp_path), tasks=(str(task),))
+    proof = read_run(evaluate(plan, place(tmp_path))).summary()["proof"]
+    assert proof["requests"] == FEW and proof["tasks"]["echo"]["largest"] < 1e-4
+    request, plain = GenRequest((1, 2), 8), ScoreReply(((-1.0, -2.0),))
+    assert changes(request, [(-1.5,)], plain) == [0.0] and changes(request, [(-1.25,)], plain) == [0.25]
+
+
+def test_both_sides_of_a_length_the_longest_and_the_shortest_are_drawn(tmp_path: Path) -> None:
+    items = prepared(tmp_path, sums(40)).items
+    sizes = sorted({length(request) for each in items for request in each.requests})
+    limit = sizes[len(sizes) // 2 - 1]
+    drawn = [length(request) for _, request in draw(items, (limit,), Allowance(2, math.inf), 0)]
+    assert {sizes[0], sizes[-1], limit, min(size for size in sizes if size > limit)} <= set(drawn)
+    assert draw(items, (), Allowance(5, math.inf), 0) == draw(items, (), Allowance(5, math.inf), 0)
+    assert len(draw(items, (10_000,), Allowance(1, 0.0), 0)) == 1, "never none"
+
+
+def test_lengths_at_which_a_model_computes_otherwise() -> None:
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 4096, "factor": 32.0}
+    assert thresholds({"sliding_window": 2047, "rope_scaling": rope}) == (2047, 4096, 131072)
+    assert thresholds({"text_config": {"sliding_window": 512, "rope_parameters": {"full_attention": rope}}}) == (512, 4096, 131072)
+    assert thresholds({"sliding_window": None, "max_position_embeddings": 2048}) == ()
+
+
+def test_a_large_run_spends_at_most_its_share_on_proofs(tmp_path: Path) -> None:
+    tasks = [prepared(tmp_path, sums(1500)), prepared(tmp_path, echo(800))]
+    total = 0.0
+    for task, allowed in zip(tasks, allowances(tasks), strict=True):
+        total += sum(length(request) for _, request in draw(task.items, (), allowed, 0))
+        assert allowed.requests == 8
+    tokens = sum(each.logical for task in tasks for each in task.items)
+    assert 0 < total <= SHARE * tokens
+
+
+def test_half_precision_is_compared_by_medians() -> None:
+    noise = [[0.02, 0.4, 0.05], [0.01, 0.03]]
+    assert excess(noise, "bfloat16") == 0.0 and excess(noise, "float32") == 0.4
+    assert excess([[0.2, 0.2], [0.2, 0.01]], "bfloat16") == pytest.approx(0.2)
+    assert excess([[0.02], [0.02], [0.02], [4.9]], "bfloat16") == 4.9, "one request on the far side of a length"
+    assert excess([[math.inf]], "float32") == math.inf and excess([], "float32") == 0.0
+
+
+def test_prompts_must_have_the_ids_of_the_tokenizers_own_call(tmp_path: Path) -> None:
+    for task in (prepared(tmp_path, sums(8)), prepared(tmp_path, echo(4))):
+        tokenizer = open_tokenizer(tmp_path / "model")
+        check_ids(task, tokenizer, chat=False, seed=0)
+        with pytest.raises(Invalid, match="not those of the tokenizer's own call"):
+            check_ids(with_first_id(task, 7), tokenizer, chat=False, seed=0)
+
+
+def with_first_id(task: PreparedTask, token: int) -> PreparedTask:
+    """The task with another first id in every prompt, as where BOS is lost."""
+
+    def other(request: Any) -> Any:
+        if isinstance(request, GenRequest):
+            return replace(request, prompt=(token, *request.prompt))
+        return replace(request, context=(token, *request.context))
+
+    return replace(task, items=tuple(replace(each, requests=tuple(map(other, each.requests))) for each in task.items))
+
+
+def test_a_reply_without_a_number_is_not_compared() -> None:
+    assert compared(GenRequest((1,), 4), GenReply("", (), "stop", 0.0)) is None
+    assert compared(GenRequest((1,), 4), GenReply("a", (3,), "stop")) is None
+    request, reply = ScoreGroup((1,), ((2,), (3, 4, 5), (6, 7))), ScoreReply(((-1.0,), (-2.0, -3.0, -4.0), (-5.0, -6.0)))
+    assert compared(request, reply) == (ScoreGroup((1,), ((3, 4, 5), (2,), (6,))), [(-2.0, -3.0, -4.0), (-1.0,), (-5.0,)])
