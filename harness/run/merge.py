@@ -87,7 +87,7 @@ def summary_of(run: Run, parts: Sequence[Run], records: Sequence[Record], place:
         tokens.update(part.summary()["tokens"])
         seconds.update(part.summary()["seconds"])
     return {
-        "results": rescore(run, place.access(allow_partial=True)),
+        "results": rescore(run, place.access(allow_partial=True), parts[0].summary()["engine"]),
         "engine": parts[0].summary()["engine"],
         "tokens": dict(tokens),
         "seconds": dict(seconds),
