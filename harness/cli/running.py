@@ -20,19 +20,19 @@ from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.prompt.perturb import with_perturbations
 from assay.harness.reports.curves import contrasts_table, points_table
-from assay.harness.reports.results import notes, results_table
+from assay.harness.reports.results import notes, results_table, settings_line
 from assay.harness.run.doctor import examine
 from assay.harness.run.evaluate import evaluate, resume
 from assay.harness.run.noise import sentence
 from assay.harness.run.selection import anchored
 from assay.harness.run.sweep import expand_models, plans_of, sweep
 from assay.harness.store import Run, find_run, read_run
-from assay.harness.store.plan import Plan
+from assay.harness.store.plan import DATE, Plan
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder of stored runs. \\[default: $ASSAY_RESULTS or results]")]
 
-MODEL, PROMPTS, ITEMS, ENGINE = "Model", "Prompts", "Items", "Engine"  # the panels of `assay run --help`
+MODEL, PROMPTS, GENERATION, ITEMS, ENGINE = "Model", "Prompts", "Generation", "Items", "Engine"  # the panels of `assay run --help`
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +49,11 @@ def place_of(results: Path | None) -> Surroundings:
 
 def run_command(
     model: Annotated[
-        str, typer.Option(help="Model folder, hub id or builtin:smollm2-135m. Comma-separated or a pattern ('runs/step-*') for several.")
+        str,
+        typer.Option(
+            help="Model folder, hub id, builtin:smollm2-135m, or a server (http://localhost:8000/v1). "
+            "Comma-separated or a pattern ('runs/step-*') for several."
+        ),
     ],
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks: names, files or module:NAME.")],
     shots: Annotated[
@@ -79,8 +83,53 @@ def run_command(
         str,
         typer.Option(help="Folder of a PEFT adapter to apply to the model. Comma-separated for several.", rich_help_panel=MODEL),
     ] = "",
+    served_name: Annotated[
+        str, typer.Option(help="The server's name of the model, such as --served-name my-model.", rich_help_panel=MODEL)
+    ] = "",
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            help="Tokenizer folder of a served model, such as --tokenizer ckpt/: token ids are sent. \\[default: text is sent]",
+            rich_help_panel=MODEL,
+        ),
+    ] = "",
     revision: Annotated[str, typer.Option(help="Hub revision: branch, tag or commit.", rich_help_panel=MODEL)] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to prompts.", rich_help_panel=PROMPTS)] = False,
+    system: Annotated[str, typer.Option(help="System message of every chat, or @FILE. Needs --chat.", rich_help_panel=PROMPTS)] = "",
+    chat_template_args: Annotated[
+        list[str] | None,
+        typer.Option(help="Keyword of the chat template, such as enable_thinking=false. Repeatable.", rich_help_panel=PROMPTS),
+    ] = None,
+    template_date: Annotated[str, typer.Option(help="Date that the chat template sees.", rich_help_panel=PROMPTS)] = DATE,
+    shots_in_one_turn: Annotated[
+        bool,
+        typer.Option("--shots-in-one-turn", help="Put few-shot examples into the user's message, not into turns.", rich_help_panel=PROMPTS),
+    ] = False,
+    assistant_prefix: Annotated[
+        str, typer.Option(help="Begin every response of the assistant with this text, such as 'Answer:'.", rich_help_panel=PROMPTS)
+    ] = "",
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of a response. \\[default: set by the task]", rich_help_panel=GENERATION)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature; 0 is greedy. \\[default: set by the task]", rich_help_panel=GENERATION)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest tokens with this probability together.", rich_help_panel=GENERATION)
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Responses per item; its score is their mean. \\[default: set by the task]", rich_help_panel=GENERATION),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="String that ends a response; replaces the task's. Repeatable.", rich_help_panel=GENERATION)
+    ] = None,
+    thinking_budget: Annotated[
+        int | None,
+        typer.Option(
+            help="Most tokens of a reasoning model's thinking part; --max-tokens then limits the answer.", rich_help_panel=GENERATION
+        ),
+    ] = None,
     drop_shots: Annotated[
         bool,
         typer.Option("--drop-shots", help="Drop few-shot examples from prompts that are too long.", rich_help_panel=PROMPTS),
@@ -96,6 +145,16 @@ def run_command(
     budget: Annotated[float | None, typer.Option(help="GiB of memory for caches. \\[default: automatic]", rich_help_panel=ENGINE)] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs per model, tensor parallel (vLLM).", rich_help_panel=ENGINE)] = 1,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages per model (vLLM).", rich_help_panel=ENGINE)] = 1,
+    data_parallel: Annotated[
+        int, typer.Option(help="Processes with a copy of the model, one per GPU: --data-parallel 8 on 8 GPUs.", rich_help_panel=ENGINE)
+    ] = 1,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Argument of vLLM's engine or transformers' from_pretrained, such as kv_cache_dtype=fp8. Repeatable.",
+            rich_help_panel=ENGINE,
+        ),
+    ] = None,
     repeat_check: Annotated[
         bool,
         typer.Option(
@@ -124,6 +183,17 @@ def run_command(
         seed=seed,
         split=split,
         chat=chat,
+        system=text_or_file(system),
+        template_args=tuple(chat_template_args or ()),
+        template_date=template_date,
+        one_turn=shots_in_one_turn,
+        assistant_prefix=assistant_prefix,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        samples=samples,
+        stop=tuple(stop) if stop else None,
+        thinking_budget=thinking_budget,
         drop_shots=drop_shots,
         allow_partial=allow_partial,
         shard=shard,
@@ -134,6 +204,10 @@ def run_command(
         budget=None if budget is None else budget_bytes(budget),
         tensor_parallel=tensor_parallel,
         pipeline_parallel=pipeline_parallel,
+        data_parallel=data_parallel,
+        engine_args=tuple(engine_arg or ()),
+        served_name=served_name,
+        tokenizer=tokenizer,
         repeat_check=repeat_check,
         repeat_engine=repeat_engine,
     )
@@ -150,6 +224,16 @@ def run_command(
 def comma_list(text: str) -> tuple[str, ...]:
     """Split a comma-separated list; empty entries are dropped."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def text_or_file(text: str) -> str:
+    """The text, or the content of the file after @. Raises AssayError where it cannot be read."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AssayError(f"cannot be read as text: {error}", where=f"--system {text}", do="give a UTF-8 text file") from None
 
 
 def budget_bytes(gib: float) -> int:
@@ -214,6 +298,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "tokens": summary["tokens"],
         "seconds": summary["seconds"],
         "noise": summary.get("noise", {}),
+        "statuses": summary.get("statuses", {}),
+        "thinking": summary.get("thinking", {}),
         "bundle": str(run.path),
     }
 
@@ -250,10 +336,22 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
     known = f"{size / 1e6:,.0f}M parameters" if isinstance(size, int | float) else "size unknown"
     console.print(f"[bold]{escape(model['name'])}[/]  {known}  digest {model['digest'][:12]}")
     console.print(f"engine: {manifest['engine']['name']} ({manifest['engine']['reason']})\n", style="dim", markup=False)
+    if settings := settings_line(manifest):
+        console.print(f"with {settings}", markup=False, style="bold", soft_wrap=True)
     console.print(results_table(summary["results"]))
     console.print()
     for note in notes(manifest, summary["results"]):
         console.print(note, style="yellow", markup=False)
+    if thinking := summary.get("thinking"):
+        console.print(
+            f"Thinking parts: {thinking['responses']:,} responses, {thinking['tokens']:,} tokens, not part of the scored text.", style="dim"
+        )
+        if thinking["cut"]:
+            console.print(
+                f"{thinking['cut']:,} of them ran into the limit, their items are marked as truncated. "
+                "Raise --max-tokens, or set --thinking-budget.",
+                style="yellow",
+            )
     for kind, noise in summary.get("noise", {}).items():
         console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=not console.is_terminal)
     if tokens := summary["tokens"]:  # empty for imported runs

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 TokenIds = tuple[int, ...]
 
@@ -47,13 +47,16 @@ class ScoreGroup:
 class Thinking:
     """How the thinking part of a response is found and limited.
 
-    It begins with the text `opening`, or at once if the prompt ends inside of it (`begun`), and ends with `closing`. `close`: the ids of
-    `closing`. `budget`: its most tokens, after which `close` is appended; None: the response's `max_tokens` limit both parts.
+    It begins with the text `opening`, or at once if the prompt ends inside of it (`begun`), and ends with `closing`; `ends`: the id of
+    `closing` if it is a special token. `budget`: its most tokens, after which the ids `close` are appended; None: the response's
+    `max_tokens` limit both parts. `decode` gives the text of ids with special tokens.
     """
 
     opening: str
     closing: str
     close: TokenIds
+    ends: TokenIds = ()
+    decode: Callable[[TokenIds], str] = field(default=str, repr=False, compare=False)
     begun: bool = False
     budget: int | None = None
 
@@ -99,7 +102,7 @@ class GenReply:
     """`text` ends before the stop string. `finish`: "stop" (stop string or end of text) or "length".
 
     `thought` is the thinking part, which `text` does not include, `thought_tokens` its length; `thought_cut`: it ran into its limit.
-    `tokens` are all generated ids. `logprob` is the summed natural-log probability of the generated ids, NaN if the engine does not compute it.
+    `tokens` are all generated ids, and `logprob` is their summed natural-log probability, NaN if the engine does not compute it.
     """
 
     text: str

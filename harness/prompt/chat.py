@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
 from assay.harness.prompt.render import Message
+from assay.harness.store.plan import DATE
 from assay.harness.task.doc import is_text
 
 CHILD = Path(__file__).with_name("chat_child.py")
@@ -21,26 +23,46 @@ WALL_SECONDS = 120
 """Wall-clock seconds per batch; only a blocked process takes this long."""
 
 
+@dataclass(frozen=True, slots=True)
+class TemplateCall:
+    """How a template is called: with the generation prompt or without, its keyword `arguments`, and the `date` (ISO) that it sees."""
+
+    prompt: bool = True
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    date: str = DATE
+
+
+CALL = TemplateCall()
+
+
 def render_chats(
-    template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int = CPU_SECONDS
+    template: str,
+    tokens: Mapping[str, Any],
+    chats: Sequence[list[Message]],
+    where: str,
+    seconds: int = CPU_SECONDS,
+    call: TemplateCall = CALL,
 ) -> list[str]:
-    """Render each chat, including the generation prompt, exactly as transformers does.
+    """Render each chat exactly as transformers does, but for the date.
 
     `tokens` are the special tokens by name. Raises AssayError for a template that fails, rejects the messages, takes more than
     `seconds` of CPU time or 1 GiB, returns far more text than the messages have, or accesses what the sandbox forbids.
     """
     texts: list[str] = []
     for start in range(0, len(chats), BATCH):
-        texts += render_batch(template, tokens, chats[start : start + BATCH], where, seconds)
+        request = {"template": template, "tokens": dict(tokens), "chats": list(chats[start : start + BATCH]), "seconds": seconds}
+        texts += render_batch({**request, "prompt": call.prompt, "arguments": dict(call.arguments), "date": call.date}, where, start)
     return texts
 
 
-def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[Message]], where: str, seconds: int) -> list[str]:
-    """Render one batch in one process."""
-    request = json.dumps({"template": template, "tokens": dict(tokens), "chats": list(chats), "seconds": seconds}, default=str)
+def render_batch(request: Mapping[str, Any], where: str, first: int) -> list[str]:
+    """Render one batch in one process. `first` is the number of prompts before it."""
+    chats, seconds = request["chats"], request["seconds"]
     command = [sys.executable, "-I", str(CHILD)]
     try:
-        done = subprocess.run(command, input=request.encode(), capture_output=True, timeout=WALL_SECONDS, env={}, check=False)
+        done = subprocess.run(
+            command, input=json.dumps(request, default=str).encode(), capture_output=True, timeout=WALL_SECONDS, env={}, check=False
+        )
         output, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired:
         output, code = b"", -9
@@ -54,5 +76,5 @@ def render_batch(template: str, tokens: Mapping[str, Any], chats: Sequence[list[
         texts, reason = texts[:broken], "it returned half of a surrogate pair, which is not valid text"
     if not reason:
         reason = f"it takes more than {seconds} s of CPU time" if code < 0 else "its process ended"
-    what = f"the chat template cannot render prompt {len(texts) + 1}: {reason}"
+    what = f"the chat template cannot render prompt {first + len(texts) + 1}: {reason}"
     raise AssayError(what, where=where, do="fix chat_template.jinja (or tokenizer_config.json), or run without --chat")

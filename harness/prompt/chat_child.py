@@ -42,24 +42,21 @@ def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, s
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)
-
-
-def compile_template(template: str) -> Callable[..., str]:
+def compile_template(template: str, date: str) -> Callable[..., str]:
+    """A template's render function. `strftime_now` is noon of `date`, so that a prompt is the same tomorrow."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = now
+    environment.globals["strftime_now"] = datetime.datetime.fromisoformat(f"{date}T12:00").strftime
     return environment.from_string(template).render
 
 
 def set_limits(seconds: int) -> None:
     """Limit memory and CPU time, and forbid new files, sockets and writing to disk."""
     time.tzset()
-    compile_template("{{ '\\n' | tojson }}{{ strftime_now('%c') }}")()  # imports what jinja would import later
+    compile_template("{{ '\\n' | tojson }}{{ strftime_now('%c') }}", "2026-01-01")()  # imports what jinja would import later
     limits = ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_NOFILE, 3), (resource.RLIMIT_FSIZE, 0))
     for kind, most in limits:
         with contextlib.suppress(ValueError, OSError):  # not every system has every limit
@@ -70,9 +67,9 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     set_limits(int(request["seconds"]))
     try:
-        render = compile_template(request["template"])
+        render, options = compile_template(request["template"], request["date"]), request["tokens"] | request["arguments"]
         for messages in request["chats"]:
-            text = render(messages=messages, tools=None, documents=None, add_generation_prompt=True, **request["tokens"])
+            text = render(**{"tools": None, "documents": None, "add_generation_prompt": request["prompt"], **options, "messages": messages})
             most = 65536 + 4 * sum(len(message["content"]) for message in messages)
             if len(text) > most:
                 refuse(f"it returned {len(text):,} characters, the maximum for these messages is {most:,}")

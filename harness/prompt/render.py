@@ -55,8 +55,16 @@ def render(task: Task, doc: Doc, examples: Sequence[Doc] = ()) -> Rendered:
     return Rendered(layout.instructions + prefix + doc.prompt, tuple(joint + text for text in answers_of(task, doc)))
 
 
-def render_chat(task: Task, doc: Doc, examples: Sequence[Doc] = ()) -> tuple[list[Message], tuple[str, ...]]:
-    """Render chat messages and continuations. Few-shot examples are earlier turns; the chat template replaces the joint."""
+def render_chat(
+    task: Task, doc: Doc, examples: Sequence[Doc] = (), system: str = "", one_turn: bool = False
+) -> tuple[list[Message], tuple[str, ...]]:
+    """Render chat messages and continuations. The chat template replaces the joint.
+
+    Few-shot examples are earlier turns, or with `one_turn` part of the user's message. `system` is the system message.
+    """
+    opening: list[Message] = [{"role": "system", "content": system}] if system else []
+    if one_turn:
+        return [*opening, {"role": "user", "content": render(task, doc, examples).prompt.strip()}], answers_of(task, doc)
     messages: list[Message] = []
     for example in examples:
         messages.append({"role": "user", "content": example.prompt.strip()})
@@ -64,4 +72,4 @@ def render_chat(task: Task, doc: Doc, examples: Sequence[Doc] = ()) -> tuple[lis
     messages.append({"role": "user", "content": doc.prompt.strip()})
     if task.layout.instructions:
         messages[0]["content"] = task.layout.instructions + messages[0]["content"]
-    return messages, answers_of(task, doc)
+    return opening + messages, answers_of(task, doc)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from assay.harness.engines.request import TokenIds
 from assay.harness.errors import AssayError, redact
-from assay.harness.prompt.chat import render_chats
+from assay.harness.model.weights import read_json
+from assay.harness.prompt.chat import CALL, TemplateCall, render_chats
 from assay.harness.prompt.render import Message
 
 
@@ -20,13 +22,21 @@ class Tokenizer:
     """A model's tokenizer.
 
     `prefix` is the ids that the tokenizer adds before a text by default (BOS or none); `empty` is the id that replaces an empty
-    context. `digest` is the hash of its files.
+    context: BOS, else EOS, None if the tokenizer has neither. `digest` is the hash of its files. `ends` are the ids that end a text: those
+    of generation_config.json and config.json, and EOS.
     """
 
     prefix: TokenIds
-    empty: int
+    empty: int | None
     digest: str
     inner: Any
+    ends: TokenIds = ()
+
+    def start(self) -> TokenIds:
+        """The context of a text without a prompt: `prefix`, else `empty`. Raises AssayError if the tokenizer has neither BOS nor EOS."""
+        if self.prefix or self.empty is not None:
+            return self.prefix or (self.empty,)  # type: ignore[return-value]
+        raise AssayError("an empty prompt needs a BOS or EOS token, the tokenizer has neither", do="set bos_token in tokenizer_config.json")
 
     def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Return the ids of each text, without special tokens."""
@@ -37,23 +47,53 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids)))
 
-    def chats(self, chats: Sequence[list[Message]]) -> list[str]:
+    def chats(self, chats: Sequence[list[Message]], call: TemplateCall = CALL) -> list[str]:
         """Render each chat, including the generation prompt. Raises AssayError if the chat template is missing or fails."""
+        return render_chats(self.template(), self.inner.special_tokens_map, chats, str(self.inner.name_or_path), call=call)
+
+    def template(self) -> str:
+        """The default chat template. Raises AssayError if there is none."""
         where = str(getattr(self.inner, "name_or_path", ""))
         if not self.inner.chat_template:
             raise AssayError("the tokenizer has no chat template", where=where, do="run without --chat")
         try:
-            template = self.inner.get_chat_template()
+            return str(self.inner.get_chat_template())
         except (ValueError, TypeError, KeyError) as error:
             raise AssayError(f"no default chat template: {error}", where=where, do="run without --chat") from None
-        return render_chats(str(template), self.inner.special_tokens_map, chats, where)
+
+    def special_ids(self, texts: Sequence[str]) -> TokenIds:
+        """The ids of those texts that are special tokens, without white space around them: decoding drops such tokens."""
+        added = self.inner.added_tokens_decoder
+        ids = {str(token): id for id, token in added.items() if token.special}
+        return tuple(sorted({ids[text.strip()] for text in texts if text.strip() in ids}))
+
+    def added_ids(self) -> frozenset[int]:
+        """The ids of all tokens that were added to the vocabulary, special or not."""
+        return frozenset(self.inner.added_tokens_decoder)
+
+    def added_texts(self) -> frozenset[str]:
+        """The texts of all tokens that were added to the vocabulary, special or not."""
+        return frozenset(map(str, self.inner.added_tokens_decoder.values()))
+
+    def turn_end(self, call: TemplateCall = CALL) -> str:
+        """The text with which the chat template ends an assistant's turn, such as "<|im_end|>", without white space after it.
+
+        Empty if the template shows none. Raises AssayError if the chat template is missing or fails.
+        """
+        chat = [{"role": "user", "content": PROBE}, {"role": "assistant", "content": PROBE}]
+        (text,) = self.chats([chat], replace(call, prompt=False))
+        return text.rpartition(PROBE)[2].rstrip() if text.count(PROBE) > 1 else ""
 
 
+PROBE = "probe"
+"""A text whose place in a rendered chat shows what surrounds it."""
+SAMPLE = 1000
+"""Vocabulary entries that are tried as a text when the prefix is looked for."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
 
 
-def open_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer of a model folder. Raises AssayError if it cannot be read."""
+def open_tokenizer(path: Path, model: Path | None = None) -> Tokenizer:
+    """Load the tokenizer of a folder; `model` is the model's folder if it is another one. Raises AssayError if it cannot be read."""
     try:
         import transformers
     except ImportError:
@@ -69,16 +109,36 @@ def open_tokenizer(path: Path) -> Tokenizer:
         raise AssayError(f"the tokenizer cannot be read ({reason:.160})", where=str(path), do="check tokenizer.json") from None
     inner.model_max_length = int(1e30)  # the plan checks lengths and raises an error
     inner.deprecation_warnings = {"Asking-to-pad-a-fast-tokenizer": True}
-    plain, special = inner("a", add_special_tokens=False)["input_ids"], inner("a")["input_ids"]
-    start = next((n for n in range(len(special)) if special[n : n + len(plain)] == plain), 0)
     empty = inner.bos_token_id if inner.bos_token_id is not None else inner.eos_token_id
-    if empty is None:
-        raise AssayError("the tokenizer has neither BOS nor EOS", where=str(path), do="set one in tokenizer_config.json")
     state = hashlib.sha256()
     for name in TOKENIZER_FILES:
         if (path / name).is_file():
             state.update(name.encode() + (path / name).read_bytes())
-    return Tokenizer(tuple(special[:start]), int(empty), state.hexdigest()[:24], inner)
+    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), state.hexdigest()[:24], inner, ends_of(model or path, inner))
+
+
+def ends_of(path: Path, inner: Any) -> TokenIds:
+    """The ids that end a text, by the model's files and its tokenizer, in ascending order."""
+    found = {inner.eos_token_id}
+    for name in ("generation_config.json", "config.json"):
+        whole = read_json(path / name) if (path / name).is_file() else {}
+        text = whole.get("text_config")
+        for part in (whole, text if isinstance(text, dict) else {}):
+            ids = part.get("eos_token_id")
+            found.update(ids if isinstance(ids, list) else [ids])
+    return tuple(sorted(id for id in found if isinstance(id, int)))
+
+
+def prefix_of(inner: Any) -> TokenIds:
+    """The ids that a tokenizer adds before a text, found by encoding a text that it has tokens for with and without special tokens."""
+    special = set(inner.all_special_ids)
+    ids = (number for number in range(len(inner)) if number not in special)
+    for text in itertools.chain(("a", "A", "1"), (inner.decode([number]) for number in itertools.islice(ids, SAMPLE))):
+        plain = inner(text, add_special_tokens=False)["input_ids"]
+        if plain and not special & set(plain):
+            whole = inner(text)["input_ids"]
+            return tuple(whole[: next((n for n in range(len(whole)) if whole[n : n + len(plain)] == plain), 0)])
+    return tuple(inner.build_inputs_with_special_tokens([]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +150,22 @@ class EncodedPair:
     moved: int = 0
 
 
-def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]], special: bool = False) -> list[EncodedPair]:
-    """Encode prompts with their continuations by lm-eval's rule (api/model.py `_encode_pair`).
+def encode_pairs(
+    tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]], special: bool = False, exact: bool = False
+) -> list[EncodedPair]:
+    """Encode prompts with their continuations.
 
-    Trailing spaces of the prompt move to the continuation; ids(prompt + continuation) are split at len(ids(prompt)). If that
-    leaves a continuation empty, it is encoded alone. With `special`, no prefix is added, because the prompt already has special
-    tokens (from a chat template). Raises AssayError if a continuation has no tokens.
+    A plain prompt with continuations follows lm-eval's rule (api/model.py `_encode_pair`): its trailing whitespace moves to the
+    continuation, and ids(prompt + continuation) are split at len(ids(prompt)). If that leaves a continuation empty, it is encoded alone.
+
+    The context is exactly ids(prompt) for a prompt without continuations (to be generated), with `exact`, and with `special`. Then a
+    continuation that would change the prompt's last tokens is encoded alone. With `special`, no prefix is added, because the prompt
+    already has special tokens (from a chat template).
+
+    Raises AssayError if a continuation has no tokens, or if a prompt is empty and the tokenizer has neither BOS nor EOS.
     """
-    contexts = [prompt.rstrip() for prompt, _ in pairs]
+    exact = exact or special
+    contexts = [prompt if exact or not continuations else prompt.rstrip() for prompt, continuations in pairs]
     wholes = [prompt + continuation for prompt, continuations in pairs for continuation in continuations]
     encoded = dict(zip((texts := list(dict.fromkeys(contexts + wholes))), tokenizer.encode(texts), strict=True))
     encoded_pairs = []
@@ -105,8 +173,10 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...
         context, moved, tails = encoded[context_text], 0, []
         for continuation in continuations:
             whole = encoded[prompt + continuation]
-            moved += whole[: len(context)] != context
-            tail = whole[len(context) :] or tokenizer.encode([continuation])[0]
+            changed = whole[: len(context)] != context
+            moved += changed and not exact
+            tail = () if changed and exact else whole[len(context) :]
+            tail = tail or tokenizer.encode([continuation])[0]
             if not tail:
                 raise AssayError(
                     f"continuation {continuation!r} has no tokens",
@@ -115,5 +185,5 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...
                 )
             tails.append(tail)
         start = context if special else tokenizer.prefix + context
-        encoded_pairs.append(EncodedPair(start or (tokenizer.empty,), tuple(tails), moved))
+        encoded_pairs.append(EncodedPair(start or tokenizer.start(), tuple(tails), moved))
     return encoded_pairs

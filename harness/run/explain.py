@@ -14,14 +14,15 @@ from assay.harness.engines.trie import count
 from assay.harness.errors import AssayError
 from assay.harness.files.atomic import to_json, write_file
 from assay.harness.files.places import Surroundings
-from assay.harness.model.find import ModelRef, tokenizer_folder
+from assay.harness.model.find import ModelRef
 from assay.harness.prompt.render import render
-from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
+from assay.harness.prompt.tokens import Tokenizer
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.doctor import pick_engine
 from assay.harness.run.evaluate import find_planned_model, for_each_task
 from assay.harness.run.prepare import LoadedTask, build_items, load_task, shard_of
 from assay.harness.run.selection import select_planned
+from assay.harness.run.served import tokenizer_of
 from assay.harness.store import list_runs, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.task.task import Task
@@ -110,7 +111,7 @@ def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanati
     progress.stage(f"reading model {plan.model}")
     model = find_planned_model(plan, place)
     engine, reason = pick_engine(model, plan.engine)
-    tokenizer = open_tokenizer(tokenizer_folder(model))
+    tokenizer = tokenizer_of(model)
 
     def cost(task: Task) -> TaskCost:
         progress.stage(f"counting tokens of {task.full_name}")

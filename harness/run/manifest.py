@@ -9,7 +9,10 @@ from typing import Any
 
 from assay.harness.errors import AssayError
 from assay.harness.run.prepare import PreparedRun
+from assay.harness.run.scoring.measure import thinking_of
 from assay.harness.run.scoring.results import score_run, scored_of, weakest_evidence
+from assay.harness.run.scoring.signature import dtype_of
+from assay.harness.run.served import served_facts
 from assay.harness.store import Writer, stats_of
 from assay.harness.store.provenance import machine, versions
 
@@ -24,13 +27,14 @@ def manifest_of(prepared: PreparedRun) -> dict[str, Any]:
         "plan_digest": prepared.plan.digest,
         "model": {
             "name": model.name,
-            "path": str(model.path),
+            "path": model.server.address if model.server else str(model.path),
             "digest": model.digest,
             "revision": model.revision,
             "adapter": str(model.adapter or ""),
-            "parameters": model.parameters,
+            "parameters": None if model.server else model.parameters,
             "positions": model.positions,
             "tokenizer": prepared.tokenizer,
+            **served_facts(model),
         },
         "engine": {"name": prepared.engine, "reason": prepared.reason},
         "tasks": [task.facts for task in prepared.tasks],
@@ -78,9 +82,10 @@ def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapp
     """The summary: results, tokens and seconds of all attempts together; `engine` are the engine's facts, `seconds` the last attempt's."""
     records = writer.records()
     tasks = [scored_of(task) for task in prepared.tasks]
+    dtype = dtype_of(engine, prepared.plan.as_json())
     return {
         # a shard has no score of its own
-        "results": [] if prepared.plan.shard else score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine),
+        "results": [] if prepared.plan.shard else score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine, dtype),
         "engine": engine,
         "tokens": {
             "logical": sum(record.logical for record in records),
@@ -89,4 +94,5 @@ def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapp
         },
         "seconds": {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(seconds, 3)},
         "statuses": dict(Counter(record.status for record in records)),
+        **({"thinking": thinking} if (thinking := thinking_of(records)) else {}),
     }

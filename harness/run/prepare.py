@@ -13,8 +13,9 @@ from assay.harness.engines.request import GenRequest, ScoreGroup, digest_ids
 from assay.harness.errors import AssayError, Missing
 from assay.harness.files.places import Access
 from assay.harness.model.find import ModelRef
+from assay.harness.prompt.encoding import encode, response_form
 from assay.harness.prompt.perturb import counts_of
-from assay.harness.prompt.render import render, render_chat
+from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import FewShotExamples, choose_examples
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
 from assay.harness.store.plan import Plan
@@ -100,13 +101,14 @@ def perturbed(task: Task, docs: list[Doc], examples: FewShotExamples) -> tuple[l
     if task.varies is None:
         return docs, examples
     found = [(number, variant) for number, doc in enumerate(docs) for variant in task.varies.make(doc)]
-    return [variant for _, variant in found], lambda number: examples(found[number][0])
+    own = FewShotExamples(lambda number: examples(found[number][0]), lambda number: examples.changed(found[number][0]))
+    return [variant for _, variant in found], own
 
 
 def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int) -> PreparedTask:
     """Docs, prompts and requests of one task. Raises AssayError for missing, empty or faulty data and for prompts that are too long."""
     loaded = load_task(task, plan, access)
-    items = build_items(task, loaded.docs, loaded.examples, loaded.count, plan, tokenizer, positions)
+    items = build_items(task, loaded.docs, loaded.examples, plan, tokenizer, positions)
     facts = {
         "name": task.full_name,
         "version": task.version,
@@ -124,6 +126,8 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "labelled": all(doc.labelled for doc in loaded.docs),
         "boundary_moved": sum(item.item.doc.get("moved", 0) > 0 for item in items),
         "shots_dropped": sum(item.item.doc.get("dropped", 0) > 0 for item in items),
+        "shots_replaced": sum(map(loaded.examples.changed, range(len(loaded.docs)))),
+        "notes": [*task.notes, *unmeasurable(task, loaded.docs)],
         "fingerprint": fingerprint(task, loaded.split, [each.item for each in items]),
     }
     return PreparedTask(task, shard_of(items, *plan.part()), facts)
@@ -198,12 +202,12 @@ def with_ids(docs: Sequence[Doc], task: Task) -> list[Doc]:
 
 
 def build_items(
-    task: Task, docs: Sequence[Doc], examples: FewShotExamples, count: int, plan: Plan, tokenizer: Tokenizer, positions: int
+    task: Task, docs: Sequence[Doc], examples: FewShotExamples, plan: Plan, tokenizer: Tokenizer, positions: int
 ) -> tuple[PreparedItem, ...]:
     """Render and encode all items. A prompt longer than the context loses few-shot examples with --drop-shots, else AssayError."""
     shots = [examples(number) for number in range(len(docs))]
-    pairs, encoded = encode(task, docs, shots, plan.chat, tokenizer)
-    room = positions - (task.ask.max_tokens if isinstance(task.ask, Generate) else -1)
+    pairs, encoded = encode(task, docs, shots, plan, tokenizer)
+    room = positions - (task.ask.max_tokens + (task.ask.thinking_budget or 0) if isinstance(task.ask, Generate) else -1)
     too_long = [] if isinstance(task.ask, Perplexity) else [n for n, pair in enumerate(encoded) if positions_of(pair) > room]
     if too_long and not plan.drop_shots:
         worst = max(positions_of(encoded[n]) for n in too_long)
@@ -215,7 +219,7 @@ def build_items(
     while shortened := [n for n in too_long if positions_of(encoded[n]) > room and shots[n]]:
         for n in shortened:
             shots[n] = shots[n][:-1]
-        again = encode(task, [docs[n] for n in shortened], [shots[n] for n in shortened], plan.chat, tokenizer)
+        again = encode(task, [docs[n] for n in shortened], [shots[n] for n in shortened], plan, tokenizer)
         for n, texts, pair in zip(shortened, *again, strict=True):
             pairs[n], encoded[n] = texts, pair
     for n in too_long:
@@ -226,8 +230,20 @@ def build_items(
                 do="use a model with a longer context",
             )
     prior = calibration(task, docs, tokenizer)
+    form = response_form(task.ask, plan, tokenizer) if isinstance(task.ask, Generate) else None
+
+    def requests(number: int) -> tuple[Request, ...]:
+        pair, neutral = encoded[number], prior[number]
+        if form is not None:
+            return form.requests(pairs[number][0], pair.context)
+        if isinstance(task.ask, Perplexity):
+            return windows(pair, positions)
+        scored = (pair,) if neutral is None else (pair, neutral)
+        return tuple(ScoreGroup(each.context, each.continuations) for each in scored)
+
     built = (
-        build_item(task, doc, pairs[n][0], encoded[n], shots[n], prior[n], positions, count - len(shots[n])) for n, doc in enumerate(docs)
+        build_item(task, doc, pairs[n][0], encoded[n], shots[n], requests(n), len(examples(n)) - len(shots[n]))
+        for n, doc in enumerate(docs)
     )
     return tuple(with_seed(each, plan.seed) for each in built)
 
@@ -245,21 +261,6 @@ def positions_of(pair: EncodedPair) -> int:
     return len(pair.context) + max((len(ids) for ids in pair.continuations), default=0)
 
 
-def encode(
-    task: Task, docs: Sequence[Doc], shots: Sequence[tuple[Doc, ...]], chat: bool, tokenizer: Tokenizer
-) -> tuple[list[tuple[str, tuple[str, ...]]], list[EncodedPair]]:
-    """(prompt, continuations) of every Doc, and their token ids."""
-    pairs: list[tuple[str, tuple[str, ...]]]
-    if chat:
-        chats = [render_chat(task, doc, own) for doc, own in zip(docs, shots, strict=True)]
-        texts = tokenizer.chats([messages for messages, _ in chats])
-        pairs = [(text, continuations) for text, (_, continuations) in zip(texts, chats, strict=True)]
-    else:
-        rendered = [render(task, doc, own) for doc, own in zip(docs, shots, strict=True)]
-        pairs = [(each.prompt, each.continuations) for each in rendered]
-    return pairs, encode_pairs(tokenizer, pairs, special=chat)
-
-
 def calibration(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer) -> list[EncodedPair | None]:
     """The choices of every Doc after the neutral context of Choose(calibrate=...); None without calibration."""
     if not isinstance(task.ask, Choose) or task.ask.calibrate is None:
@@ -269,21 +270,8 @@ def calibration(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer) -> list[E
 
 
 def build_item(
-    task: Task, doc: Doc, prompt: str, pair: EncodedPair, shots: tuple[Doc, ...], prior: EncodedPair | None, positions: int, dropped: int
+    task: Task, doc: Doc, prompt: str, pair: EncodedPair, shots: tuple[Doc, ...], requests: tuple[Request, ...], dropped: int
 ) -> PreparedItem:
-    requests: tuple[Request, ...]
-    match task.ask:
-        case Generate() as ask:
-            requests = tuple(
-                GenRequest(pair.context, ask.max_tokens, ask.stop, ask.temperature, sample if ask.temperature else 0)
-                for sample in range(ask.samples)
-            )
-        case Perplexity():
-            requests = windows(pair, positions)
-        case _:
-            requests = (ScoreGroup(pair.context, pair.continuations),)
-            if prior is not None:
-                requests += (ScoreGroup(prior.context, prior.continuations),)
     item = Item(
         task=task.full_name,
         id=doc.id,
@@ -335,6 +323,18 @@ def logical_tokens(request: Request) -> int:
     if isinstance(request, GenRequest):
         return len(request.prompt)
     return sum(len(request.context) + len(continuation) for continuation in request.continuations)
+
+
+def unmeasurable(task: Task, docs: Sequence[Doc]) -> list[str]:
+    """One line per metric and reason for items whose answers the metric cannot measure, whatever the model says."""
+    found = Counter(
+        (metric.name, reason)
+        for metric in task.metrics
+        if metric.unmeasurable is not None
+        for doc in docs
+        if doc.labelled and (reason := metric.unmeasurable(doc))
+    )
+    return [f"{name} cannot measure {count} of {len(docs)} items: {reason}" for (name, reason), count in found.items()]
 
 
 def fingerprint(task: Task, split: str, items: Sequence[Item]) -> str:

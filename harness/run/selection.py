@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from assay.harness.files.paths import exists
 from assay.harness.files.places import Access
 from assay.harness.prompt.perturb import perturbed_family, split_name
 from assay.harness.run.file_task import rows_task
+from assay.harness.store.plan import Plan, generation_options
 from assay.harness.task.catalogue import find_in_modules, from_python, from_reference, known_names, loadable_modules, module_names
-from assay.harness.task.task import Family, Task, Total
+from assay.harness.task.task import Family, Generate, Task, Total
 from assay.harness.task.trusted_code import CodeCheck, record_trusted, require_trusted
 
 FILES = (".py", ".jsonl", ".csv", ".parquet")
@@ -51,7 +52,22 @@ def select_stored(manifest: Mapping[str, Any], access: Access) -> Selection:
     names = plan.get("tasks") if isinstance(plan, Mapping) else None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise AssayError("the run's plan names no tasks", where=str(manifest.get("run", "")), do="restore the run from a copy")
-    return selected(names, access, require_trusted(access))
+    return overridden(selected(names, access, require_trusted(access)), generation_options(plan if isinstance(plan, Mapping) else {}))
+
+
+def select_planned(plan: Plan, access: Access) -> Selection:
+    """The tasks of a new plan, with its options. Raises AssayError where options for generated text concern no task."""
+    found, options = select(plan.tasks, access), generation_options(plan.as_json())
+    if options and not any(isinstance(task.ask, Generate) for task in found.tasks):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise AssayError(f"no task of {', '.join(plan.tasks)} generates text", where=flags, do="leave the options out")
+    return overridden(found, options)
+
+
+def overridden(selection: Selection, options: Mapping[str, Any]) -> Selection:
+    """The selection with the fields of every Generate task that a plan's options set. Raises AssayError for a value out of range."""
+    tasks = (replace(task, ask=replace(task.ask, **options)) if isinstance(task.ask, Generate) else task for task in selection.tasks)
+    return replace(selection, tasks=tuple(tasks)) if options else selection
 
 
 def selected(names: Sequence[str], access: Access, check: CodeCheck) -> Selection:

@@ -17,7 +17,7 @@ from assay.harness.engines.served.client import list_models
 from assay.harness.engines.served.engine import UNBOUNDED, open_engine
 from assay.harness.engines.served.text import NOTHING, ServerTokenizer
 from assay.harness.errors import AssayError, Incomplete
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, tokenizer_folder
 from assay.harness.model.served import Prompts, Server, clean_address
 from assay.harness.prompt.chat import CALL, TemplateCall
 from assay.harness.prompt.render import Message
@@ -82,7 +82,7 @@ class ServedTokenizer(Tokenizer):
         return [json.dumps({"messages": list(chat), **arguments}, ensure_ascii=False) for chat in chats]
 
     def template(self) -> str:
-        return "the server's"
+        return ""
 
     def turn_end(self, call: TemplateCall = CALL) -> str:
         return ""
@@ -91,7 +91,7 @@ class ServedTokenizer(Tokenizer):
 def tokenizer_of(model: ModelRef) -> Tokenizer:
     """The tokenizer of a model's folder, or what stands for it where the server tokenises."""
     if model.server is None or model.server.prompts == "ids":
-        return open_tokenizer(model.path)
+        return open_tokenizer(model.path) if model.server else open_tokenizer(tokenizer_folder(model), model.path)
     return ServedTokenizer((), NOTHING, hashlib.sha256(b"the server's").hexdigest()[:24], ServerTokenizer())
 
 

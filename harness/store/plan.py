@@ -14,6 +14,15 @@ from assay.harness.errors import AssayError
 DATE = "2026-01-01"
 """The date that a chat template sees if none is given: the same every day, so that a model is comparable with itself."""
 
+GENERATION = ("max_tokens", "temperature", "top_p", "samples", "stop", "thinking_budget")
+"""Fields of a plan that override those of every task that generates text."""
+
+
+def generation_options(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of Generate that a plan (as JSON) overrides."""
+    found = {name: plan[name] for name in GENERATION if plan.get(name) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -130,4 +139,5 @@ class Plan:
         known = {field.name for field in fields(cls)}
         if unknown := set(stored) - known:
             raise AssayError(f"the plan has unknown fields {sorted(unknown)}", do="use the assay version that wrote the run")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()})
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        return cls(**values)

@@ -37,7 +37,9 @@ KINDS: Mapping[Any, Any] = {
     bool: bool,
     int: Integer,
     int | None: Integer | None,
-    tuple[str, ...]: Annotated[list[Text], Field(min_length=1)],
+    float | None: Real | None,
+    tuple[str, ...]: list[Text],
+    tuple[str, ...] | None: list[Text] | None,
 }
 """Type in JSON by type of a plan's field."""
 
@@ -45,8 +47,11 @@ KINDS: Mapping[Any, Any] = {
 def as_shape(value: type[Plan]) -> type[Shape]:
     """Return the JSON schema of the Plan dataclass."""
     hints = get_type_hints(value)
-    kinds = {field.name: (KINDS[hints[field.name]], ... if field.default is MISSING else field.default) for field in fields(value)}
-    made: type[Shape] = create_model(f"{value.__name__}Shape", __base__=Shape, **kinds)  # type: ignore[call-overload]
+    kinds: dict[str, Any] = {
+        field.name: (KINDS[hints[field.name]], ... if field.default is MISSING else field.default) for field in fields(value)
+    }
+    kinds["tasks"] = (Annotated[list[Text], Field(min_length=1)], ...)
+    made: type[Shape] = create_model(f"{value.__name__}Shape", __base__=Shape, **kinds)
     return made
 
 
@@ -87,7 +92,10 @@ class TaskShape(Shape):
     labelled: bool
     boundary_moved: Count
     shots_dropped: Count
+    shots_replaced: Count = 0
+    notes: list[Text] = []
     variants: dict[Text, Count] = {}
+    settings: dict[Text, Text] = {}
 
 
 class LeftOutShape(Shape):
@@ -142,6 +150,10 @@ class ResultShape(Shape):
     chance: Real | None = None
     majority: Real | None = None
     bounds: list[Real | None] | None = None
+    reason: Text = ""
+    """Why the score is undefined; its value is then null."""
+    wide: list[Real] | None = None
+    """Limits that cover more than half of the scale: too few items."""
 
 
 class SummaryShape(Shape):

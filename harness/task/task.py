@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from assay.harness.errors import AssayError
@@ -32,15 +32,27 @@ class Choose:
             raise AssayError(f"Choose(calibrate={self.calibrate!r:.40})", do="give a string, such as 'Answer:', or None")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Generate:
-    """Generate text of up to `max_tokens` tokens or until a stop string: greedy, or `samples` completions at a `temperature`."""
+    """Generate text of up to `max_tokens` tokens or until a stop string: greedy, or `samples` completions at a `temperature`.
+
+    `top_p`: sample from the likeliest tokens that have this probability together. `thinking_budget`: most tokens of a reasoning model's
+    thinking part, which then do not count as `max_tokens`.
+    """
 
     max_tokens: int
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
     samples: int = 1
+    top_p: float = 1.0
+    thinking_budget: int | None = None
     reads = Completion
+
+    def __repr__(self) -> str:
+        """All fields, those added since the first version only if they are set: fingerprints of earlier runs stay the same."""
+        shown = ("max_tokens", "stop", "temperature", "samples")
+        added = [field.name for field in fields(self) if field.name not in shown and getattr(self, field.name) != field.default]
+        return f"Generate({', '.join(f'{name}={getattr(self, name)!r}' for name in (*shown, *added))})"
 
     def __post_init__(self) -> None:
         for name, least in (("max_tokens", 0), ("samples", 1)):
@@ -50,6 +62,11 @@ class Generate:
             raise AssayError(f"Generate(stop={self.stop!r:.60})", do="give a tuple of non-empty strings")
         if not is_number(self.temperature) or self.temperature < 0:
             raise AssayError(f"Generate(temperature={self.temperature!r:.40})", do="give a number of at least 0 (0: greedy)")
+        if not is_number(self.top_p) or not 0 < self.top_p <= 1:
+            raise AssayError(f"Generate(top_p={self.top_p!r:.40})", do="give a number above 0 and at most 1 (1: all tokens)")
+        budget = self.thinking_budget
+        if budget is not None and (not isinstance(budget, int) or budget < 0):
+            raise AssayError(f"Generate(thinking_budget={budget!r:.40})", do="give a number of tokens, or None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +176,8 @@ class Task:
     about: str = ""
     licence: str = ""
     citation: str = ""
+    notes: tuple[str, ...] = ()
+    """How the task reads its data, where that was decided from the data. Stored and shown with its scores."""
 
     def __post_init__(self) -> None:
         for field, fits, wanted in (

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.engines import EngineStats, Limits, Settings
-from assay.harness.engines.hf.forward import attention_of, empty_cache, footprint
-from assay.harness.engines.hf.generate import TextDecoder, generate
+from assay.harness.engines.arguments import parse_arguments
+from assay.harness.engines.hf.forward import attention_of, empty_cache, first_line, footprint
+from assay.harness.engines.hf.generate import generate
 from assay.harness.engines.hf.library import library_replies
-from assay.harness.engines.hf.load import first_line, load, swap_weights
+from assay.harness.engines.hf.load import load, swap_weights
 from assay.harness.engines.hf.score import Runner, score, self_test
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
+from assay.harness.engines.text import TextDecoder
 from assay.harness.engines.threads import choose_threads, cores, set_passive_wait
 from assay.harness.engines.trie import logical_tokens
 from assay.harness.errors import AssayError
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, tokenizer_folder
 
 
 def group_refusal(group: ScoreGroup, limits: Limits) -> Failure | None:
@@ -124,11 +126,11 @@ def measure_kv(model: Any, run: Runner) -> int:
 
 
 def load_decoder(ref: ModelRef, stops: frozenset[int]) -> TextDecoder:
-    """The tokenizer of the model's folder, for text and stop strings. Raises AssayError if it cannot be read."""
+    """The tokenizer of the model or its adapter, for text and stop strings. Raises AssayError if it cannot be read."""
     import transformers
 
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(ref.path, local_files_only=True, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder(ref), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise AssayError(
             f"the tokenizer cannot be read: {first_line(error)}", where=str(ref.path), do="fetch the tokenizer files again"
@@ -143,7 +145,7 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
     import torch
     import transformers
 
-    loaded = load(model, settings.dtype, settings.device)
+    loaded = load(model, settings.dtype, settings.device, parse_arguments(settings.arguments))
     stats = EngineStats()
     on_cpu = loaded.device == "cpu"
     threads = choose_threads()

@@ -19,6 +19,7 @@ from typing import Any
 
 from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
+from assay.harness.engines.text import TextDecoder
 from assay.harness.engines.trie import logical_tokens, sortable
 from assay.harness.engines.vllm_offline.process import (
     cause,
@@ -78,7 +79,7 @@ def open_engine(model: ModelRef, settings: Settings) -> VllmEngine:
             torch.set_num_threads = set_threads  # vLLM's CPU worker replaces it with a function that only warns
     engine = make_engine(llm, model, checkpoint, cpu, folder, notes)
     if settings.plain:
-        engine.use_cache = False
+        engine.use_cache, engine.in_flight = False, 1
         engine.stats.notes += ("no prefix cache: the fast scores were found wrong",)
     else:
         self_check(engine)
@@ -150,6 +151,7 @@ class VllmEngine:
     soft: SoftPrompt | None = None
     folder: tempfile.TemporaryDirectory[str] | None = None
     use_cache: bool = True
+    in_flight: int = MAX_IN_FLIGHT
     """Whether the prefix cache is read; off if the self-check failed."""
     name: str = "vllm"
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -226,7 +228,7 @@ class VllmEngine:
         running: dict[str, Job] = {}
         try:
             while True:
-                while len(running) < MAX_IN_FLIGHT and (job := retries.popleft() if retries else next(jobs, None)) is not None:
+                while len(running) < self.in_flight and (job := retries.popleft() if retries else next(jobs, None)) is not None:
                     number = str(next(self.numbers))
                     prompt = self.soft.prompt(job.prompt) if self.soft else {"prompt_token_ids": job.prompt}
                     engine.add_request(number, prompt, job.params, lora_request=self.lora)
@@ -272,7 +274,13 @@ class VllmEngine:
                 yield job.index, Failure("the model gave NaN log-probabilities")
             else:
                 tokens, logprob = tuple(completion.token_ids), float(completion.cumulative_logprob)
-                yield job.index, GenReply(completion.text, tokens, completion.finish_reason, logprob)
+                text = self.decoder().response(requests[job.index], tokens)
+                yield job.index, GenReply(text, tokens, completion.finish_reason, logprob)
+
+    def decoder(self) -> TextDecoder:
+        """Ids to text, as the transformers engine does it."""
+        tokenizer = self.llm.get_tokenizer()
+        return TextDecoder(tokenizer, frozenset({tokenizer.eos_token_id} - {None}))
 
     def sampling(self, request: GenRequest) -> Any:
         from vllm import SamplingParams
@@ -280,6 +288,10 @@ class VllmEngine:
         return SamplingParams(
             temperature=request.temperature,
             seed=request.seed if request.temperature else None,
+            top_p=request.top_p,
+            # The request's ends are all that end a response; without any, vLLM takes those of the model's files.
+            stop_token_ids=list(request.ends) or None,
+            ignore_eos=bool(request.ends),
             max_tokens=min(request.max_tokens, self.limits.positions - len(request.prompt)),
             stop=list(request.stop) or None,
             logprobs=0,

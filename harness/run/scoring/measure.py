@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from assay.harness.errors import AssayError, redact
 from assay.harness.run.prepare import PreparedItem
 from assay.harness.store.record import Record, Status
 from assay.harness.task.doc import Doc
-from assay.harness.task.metric import mean
+from assay.harness.task.metric import Metric, Stats, mean
 from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
@@ -33,7 +34,7 @@ def score_item(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> 
     return Record(
         item.task,
         item.id,
-        status_of(task, prepared.doc, output),
+        status_of(task, prepared.doc, output, replies),
         output=as_json(output, replies),
         stats=stats,
         correct=correctness(task, prepared.doc, output, stats),
@@ -95,7 +96,7 @@ def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]
     stats = {}
     for metric in task.metrics:
         try:
-            values = tuple(float(value) for value in metric.measure(doc, output))
+            values = tuple(float(value) for value in measured(metric, doc, output))
         except (Exception, SystemExit) as error:  # the author's code may raise anything
             where = f"{task.full_name}: metric {metric.name}, item {doc.id}"
             raise AssayError(f"{type(error).__name__}: {error}", where=where, do="check the metric's measure function") from error
@@ -107,7 +108,34 @@ def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]
     return stats
 
 
-def status_of(task: Task, doc: Doc, output: Output) -> Status:
+class RecordingCompletion(Completion):
+    """A Completion that records whether a metric reads its samples."""
+
+    __slots__ = ("samples_read",)
+    samples_read: bool
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "samples":
+            object.__setattr__(self, "samples_read", True)
+        return object.__getattribute__(self, name)
+
+
+def measured(metric: Metric[Any], doc: Doc, output: Output) -> Stats:
+    """One item's statistics. Where there are several samples and the metric reads only one text, the mean over the samples."""
+    if not isinstance(output, Completion) or not output.samples:
+        return tuple(metric.measure(doc, output))
+    recorded = RecordingCompletion(**{field.name: getattr(output, field.name) for field in fields(Completion)})
+    object.__setattr__(recorded, "samples_read", False)
+    whole = tuple(metric.measure(doc, recorded))
+    if recorded.samples_read:
+        return whole
+    each = [whole, *(tuple(metric.measure(doc, replace(output, text=text, samples=()))) for text in output.samples[1:])]
+    return tuple(math.fsum(values) / len(values) for values in zip(*each, strict=True))
+
+
+def status_of(task: Task, doc: Doc, output: Output, replies: Sequence[Reply]) -> Status:
+    if any(isinstance(reply, GenReply) and reply.thought_cut for reply in replies):
+        return "truncated"
     if isinstance(output, Completion) and isinstance(task.ask, Generate):
         parses = task.metrics[0].parses
         if parses is not None and not parses(doc, output):
@@ -127,6 +155,15 @@ def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[flo
     return None
 
 
+def thinking_of(records: Sequence[Record]) -> dict[str, int]:
+    """Over all responses with a thinking part: their number, the tokens of these parts, and how many ran into their limit."""
+    thoughts = [thought for record in records for thought in record.output.get("thoughts", ()) if thought["tokens"] or thought["cut"]]
+    if not thoughts:
+        return {}
+    cut = sum(thought["cut"] for thought in thoughts)
+    return {"responses": len(thoughts), "tokens": sum(thought["tokens"] for thought in thoughts), "cut": cut}
+
+
 def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
     """The output for the journal, with per-token log-probabilities."""
     match output:
@@ -144,4 +181,6 @@ def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
             found = {"text": output.text, "finish": output.finish, "tokens": output.tokens, "logprob": logprob}
             if output.samples:
                 found["samples"] = list(output.samples)
+            if any(reply.thought_tokens or reply.thought_cut for reply in replies):
+                found["thoughts"] = [{"text": reply.thought, "tokens": reply.thought_tokens, "cut": reply.thought_cut} for reply in replies]
             return found

@@ -1,0 +1,108 @@
+"""From Docs to token ids under a plan: plain prompts or chats, what ends a response, and where its thinking part is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assay.harness.engines.request import GenRequest, Thinking, TokenIds
+from assay.harness.errors import AssayError
+from assay.harness.prompt.chat import TemplateCall
+from assay.harness.prompt.render import render, render_chat
+from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
+from assay.harness.store.plan import Plan
+from assay.harness.task.doc import Doc
+from assay.harness.task.task import Generate, Task
+
+MARKERS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+)
+"""Markers around the thinking part, as chat templates and vocabularies name them."""
+
+Texts = tuple[str, tuple[str, ...]]
+"""A prompt and its continuations."""
+
+
+def template_call(plan: Plan) -> TemplateCall:
+    return TemplateCall(arguments=plan.template_arguments(), date=plan.template_date)
+
+
+def encode(
+    task: Task, docs: Sequence[Doc], shots: Sequence[tuple[Doc, ...]], plan: Plan, tokenizer: Tokenizer
+) -> tuple[list[Texts], list[EncodedPair]]:
+    """(prompt, continuations) of every Doc, and their token ids. Raises AssayError where different Docs have one prompt."""
+    pairs: list[Texts]
+    if plan.chat:
+        chats = [render_chat(task, doc, own, plan.system, plan.one_turn) for doc, own in zip(docs, shots, strict=True)]
+        texts = tokenizer.chats([messages for messages, _ in chats], template_call(plan))
+        pairs = [(text + plan.assistant_prefix, continuations) for text, (_, continuations) in zip(texts, chats, strict=True)]
+    else:
+        rendered = [render(task, doc, own) for doc, own in zip(docs, shots, strict=True)]
+        pairs = [(each.prompt, each.continuations) for each in rendered]
+    require_distinct(task, docs, [prompt for prompt, _ in pairs], plan.chat)
+    return pairs, encode_pairs(tokenizer, pairs, special=plan.chat)
+
+
+def require_distinct(task: Task, docs: Sequence[Doc], prompts: Sequence[str], chat: bool) -> None:
+    """Raises AssayError where Docs with different prompts are rendered to one text: their content is lost."""
+    by_text: dict[str, dict[str, str]] = defaultdict(dict)
+    for doc, prompt in zip(docs, prompts, strict=True):
+        by_text[prompt].setdefault(doc.prompt.strip(), doc.id)
+    same = max(by_text.values(), key=len, default={})
+    if len(same) > 1:
+        first, second, *_ = same.values()
+        raise AssayError(
+            f"{len(same)} items with different questions have the same prompt",
+            where=f"{task.full_name}, items {first} and {second}",
+            do="the chat template loses the message's text: fix it, or run without --chat" if chat else "fix the task's doc function",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseForm:
+    """What ends the responses of a task under a plan, and the markers of their thinking part."""
+
+    ask: Generate
+    stop: tuple[str, ...]
+    ends: TokenIds
+    markers: tuple[str, str] | None
+    tokenizer: Tokenizer
+
+    def requests(self, prompt: str, ids: TokenIds) -> tuple[GenRequest, ...]:
+        """One request per sample."""
+        ask, thinking = self.ask, None
+        if self.markers is not None:
+            opening, closing = self.markers
+            begun = prompt.rstrip().endswith(opening)
+            close = self.tokenizer.encode([f"\n{closing}\n\n"])[0]
+            ends = self.tokenizer.special_ids([closing])
+            thinking = Thinking(opening, closing, close, ends, self.tokenizer.decode, begun, ask.thinking_budget)
+        return tuple(
+            GenRequest(ids, ask.max_tokens, self.stop, ask.temperature, sample if ask.temperature else 0, self.ends, ask.top_p, thinking)
+            for sample in range(ask.samples)
+        )
+
+
+def response_form(ask: Generate, plan: Plan, tokenizer: Tokenizer) -> ResponseForm:
+    """Responses end at the model's end-of-text ids, at the task's stop strings (also those that are special tokens), and in a chat where
+    the template ends the assistant's turn."""
+    turn = tokenizer.turn_end(template_call(plan)).strip() if plan.chat else ""
+    turn_ids = tokenizer.encode([turn])[0][:1] if turn else ()
+    added = tokenizer.added_ids() if turn else frozenset()
+    known = bool(turn_ids) and turn_ids[0] in added
+    ends = {*tokenizer.ends, *tokenizer.special_ids(ask.stop), *(turn_ids if known else ())}
+    stop = (*ask.stop, turn) if turn and not known and turn not in ask.stop else ask.stop
+    return ResponseForm(ask, stop, tuple(sorted(ends)), markers_of(tokenizer, plan.chat), tokenizer)
+
+
+def markers_of(tokenizer: Tokenizer, chat: bool) -> tuple[str, str] | None:
+    """The markers of the thinking part that the chat template (in a chat) or the vocabulary's added tokens name; None if neither does."""
+    template = tokenizer.template() if chat else ""
+    added = tokenizer.added_texts()
+    return next((pair for pair in MARKERS if pair[1] in template or set(pair) <= added), None)
