@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -148,9 +148,10 @@ def parse_message(received: bytes) -> Message:
     return dict(message)
 
 
-def start_process(limits: Timeouts) -> Process:
+def start_process(limits: Timeouts, variables: Mapping[str, str]) -> Process:
+    """Start a process whose environment is this one's and `variables`."""
     root = str(Path(__file__).parents[3])  # the folder that holds the package `assay`
-    environment = dict(os.environ)
+    environment = {**os.environ, **variables}
     if "site-packages" not in root:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
@@ -175,6 +176,8 @@ class ChildEngine:
     model: ModelRef
     settings: Settings
     timeouts: Timeouts
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the process, beside those of this one."""
     name: str = ""
     limits: Limits = field(default_factory=lambda: Limits(0, 0))
     stats: EngineStats = field(default_factory=EngineStats)
@@ -188,7 +191,7 @@ class ChildEngine:
     def start(self) -> Process:
         """The running process; a new one is opened if there is none. Raises the AssayError of the engine's own `open_engine`."""
         if self.process is None:
-            process = start_process(self.timeouts)
+            process = start_process(self.timeouts, self.environment)
             try:
                 process.send({"engine": self.engine_name, "model": pack_model(self.model), "settings": asdict(self.settings)})
                 message = process.receive(self.timeouts.opening)

@@ -12,16 +12,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from assay.harness.engines import Engine, EngineStats, Limits, Settings
 from assay.harness.engines.opening import open_engine
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
-from assay.harness.engines.trie import shared_length, sortable
+from assay.harness.engines.shards import SHARDS, Request, shards
 from assay.harness.engines.wire import (
     COUNTS,
     counts,
@@ -38,30 +35,9 @@ from assay.harness.engines.wire import (
 from assay.harness.errors import AssayError, Incomplete, redact
 from assay.harness.model.find import ModelRef, find_model
 
-SHARDS = 4
-"""Shards per actor: the others then wait for a slow node for at most a quarter of its share."""
 NODE_TIMEOUT = 300.0
 """Seconds to wait for the first actor before the run stops; it can be resumed."""
-Request = ScoreGroup | GenRequest
 Reply = ScoreReply | GenReply | Failure
-
-
-def shards(requests: Sequence[Request], most: int) -> list[list[int]]:
-    """At most `most` ranges of requests in depth-first order of the trie, with similar numbers of own tokens, largest first."""
-    keys = [sortable(request.context if isinstance(request, ScoreGroup) else request.prompt) for request in requests]
-    order = sorted(range(len(requests)), key=keys.__getitem__)
-    paths = [np.frombuffer(keys[index], ">u4") for index in order]
-    shared = [0, *(shared_length(left, right) for left, right in pairwise(paths))] if paths else []
-    own_tokens = [len(path) - share + added_tokens(requests[index]) for path, share, index in zip(paths, shared, order, strict=True)]
-    ends = np.cumsum(own_tokens)
-    cuts = [0, *(int(np.searchsorted(ends, ends[-1] * part / most)) for part in range(1, most)), len(order)] if paths else [0]
-    found = [(int(sum(own_tokens[begin:stop])), order[begin:stop]) for begin, stop in pairwise(cuts) if stop > begin]
-    return [members for _, members in sorted(found, key=lambda pair: -pair[0])]
-
-
-def added_tokens(request: Request) -> int:
-    """Number of tokens that a request adds after its prompt."""
-    return request.max_tokens if isinstance(request, GenRequest) else sum(map(len, request.continuations))
 
 
 class Worker:
@@ -278,6 +254,8 @@ def capacity(ray: Any, settings: Settings) -> tuple[int, dict[str, float]]:
 
 def open_cluster(name: str, model: ModelRef, settings: Settings) -> Cluster:
     """An engine on every node. Returns when the first is open; the others are used as they open. Raises AssayError, Incomplete."""
+    if settings.data_parallel > 1:
+        raise AssayError("--ray uses every GPU of the cluster", where="--data-parallel", do="leave out one of the two")
     ray = connect()
     size, resources = capacity(ray, settings)
     found = Cluster(ray, (name, json.dumps(pack_model(model)), json.dumps(asdict(settings))), resources, size, name=name)

@@ -6,6 +6,7 @@ import difflib
 from importlib import metadata
 
 from assay.harness.engines import Engine, Settings
+from assay.harness.engines.parallel import open_parallel
 from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef
 
@@ -25,11 +26,15 @@ def check_name(name: str) -> None:
 
 
 def open_engine(name: str, model: ModelRef, settings: Settings) -> Engine:
-    """Load the model into the named engine. The text after a colon in the name is passed to the engine (scripted:uniform).
+    """Load the model into the named engine, in several processes if the settings say so.
+
+    The text after a colon in the name is passed to the engine (scripted:uniform).
 
     Raises AssayError for an unknown engine or a missing library.
     """
     check_name(name)
+    if settings.data_parallel > 1:
+        return open_parallel(name, model, settings)
     name, _, script = name.partition(":")
     found = {point.name: point for point in metadata.entry_points(group=GROUP)}
     try:

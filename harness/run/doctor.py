@@ -308,6 +308,8 @@ def check_plugins(found: Sequence[Plugin]) -> Iterator[Finding]:
 
 def pick_engine(model: ModelRef, requested: str, machine: Machine | None = None) -> tuple[str, str]:
     """The engine's name and the reason. "auto" chooses vLLM if it is installed, works and supports this model, else hf."""
+    if model.server is not None and requested == "auto":
+        return "served", "the model is served"
     if requested != "auto":
         return requested, "requested"
     machine = machine or inspect_machine()

@@ -10,22 +10,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.harness.engines import Engine, Settings
+from assay.harness.engines.arguments import check_arguments, library_of
 from assay.harness.engines.opening import check_name, open_engine
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
 from assay.harness.files.places import Surroundings
-from assay.harness.model.find import ModelRef, find_model
-from assay.harness.prompt.tokens import open_tokenizer
-from assay.harness.run.dispatch import NoProgress, Recorder, RunProgress, send_requests
+from assay.harness.model.find import ModelRef, checkpoint_of, find_model
+from assay.harness.model.served import is_address
+from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.interruption import resumable, resume_command
 from assay.harness.run.manifest import manifest_of, same_run, summary_of
 from assay.harness.run.noise import repeat
-from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, prepare_task
-from assay.harness.run.scoring.measure import Reply
+from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, prepare_task
+from assay.harness.run.proof import check_ids, proof_of
 from assay.harness.run.scoring.rescore import inconsistent_records
+from assay.harness.run.scoring.signature import run_settings
 from assay.harness.run.scoring.verify import verify
-from assay.harness.run.selection import Selection, select, select_stored
+from assay.harness.run.selection import Selection, select_planned, select_stored
+from assay.harness.run.served import check_server, find_served, tokenizer_of
 from assay.harness.store import Writer, create_bundle, index, open_writer, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.store.provenance import clock
@@ -51,24 +54,36 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
             check_name(name)
     set_passive_wait()  # before anything loads torch
     access = place.access(plan.allow_partial)
-    selection = select_stored({"plan": plan.as_json()}, access) if stored else select(plan.tasks, access)
+    selection = select_stored({"plan": plan.as_json()}, access) if stored else select_planned(plan, access)
     progress.stage(f"reading model {plan.model}")
     model = find_planned_model(plan, place)
     engine, reason = pick_engine(model, plan.engine)
+    check_arguments(engine, plan.engine_args, {} if model.server else checkpoint_of(model).config)
     if plan.repeat_engine == "vllm" and (misfit := vllm_misfit(model, inspect_machine())):
         raise AssayError(misfit, where="--repeat-engine vllm", do="name another engine, or leave it out")
-    tokenizer = open_tokenizer(model.path)
+    tokenizer = tokenizer_of(model)
+
+    settings = run_settings(plan, model, tokenizer.template() if plan.chat and model.server is None else "")
 
     def prepared(task: Task) -> PreparedTask:
         progress.stage(f"rendering prompts of {task.full_name}")
-        return prepare_task(task, plan, access, tokenizer, model.positions)
+        found = prepare_task(task, plan, access, tokenizer, model.positions)
+        if model.server is None:
+            check_ids(found, tokenizer, plan.chat, plan.seed)
+            check_rows(found, tokenizer, model)
+        return replace(found, facts={**found.facts, "settings": settings})
 
     tasks, left_out = for_each_task(selection, prepared)
+    check_server(model, tokenizer, tasks)
     return PreparedRun(plan, model, engine, reason, tasks, selection.totals, tokenizer.digest, left_out)
 
 
 def find_planned_model(plan: Plan, place: Surroundings) -> ModelRef:
     """The plan's model with its adapter and revision. Raises AssayError where it cannot be found or read."""
+    if is_address(plan.model):
+        return find_served(plan)
+    if plan.served_name or plan.tokenizer:
+        raise AssayError("only served models have these options", where="--served-name, --tokenizer", do="give --model http://host:8000/v1")
     return find_model(
         plan.model,
         adapter=Path(plan.adapter) if plan.adapter else None,
@@ -106,7 +121,7 @@ def evaluate(plan: Plan, place: Surroundings, progress: RunProgress | None = Non
     try:
         return evaluate_prepared(prepared, place, progress, opener)
     except CannotOpen as error:
-        if plan.engine != "auto" or prepared.engine == "hf":
+        if plan.engine != "auto" or prepared.engine == "hf" or prepared.model.server is not None or plan.engine_args:
             raise
         progress.stage(f"{prepared.engine} cannot load this model; using engine hf")
         prepared = replace(prepared, engine="hf", reason=f"{prepared.engine} could not open: {error.what}")
@@ -162,12 +177,12 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
         done = writer.done() - wrong
         pending = [[each for each in task.items if (each.item.task, each.item.id) not in done] for task in prepared.tasks]
         facts: dict[str, Any] = {}
-        noise: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
         try:
             if any(pending) or prepared.plan.repeat_check:
-                facts, noise = score_pending(prepared, pending, writer, progress, opener)
-            if prepared.plan.repeat_engine:
-                noise |= repeat_on_other_engine(prepared, writer, progress, opener)
+                facts, extra = score_pending(prepared, pending, writer, progress, opener)
+            if prepared.plan.repeat_engine and (noise := repeat_on_other_engine(prepared, writer, progress, opener)):
+                extra["noise"] = extra.get("noise", {}) | noise
         except AssayError as error:
             if error.exit_code != 13:
                 raise
@@ -180,16 +195,16 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
                 where=bundle.name,
                 do=f"fix the cause, then: {command}",
             )
-        check_model_unchanged(prepared.model)
+        check_model_unchanged(prepared.model, prepared.plan)
         progress.stage("computing scores")
         summary = summary_of(prepared, bundle, writer, facts, clock() - started)
-        writer.finish({**summary, "noise": noise} if noise else summary)
+        writer.finish({**summary, **extra})
 
 
 def score_pending(
     prepared: PreparedRun, pending: Sequence[Sequence[PreparedItem]], writer: Writer, progress: RunProgress, opener: OpenEngine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Open the engine and score every pending item, a whole task at a time. Returns the engine's facts and its noise."""
+    """Open the engine and score every pending item, a whole task at a time. Returns the engine's facts, and the proof and the noise."""
     plan = prepared.plan
     progress.stage(f"starting engine {prepared.engine}")
     opened = clock()
@@ -198,26 +213,42 @@ def score_pending(
     except AssayError as error:
         raise error if error.exit_code == 13 else CannotOpen(error.what, where=error.where, do=error.do) from None
     opened = clock() - opened
-    shared = shared_keys(pending)
-    cache: dict[str, Reply] = {}
+    proof = proof_of(prepared.tasks, prepared.model, settings_of(plan), plan.seed)
+    scorer = TaskScorer(engine, lambda: open_plain_way(prepared, engine, opener), proof, writer, progress, shared_keys(pending))
     try:
         for task, items in zip(prepared.tasks, pending, strict=True):
             progress.begin(task.task.full_name, len(task.items), len(task.items) - len(items))
-            recorder = Recorder(task, writer, progress, engine)
-            try:
-                send_requests(items, engine, recorder.add, cache, shared)
-            finally:  # items finished before a failure are kept
-                recorder.flush()
+            scorer.score(task, items)
+        engine = scorer.engine
         facts = {**engine.describe(), "notes": [redact(note) for note in engine.stats.notes], "open_seconds": round(opened, 3)}
-        if not plan.repeat_check or failed_records(writer):  # with failed items the check waits until the run is resumed
-            return facts, {}
-        return facts, {"batches": repeat(prepared.tasks, writer.records(), engine, progress, plan.seed)}
+        extra = {"proof": found} if (found := proof.facts()) else {}
+        if plan.repeat_check and not failed_records(writer):  # with failed items the check waits until the run is resumed
+            extra["noise"] = {"batches": repeat(prepared.tasks, writer.records(), engine, progress, plan.seed)}
+        return facts, extra
     finally:
-        engine.close()
+        proof.close()
+        scorer.engine.close()
 
 
-def settings_of(plan: Plan) -> Settings:
-    return Settings(plan.dtype, plan.device, plan.budget, plan.batch, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
+def open_plain_way(prepared: PreparedRun, engine: Engine, opener: OpenEngine) -> Engine:
+    """The same engine without batches, packing and caches, in the place of `engine`."""
+    engine.close()
+    return opener(prepared.engine, prepared.model, replace(settings_of(prepared.plan), plain=True))
+
+
+def settings_of(plan: Plan, arguments: bool = True) -> Settings:
+    """How the plan's engine is opened; without the library's own `arguments` for another engine."""
+    return Settings(
+        plan.dtype,
+        plan.device,
+        plan.budget,
+        plan.batch,
+        plan.tensor_parallel,
+        plan.pipeline_parallel,
+        plan.seed,
+        plan.data_parallel,
+        plan.engine_args if arguments else (),
+    )
 
 
 def repeat_on_other_engine(prepared: PreparedRun, writer: Writer, progress: RunProgress, opener: OpenEngine) -> dict[str, Any]:
@@ -227,7 +258,8 @@ def repeat_on_other_engine(prepared: PreparedRun, writer: Writer, progress: RunP
         return {}
     progress.stage(f"starting engine {plan.repeat_engine}")
     try:
-        engine = opener(plan.repeat_engine, prepared.model, settings_of(plan))
+        same = library_of(plan.repeat_engine) == library_of(prepared.engine)
+        engine = opener(plan.repeat_engine, prepared.model, settings_of(plan, arguments=same))
     except AssayError as error:  # the records of the first engine stay
         what = f"{plan.repeat_engine} cannot repeat the run: {error.what}"
         raise Incomplete(what, do=error.do or "leave out --repeat-engine") from None
@@ -247,8 +279,12 @@ def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:
     return frozenset(key for key, count in counts.items() if count > 1)
 
 
-def check_model_unchanged(model: ModelRef) -> None:
-    """Raises Invalid where the checkpoint was overwritten while it was scored."""
+def check_model_unchanged(model: ModelRef, plan: Plan) -> None:
+    """Raises Invalid where the checkpoint was overwritten, or the server serves another model, while it was scored."""
+    if model.server is not None:
+        if find_served(plan).digest != model.digest:
+            raise Invalid("the server serves another model than when the run began", where=model.server.address, do="score again")
+        return
     now = find_model(str(model.path), adapter=model.adapter, revision=None, cache=Path(), offline=True)
     if now.digest != model.digest:
         raise Invalid(

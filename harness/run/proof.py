@@ -234,7 +234,8 @@ class Proof:
             return own  # type: ignore[no-any-return]
         dtype = engine.describe().get("dtype", "float32")
         try:
-            if "quantization_config" not in checkpoint_of(self.model).config and can_hold(self.model, dtype, self.settings.device):
+            plain = "quantization_config" not in checkpoint_of(self.model).config and not self.settings.arguments
+            if plain and can_hold(self.model, dtype, self.settings.device):
                 self.beside = open_library(self.model, dtype, self.settings.device)
                 self.yardstick = "transformers, loaded beside the engine"
                 return self.beside

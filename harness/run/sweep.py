@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -15,12 +16,14 @@ from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of
+from assay.harness.model.served import is_address
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.evaluate import OpenEngine, evaluate
 from assay.harness.store.plan import Plan
 
-VARYING_FIELDS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures_version")
-"""Fields of config.json that may differ between checkpoints of one training."""
+IRRELEVANT = ("_name_or_path", "transformers_version")
+"""Fields of config.json and generation_config.json that decide no answer."""
+WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 class SharedEngine:
@@ -36,9 +39,10 @@ class SharedEngine:
 
 
 class EngineReuse:
-    """Opens an engine once and swaps weights for every further model of the same architecture.
+    """Opens an engine once and swaps weights for every further model that differs in nothing else.
 
-    Another architecture, other settings or an adapter get a new engine. Use as the `opener` of `evaluate`, and close at the end.
+    Another architecture, tokenizer, chat template, generation config, other settings or an adapter get a new engine, and so does a model
+    whose weights the open engine refuses. Use as the `opener` of `evaluate`, and close at the end.
     """
 
     def __init__(self, opener: OpenEngine = open_engine) -> None:
@@ -49,16 +53,23 @@ class EngineReuse:
         self.swaps = 0
 
     def __call__(self, name: str, model: ModelRef, settings: Settings) -> Engine:
-        wanted = (name, settings, architecture(model))
-        if self.engine is None or self.opened_with != wanted or model.adapter is not None:
+        wanted = (name, settings, all_but_weights(model))
+        fits = self.engine is not None and self.opened_with == wanted and model.adapter is None and model.server is None
+        if self.engine is None or not fits or (self.digest != model.digest and not self.swapped(self.engine, model)):
             self.close()
             self.engine = self.opener(name, model, settings)
             self.opened_with = wanted if model.adapter is None else ()
-        elif self.digest != model.digest:
-            self.engine.swap(model.path)
-            self.swaps += 1
         self.digest = model.digest
         return SharedEngine(self.engine)
+
+    def swapped(self, engine: Engine, model: ModelRef) -> bool:
+        """Whether the engine took the weights; it may hold parts of them where it did not."""
+        try:
+            engine.swap(model.path)
+        except AssayError:
+            return False
+        self.swaps += 1
+        return True
 
     def close(self) -> None:
         if self.engine is not None:
@@ -66,16 +77,28 @@ class EngineReuse:
             self.engine = None
 
 
-def architecture(model: ModelRef) -> str:
-    """The configuration that must be equal for an engine to take another checkpoint's weights, as JSON."""
-    return json.dumps({key: value for key, value in checkpoint_of(model).config.items() if key not in VARYING_FIELDS}, sort_keys=True)
+def all_but_weights(model: ModelRef) -> str:
+    """Everything but the weights that decides an answer: configuration, generation config, tokenizer and chat template, as JSON."""
+    if model.server is not None:
+        return model.digest
+    checkpoint = checkpoint_of(model)
+    configs = [
+        {key: value for key, value in config.items() if key not in IRRELEVANT}
+        for config in (checkpoint.config, checkpoint.generation_config)
+    ]
+    files = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in checkpoint.files.items()
+        if not name.endswith(WEIGHTS) and name not in ("config.json", "generation_config.json")
+    }
+    return json.dumps([*configs, files], sort_keys=True)
 
 
 def expand_models(text: str) -> tuple[str, ...]:
     """`a,b`, or a pattern such as runs/step-* in natural order (step-9 before step-10). Raises AssayError for no match."""
     names: list[str] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        if glob.has_magic(part):
+        if glob.has_magic(part) and not is_address(part):
             found = sorted(
                 (
                     path
@@ -116,7 +139,7 @@ def plans_of(
 
 
 def sweep(plans: Sequence[Plan], place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine) -> list[Path]:
-    """Run all plans, with one engine per architecture; returns the bundles in order."""
+    """Run all plans, with one engine for models that differ in their weights alone; returns the bundles in order."""
     engines = EngineReuse(opener)
     try:
         return [evaluate(plan, place, progress, engines) for plan in plans]

@@ -151,7 +151,8 @@ def reason_of(error: Any) -> str:
     """The message in the body of an error, else its text."""
     body = error.body
     if isinstance(body, dict):
-        inner = body.get("error") if isinstance(body.get("error"), dict) else body
+        error_part = body.get("error")
+        inner = error_part if isinstance(error_part, dict) else body
         code, message = inner.get("code"), inner.get("message") or inner.get("detail")
         if message:
             return f"{message} ({code})" if isinstance(code, str) else str(message)

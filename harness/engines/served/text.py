@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 NOTHING = 0
@@ -24,7 +25,8 @@ class ServerTokenizer:
     bos_token_id = None
     eos_token_id = None
     name_or_path = "the server"
-    special_tokens_map: dict[str, str] = {}  # noqa: RUF012
+    special_tokens_map: Mapping[str, str] = MappingProxyType({})
+    added_tokens_decoder: Mapping[int, Any] = MappingProxyType({})
 
     def __call__(self, texts: str | Sequence[str], **_: Any) -> dict[str, Any]:
         return {"input_ids": list(ids_of(texts)) if isinstance(texts, str) else [list(ids_of(text)) for text in texts]}

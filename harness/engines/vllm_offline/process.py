@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.engines import DTYPES, Settings
+from assay.harness.engines.arguments import parse_arguments
 from assay.harness.engines.threads import cores, set_passive_wait
 from assay.harness.errors import AssayError, redact
 from assay.harness.model.adapter import Adapter
@@ -123,7 +124,8 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
     else:
         # prompt_logprobs allocates [batched tokens, vocabulary] in fp32 several times, which vLLM's memory limit does not include.
         options |= {"max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.85}
-    return options | (adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {})
+    options |= adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {}
+    return options | parse_arguments(settings.arguments)
 
 
 def adapter_options(adapter: Adapter) -> dict[str, Any]:
