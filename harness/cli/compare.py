@@ -57,7 +57,8 @@ def compare_command(
 def print_mismatches(found: tuple[Any, ...], as_json: bool) -> None:
     """Print every field that differs. Raises NotComparable (exit 12) if there is one."""
     if as_json:
-        print_json({"comparable": not found, "mismatches": [{"task": each.task, "field": each.field} for each in found]})
+        fields = ("task", "field", "baseline", "candidate")
+        print_json({"comparable": not found, "mismatches": [{name: getattr(each, name) for name in fields} for each in found]})
     for each in found:
         if not as_json:
             out().print(str(each), markup=False, soft_wrap=True)

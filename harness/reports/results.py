@@ -20,6 +20,8 @@ def show_number(value: float | None) -> str:
 
 
 def show_interval(result: Result) -> str:
+    if result["value"] is None:
+        return "undefined"
     if result["low"] is None or result["high"] is None:
         return "too few items"
     return f"{show_number(result['low'])} – {show_number(result['high'])}"
@@ -58,6 +60,19 @@ def results_table(results: Sequence[Result]) -> Table:
     return table
 
 
+def settings_line(manifest: Mapping[str, Any]) -> str:
+    """The settings other than the defaults that a run's numbers depend on, such as "chat template 3f2a91c0"; empty if there are none."""
+    tasks = manifest["tasks"]
+    settings = dict(tasks[0].get("settings", {})) if tasks else {}
+    if settings.get("seed") == "0":
+        del settings["seed"]
+    if manifest.get("chat") and "chat" not in settings:  # a run of an earlier version
+        settings = {"chat": "", **settings}
+    names = {"chat": "chat template", "system": "system prompt", "seed": "random seed"}
+    first = sorted(settings, key=lambda name: list(names).index(name) if name in names else len(names))
+    return ", ".join(f"{names.get(name, name.replace('_', ' '))} {settings[name]}".rstrip() for name in first)
+
+
 def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
     """Notes below a table of results: purpose, evidence, and everything that was left out or changed."""
     found = []
@@ -73,6 +88,14 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
         if task.get("variants"):
             counts = ", ".join(f"{name} {count}" for name, count in task["variants"].items())
             found.append(f"{task['name']}: items changed by each perturbation (the others are scored unchanged): {counts}.")
+    for task in manifest["tasks"]:
+        if replaced := task.get("shots_replaced", 0):
+            what = f"{replaced} {'item has' if replaced == 1 else 'items have'} other few-shot examples than the protocol's"
+            found.append(f"{task['name']}: {what}, which show the item's own question.")
+        found += [f"{task['name']}: {note}." for note in task.get("notes", ())]
+    for result in results:
+        if result["value"] is None:
+            found.append(f"{result['task']}: {result['metric']} is undefined: {result.get('reason') or 'no value was stored'}.")
     for left in manifest.get("left_out", ()):
         found.append(f"Skipped, data missing: {left['reason']}")
     for total in manifest.get("unformed", ()):
