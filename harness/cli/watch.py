@@ -29,6 +29,7 @@ def watch_command(
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks: names, files or module:NAME. \\[default: the tasks of --gate]")] = "",
     gate: Annotated[str, typer.Option(help="Gate each checkpoint against this run. Exits with the code of the last gate.")] = "",
     policy: Annotated[Path | None, typer.Option(help="Policy file (gate.toml) for --gate.")] = None,
+    base: Annotated[str, typer.Option(help="Base model of checkpoints that are adapters (LoRA): a folder or hub id.")] = "",
     limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
     engine: Annotated[str, typer.Option(help="Inference engine: auto, vllm, hf or an installed plugin.")] = "auto",
     pause: Annotated[float, typer.Option(help="Seconds between checks of the folder.")] = 5.0,
@@ -38,9 +39,12 @@ def watch_command(
 ) -> None:
     """Score checkpoints as training writes them, and optionally gate each one.
 
+    Folders that cannot be scored are reported once and skipped.
+
     [dim]assay watch runs/ --tasks glue/rte[/dim]
+    [dim]assay watch lora/ --base builtin:smollm2-135m --tasks glue/rte[/dim]
     """
-    place, found, code = place_of(results), [], 0
+    place, found, skipped, code = place_of(results), [], [], 0
     chosen = read_policy(policy) if policy else Policy()
     plan = watched_plan(folder, tasks, gate, limit, engine, place)
 
@@ -57,13 +61,17 @@ def watch_command(
             values = [f"{result['task']} {show_number(result['value'])}" for result in run["results"] if result["main"]]
             out().print(f"{checkpoint.name}  {'  '.join(values)}{verdict}  (run {run['run']})", soft_wrap=True, markup=False)
 
+    def skip(checkpoint: Path, reason: str) -> None:
+        skipped.append({"checkpoint": checkpoint.name, "reason": reason})
+        err().print(f"{checkpoint.name} skipped: {reason}", style="yellow", soft_wrap=True, markup=False)
+
     with show_progress(quiet=not as_json) as progress:
         try:
-            watch_folder(folder, plan, place, report, progress, pause=pause, until=until)
+            watch_folder(folder, plan, place, report, progress, base=base, skipped=skip, pause=pause, until=until)
         except KeyboardInterrupt:
             err().print(f"{len(found)} checkpoints scored")
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": found, "skipped": skipped})
     raise typer.Exit(code)
 
 

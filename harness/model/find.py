@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import check_adapter
 from assay.harness.model.builtin import MODELS, PREFIX, builtin_model
-from assay.harness.model.checkpoint import OTHER_FILES, Checkpoint, read_checkpoint
+from assay.harness.model.checkpoint import OTHER_FILES, UNBOUNDED, Checkpoint, read_checkpoint
 from assay.harness.model.served import Server
 from assay.harness.model.tokenizer_files import TOKENIZER_FILES, TOKENIZERS
 from assay.harness.model.weights import FETCH_AGAIN, digest_files, embedding
@@ -35,7 +35,7 @@ class ModelRef:
     adapter: Path | None = None
     parameters: int = 0
     positions: int = 0
-    """Longest sequence in tokens; 0 if the configuration sets no limit."""
+    """Longest sequence in tokens; UNBOUNDED if the configuration sets no limit."""
     checkpoint: Checkpoint | None = field(default=None, repr=False, compare=False)
     """The contents of the folder; None for a reference that came from another process, and for a served model."""
     server: Server | None = None
@@ -63,12 +63,14 @@ def find_model(
     """
     try:
         folder, commit = locate(name, revision, cache, offline)
-        ref = inspect(name, folder, commit, None if adapter is None else Path(adapter).expanduser())
+        ref = inspect(name, folder, commit, None if adapter is None else locate_adapter(str(adapter), offline))
     except OSError as error:
         where = str(error.filename or name)
         raise AssayError(
             f"the model cannot be read: {error.strerror or error}", where=where, do="check the path and its permissions"
         ) from None
+    if adapter is not None:  # as the user wrote it, not where the hub's cache has it
+        ref = replace(ref, name=f"{name}+{adapter}")
     expected = MODELS[name].digest if name in MODELS and adapter is None else ""
     if expected and ref.digest != expected:
         raise AssayError("the built-in model in the cache was changed or damaged", where=str(folder), do=f"rm -r {folder}, then try again")
@@ -93,7 +95,7 @@ def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = 
         revision=revision,
         adapter=adapter,
         parameters=checkpoint.parameters,
-        positions=checkpoint.positions,
+        positions=checkpoint.positions or UNBOUNDED,
         checkpoint=checkpoint,
     )
 
@@ -116,26 +118,36 @@ def locate(name: str, revision: str | None, cache: Path, offline: bool) -> tuple
     return from_hub(name, revision, offline)
 
 
-def from_hub(name: str, revision: str | None, offline: bool) -> tuple[Path, str]:
-    """Snapshot folder of a hub model, from the hub's cache if it is there, and its commit (the folder's name)."""
+def locate_adapter(name: str, offline: bool) -> Path:
+    """Folder of an adapter: a local one, or the snapshot of a hub id such as `org/name` or `org/name@revision`."""
+    path = Path(name).expanduser()
+    repository, _, revision = name.partition("@")
+    if path.is_dir() or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repository) or ".." in repository:
+        return path
+    return from_hub(repository, revision or None, offline, "adapter")[0]
+
+
+def from_hub(name: str, revision: str | None, offline: bool, what: str = "model") -> tuple[Path, str]:
+    """Snapshot folder of a hub model or adapter, from the hub's cache if it is there, and its commit (the folder's name)."""
     try:
         import huggingface_hub
         from huggingface_hub import errors
     except ImportError:
-        raise AssayError("no such model folder", where=name, do=suggest(name) + "; hub models need: pip install 'assay[hf]'") from None
+        raise AssayError(f"no such {what} folder", where=name, do=suggest(name) + "; hub models need: pip install 'assay[hf]'") from None
     try:
-        folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_files_only=offline)
+        files = [*HUB_FILES, "adapter_config.json"] if what == "adapter" else HUB_FILES
+        folder = huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=offline)
     except errors.GatedRepoError:
-        raise AssayError("the hub model is gated", where=name, do="accept its terms on the hub, then `hf auth login`") from None
+        raise AssayError(f"the hub {what} is gated", where=name, do="accept its terms on the hub, then `hf auth login`") from None
     except errors.RevisionNotFoundError:
         raise AssayError(
-            f"the hub model has no revision {revision!r}", where=name, do="use a branch, tag or commit of the model as --revision"
+            f"the hub {what} has no revision {revision!r}", where=name, do="use a branch, tag or commit of the model as --revision"
         ) from None
     except errors.RepositoryNotFoundError:
-        raise AssayError("unknown model: no such folder, and no such model on the hub", where=name, do=suggest(name)) from None
+        raise AssayError(f"unknown {what}: no such folder, and no such {what} on the hub", where=name, do=suggest(name)) from None
     except errors.LocalEntryNotFoundError:
         reach = "the network is off" if offline else "the hub cannot be reached"
-        raise AssayError(f"unknown model: no such folder, not in the hub's cache, and {reach}", where=name, do=suggest(name)) from None
+        raise AssayError(f"unknown {what}: no such folder, not in the hub's cache, and {reach}", where=name, do=suggest(name)) from None
     except (errors.HfHubHTTPError, errors.HFValidationError) as error:
         raise AssayError(f"the hub refused: {str(error).splitlines()[0]}", where=name, do=suggest(name)) from None
     return Path(folder), Path(folder).name

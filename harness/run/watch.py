@@ -2,82 +2,166 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from assay.harness.engines.opening import open_engine
-from assay.harness.errors import AssayError
+from assay.harness.errors import AssayError, Missing
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import find_model
-from assay.harness.run.dispatch import RunProgress
+from assay.harness.run.dispatch import NoProgress, RunProgress
 from assay.harness.run.evaluate import OpenEngine, evaluate
+from assay.harness.run.selection import select_planned
 from assay.harness.run.sweep import EngineReuse, natural
 from assay.harness.store.plan import Plan
 
 Sizes = tuple[tuple[str, int, int], ...]
+Scored = Callable[[Path, Path], None]
+Skipped = Callable[[Path, str], None]
+STAGING = re.compile(r"^[._]|^tmp-|[.-](tmp|temp|partial|incomplete)(-\d+)?$")
+"""Names of folders that a trainer writes into before it renames them, such as tmp-checkpoint-500."""
+SHARDS = {
+    "*.distcp": "sharded weights of FSDP. Merge them: accelerate merge-weights SHARDS OUTPUT",
+    "*_model_states.pt": "sharded weights of DeepSpeed. Merge them: python zero_to_fp32.py . OUTPUT --safe_serialization",
+}
+"""Files of checkpoints that hold no whole model, and what to do."""
+SETTLED, OLD = 12, 60.0
+"""A folder that cannot be scored is reported when it has not changed for this many checks or seconds: trainers pause between files."""
 
 
 def sizes(folder: Path) -> Sizes:
-    """Path, size and modification time of every file; a checkpoint is written when these no longer change."""
+    """Path, size and modification time of every file; a checkpoint is written when these no longer change. Empty for a deleted folder."""
     found = []
-    for path in sorted(folder.rglob("*")):
-        try:
+    try:
+        for path in sorted(folder.rglob("*")):
             status = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.is_file():
-            found.append((str(path), status.st_size, status.st_mtime_ns))
+            if path.is_file():
+                found.append((str(path), status.st_size, status.st_mtime_ns))
+    except FileNotFoundError:  # deleted meanwhile, or renamed
+        return ()
     return tuple(found)
 
 
-def ready(folder: Path, before: Sizes | None, place: Surroundings) -> bool:
-    """Whether a checkpoint is complete: unchanged since the last check, and readable as a model."""
-    now = sizes(folder)
-    if before is None or now != before:
-        return False
+def is_adapter(checkpoint: Path) -> bool:
+    """Whether a checkpoint holds an adapter instead of a whole model."""
+    return (checkpoint / "adapter_config.json").is_file() and not any(checkpoint.glob("model*.safetensors"))
+
+
+def why_not(checkpoint: Path, base: str, place: Surroundings) -> str:
+    """Why this checkpoint cannot be scored, with a fix; empty if it can."""
+    for pattern, reason in SHARDS.items():
+        if not (checkpoint / "config.json").is_file() and next(checkpoint.rglob(pattern), None) is not None:
+            return reason
+    adapter = is_adapter(checkpoint)
+    if adapter and not base:
+        return "an adapter; name its base model: assay watch --base MODEL"
     try:
-        find_model(str(folder), adapter=None, revision=None, cache=place.cache, offline=True)
-    except AssayError:
-        return False
-    return True
+        find_model(base if adapter else str(checkpoint), adapter=checkpoint if adapter else None, cache=place.cache, offline=place.offline)
+    except AssayError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(slots=True)  # house: what was seen of the folder so far
+class Watcher:
+    """Scores the checkpoints of one folder. `skipped` is called once for each folder that cannot be scored, with the reason."""
+
+    plan: Plan
+    base: str
+    place: Surroundings
+    scored: Scored
+    skipped: Skipped
+    progress: RunProgress
+    engines: EngineReuse
+    done: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
+    failed: dict[str, Sizes] = field(default_factory=dict)
+    """Files of a checkpoint that failed; it is tried again only if they change."""
+    seen: dict[str, tuple[Sizes, int]] = field(default_factory=dict)
+    """Files of a folder, and for how many checks in a row they have not changed."""
+
+    def visit(self, checkpoint: Path) -> bool:
+        """Look at one folder; whether it was scored now."""
+        name, now = checkpoint.name, sizes(checkpoint)
+        if name in self.done or STAGING.search(name) or not now or self.failed.get(name) == now:
+            return False
+        before, checks = self.seen.get(name, ((), 0))
+        self.seen[name] = now, checks + 1 if now == before else 0
+        if now != before:
+            return False
+        if reason := why_not(checkpoint, self.base, self.place):
+            if checks + 1 >= SETTLED or time.time() - max(changed for _, _, changed in now) / 1e9 > OLD:
+                self.skip(checkpoint, reason)
+            return False
+        adapter = is_adapter(checkpoint)
+        plan = replace(self.plan, model=self.base, adapter=str(checkpoint)) if adapter else replace(self.plan, model=str(checkpoint))
+        try:
+            bundle = evaluate(plan, self.place, self.progress, self.engines)
+        except Missing:
+            raise  # the task's data are missing: no checkpoint can be scored
+        except (AssayError, OSError) as error:
+            if interrupted(error):
+                raise
+            self.failed[name] = now
+            self.skip(checkpoint, str(error) if checkpoint.is_dir() else "deleted while it was scored")
+            return False
+        self.done.add(name)
+        self.scored(checkpoint, bundle)
+        return True
+
+    def skip(self, checkpoint: Path, reason: str) -> None:
+        if checkpoint.name not in self.reported:
+            self.reported.add(checkpoint.name)
+            self.skipped(checkpoint, reason)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether a run ended because the user or the system ended this process."""
+    return str(getattr(error, "what", "")) in ("interrupted", "terminated")
 
 
 def watch_folder(
     folder: Path,
     plan: Plan,
     place: Surroundings,
-    scored: Callable[[Path, Path], None],
+    scored: Scored,
     progress: RunProgress | None = None,
     *,
+    base: str = "",
+    skipped: Skipped | None = None,
     pause: float = 5.0,
     until: int | None = None,
     opener: OpenEngine = open_engine,
 ) -> int:
     """Score each complete checkpoint in `folder` once, in natural order of names, and call `scored(checkpoint, bundle)` after each.
 
-    Checks the folder every `pause` seconds; ends after `until` checkpoints (None: never). Returns the number scored. Raises AssayError
-    where the folder does not exist.
+    Checkpoints that are adapters are scored on the model `base`. A folder that cannot be scored is skipped, and reported once with
+    `skipped(folder, reason)`; folders that a trainer has not renamed yet and deleted ones are skipped. Checks the folder every `pause`
+    seconds; ends after `until` scored checkpoints (None: never). Returns the number scored. Raises AssayError where the folder, a task or
+    the base does not exist.
     """
     if not folder.is_dir():
         raise AssayError("no such folder", where=str(folder), do="name the folder that the training writes its checkpoints to")
-    engines, done, earlier = EngineReuse(opener), set[str](), dict[str, Sizes]()
+    progress = progress or NoProgress()
+    select_planned(plan, place.access(plan.allow_partial))
+    if base:
+        find_model(base, cache=place.cache, offline=place.offline)
+
+    def as_stage(path: Path, reason: str) -> None:
+        progress.stage(f"{path.name} skipped: {reason}")
+
+    watcher = Watcher(plan, base, place, scored, skipped or as_stage, progress, EngineReuse(opener))
     try:
-        while until is None or len(done) < until:
-            for checkpoint in sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural(path.name)):
-                name = checkpoint.name
-                if name in done:
-                    continue
-                if ready(checkpoint, earlier.get(name), place):
-                    scored(checkpoint, evaluate(replace(plan, model=str(checkpoint)), place, progress, engines))
-                    done.add(name)
-                    if until is not None and len(done) >= until:
-                        break
-                else:
-                    earlier[name] = sizes(checkpoint)
+        while until is None or len(watcher.done) < until:
+            folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural(path.name))
+            for checkpoint in folders:
+                if watcher.visit(checkpoint) and until is not None and len(watcher.done) >= until:
+                    break
             else:
                 time.sleep(pause)
-        return len(done)
+        return len(watcher.done)
     finally:
-        engines.close()
+        watcher.engines.close()

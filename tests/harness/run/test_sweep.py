@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import make_model, place, write_task
 
@@ -121,6 +124,117 @@ def test_watching_scores_each_whole_checkpoint_once(tmp_path: Path) -> None:
     )
     writer.join()
     assert count == 3 and sorted(scored) == ["step-10", "step-2", "step-9"] and len(made) == 1
+
+
+def save_lora(folder: Path) -> Path:
+    """A LoRA of rank 2 on the query projection of `make_model`, as peft saves it."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    draw = np.random.default_rng(0)
+    tensors = {f"{name}.lora_A.weight": draw.normal(size=(2, 16)), f"{name}.lora_B.weight": draw.normal(size=(16, 2))}
+    save_file({key: value.astype(np.float32) for key, value in tensors.items()}, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "base", "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
+    return folder
+
+
+def watched(training: Path, plan: Plan, until: int, **options: object) -> tuple[list[str], dict[str, str]]:
+    """Names of the scored checkpoints, and the reason of each that was skipped. Fails if one is reported twice."""
+    scored: list[str] = []
+    skipped: dict[str, str] = {}
+
+    def skip(path: Path, reason: str) -> None:
+        assert path.name not in skipped
+        skipped[path.name] = reason
+
+    def score(path: Path, bundle: Path) -> None:
+        scored.append(path.name)
+
+    options = {"opener": counting([]), "pause": 0.02, **options}
+    watch_folder(training, plan, place(training.parent), score, skipped=skip, until=until, **options)  # type: ignore[arg-type]
+    return scored, skipped
+
+
+def test_watching_reports_each_folder_that_it_cannot_score_once_and_goes_on(tmp_path: Path) -> None:
+    training, plan = tmp_path / "training", plan_of(tmp_path)
+    for name in ("checkpoint-1", "checkpoint-2", "checkpoint-4", "tmp-checkpoint-9", "checkpoint-9.tmp"):
+        make_model(training / name)
+    (training / "checkpoint-2" / "tokenizer.json").unlink()
+    (training / "checkpoint-4" / "config.json").write_text("{")
+    (training / "checkpoint-3" / "pytorch_model_fsdp_0").mkdir(parents=True)
+    (training / "checkpoint-3" / "pytorch_model_fsdp_0" / "__0_0.distcp").write_bytes(b"x")
+    save_lora(training / "checkpoint-5")
+    (training / "logs").mkdir()
+    (training / "logs" / "events").write_text("x")
+    for path in training.rglob("*"):
+        os.utime(path, (1, 1))  # finished long ago
+    threading.Timer(0.4, lambda: shutil.copytree(training / "checkpoint-1", training / "checkpoint-6")).start()
+    scored, skipped = watched(training, plan, until=2)
+    assert scored == ["checkpoint-1", "checkpoint-6"]
+    assert sorted(skipped) == ["checkpoint-2", "checkpoint-3", "checkpoint-4", "checkpoint-5", "logs"]
+    assert "no tokenizer" in skipped["checkpoint-2"] and "FSDP" in skipped["checkpoint-3"]
+    assert "assay watch --base MODEL" in skipped["checkpoint-5"] and "config.json is missing" in skipped["logs"]
+
+
+def test_watching_scores_adapters_on_their_base(tmp_path: Path) -> None:
+    training, base = tmp_path / "training", make_model(tmp_path / "base")
+    save_lora(training / "checkpoint-1")
+    save_lora(training / "checkpoint-2")
+    scored, skipped = watched(training, plan_of(tmp_path), until=2, base=str(base))
+    assert scored == ["checkpoint-1", "checkpoint-2"] and skipped == {}
+    found = query(place(tmp_path).results, "SELECT model FROM runs ORDER BY model")
+    assert [row[0] for row in found] == [f"{base}+{training / name}" for name in scored]
+    with pytest.raises(AssayError, match="no such model folder"):
+        watched(training, plan_of(tmp_path), until=1, base=str(tmp_path / "nowhere"))
+
+
+def test_watching_goes_on_after_a_checkpoint_that_fails_and_one_that_is_deleted(tmp_path: Path) -> None:
+    training, plan = tmp_path / "training", plan_of(tmp_path)
+    for step in (1, 2, 3):
+        make_model(training / f"checkpoint-{step}", seed=step)
+
+    def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:
+        if ref.path.name == "checkpoint-1":
+            raise AssayError("the model cannot be loaded", do="save it again")
+        if ref.path.name == "checkpoint-2":
+            shutil.rmtree(ref.path)
+        return Scripted(hashed(3))
+
+    scored, skipped = watched(training, plan, until=1, opener=opener)
+    assert scored == ["checkpoint-3"]
+    assert "cannot be loaded" in skipped["checkpoint-1"] and skipped["checkpoint-2"] == "deleted while it was scored"
+    with pytest.raises(AssayError, match="unknown task"):
+        watched(training, replace(plan, tasks=("no_such_task",)), until=1)
+
+
+def test_whatever_decides_an_answer_beside_the_weights_opens_a_new_engine(tmp_path: Path) -> None:
+    made: Made = []
+    for step in range(1, 6):
+        make_model(tmp_path / f"step-{step}", seed=step)
+    (tmp_path / "step-3" / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5], "transformers_version": "5"}))
+    (tmp_path / "step-4" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    models = [str(tmp_path / f"step-{step}") for step in (1, 2, 3, 4, 5)]
+    sweep(plans_of(plan_of(tmp_path), models, [None], ()), place(tmp_path), opener=counting(made))  # type: ignore[arg-type]
+    assert [[path.name for path in each.swapped] for each in made] == [["step-2"], [], [], []]
+
+
+def test_a_sweep_goes_on_with_a_new_engine_where_weights_do_not_fit(tmp_path: Path) -> None:
+    class Stubborn(Scripted):
+        def swap(self, weights: Path) -> None:
+            raise AssayError("the tensor names differ", do="open a new engine for it")
+
+    made: list[Scripted] = []
+
+    def opener(name: str, ref: ModelRef, settings: Settings) -> Engine:
+        made.append(Stubborn(hashed(3)))
+        return made[-1]
+
+    for step in (1, 2):
+        make_model(tmp_path / f"step-{step}", seed=step)
+    models = [str(tmp_path / f"step-{step}") for step in (1, 2)]
+    assert len(sweep(plans_of(plan_of(tmp_path), models, [None], ()), place(tmp_path), opener=opener)) == 2 and len(made) == 2
 
 
 def test_a_run_repeats_itself_and_a_change_is_named(tmp_path: Path) -> None:
