@@ -58,6 +58,7 @@ class Draft:
 
     def add(self, reply: GenReply) -> GenReply | None:
         """Add a stage's reply; the whole reply if it is the last one."""
+        fits = reply.finish != "length" or len(reply.tokens) >= self.room  # else the model's context is full
         self.logprob += reply.logprob
         ended = bool(reply.tokens) and reply.tokens[-1] in self.request.ends
         if self.stage == "answer":
@@ -72,15 +73,15 @@ class Draft:
             return reply
         self.stage = "thought"
         self.thought += reply.tokens
-        if self.room < 0:  # the first stage took more than the budget
+        if over := self.room < 0:  # the first stage took more than the budget
             self.thought, self.logprob = self.thought[: self.room], math.nan
         if thinking.closing in thinking.decode(self.thought):
             self.stage = "answer"
             return None if self.room > 0 else self.whole("length")
-        if ended and self.room >= 0 and thinking.budget != len(self.thought):
+        if ended and not over:
             self.cut = True
             return self.whole("stop")
-        return None if self.room > 0 and reply.finish != "length" else self.close()
+        return None if self.room > 0 and fits else self.close()
 
     def close(self) -> GenReply | None:
         """End a thought that ran into its limit: by its closing marker where there is a budget, else with the response."""

@@ -12,7 +12,8 @@ from typing import Any
 from assay.harness.engines.request import GenRequest, ScoreGroup, digest_ids
 from assay.harness.errors import AssayError, Missing
 from assay.harness.files.places import Access
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, checkpoint_of
+from assay.harness.model.weights import embedding
 from assay.harness.prompt.encoding import encode, response_form
 from assay.harness.prompt.perturb import counts_of
 from assay.harness.prompt.render import render
@@ -131,6 +132,22 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "fingerprint": fingerprint(task, loaded.split, [each.item for each in items]),
     }
     return PreparedTask(task, shard_of(items, *plan.part()), facts)
+
+
+def check_rows(prepared: PreparedTask, tokenizer: Tokenizer, model: ModelRef) -> None:
+    """Raises AssayError where a prompt or a choice has a token without a row in the model's embeddings (adapters may add rows)."""
+    table = None if model.adapter is not None else embedding(checkpoint_of(model).tensors)
+    if table is None:
+        return
+    for each in prepared.items:
+        for request in each.requests:
+            parts = (request.prompt,) if isinstance(request, GenRequest) else (request.context, *request.continuations)
+            if (id := max(map(max, parts))) >= table.shape[0]:
+                raise AssayError(
+                    f"token {tokenizer.decode([id])!r:.40} has the id {id}, the embeddings have {table.shape[0]} rows",
+                    where=f"{prepared.task.full_name}, item {each.item.id}",
+                    do="copy the tokenizer that the model was trained with into its folder, or remove the token from the prompt",
+                )
 
 
 def shard_of(items: tuple[PreparedItem, ...], index: int, count: int) -> tuple[PreparedItem, ...]:
