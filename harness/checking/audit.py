@@ -85,7 +85,7 @@ def audit(
     skipped = sum(len(part.items) for part in drawn if samples_texts(part))
     if missing := [each.item.id for part in parts for each in part.items if (each.item.task, each.item.id) not in items]:
         raise NotComparable(f"item {missing[0]!r} is not in the run", where=run.id, do="restore the data of the run")
-    tolerance = TOLERANCES.get(str(run.summary()["engine"].get("dtype", "")), max(TOLERANCES.values()))
+    tolerance = tolerance_of(run)
     settings = Settings("float32", plan.device, plan.budget, 1, seed=plan.seed)
     engine = open_plain(prepared.model, settings) if opener is None else opener("plain", prepared.model, settings)
     drift, found = 0.0, list[Difference]()
@@ -106,16 +106,24 @@ def audit(
     return Audit(run.id, sum(len(part.items) for part in parts), len(items), skipped, drift, tolerance, tuple(found), texts)
 
 
+def tolerance_of(run: Run) -> float:
+    """Accepted difference of a token's log-probability in nats, by the dtype of a complete run."""
+    return TOLERANCES.get(str(run.summary()["engine"].get("dtype", "")), max(TOLERANCES.values()))
+
+
 def samples_texts(part: PreparedTask) -> bool:
     """Whether the task samples texts at a temperature, which cannot be repeated."""
     return isinstance(part.task.ask, Generate) and part.task.ask.temperature > 0
 
 
 def logprob_drift(one: Record, other: Record) -> float:
-    """Largest difference of a token's log-probability in nats; infinite if the shapes differ."""
+    """Largest difference of a token's log-probability in nats; infinite if the shapes differ. Of a text, the mean over its tokens."""
     left, right = one.output.get("logprobs") or (), other.output.get("logprobs") or ()
     if [len(values) for values in left] != [len(values) for values in right]:
         return math.inf
+    whole = one.output.get("logprob"), other.output.get("logprob")
+    if None not in whole and "text" in one.output and one.output["text"] == other.output.get("text"):
+        return float(abs(whole[0] - whole[1]) / max(1, one.output["tokens"]))  # type: ignore[operator]
     return max((abs(a - b) for first, second in zip(left, right, strict=True) for a, b in zip(first, second, strict=True)), default=0.0)
 
 
@@ -125,6 +133,8 @@ def differences(each: PreparedItem, item: Item, stored: Record, again: Record, m
     def difference(what: str, grave: bool = True) -> Difference:
         return Difference(item.task, item.id, what, grave)
 
+    if each.item.prompt != item.prompt:
+        return [difference("the prompt is not the stored one")]
     if each.item.key != item.key:
         return [difference("the prompt encodes to other token ids than the stored ones")]
     if (each.item.gold, each.item.choices) != (item.gold, item.choices):

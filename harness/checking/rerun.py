@@ -5,28 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from assay.harness.checking.audit import logprob_drift, tolerance_of
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.evaluate import OpenEngine, evaluate
-from assay.harness.run.noise import logprob_changes, prediction
+from assay.harness.run.noise import Key, logprob_changes, prediction
 from assay.harness.run.scoring.stored_tasks import check_own
 from assay.harness.run.selection import select_stored
-from assay.harness.store import read_run
+from assay.harness.store import Run, read_run
 from assay.harness.store.plan import Plan
-from assay.harness.store.record import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """Two runs of one plan. `changed`: (task, item) whose prediction differs; `drift`: largest change of a log-probability in nats."""
+    """Two runs of one plan. `changed`: (task, item) whose prediction differs; `drift`: largest change of a log-probability in nats.
+
+    `prompts`: (task, item) whose prompt has other token ids; `moved`: (task, item) with a token whose log-probability changed by more than
+    `tolerance` nats, which rounding does not explain.
+    """
 
     first: Path
     second: Path
     items: int
-    changed: tuple[tuple[str, str], ...]
+    changed: tuple[Key, ...]
     drift: float
+    prompts: tuple[Key, ...] = ()
+    moved: tuple[Key, ...] = ()
+    tolerance: float = 0.0
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the same prompts gave the same log-probabilities, up to rounding. Predictions may still change near a tie."""
+        return not self.prompts and not self.moved
 
     @property
     def churn(self) -> float:
@@ -50,15 +62,20 @@ def rerun(
     found = read_run(again)
     if found.manifest["model"]["digest"] != run.manifest["model"]["digest"]:
         raise AssayError("the model's files have changed since this run", where=str(bundle), do="restore the weights of the run")
-    return reproduction(bundle, again, run.records(), found.records())
+    return reproduction(run, found)
 
 
-def reproduction(first: Path, second: Path, before: tuple[Record, ...], after: tuple[Record, ...]) -> Reproduction:
-    """Compares two sets of records of the same items. Raises AssayError if the items differ."""
-    old = {(record.task, record.item): record for record in before}
-    new = {(record.task, record.item): record for record in after}
+def reproduction(first: Run, second: Run) -> Reproduction:
+    """Compares two complete runs of the same items. Raises AssayError if the items differ."""
+    old = {(record.task, record.item): record for record in first.records()}
+    new = {(record.task, record.item): record for record in second.records()}
     if old.keys() != new.keys():
-        raise AssayError(f"{len(old.keys() ^ new.keys())} items are in one run only", where=str(second), do="restore the first run's data")
+        what = f"{len(old.keys() ^ new.keys())} items are in one run only"
+        raise AssayError(what, where=str(second.path), do="restore the first run's data")
+    keys = {(item.task, item.id): (item.key, item.prompt) for item in first.items()}
+    prompts = tuple((item.task, item.id) for item in second.items() if keys[item.task, item.id] != (item.key, item.prompt))
+    tolerance = max(map(tolerance_of, (first, second)))
+    moved = tuple(key for key in old if logprob_drift(old[key], new[key]) > tolerance)
     changed = tuple(key for key in old if prediction(old[key].output) != prediction(new[key].output))
     drift = max((value for key in old for value in logprob_changes(old[key].output, new[key].output)), default=0.0)
-    return Reproduction(first, second, len(old), changed, drift)
+    return Reproduction(first.path, second.path, len(old), changed, drift, prompts, moved, tolerance)

@@ -115,7 +115,7 @@ def judge(scene: Scene, kills: int, batch: int) -> dict[str, Any]:
     whole = read_run(list_runs(place(scene.root / "whole").results)[0].path)
     runs = [read_run(info.path) for info in list_runs(place(scene.root).results)]
     records = [run.records() for run in runs]
-    compared = [reproduction(whole.path, run.path, whole.records(), run.records()) for run in runs]
+    compared = [reproduction(whole, run) for run in runs]
     values = [[row["value"] for row in run.summary()["results"]] for run in (whole, *runs)]
     asked = scene.log.read_text().split()[::2]
     return {

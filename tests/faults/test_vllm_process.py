@@ -48,7 +48,7 @@ def test_a_killed_vllm_loses_no_item_and_changes_no_score(tmp_path: Path, builti
     finally:
         engine.close()
     assert killed and engine.restarts == 1
-    compared = reproduction(whole.path, run.path, whole.records(), run.records())
+    compared = reproduction(whole, run)
     assert compared.items == ITEMS and compared.changed == () and compared.drift < 1e-3
     assert [row["value"] for row in run.summary()["results"]] == [row["value"] for row in whole.summary()["results"]]
     facts = run.summary()["engine"]

@@ -14,7 +14,7 @@ import pytest
 from fakes import make_model, place, write_task
 
 from assay import AssayError, Plan, read_run
-from assay.harness.checking.rerun import rerun
+from assay.harness.checking.rerun import reproduction, rerun
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.scripted import Scripted, hashed
 from assay.harness.model.find import ModelRef
@@ -241,9 +241,23 @@ def test_a_run_repeats_itself_and_a_change_is_named(tmp_path: Path) -> None:
     make_model(tmp_path / "step-1")
     bundle = evaluate(plan_of(tmp_path), place(tmp_path), opener=counting([]))  # type: ignore[arg-type]
     same = rerun(bundle, place(tmp_path), opener=counting([]))  # type: ignore[arg-type]
-    assert same.items == 10 and same.changed == () and same.drift == 0.0
+    assert same.items == 10 and same.changed == () and same.drift == 0.0 and same.reproduced
     other = rerun(bundle, place(tmp_path), opener=counting([], seed=4))  # type: ignore[arg-type]
     assert other.changed and other.drift > 0 and 0 < other.churn <= 1
+    assert not other.reproduced and len(other.moved) == 10 and other.prompts == ()
+
+
+def test_a_rerun_with_other_prompts_is_not_a_reproduction(tmp_path: Path) -> None:
+    model, plan = make_model(tmp_path / "step-1"), replace(plan_of(tmp_path), chat=True)
+    template = model / "chat_template.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %} ")
+    bundle = evaluate(plan, place(tmp_path), opener=counting([]))  # type: ignore[arg-type]
+    assert rerun(bundle, place(tmp_path), opener=counting([])).reproduced  # type: ignore[arg-type]
+    stored = read_run(bundle)
+    template.write_text("Q: {% for m in messages %}{{ m['content'] }}{% endfor %} ")
+    other = read_run(evaluate(plan, place(tmp_path), opener=counting([])))  # type: ignore[arg-type]
+    found = reproduction(stored, other)
+    assert len(found.prompts) == 10 and not found.reproduced
 
 
 def test_parts_merge_into_the_run_of_a_single_process(tmp_path: Path) -> None:
