@@ -10,13 +10,14 @@ import functools
 import re
 import string
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Literal
 
 import numpy as np
 
 from assay.harness.errors import AssayError
+from assay.harness.metrics.words import TOKENS, Tokens, missing, outside_ascii, spaceless, splitter, where_all
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats
 from assay.harness.task.output import Completion
@@ -36,6 +37,9 @@ __all__ = [
     "ter",
 ]
 
+LATIN = 'its tokenizer keeps a to z and 0 to 9 only, so even an equal text scores 0; use rouge(..., tokenizer="unicode")'
+NO_SPACES = "words end at spaces, which the script of the references does not have"
+SPACED = ("13a", "intl", "none")
 Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
 NUMBER = re.compile(r"-?[\d,]+(?:.\d+)?")  # HELM's pattern; its dot is any character, kept for parity
 DECIMAL = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
@@ -51,11 +55,17 @@ def golds(doc: Doc) -> tuple[str, ...]:
     return doc.references or (doc.answer,)
 
 
-def best(compare: Callable[[str, str], float]) -> Callable[[Doc, Completion], Stats]:
-    """A measure that returns the highest `compare(reference, text)` over the references."""
+def best(compare: Callable[[str, str], float], full: float = 1.0) -> Callable[[Doc, Completion], Stats]:
+    """A measure that returns the highest `compare(reference, text)` over the references.
+
+    An empty reference (no answer exists) is met by an empty text only, with the score `full`.
+    """
+
+    def score(gold: str, text: str) -> float:
+        return float(compare(gold, text)) if gold.strip() else full * (not text.strip())
 
     def measure(doc: Doc, output: Completion) -> Stats:
-        return (max(float(compare(gold, output.text)) for gold in golds(doc)),)
+        return (max(score(gold, output.text) for gold in golds(doc)),)
 
     return measure
 
@@ -89,6 +99,11 @@ def word_f1(gold: str, text: str) -> float:
     return 2 * common / (len(wanted) + len(given)) if common else 0.0
 
 
+def bare(text: str) -> bool:
+    """Whether nothing of a text is left without articles and punctuation."""
+    return bool(text.strip()) and not normalize_text(text)
+
+
 def number_in(text: str) -> str:
     """The last number in a text without its thousands separators; empty where there is none."""
     found = NUMBER.findall(text)
@@ -111,7 +126,13 @@ def as_number(text: str) -> float | None:
 exact_match: Metric[Completion] = Metric("exact_match", best(same), reads=Completion, signature="strip|best-reference")
 """Share of texts equal to a reference, ignoring leading and trailing whitespace."""
 
-quasi_exact_match: Metric[Completion] = Metric("quasi_exact_match", best(quasi_same), reads=Completion, signature="helm|best-reference")
+quasi_exact_match: Metric[Completion] = Metric(
+    "quasi_exact_match",
+    best(quasi_same),
+    reads=Completion,
+    signature="helm|best-reference",
+    unmeasurable=where_all(bare, "references of articles and punctuation only, which do not count; use exact_match"),
+)
 """Exact match after lower-casing and dropping punctuation, articles and extra spaces."""
 
 prefix_exact_match: Metric[Completion] = Metric("prefix_exact_match", best(begins), reads=Completion, signature="strip|best-reference")
@@ -122,7 +143,13 @@ exact_match_indicator: Metric[Completion] = Metric(
 )
 """Exact match of what follows the last space only, as HELM scores Dyck words and GSM8K."""
 
-f1_words: Metric[Completion] = Metric("f1", best(word_f1), reads=Completion, signature="helm|word-sets|best-reference")
+f1_words: Metric[Completion] = Metric(
+    "f1",
+    best(word_f1),
+    reads=Completion,
+    signature="helm|word-sets|best-reference",
+    unmeasurable=where_all(lambda text: bare(text) or spaceless(text), f"articles and punctuation do not count, {NO_SPACES}"),
+)
 """F1 of the sets of normalised words, best reference. (SQuAD's F1 counts repeated words; this one does not.)"""
 
 final_number: Metric[Completion] = Metric(
@@ -144,24 +171,42 @@ def numeric_match(tolerance: float = 0.0) -> Metric[Completion]:
 
 
 @functools.cache
-def rouge_scorer(kind: Rouge, stemmer: bool) -> Any:
+def rouge_scorer(kind: Rouge, stemmer: bool, tokenizer: Tokens) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer([kind], use_stemmer=stemmer)
+    return RougeScorer([kind], use_stemmer=stemmer, tokenizer=None if tokenizer == "default" else splitter(tokenizer))
 
 
-def rouge(kind: Rouge, *, stemmer: bool = True, prepare: Callable[[str], str] | None = None, scale: float = 1.0) -> Metric[Completion]:
+def rouge(
+    kind: Rouge,
+    *,
+    stemmer: bool = True,
+    prepare: Callable[[str], str] | None = None,
+    scale: float = 1.0,
+    tokenizer: Tokens = "default",
+) -> Metric[Completion]:
     """ROUGE F1 by rouge-score, best reference, averaged over items. rougeLsum expects one sentence per line.
 
-    `prepare` is applied to both texts (sentence splitting); `scale` 100 for percent.
+    `prepare` is applied to both texts (sentence splitting); `scale` 100 for percent. The default `tokenizer` keeps a to z and 0 to 9 only;
+    "unicode" is for every script (no stemmer), "zh", "ja-mecab", "ko-mecab" and "char" are sacrebleu's. Raises AssayError for any other.
     """
+    if tokenizer not in TOKENS:
+        splitter(tokenizer)
 
     def compare(gold: str, text: str) -> float:
         pair = (gold, text) if prepare is None else (prepare(gold), prepare(text))
-        return scale * float(rouge_scorer(kind, stemmer).score(*pair)[kind].fmeasure)
+        return scale * float(rouge_scorer(kind, stemmer, tokenizer).score(*pair)[kind].fmeasure)
 
-    signature = f"rouge-score:{version('rouge-score')}|stem:{'yes' if stemmer else 'no'}|best-reference"
-    return Metric(kind, best(compare), high=scale, reads=Completion, signature=signature)
+    default = tokenizer == "default"
+    signature = f"rouge-score:{version('rouge-score')}|stem:{'yes' if stemmer and default else 'no'}|best-reference"
+    return Metric(
+        kind,
+        best(compare, scale),
+        high=scale,
+        reads=Completion,
+        signature=signature if default else f"{signature}|tok:{tokenizer}",
+        unmeasurable=where_all(outside_ascii, LATIN) if default else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +232,14 @@ def counted(scorer: Callable[[], Any]) -> Callable[[Doc, Completion], Stats]:
     return measure
 
 
+EMPTY = "all references are empty"
+
+
 def bleu_of(sums: Array) -> Array:
-    """Corpus BLEU-4 of sums [..., 10] of (length, reference length, 4 matches, 4 totals), smoothing `exp`. Source: sacrebleu."""
+    """Corpus BLEU-4 of sums [..., 10] of (length, reference length, 4 matches, 4 totals), smoothing `exp`. Source: sacrebleu.
+
+    NaN (sacrebleu: 0) where all references are empty. Empty completions score 0: the brevity penalty goes to 0.
+    """
     length, target = sums[..., 0], sums[..., 1]
     right, total = sums[..., 2:6], sums[..., 6:10]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -197,25 +248,33 @@ def bleu_of(sums: Array) -> Array:
         precision = np.where(right > 0, 100.0 * right / total, 100.0 / (2.0**halvings * total))
         logs = np.log(np.where(total > 0, precision, 0.0))
         score = np.where(length < target, short, 1.0) * np.exp((logs[..., 0] + logs[..., 1] + logs[..., 2] + logs[..., 3]) / 4)
-    return np.where(right.any(axis=-1), score, 0.0)
+    return np.where(target > 0, np.where(right.any(axis=-1), score, 0.0), np.nan)
 
 
 def bleu(tokenize: str = "13a", *, lowercase: bool = False) -> Metric[Completion]:
-    """Corpus BLEU-4 in [0, 100], as sacrebleu computes it. `tokenize`: 13a, intl, zh, char, none."""
+    """Corpus BLEU-4 in [0, 100], as sacrebleu computes it. `tokenize`: 13a, intl, zh, ja-mecab, ko-mecab, char, none."""
 
     @functools.cache
     def scorer() -> Any:
         from sacrebleu.metrics.bleu import BLEU
 
-        return BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
+        try:
+            return BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
+        except RuntimeError:
+            raise missing(tokenize) from None
 
     release = version("sacrebleu")
     signature = f"case:{'lc' if lowercase else 'mixed'}|eff:no|tok:{tokenize}|smooth:exp|version:{release}"
-    return Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Completion, signature=signature)
+    lost = where_all(spaceless, f'{NO_SPACES}; use bleu("zh"), bleu("ja-mecab") or bleu("char")') if tokenize in SPACED else None
+    metric = Metric("bleu", counted(scorer), Summed(bleu_of), high=100.0, reads=Completion, signature=signature, undefined=EMPTY)
+    return replace(metric, unmeasurable=lost)
 
 
 def chrf_of(means: Array) -> Array:
-    """chrF2 of mean counts [..., 3 * orders] of (hypothesis, reference, match), averaged over the effective orders. Source: sacrebleu."""
+    """chrF2 of mean counts [..., 3 * orders] of (hypothesis, reference, match), averaged over the effective orders. Source: sacrebleu.
+
+    NaN (sacrebleu: 0) where all references are empty.
+    """
     counts = means.reshape(*means.shape[:-1], -1, 3)
     given, wanted, match = counts[..., 0], counts[..., 1], counts[..., 2]
     real = (given > 0) & (wanted > 0)
@@ -224,7 +283,7 @@ def chrf_of(means: Array) -> Array:
         precision = np.where(real, match / given, 0.0).sum(axis=-1) / orders
         recall = np.where(real, match / wanted, 0.0).sum(axis=-1) / orders
         score = 100 * 5 * precision * recall / (4 * precision + recall)
-    return np.where(precision + recall > 0, score, 0.0)
+    return np.where((wanted > 0).any(axis=-1), np.where(precision + recall > 0, score, 0.0), np.nan)
 
 
 def chrf(word_order: int = 0) -> Metric[Completion]:
@@ -237,24 +296,30 @@ def chrf(word_order: int = 0) -> Metric[Completion]:
         return CHRF(word_order=word_order)
 
     signature = f"case:mixed|eff:yes|nc:6|nw:{word_order}|space:no|version:{version('sacrebleu')}"
-    return Metric("chrf" + "++" * (word_order == 2), counted(scorer), Pooled(chrf_of), high=100.0, reads=Completion, signature=signature)
+    name = "chrf" + "++" * (word_order == 2)
+    return Metric(name, counted(scorer), Pooled(chrf_of), high=100.0, reads=Completion, signature=signature, undefined=EMPTY)
 
 
 def ter_of(means: Array) -> Array:
-    """TER of mean (edits, reference length) [..., 2]; 100 for text where the references are empty. Source: sacrebleu."""
+    """TER of mean (edits, reference length) [..., 2]; NaN (sacrebleu: 0 or 100) where all references are empty. Source: sacrebleu."""
     edits, length = means[..., 0], means[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 100 * np.where(length > 0, edits / length, (edits > 0).astype(np.float64))
+        return 100 * np.where(length > 0, edits / length, np.nan)
 
 
-def ter() -> Metric[Completion]:
-    """Translation edit rate in percent, lower is better and unbounded above, as sacrebleu computes it."""
+def ter(*, asian: bool = False) -> Metric[Completion]:
+    """Translation edit rate in percent, lower is better and unbounded above, as sacrebleu computes it.
+
+    `asian`: each Chinese, Japanese or Korean character is a word (sacrebleu's `asian_support`, with `normalized`).
+    """
 
     @functools.cache
     def scorer() -> Any:
         from sacrebleu.metrics.ter import TER
 
-        return TER()
+        return TER(normalized=asian, asian_support=asian)
 
-    signature = f"case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:{version('sacrebleu')}"
-    return Metric("ter", counted(scorer), Pooled(ter_of), better="lower", high=None, reads=Completion, signature=signature)
+    yes = "yes" if asian else "no"
+    signature = f"case:lc|tok:tercom|norm:{yes}|punct:yes|asian:{yes}|version:{version('sacrebleu')}"
+    metric = Metric("ter", counted(scorer), Pooled(ter_of), "lower", high=None, reads=Completion, signature=signature, undefined=EMPTY)
+    return metric if asian else replace(metric, unmeasurable=where_all(spaceless, f"{NO_SPACES}; use ter(asian=True)"))

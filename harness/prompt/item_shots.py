@@ -6,8 +6,9 @@ in that order, so the few-shot examples of an item depend on the whole pool, not
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
 
 SEED = 42
+MARKS = ".,;:!?\u3002\uff0c\uff1b\uff1a\uff01\uff1f"
 
 
 def draws(answers: Sequence[int], count: int) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
@@ -36,18 +38,61 @@ def with_answer(doc: Doc, number: int) -> Doc:
     return replace(doc, choices=(), gold=None, targets=(), references=(doc.references[number],))
 
 
-def item_examples(pool: Sequence[Doc], count: int) -> Callable[[int], tuple[Doc, ...]]:
-    """Return a function from the index of an item of the pool to its few-shot examples. Raises AssayError if the pool is too small."""
+def question(doc: Doc) -> tuple[str, ...]:
+    """What makes two items one question: the prompt and the choices without case, white space and punctuation that only separates words.
+
+    The choices count in any order; without a prompt the references count too.
+    """
+    prompt = plain(doc.prompt)
+    return (prompt, *sorted(map(plain, doc.choices)), *(map(plain, doc.references) if not prompt else ()))
+
+
+def plain(text: str) -> str:
+    """NFKC, casefolded, single spaces; sentence marks at the end of words do not count, operators and brackets do."""
+    return " ".join(word.rstrip(MARKS) or word for word in unicodedata.normalize("NFKC", text).casefold().split())
+
+
+@dataclass(frozen=True, slots=True)
+class FewShotExamples:
+    """A function from the index of a scored item to its few-shot examples."""
+
+    of: Callable[[int], tuple[Doc, ...]]
+    changed: Callable[[int], bool] = lambda index: False
+    """Whether the item's own question was among the examples of its protocol, so that others took their place."""
+
+    def __call__(self, index: int) -> tuple[Doc, ...]:
+        return self.of(index)
+
+
+def item_examples(pool: Sequence[Doc], scored: Sequence[Doc], count: int) -> FewShotExamples:
+    """The few-shot examples of every item of `scored`, which are items of the pool. Raises AssayError if the pool is too small.
+
+    An example that the reference draws and that has the item's own question is replaced by the next row of the pool that has another.
+    """
     if len(pool) < count + 1:
         raise AssayError(
             f"{count} shots requested, but there are only {len(pool)} items", do=f"use --shots {max(0, len(pool) - 1)} or less"
         )
     source = draws([max(1, len(doc.references)) for doc in pool], count)
+    questions = [question(doc) for doc in pool]
+    rows = {doc.id: row for row, doc in enumerate(pool) if doc.id}
     drawn: dict[int, tuple[tuple[int, int], ...]] = {}
 
-    def examples(index: int) -> tuple[Doc, ...]:
-        while index not in drawn:
+    def draw(index: int) -> tuple[int, tuple[tuple[int, int], ...]]:
+        row = rows.get(scored[index].id, index)
+        while row not in drawn:
             drawn.update((next(source),))
-        return tuple(with_answer(pool[other], number) for other, number in drawn[index])
+        return row, drawn[row]
 
-    return examples
+    def changed(index: int) -> bool:
+        row, pairs = draw(index)
+        return any(questions[other] == questions[row] for other, _ in pairs)
+
+    def of(index: int) -> tuple[Doc, ...]:
+        row, pairs = draw(index)
+        taken = {row, *(other for other, _ in pairs)}
+        others = ((n, 0) for n in range(len(pool)) if n not in taken and questions[n] != questions[row])
+        kept = (pair if questions[pair[0]] != questions[row] else next(others, None) for pair in pairs)
+        return tuple(with_answer(pool[pair[0]], pair[1]) for pair in kept if pair is not None)
+
+    return FewShotExamples(of, changed)

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from assay.harness.errors import AssayError
-from assay.harness.prompt.item_shots import item_examples
+from assay.harness.prompt.item_shots import FewShotExamples, item_examples, question
 from assay.harness.task.doc import Doc
 from assay.harness.task.task import Task
 
-FewShotExamples = Callable[[int], tuple[Doc, ...]]
-"""A function from the index of a scored item to its few-shot examples."""
+__all__ = ["FewShotExamples", "choose_examples"]
 
 
 def choose_examples(task: Task, count: int, pool: Sequence[Doc], scored: Sequence[Doc], seed: int) -> FewShotExamples:
     """Choose few-shot examples for every scored item from `pool` (the docs of `task.shots.split`; all of the scored split for "per_item").
 
-    A scored question is never a few-shot example, unless the protocol fixes the rows ("first"). Raises AssayError if the pool has too
-    few labelled rows.
+    No item has itself or an item with the same question among its examples: the pool's next row takes the place of such a row, whatever the
+    protocol. A scored question is an example of no item, unless the protocol fixes the rows ("first"). Raises AssayError if the pool has
+    too few labelled rows.
     """
     if count == 0:
-        return lambda index: ()
+        return FewShotExamples(lambda index: ())
     if task.shots.order == "per_item":
-        return item_examples(pool, count)
+        return item_examples(pool, scored, count)
     excluded = {doc.prompt for doc in scored} if task.shots.order != "first" else set()
     usable = [doc for doc in pool if doc.labelled and doc.prompt not in excluded]
     if len(usable) < count:
         raise AssayError(
             f"{count} shots requested, but split {task.shots.split!r} has {len(usable)} usable rows",
             where=task.full_name,
-            do=f"use --shots {len(usable)} or less",
+            do=f"use --shots {len(usable)}" if usable else "use --shots 0, or a split for few-shot examples that is not scored",
         )
     draw = random.Random(f"{seed}:{task.name if task.varies is None else task.varies.of}")
     match task.shots.order:
@@ -41,7 +41,28 @@ def choose_examples(task: Task, count: int, pool: Sequence[Doc], scored: Sequenc
             chosen = balanced_sample(usable, count, draw)
         case _:
             chosen = tuple(draw.sample(usable, count))
-    return lambda index: chosen
+    taken = set(map(id, chosen))
+    return without_own_answers(chosen, [doc for doc in usable if id(doc) not in taken], scored)
+
+
+def without_own_answers(chosen: tuple[Doc, ...], rest: Sequence[Doc], scored: Sequence[Doc]) -> FewShotExamples:
+    """`chosen` for every item but those whose question it shows: their rows of that question are replaced by the next of `rest`.
+
+    Where `rest` has no other row, the item has fewer examples.
+    """
+    shown = set(map(question, chosen))
+    own = {index: asked for index, doc in enumerate(scored) if (asked := question(doc)) in shown}
+    if not own:
+        return FewShotExamples(lambda index: chosen)
+
+    def examples(index: int) -> tuple[Doc, ...]:
+        if index not in own:
+            return chosen
+        others = (doc for doc in rest if question(doc) != own[index])
+        kept = (doc if question(doc) != own[index] else next(others, None) for doc in chosen)
+        return tuple(doc for doc in kept if doc is not None)
+
+    return FewShotExamples(examples, own.__contains__)
 
 
 def balanced_sample(pool: Sequence[Doc], count: int, draw: random.Random) -> tuple[Doc, ...]:

@@ -68,6 +68,8 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
     def prepared(task: Task) -> PreparedTask:
         progress.stage(f"rendering prompts of {task.full_name}")
         found = prepare_task(task, plan, access, tokenizer, model.positions)
+        for note in found.facts["notes"]:
+            progress.stage(f"{task.full_name}: {note}")
         if model.server is None:
             check_ids(found, tokenizer, plan.chat, plan.seed)
             check_rows(found, tokenizer, model)

@@ -82,3 +82,7 @@ class Metric(Generic[Out]):
     parses: Callable[[Doc, Any], bool] | None = None
     """Whether an answer could be parsed from the output. If False, the item is marked as unparsed, and still measured."""
     signature: str = ""
+    undefined: str = ""
+    """What it means that `combine` gives NaN, as "all predictions are equal". Such a score is stored as null with this reason."""
+    unmeasurable: Callable[[Doc], str] | None = None
+    """Why no answer to a Doc can be measured, such as a script that the tokenizer drops, and what to use instead; "" where it can."""

@@ -78,7 +78,7 @@ def test_a_stored_run_finds_its_task_file_from_any_folder(home: Path) -> None:
 
 
 def test_a_data_file_is_a_task(home: Path) -> None:
-    (home / "items.csv").write_text('prompt,choices,answer\n"2+2=","3|4",4\n"1+1=","2|3",0\n')
+    (home / "items.csv").write_text('prompt,choices,answer\n"2+2=","3|4",4\n"1+1=","2|3",2\n')
     (home / "words.jsonl").write_text('{"prompt": "Say hi:", "reference": ["hi", "Hi"]}\n')
     found = json.loads(
         assay("run", "--model", "model", "--tasks", "items.csv,words.jsonl", "--engine", "scripted", "--json", home=home).stdout

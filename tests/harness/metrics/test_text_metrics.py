@@ -98,16 +98,20 @@ def test_finish_works_on_many_rows_at_once(finish: Any, metric: Metric[Any]) -> 
     rows[2] = 0
     together = finish(rows)
     assert together.shape == (5,)
-    assert list(together) == [float(finish(row)) for row in rows]
-    assert np.isfinite(together).all()
+    assert np.array_equal(together, [float(finish(row)) for row in rows], equal_nan=True)
+    assert np.isnan(together).tolist() == [False, False, True, False, False], "no reference text in row 2"
 
 
 def test_empty_everything() -> None:
     pairs = [("", ("",))] * 3
-    assert score(bleu(), pairs) == score(chrf(), pairs) == score(ter(), pairs) == 0.0
-    assert score(ter(), [("word", ("",))]) == 100.0
+    for metric in (bleu(), chrf(), ter()):
+        assert np.isnan(score(metric, pairs)) and metric.undefined == "all references are empty"
+        assert np.isnan(score(metric, [("word", ("",))]))
+    empty = [("", ("a reference of five words",))]
+    assert (score(bleu(), empty), score(chrf(), empty), score(ter(), empty)) == (0.0, 0.0, 100.0), "a model that says nothing is wrong"
     for kind in ("rouge1", "rougeLsum"):
-        assert score(rouge(kind), pairs) == 0.0  # type: ignore[arg-type]
+        assert score(rouge(kind), pairs) == 1.0  # type: ignore[arg-type]
+        assert score(rouge(kind), [("word", ("",))]) == 0.0  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL", "rougeLsum"])
@@ -129,12 +133,19 @@ def one(metric: Metric[Any], text: str, *golds: str) -> float:
 def test_matches() -> None:
     assert one(exact_match, " Paris\n", "Rome", "Paris") == 1
     assert one(exact_match, "paris", "Paris") == 0
-    assert one(exact_match, "", "") == 0, "an empty text is never right, as in HELM"
+    assert one(exact_match, "", "Paris") == 0
     assert one(quasi_exact_match, "The  Eiffel-Tower!", "eiffeltower") == 1
     assert one(quasi_exact_match, "an apple", "apples") == 0
     assert one(prefix_exact_match, "Yes, it is", "Yes") == 1
     assert one(exact_match_indicator, "[ ( >", "} >") == 1, "only the last piece counts, as HELM scores Dyck words"
     assert exact_match.measure(Doc("q", choices=("no", "yes"), gold=1), Completion("yes")) == (1.0,)
+
+
+@pytest.mark.parametrize("metric", [exact_match, quasi_exact_match, prefix_exact_match, exact_match_indicator, f1_words, final_number])
+def test_an_empty_reference_is_met_by_an_empty_text_only(metric: Metric[Any]) -> None:
+    assert [one(metric, text, "") for text in ("", " \n", "rice", ".")] == [1, 1, 0, 0]
+    assert one(metric, "", "rice 5") == 0
+    assert one(metric, "", "rice 5", "") == 1, "one of the references is empty"
 
 
 def test_f1_is_over_sets_of_words() -> None:
