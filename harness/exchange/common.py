@@ -109,5 +109,6 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def jsonl(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+def jsonl(rows: Sequence[Mapping[str, Any]], *, allow_nan: bool = False) -> str:
+    """`allow_nan`: write NaN as the bare word, as lm-eval does."""
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=allow_nan) + "\n" for row in rows)

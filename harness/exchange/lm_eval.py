@@ -23,7 +23,16 @@ from assay.harness.files.places import Surroundings
 from assay.harness.metrics.lm_eval import DEFAULTS, Scorer, metric_of, scorer_of
 from assay.harness.run.scoring.imported import full_name, results_of, stated_of
 from assay.harness.run.scoring.lm_eval_choices import check_values
-from assay.harness.run.scoring.lm_eval_items import AGGREGATE_ITEM, Sampled, of_metric, read_file, read_item, read_samples
+from assay.harness.run.scoring.lm_eval_items import (
+    AGGREGATE_ITEM,
+    Sampled,
+    broken_fields,
+    nonfinite,
+    of_metric,
+    read_file,
+    read_item,
+    read_samples,
+)
 from assay.harness.store import create_bundle, index, list_runs, open_writer, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.store.record import Item, Record
@@ -142,7 +151,9 @@ def find_scorer(
     listed = {entry.get("metric"): entry for entry in config.get("metric_list") or () if isinstance(entry, Mapping)}
     named = listed.get(base, {}).get("aggregation", DEFAULTS.get(base))
     higher = ((document.get("higher_is_better") or {}).get(task) or {}).get(base, True)
-    values = [sample.row[base] for sample in rows]
+    values = [sample.row[base] for sample in rows if not nonfinite(sample.row[base])]
+    if not values:
+        return None
     classes = max((len(sample.row.get("arguments") or ()) for sample in rows), default=0)
     better = "lower" if higher is False else "higher"
     scorer = scorer_of(metric, str(named), better, values, classes)
@@ -167,6 +178,8 @@ def facts_of(
     evidence = "aggregate" if not samples else "limited" if limited else "complete"
     if evidence == "complete" and None in (original, effective):
         evidence = "partial"  # the file does not state that these are all items
+    if evidence == "complete" and any(map(broken_fields, samples)):
+        evidence = "partial"  # an item without a finite value
     version = (document.get("versions") or {}).get(name)
     shots = (document.get("n-shot") or {}).get(name)
     data = sorted(json.dumps([sample.doc_id, sample.row.get("doc"), sample.row.get("target")], sort_keys=True) for sample in samples)
@@ -321,6 +334,11 @@ def verify(results: Sequence[Mapping[str, Any]], tasks: Sequence[ReportedTask], 
         stated[each["name"], "total"] = stated_of(groups[each["group"]])[each["metric"]]
     for result in results:
         reported, value = stated.get((result["task"], result["metric"])), result["value"]
-        if result["evidence"] != "aggregate" and reported is not None and abs(reported - value) > TOLERANCE * max(1.0, abs(reported)):
+        if (
+            result["evidence"] != "aggregate"
+            and reported is not None
+            and value is not None
+            and abs(reported - value) > TOLERANCE * max(1.0, abs(reported))
+        ):
             what = f"{result['metric']} of {result['task']} is stated as {reported}, but its samples give {value}"
             raise Invalid(what, where=str(file), do="restore the unchanged results and samples, then import again")

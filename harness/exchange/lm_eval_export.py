@@ -31,7 +31,10 @@ def export_lm_eval(run: Run, folder: Path) -> list[Path]:
     place = folder / slug("__".join(parts_of(run.manifest["model"]["name"])))
     date = moment(run).strftime("%Y-%m-%dT%H-%M-%S.%f")
     written = [write(place / f"results_{date}.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")]
-    return written + [write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", jsonl(found)) for task, found in rows.items()]
+    own = is_imported(run.manifest)
+    return written + [
+        write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", jsonl(found, allow_nan=own)) for task, found in rows.items()
+    ]
 
 
 Document = dict[str, Any]
@@ -50,7 +53,7 @@ def from_import(run: Run, results: Sequence[Mapping[str, Any]]) -> tuple[Documen
             for metric, stated in stated_of(scores_of_task).items():
                 value = values.get((full_name(name), metric), stated)
                 scores_of_task[metric if metric in scores_of_task else f"{metric},none"] = (
-                    stated if math.isclose(stated, value, rel_tol=SAME, abs_tol=SAME) else value
+                    stated if not math.isfinite(stated) or math.isclose(stated, value, rel_tol=SAME, abs_tol=SAME) else value
                 )
     rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     names = {full_name(name): name for name in document["results"]}

@@ -91,6 +91,7 @@ def statistic_problems(tables: dict[Key, StatTable], items: Sequence[Item], reco
     planned: dict[str, list[Item]] = defaultdict(list)
     measured: dict[str, set[str]] = defaultdict(set)
     failed: dict[str, set[str]] = defaultdict(set)
+    undefined = {(record.task, record.item): record.output["undefined"] for record in records if record.output.get("undefined")}
     for item in items:
         planned[item.task].append(item)
     for item, record in zip(items, records, strict=False):
@@ -106,7 +107,7 @@ def statistic_problems(tables: dict[Key, StatTable], items: Sequence[Item], reco
             found.append(f"the statistics of {metric} on {task} are not of the items that were planned")
         elif wrong := failed[task] & present:
             found.append(f"{len(wrong)} items of {task} failed, but have statistics of {metric}")
-        elif missing := measured[task] - present:
+        elif missing := {item for item in measured[task] - present if metric.split(",")[0] not in undefined.get((task, item), ())}:
             found.append(f"{len(missing)} items of {task} have no statistics of {metric}")
     with_stats = {task for task, _ in tables}
     found += [f"no item of {task} has statistics" for task in measured if measured[task] and task not in with_stats]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -30,11 +31,11 @@ def full_name(task: str) -> str:
 
 
 def stated_of(results: Mapping[str, Any]) -> dict[str, float]:
-    """Scores by metric, without standard errors and names. lm-eval writes `metric,filter`, with `none` where no filter was used."""
+    """Scores by metric, NaN included, without standard errors. lm-eval writes `metric,filter`, with `none` for no filter."""
     return {
         key.removesuffix(",none"): float(value)
         for key, value in results.items()
-        if key not in NOT_SCORES and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and math.isfinite(value)
+        if key not in NOT_SCORES and "_stderr" not in key.split(",")[0] and isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 
@@ -50,11 +51,31 @@ def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
     given = {(result["task"], result["metric"]) for result in found}
     totals = {(each["group"], each["metric"]) for each in run.manifest["imported"]["totals"]}
     document = json.loads(run.manifest["imported"]["document"])
+    known = stated_values(run.manifest["imported"], document)
+    broken = Counter((record.task, name) for record in run.records() for name in record.output.get("undefined", ()))
+    for result in found:
+        value, base = known.get((result["task"], result["metric"]), 0.0), result["metric"].split(",")[0]
+        if not math.isfinite(value):
+            count = broken[result["task"], base]
+            why = f"{base} of {count} of {count + result['n']} items is not a finite number" if count else ""
+            result |= unstated(value, why)
     for name, results in document["results"].items():
         for metric, value in stated_of(results).items():
             if (full_name(name), metric) not in given and (name, metric) not in totals:
                 found.append(aggregate(name, metric, value, document))
     return found
+
+
+def stated_values(imported: Mapping[str, Any], document: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """What lm-eval states for every task, and for every group that is a total here."""
+    found = {(full_name(name), metric): value for name, each in document["results"].items() for metric, value in stated_of(each).items()}
+    groups = document.get("groups") or {}
+    return found | {(each["name"], "total"): stated_of(groups[each["group"]])[each["metric"]] for each in imported["totals"]}
+
+
+def unstated(value: float, why: str = "") -> dict[str, Any]:
+    """The fields of a result that lm-eval states as NaN or infinity."""
+    return {"value": None, "low": None, "high": None, "method": "undefined", "reason": why or f"lm-eval states {value}"}
 
 
 def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +96,7 @@ def aggregate(name: str, metric: str, value: float, document: Mapping[str, Any])
         "method": "stated",
         "evidence": "aggregate",
         "purpose": "release",
+        **({} if math.isfinite(value) else unstated(value)),
     }
 
 

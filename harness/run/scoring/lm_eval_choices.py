@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from assay.harness.errors import Invalid
-from assay.harness.run.scoring.lm_eval_items import Sampled, number
+from assay.harness.run.scoring.lm_eval_items import Sampled, nonfinite, number
 
 PAIRS = ("f1", "mcc")
 """Metrics whose values are pairs (gold index, picked index)."""
@@ -36,6 +36,8 @@ def check_values(base: str, rows: Sequence[Sampled], config: Mapping[str, Any], 
     known = True
     for sample in rows:
         value, item = sample.row[base], f"item {sample.doc_id!r:.40}"
+        if nonfinite(value):  # comes in without statistics
+            continue
         if base.startswith(UNIT_RANGE) and isinstance(value, int | float) and not 0 <= value <= 1:
             raise Invalid(f"{base} of {item} is {value}, expected a value from 0 to 1", where=where, do=do)
         allowed = None if config.get("process_results") else possible(base, sample, config.get("target_delimiter", " "))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from assay.harness.errors import AssayError
 from assay.harness.files.safe_open import read_regular
@@ -54,6 +57,39 @@ class Sampled:
         return tuple(str(each["arg_1"]) if same else f"{each.get('arg_0')}{each['arg_1']}" for each in self.arguments)
 
 
+def nonfinite(value: Any) -> bool:
+    """Whether a sample's value is NaN or infinite, or a pair that holds one."""
+    return any(map(nonfinite, value)) if isinstance(value, list) else isinstance(value, float) and not math.isfinite(value)
+
+
+def broken_fields(sample: Sampled) -> list[str]:
+    """The metrics of a sample, and its responses, that are not finite numbers."""
+    metrics = sample.row.get("metrics")
+    names = [str(name) for name in metrics] if isinstance(metrics, list) else [name for name in sample.row if name not in ITEM_FIELDS]
+    found = [name for name in names if nonfinite(sample.row.get(name))]
+    replies = sample.row.get("resps")
+    sums = map(number, replies) if isinstance(replies, list) and sample.ask != "generate" else ()
+    return found + (["resps"] if any(value is not None and not math.isfinite(value) for value in sums) and "resps" not in found else [])
+
+
+def as_json(value: Any) -> Any:
+    """A value as JSON can store it: NaN and infinity, which lm-eval writes as bare words, as {"float": "nan"}."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(inner) for key, inner in value.items()}
+    return [as_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def from_json(value: Any) -> Any:
+    """The value that `as_json` was given."""
+    if isinstance(value, Mapping):
+        if set(value) == {"float"} and value["float"] in ("nan", "inf", "-inf"):
+            return float(value["float"])
+        return {key: from_json(inner) for key, inner in value.items()}
+    return [from_json(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def read_file(path: Path, optional: bool = False) -> bytes:
     """The bytes of an lm-eval file; empty where an optional file does not exist. Raises AssayError where it cannot be read."""
     try:
@@ -91,7 +127,7 @@ def gold_of(sample: Sampled) -> int | None:
 
 
 def read_item(task: str, rows: Sequence[Sampled], scorers: Sequence[Scorer]) -> tuple[Item, Record]:
-    """The item and record of an item's samples, one for each filter. Raises AssayError where a value is not finite."""
+    """The item and record of an item's samples, one for each filter. A metric that is NaN has no statistics, and the record says so."""
     item = item_of(task, rows)
     return item, record_of(item, rows, stats_of(rows, scorers, f"{task} {item.id}"), scorers[0] if scorers else None)
 
@@ -100,7 +136,7 @@ def item_of(task: str, rows: Sequence[Sampled]) -> Item:
     first = rows[0]
     gold = gold_of(first)
     name = str(first.doc_id)
-    kept = {field: first.row[field] for field in ITEM_FIELDS if field in first.row}
+    kept = {field: as_json(first.row[field]) for field in ITEM_FIELDS if field in first.row}
     return Item(
         task=task,
         id=name,
@@ -115,17 +151,25 @@ def item_of(task: str, rows: Sequence[Sampled]) -> Item:
 
 def record_of(item: Item, rows: Sequence[Sampled], stats: Mapping[str, Stats], main: Scorer | None) -> Record:
     """The responses under all filters; `correct` by the main metric."""
-    kept = [{"line": row.line, **{name: value for name, value in row.row.items() if name not in (*ITEM_FIELDS, "doc_id")}} for row in rows]
+    fields = ({name: as_json(value) for name, value in row.row.items() if name not in (*ITEM_FIELDS, "doc_id")} for row in rows)
+    kept = [{"line": row.line, **found} for row, found in zip(rows, fields, strict=True)]
     status: Status = "unparsed" if main is not None and INVALID in filtered_responses(sample_of(rows, main)) else "scored"
-    return Record(item.task, item.id, status, {**output_of(rows[0]), "lm_eval": kept}, dict(stats), correct(rows, main))
+    broken = list(dict.fromkeys(name for row in rows for name in broken_fields(row)))
+    lacking = {"undefined": broken} if broken else {}
+    if broken and not stats:
+        status = "error"
+    error = f"{', '.join(broken)} in lm-eval's samples: not a finite number" if broken else ""
+    return Record(
+        item.task, item.id, status, {**output_of(rows[0]), **lacking, "lm_eval": kept}, dict(stats), correct(rows, main), error=error
+    )
 
 
 def stats_of(rows: Sequence[Sampled], scorers: Sequence[Scorer], where: str) -> dict[str, Stats]:
-    """Statistics by metric, for metrics with a value. Raises AssayError where a value is not finite."""
+    """Statistics by metric, for metrics with a finite value."""
     found = {}
     for scorer in scorers:
         base, kept = of_metric(scorer.name, rows)
-        if kept and kept[0].row.get(base) is not None:
+        if kept and kept[0].row.get(base) is not None and not nonfinite(kept[0].row[base]):
             found[scorer.name] = statistics(scorer, kept[0].row[base], where)
     return found
 
@@ -134,7 +178,7 @@ def samples_of(item: Item, record: Record) -> list[Sampled]:
     """The samples from which `read_item` made this item and record."""
     found = []
     for kept in record.output.get("lm_eval", ()):
-        row = {"doc_id": item.doc["doc_id"], **item.doc["lm_eval"], **kept}
+        row = from_json({"doc_id": item.doc["doc_id"], **item.doc["lm_eval"], **kept})
         found.append(Sampled(row["doc_id"], str(row.get("filter", "none")), row.pop("line"), row))
     return found
 
@@ -160,7 +204,7 @@ def correct(rows: Sequence[Sampled], main: Scorer | None) -> float | None:
     value = sample_of(rows, main).row.get(of_metric(main.name, rows)[0])
     if main.aggregation in PAIR and isinstance(value, list):
         return float(value[0] == value[1])
-    return float(value) if main.shares and isinstance(value, int | float) else None
+    return float(value) if main.shares and isinstance(value, int | float) and not nonfinite(value) else None
 
 
 def output_of(sample: Sampled) -> dict[str, Any]:
@@ -172,11 +216,12 @@ def output_of(sample: Sampled) -> dict[str, Any]:
     if sample.ask == "choose" and isinstance(replies, list):
         sums = [value for reply in replies if (value := number(reply)) is not None]
         if sums and len(sums) == len(sample.choices):
-            return {"pick": sums.index(max(sums)), "loglikelihoods": sums}
+            whole = {"loglikelihoods": sums} if all(map(math.isfinite, sums)) else {}
+            return {"pick": int(np.argmax(sums)), **whole}  # lm-eval's argmax picks a NaN
     if sample.ask == "generate":
         return {"text": first if isinstance(first, str) else str(first)}
     value = number(first)
-    return {"text": str(first)} if value is None else {"logprob": value}
+    return {"text": str(first)} if value is None or not math.isfinite(value) else {"logprob": value}
 
 
 def number(reply: Any) -> float | None:

@@ -21,7 +21,8 @@ NOT_IN_SIGNATURE = frozenset(
         *("shots", "split", "allow_partial"),  # stated for each task
         *("engine", "dtype", "device", "batch", "budget", "tensor_parallel", "pipeline_parallel"),  # as the engine states them
         *("shard", "repeat_check", "repeat_engine", "data_parallel"),  # change no number
-        *("chat", "served_name"),  # `chat` by the template's hash
+        *("chat", "served_name", "tokenizer"),  # `chat` by the template's hash, `tokenizer` by what is sent to the server
+        "engine_args",  # argument by argument
     }
 )
 """Fields of a plan that `plan_settings` leaves out. Every other one is in the signature where it is not the default."""
@@ -33,7 +34,15 @@ def plan_settings(plan: Mapping[str, Any]) -> dict[str, str]:
     """The random seed of a stored plan, and every option that changes scores and is not the default."""
     defaults = {field.name: field.default for field in fields(Plan) if field.name not in NOT_IN_SIGNATURE}
     chosen = {name: plan[name] for name, default in defaults.items() if name in plan and as_text(plan[name]) != as_text(default)}
-    return {"seed": as_text(plan.get("seed", 0)), **{name: as_text(value) for name, value in chosen.items()}}
+    arguments = ",".join(map(argument_text, plan.get("engine_args", ())))
+    found = {"seed": as_text(plan.get("seed", 0)), **{name: as_text(value) for name, value in chosen.items()}}
+    return found | ({"engine_args": arguments} if arguments else {})
+
+
+def argument_text(argument: str) -> str:
+    """An argument `key=value` of the engine's library, readable where its value is short and plain."""
+    key, _, value = argument.partition("=")
+    return f"{key}={as_text(value)}"
 
 
 def run_settings(plan: Plan, model: ModelRef, chat_template: str) -> dict[str, str]:
@@ -42,7 +51,7 @@ def run_settings(plan: Plan, model: ModelRef, chat_template: str) -> dict[str, s
     if plan.chat:
         found["chat"] = digest(chat_template) if chat_template else "by the server"
     if model.server is not None:
-        return found
+        return found | {"prompts": model.server.prompts}
     checkpoint = checkpoint_of(model)
     if checkpoint.adapter is not None:
         found["adapter"] = f"{checkpoint.adapter.kind.lower()} {digest_files(checkpoint.adapter.files)[:8]}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -375,13 +377,66 @@ def test_a_sample_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
         import_lm_eval(tmp_path / "out", place(tmp_path))
 
 
-def test_items_in_error_take_their_scores_along_and_are_exported_as_stated(tmp_path: Path) -> None:
-    forge(tmp_path, "atlas_north", lambda row: row.update(note=float("nan")))
+def spoil(root: Path, task: str, value: float, numbers: tuple[int, ...], **stated: float) -> Path:
+    """Samples of a task whose accuracy is not a number, and the stated scores that follow."""
+    path = made.write(root / "out", "acme/wren", 0.6)
+    samples = next(path.parent.glob(f"samples_{task}_*"))
+    rows = [json.loads(line) for line in samples.read_text().split("\n") if line]
+    for number in numbers:
+        rows[number]["acc"] = value
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    document = json.loads(path.read_text())
+    document["results"][task].update(stated)
+    path.write_text(json.dumps(document))
+    return samples
+
+
+def test_one_nan_item_is_marked_and_takes_only_its_own_score_along(tmp_path: Path) -> None:
+    samples = spoil(tmp_path, "places", math.nan, (3,), **{"acc,none": math.nan})
+    original = samples.read_text()
     ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
     run = read_run(bundle)
-    assert results(run)["atlas_north", "acc"]["evidence"] == "aggregate" and ("atlas", "total") not in results(run)
-    document = json.loads(export_lm_eval(run, tmp_path / "back")[0].read_text())
-    assert document["groups"] == json.loads(next((tmp_path / "out").rglob("results_*.json")).read_text())["groups"]
+    found = results(run)
+    assert found["places", "acc"]["value"] is None
+    assert re.fullmatch(r"acc of 1 of \d+ items is not a finite number", found["places", "acc"]["reason"])
+    assert found["places", "acc"]["evidence"] == "partial" and found["places", "acc_norm"]["value"] is not None
+    (broken,) = [record for record in run.records() if record.error]
+    assert broken.error == "acc in lm-eval's samples: not a finite number" and "acc" not in broken.stats and "acc_norm" in broken.stats
+    assert check(tmp_path / "store", lambda run: recompute(run, place(tmp_path).access())) == ()
+    back = next(path for path in export_lm_eval(run, tmp_path / "back") if path.name.startswith("samples_places"))
+    assert lines_of(back.read_text()) == lines_of(original)
+
+
+def lines_of(text: str) -> list[str]:
+    """The rows as JSON with sorted keys, in which NaN equals NaN."""
+    return [json.dumps(json.loads(line), sort_keys=True) for line in text.split("\n") if line]
+
+
+def test_a_nan_score_comes_in_without_a_value(tmp_path: Path) -> None:
+    path = made.write(tmp_path / "out", "acme/wren", 0.6)
+    for samples in path.parent.glob("samples_*"):
+        samples.unlink()
+    document = json.loads(path.read_text())
+    document["results"]["places"]["acc,none"] = math.nan
+    path.write_text(json.dumps(document))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    found = results(read_run(bundle))["places", "acc"]
+    assert (found["value"], found["evidence"], found["reason"]) == (None, "aggregate", "lm-eval states nan")
+
+
+def test_log_likelihoods_of_nan_keep_lm_evals_pick_and_are_marked(tmp_path: Path) -> None:
+    path = made.write(tmp_path / "out", "acme/wren", 0.6)
+    samples = next(path.parent.glob("samples_places_*"))
+    rows = [json.loads(line) for line in samples.read_text().split("\n") if line]
+    wrong = next(row for row in rows if row["acc"] == 0.0 and row["acc_norm"] == 0.0)
+    other = next(at for at in range(len(wrong["resps"])) if str(at) != wrong["target"])
+    wrong["resps"][other] = [["nan", "False"]]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ((bundle, _),) = import_lm_eval(tmp_path / "out", place(tmp_path))
+    run = read_run(bundle)
+    (broken,) = [record for record in run.records() if record.error]
+    assert broken.error.startswith("resps in lm-eval's samples") and broken.output["pick"] == other and broken.stats["acc"] == (0.0,)
+    assert results(run)["places", "acc"]["evidence"] == "partial"
 
 
 def test_an_import_whose_indexing_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
