@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from assay.harness.decide.undefined import UndefinedRow, undefined_row, undefined_total
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Access
 from assay.harness.run.noise import Noise, floors, sentence
 from assay.harness.run.scoring.results import codes
+from assay.harness.run.scoring.signature import plan_settings
 from assay.harness.run.scoring.stored_tasks import selection_of
 from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import Difference, paired_difference, total_difference, unit_of, units_of
@@ -30,7 +32,17 @@ from assay.harness.task.task import Term, Total
 
 FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
 """Manifest fields that must agree for every task. The fingerprint (of all prompts, choices and gold) is last: it names no cause."""
-READABLE = {"data": "data hash", "fingerprint": "rendered prompts, choices, gold or groups", "ask": "decoding", "metrics": "scorers"}
+READABLE = {
+    "data": "data hash",
+    "fingerprint": "rendered prompts, choices, gold or groups",
+    "ask": "decoding",
+    "metrics": "scorers",
+    "chat": "chat template",
+    "system": "system prompt",
+    "seed": "random seed",
+}
+OF_MODEL = ("adapter", "quantization")
+"""Settings that belong to the model, which a comparison is about."""
 Key = tuple[str, str]
 
 
@@ -50,7 +62,7 @@ class Side:
     totals: tuple[Total, ...] = ()
     statuses: Mapping[Key, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Engine, dtype, seed, chat: they may differ, and a note names each difference."""
+    """Engine, dtype, chat and the plan's other options: where runs are comparable although they differ, a note names each difference."""
     noise: Noise = field(default_factory=dict)
     """Measured run-to-run noise by kind of repetition; empty if the run was not repeated."""
 
@@ -97,6 +109,8 @@ class Comparison:
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
     alpha: float
+    undefined: tuple[UndefinedRow, ...] = ()
+    """Metrics and totals without a score in one of the runs; they have no row."""
 
     @property
     def main(self) -> tuple[Row, ...]:
@@ -128,7 +142,7 @@ def side_of(run: Run, access: Access) -> Side:
     if unknown := [key for key in tables if key not in metrics]:
         raise AssayError(f"no scorer for {unknown[0][1]}", where=f"{run.id} {unknown[0][0]}", do="install the plugin that defines the task")
     plan = manifest["plan"]
-    settings = {"engine": manifest["engine"]["name"], **{name: str(plan[name]) for name in ("dtype", "seed", "chat")}}
+    settings = {"engine": manifest["engine"]["name"], "dtype": str(plan["dtype"]), "chat": str(plan["chat"]), **plan_settings(plan)}
     model = manifest["model"]
     return Side(
         run=run.id,
@@ -167,7 +181,8 @@ class Mismatch:
 
     def __str__(self) -> str:
         name = READABLE.get(self.field, self.field)
-        return f"{self.task}: {name} is {short(self.baseline)} in the baseline, {short(self.candidate)} in the candidate"
+        one, two = ("not set" if value is None else short(value) for value in (self.baseline, self.candidate))
+        return f"{self.task}: {name} is {one} in the baseline, {two} in the candidate"
 
 
 def short(value: Any) -> str:
@@ -176,11 +191,13 @@ def short(value: Any) -> str:
 
 
 def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[Mismatch, ...]:
-    """All differences between two runs other than the model: per task the first differing field, and differing items."""
+    """All differences between two runs other than the model: per task the settings that differ, the first differing field, and
+    differing items. Settings alone make no difference: a random seed is never used where nothing is drawn."""
     found = []
     for name in tasks:
         one, two = baseline.tasks[name], candidate.tasks[name]
-        found += [Mismatch(name, each, one.get(each), two.get(each)) for each in FIELDS if one.get(each) != two.get(each)][:1]
+        fields = [Mismatch(name, each, one.get(each), two.get(each)) for each in FIELDS if one.get(each) != two.get(each)][:1]
+        found += [*differing_settings(name, one, two), *fields] if fields else []
         for key, table in baseline.tables.items():
             if key[0] == name and (other := candidate.tables.get(key)) is not None:
                 first, second = set(table.item_ids), set(other.item_ids)
@@ -192,6 +209,15 @@ def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[M
                         )
                     )
     return tuple(found)
+
+
+def differing_settings(task: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Mismatch]:
+    """The settings of two runs that differ. Runs of earlier versions have none stored."""
+    if "settings" not in one or "settings" not in two:
+        return []
+    names = dict.fromkeys(name for each in (one, two) for name in each["settings"] if name not in OF_MODEL)
+    pairs = ((name, one["settings"].get(name), two["settings"].get(name)) for name in names)
+    return [Mismatch(task, name, first, second) for name, first, second in pairs if first != second]
 
 
 def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha: float = 0.05, seed: int = 0) -> Comparison:
@@ -213,16 +239,23 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         raise NotComparable(f"the candidate has no {missing[0][1]}", where=missing[0][0], do=f"assay rerun {candidate.run}")
     parts = {key: paired(baseline, candidate, key) for key in keys}
     mains = {name: key[1] for name in reversed(chosen) for key in reversed(keys) if key[0] == name}
+    undefined = [found for key in keys if (found := undefined_row(key, parts[key][1], parts[key][2], main=mains[key[0]] == key[1]))]
+    gone = {(each.task, each.metric) for each in undefined}
     rows = [
         task_row(
             key, parts[key], candidate, main=mains[key[0]] == key[1], difference=paired_difference(*parts[key][1:], alpha=alpha, seed=seed)
         )
         for key in keys
+        if key not in gone
     ]
     noise = floor_of(baseline, candidate)
     rows = [replace(row, floor=noise.get((row.task, row.metric))) for row in corrected(rows)]
     totals = [total for total in baseline.totals if all((term.task, term.metric) in parts for term in total.terms)]
-    rows += [replace(total_row(total, parts, alpha, seed), floor=total_floor(total, parts, rows)) for total in totals]
+    undefined += [found for total in totals if (found := undefined_total(total, undefined))]
+    unset = {each.task for each in undefined if each.total}
+    rows += [
+        replace(total_row(total, parts, alpha, seed), floor=total_floor(total, parts, rows)) for total in totals if total.name not in unset
+    ]
     left_out = tuple(name for name in every if name not in chosen)
     return Comparison(
         baseline=baseline,
@@ -231,8 +264,11 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         purpose="smoke" if "smoke" in (baseline.purpose, candidate.purpose) else "release",
         evidence=weaker(baseline.evidence, candidate.evidence),
         left_out=left_out,
-        notes=notes(baseline, candidate, [name for name in chosen if name not in mains]) + noise_notes(baseline, candidate, rows),
+        notes=notes(baseline, candidate, [name for name in chosen if name not in mains])
+        + tuple(map(str, undefined))
+        + noise_notes(baseline, candidate, rows),
         alpha=alpha,
+        undefined=tuple(undefined),
     )
 
 
@@ -244,8 +280,8 @@ def weaker(one: str, two: str) -> str:
 def notes(baseline: Side, candidate: Side, unlabelled: Sequence[str]) -> tuple[str, ...]:
     """Notes on tasks that were not compared, on differing settings and on identical weights."""
     found = [f"{name}: no labels, not compared" for name in unlabelled]
-    for name, value in baseline.settings.items():
-        other = candidate.settings.get(name, "")
+    for name in dict.fromkeys((*baseline.settings, *candidate.settings)):
+        value, other = (side.settings.get(name, "the default") for side in (baseline, candidate))
         if other != value:
             found.append(f"{name} is {value} in the baseline and {other} in the candidate: the differences include its effect")
     if baseline.digest == candidate.digest:

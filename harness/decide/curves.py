@@ -53,7 +53,7 @@ def points(runs: Sequence[Run]) -> list[Point]:
     for run in runs:
         lengths = prompt_lengths(run.records())
         for result in run.summary()["results"]:
-            if result["main"]:
+            if result["main"] and result["value"] is not None:
                 scores = (result["value"], result["low"], result["high"], result["n"])
                 point = Point(run.id, result["task"], result["metric"], result["shots"], *scores, lengths.get(result["task"]))
                 found[result["task"]].append(point)

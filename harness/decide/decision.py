@@ -97,7 +97,7 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
     whole, held = aggregate(gated, policy)
     verdict = decide(gated, whole, held, policy, tried)
     reasons = [*explain(gated, whole, held, policy, tried, verdict)]
-    if doubts := evidence_problems(comparison, gated):
+    if doubts := evidence_problems(comparison, gated, policy):
         verdict = "inconclusive" if verdict == "pass" else verdict
         reasons = [*doubts, *reasons]
     level = policy.alpha / 2
@@ -133,7 +133,7 @@ def aggregate_floor(gated: Sequence[GatedTask]) -> float | None:
 
 def check_required(comparison: Comparison, policy: Policy) -> None:
     """Raises if a required task is missing, or, without a list of them, a task that only one run has."""
-    present = {row.task for row in comparison.rows}
+    present = {row.task for row in (*comparison.rows, *comparison.undefined)}
     missing = [name for name in policy.tasks if name not in present] if policy.tasks else list(comparison.left_out)
     if missing:
         has = [side.model for side in (comparison.baseline, comparison.candidate) if missing[0] in side.tasks]
@@ -228,15 +228,17 @@ def decide(gated: Sequence[GatedTask], whole: Aggregate | None, held: bool, poli
     return NAMES[int(gate_verdicts(np.asarray(p_total), np.asarray(total_held), p_tasks, tasks_held, critical, policy.alpha))]
 
 
-def evidence_problems(comparison: Comparison, gated: Sequence[GatedTask]) -> list[str]:
+def evidence_problems(comparison: Comparison, gated: Sequence[GatedTask], policy: Policy) -> list[str]:
     """Reasons why these runs cannot pass, whatever their scores."""
     found = []
     if comparison.purpose == "smoke":
         found.append("smoke tasks only test that the software works; they never pass a gate")
     if comparison.evidence != "complete":
         found.append(f"the evidence is {comparison.evidence}; only complete runs can pass")
-    if all(each.advisory for each in gated):
+    if gated and all(each.advisory for each in gated):
         found.append("every task is advisory")
+    required = [each for each in comparison.undefined if each.main and each.task not in policy.advisory]
+    found += map(str, (each for each in required if not policy.tasks or each.task in policy.tasks or each.total))
     return found
 
 

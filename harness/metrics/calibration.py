@@ -76,8 +76,14 @@ def equal_mass_edges(confidences: Array, bins: int) -> Array:
 
 
 def ece(confidences: Array, correct: Array, bins: int) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal-mass bins, weighted by size."""
-    codes = np.searchsorted(equal_mass_edges(confidences, bins), confidences)
+    """Expected calibration error: the mean gap between confidence and accuracy over equal-mass bins, weighted by size.
+
+    NaN where several bins are asked for and all confidences are equal, so that there is only one.
+    """
+    edges = equal_mass_edges(confidences, bins)
+    codes = np.searchsorted(edges, confidences)
+    if bins > 1 and codes.min() == codes.max():
+        return math.nan
     gaps = np.bincount(codes, weights=confidences - correct)
     return float(np.abs(gaps).sum() / len(confidences))
 
@@ -138,9 +144,9 @@ def recalibrated(confidences: Array, correct: Array) -> Array:
 
 
 def platt_ece(confidences: Array, correct: Array, bins: int) -> float:
-    """ECE after Platt scaling; 0 where all items are right or all are wrong, as in the reference."""
+    """ECE after Platt scaling; NaN where all items are right or all are wrong (the reference gives 0): nothing can be fitted."""
     if correct.min() == correct.max():
-        return 0.0
+        return math.nan
     return ece(recalibrated(confidences, correct), correct, bins)
 
 
@@ -152,6 +158,12 @@ class Curve:
 
     def __call__(self, stats: Array, groups: Codes) -> float:
         return self.score(stats[:, 0], stats[:, 1])
+
+
+def undefined(name: str) -> str:
+    """Why a calibration score is undefined."""
+    one_bin = "all confidences are equal, so there is only one bin"
+    return f"all items are right or all are wrong, or {one_bin}" if name.startswith("platt") else one_bin
 
 
 SCORES: tuple[tuple[str, Callable[[Array, Array], float], str], ...] = (
@@ -168,10 +180,11 @@ def calibration(ask: Choose | None = None) -> tuple[Metric[ChoiceScores], ...] |
     """The calibration metrics for tasks that rank choices with `ask`, or for generated text where it is None."""
     if ask is None:
         return tuple(
-            Metric(name, confident_text, Curve(score), better=better, reads=Completion, signature="helm|p(text)")
+            Metric(name, confident_text, Curve(score), better, reads=Completion, signature="helm|p(text)", undefined=undefined(name))
             for name, score, better in SCORES
         )
     measure, signature = confident_choice(ask), f"helm|softmax-max|{ask.normalize}"
     return tuple(
-        Metric(name, measure, Curve(score), better=better, reads=ChoiceScores, signature=signature) for name, score, better in SCORES
+        Metric(name, measure, Curve(score), better, reads=ChoiceScores, signature=signature, undefined=undefined(name))
+        for name, score, better in SCORES
     )

@@ -1,13 +1,14 @@
 """Metrics over ranked choices: accuracy, Matthews correlation, F1, and scores of whole groups (a question, a minimal pair).
 
 Confusion metrics store one-hot cells of a gold x pick table, so that every one of them is a function of the mean cells.
-Degenerate tables give what scikit-learn gives with `zero_division=0`: MCC 0 for a single class, F1 0 for a class that
-neither occurs nor is picked.
+Where the formula is 0/0 the score is undefined (NaN), not 0: MCC where all golds or all picks are one class, F1 of a class that
+neither occurs nor is picked. `OrZero` gives scikit-learn's 0 instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -85,15 +86,15 @@ def matthews(means: Array) -> Array:
     gold, pick = table.sum(axis=-1), table.sum(axis=-2)
     covariance = np.trace(table, axis1=-2, axis2=-1) - (gold * pick).sum(axis=-1)
     spread = (1 - (gold**2).sum(axis=-1)) * (1 - (pick**2).sum(axis=-1))
-    return np.where(spread > ROUNDING, covariance / np.sqrt(np.maximum(spread, ROUNDING)), 0.0)
+    return np.where(spread > ROUNDING, covariance / np.sqrt(np.maximum(spread, ROUNDING)), np.nan)
 
 
 def f1_by_class(means: Array) -> Array:
-    """F1 of every class against the rest [..., k]."""
+    """F1 of every class against the rest [..., k]; NaN for a class that neither occurs nor is picked."""
     table = square(means)
     hits = np.diagonal(table, axis1=-2, axis2=-1)
     either = table.sum(axis=-1) + table.sum(axis=-2)
-    return np.where(either > ROUNDING, 2 * hits / np.maximum(either, ROUNDING), 0.0)
+    return np.where(either > ROUNDING, 2 * hits / np.maximum(either, ROUNDING), np.nan)
 
 
 def f1_of_label_1(means: Array) -> Array:
@@ -106,18 +107,37 @@ def f1_averaged(means: Array) -> Array:
     return averaged
 
 
+@dataclass(frozen=True, slots=True)
+class OrZero:
+    """A `finish` with 0 where it is undefined, as scikit-learn has it, for scores that must equal another tool's."""
+
+    finish: Callable[[Array], Array]
+
+    def __call__(self, means: Array) -> Array:
+        return np.nan_to_num(self.finish(means), nan=0.0)
+
+
 def mcc(classes: int = 2) -> Metric[ChoiceScores]:
-    """Matthews correlation of gold and pick, in [-1, 1]; 0 where either is constant."""
-    return Metric("mcc", cells(classes), Pooled(matthews), low=-1.0, reads=ChoiceScores, signature=f"classes:{classes}")
+    """Matthews correlation of gold and pick, in [-1, 1]; undefined where either is constant."""
+    why = "Matthews correlation needs at least two classes among the gold labels and two among the predictions"
+    return Metric("mcc", cells(classes), Pooled(matthews), low=-1.0, reads=ChoiceScores, signature=f"classes:{classes}", undefined=why)
 
 
-f1: Metric[ChoiceScores] = Metric("f1", cells(2), Pooled(f1_of_label_1), reads=ChoiceScores, signature="positive:1")
-"""F1 of label 1 in a two-class task."""
+f1: Metric[ChoiceScores] = Metric(
+    "f1",
+    cells(2),
+    Pooled(f1_of_label_1),
+    reads=ChoiceScores,
+    signature="positive:1",
+    undefined="label 1 is neither among the gold labels nor among the predictions",
+)
+"""F1 of label 1 in a two-class task; undefined where it neither occurs nor is picked."""
 
 
 def macro_f1(classes: int) -> Metric[ChoiceScores]:
-    """Unweighted mean of the one-vs-rest F1 of all `classes`, absent ones included (as 0)."""
-    return Metric("macro_f1", cells(classes), Pooled(f1_averaged), reads=ChoiceScores, signature=f"classes:{classes}")
+    """Unweighted mean of the one-vs-rest F1 of all `classes`; undefined where one of them neither occurs nor is picked."""
+    why = f"one of the {classes} classes is neither among the gold labels nor among the predictions"
+    return Metric("macro_f1", cells(classes), Pooled(f1_averaged), reads=ChoiceScores, signature=f"classes:{classes}", undefined=why)
 
 
 def extremes(values: Array, groups: Codes) -> tuple[Array, Array]:

@@ -32,17 +32,24 @@ def nats_and_tokens(doc: Doc, output: TextLogprob) -> Stats:
 
 
 def ratio(means: Array) -> Array:
-    return means[..., 0] / means[..., 1]
+    """The first mean over the second; NaN where the texts have no length."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(means[..., 1] > 0, means[..., 0] / means[..., 1], np.nan)
 
 
 def exp_ratio(means: Array) -> Array:
-    return np.exp(ratio(means))
+    with np.errstate(over="ignore"):
+        return np.exp(ratio(means))
 
 
-bits_per_byte: Metric[TextLogprob] = Metric("bits_per_byte", bits_and_bytes, Pooled(ratio), better="lower", high=None, reads=TextLogprob)
+NO_TEXT = "the texts are empty, or too improbable for a finite number"
+
+bits_per_byte: Metric[TextLogprob] = Metric(
+    "bits_per_byte", bits_and_bytes, Pooled(ratio), better="lower", high=None, reads=TextLogprob, undefined=NO_TEXT
+)
 """Bits that the model needs per UTF-8 byte of text; comparable across tokenizers."""
 
 perplexity: Metric[TextLogprob] = Metric(
-    "perplexity", nats_and_tokens, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=TextLogprob
+    "perplexity", nats_and_tokens, Pooled(exp_ratio), better="lower", low=1.0, high=None, reads=TextLogprob, undefined=NO_TEXT
 )
 """Effective branching factor per token, at least 1; comparable only between models with the same tokenizer."""

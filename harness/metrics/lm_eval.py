@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from assay.harness.errors import AssayError
-from assay.harness.metrics.choice import f1, mcc
+from assay.harness.metrics.choice import OrZero, f1_of_label_1, matthews
 from assay.harness.metrics.likelihood import exp_ratio, ratio
 from assay.harness.metrics.text import bleu, chrf, ter
 from assay.harness.task.doc import Doc
@@ -117,16 +117,16 @@ def cannot_measure(doc: Doc, output: Any) -> Stats:
 def metric_of(scorer: Scorer) -> Metric[Any]:
     """The metric whose `combine` is lm-eval's aggregation."""
     signature = f"lm-eval:{scorer.aggregation}"
+    combine: Any
     if scorer.aggregation in PAIR:
-        known = f1 if scorer.aggregation == "f1" else mcc(scorer.classes)
-        return Metric(
-            scorer.name, cannot_measure, known.combine, scorer.better, known.low, known.high, signature=f"{signature} {scorer.classes}"
-        )
+        finish, low = (f1_of_label_1, 0.0) if scorer.aggregation == "f1" else (matthews, -1.0)
+        combine = Pooled(OrZero(finish))  # lm-eval takes scikit-learn's 0 where a score is undefined
+        return Metric(scorer.name, cannot_measure, combine, scorer.better, low, 1.0, signature=f"{signature} {scorer.classes}")
     if scorer.aggregation in TEXT:
         text_metric = TEXT[scorer.aggregation]()
         bounds = (text_metric.low, text_metric.high)
         return Metric(scorer.name, cannot_measure, text_metric.combine, scorer.better, *bounds, signature=signature)
-    combine: Any = {
+    combine = {
         "mean": mean,
         "median": upper_median,
         "perplexity": Pooled(exp_first),

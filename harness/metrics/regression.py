@@ -40,7 +40,9 @@ def correlate(means: Array) -> Array:
     return correlation
 
 
-pearson: Metric[ExpectedValue] = Metric("pearson", moments, Pooled(correlate), low=-1.0, reads=ExpectedValue)
+UNDEFINED = "a correlation needs at least two different predictions and two different gold values"
+
+pearson: Metric[ExpectedValue] = Metric("pearson", moments, Pooled(correlate), low=-1.0, reads=ExpectedValue, undefined=UNDEFINED)
 """Pearson's correlation of estimate and gold value; NaN where either is constant."""
 
 
@@ -58,5 +60,7 @@ def rank_correlation(stats: Array, groups: Codes) -> float:
     return float(x @ y) / scale if scale else math.nan
 
 
-spearman: Metric[ExpectedValue] = Metric("spearman", pair, rank_correlation, low=-1.0, reads=ExpectedValue, signature="ties:average")
+spearman: Metric[ExpectedValue] = Metric(
+    "spearman", pair, rank_correlation, low=-1.0, reads=ExpectedValue, signature="ties:average", undefined=UNDEFINED
+)
 """Spearman's rank correlation of estimate and gold value; NaN where either is constant."""

@@ -75,6 +75,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             "alpha": comparison.alpha,
             "results": rows,
             "left_out": list(comparison.left_out),
+            "undefined": [asdict(each) for each in comparison.undefined],
             "notes": list(comparison.notes),
         }
     )
@@ -90,7 +91,8 @@ def gate_json(decision: Decision, comparison: Comparison, exit_code: int) -> dic
     tasks = [task_json(each, decision.alpha) for each in decision.tasks]
     sides = {"baseline": side_json(comparison.baseline), "candidate": side_json(comparison.candidate)}
     evidence = {"purpose": comparison.purpose, "evidence": comparison.evidence, "exit_code": exit_code}
-    return finite({**facts, **sides, **evidence, "tasks": tasks})  # type: ignore[no-any-return]
+    undefined = [asdict(each) for each in comparison.undefined]
+    return finite({**facts, **sides, **evidence, "tasks": tasks, "undefined": undefined})  # type: ignore[no-any-return]
 
 
 def early_json(found: EarlyGate, exit_code: int) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from assay.harness.model.served import UNVERIFIED, is_served
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -78,6 +80,11 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
     found = []
     if manifest["purpose"] == "smoke":
         found.append("Smoke tasks only test that the software works. Their scores are not benchmark results.")
+    if is_served(manifest["model"]["digest"]):
+        served = manifest["model"].get("served", {})
+        sent = {"ids": "token ids of a local tokenizer", "text": "text; the server tokenises", "chat": "messages; the server's template"}
+        how = sent.get(served.get("prompts"), "prompts")
+        found.append(f"{UNVERIFIED.capitalize()}: {served.get('name', '')} at {served.get('address', '')}. It is sent {how}.")
     for word, (mark, meaning) in MARKS.items():
         if any(result.get("evidence") == word for result in results):
             found.append(f"{mark} {meaning}: not the standard benchmark, never ranked.")

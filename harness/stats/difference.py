@@ -14,7 +14,7 @@ import numpy as np
 
 from assay.harness.errors import AssayError
 from assay.harness.stats.distributions import t_quantile, z_quantile
-from assay.harness.stats.influence import blocks, dense, influence, is_mean, rows_of, sums_by
+from assay.harness.stats.influence import Undefined, blocks, combined, dense, influence, is_mean, rows_of, sums_by
 from assay.harness.stats.interval import Part, total_weights
 from assay.harness.stats.paired import mid_p, score_z, sign_flip_loss, swap_loss, t_loss, tango_bound
 from assay.harness.stats.rule import FEW_CLUSTERS, Columns, combine
@@ -81,7 +81,8 @@ def paired_difference(base: Part, candidate: Array, *, alpha: float = 0.05, seed
     """`candidate` statistics [n, k] minus those of `base`; both hold the same items in the same order.
 
     Binary rows of equal clusters: mid-p McNemar and Tango. Other means: clustered t (exact sign flips below ten clusters) and
-    the score limit. Other metrics: random swaps (Pooled) or the jackknife's t. Raises AssayError for unequal shapes.
+    the score limit. Other metrics: random swaps (Pooled) or the jackknife's t. Raises Undefined where the items do not define one of
+    the two scores, AssayError for unequal shapes.
     """
     base = base._replace(stats=np.asarray(base.stats, dtype=np.float64))
     candidate = np.asarray(candidate, dtype=np.float64)
@@ -112,7 +113,10 @@ def total_difference(total: Total, parts: Mapping[Term, tuple[Part, Array]], *, 
         part, candidate = parts[term]
         if term.task in coarse:
             part = part._replace(clusters=blocks(part.clusters, seed))
-        units = units_of(part, candidate)
+        try:
+            units = units_of(part, candidate)
+        except Undefined as error:
+            raise Undefined(error.what, where=f"{term.metric} of {term.task}") from None
         weight = weights[term] / total.scale * unit_of(part.metric)
         by_task.setdefault(term.task, []).append(Units(weight * units.values, abs(weight) * units.worst, units.moves, weight))
     tasks = [_graded(_joined(units), alpha, seed) for units in by_task.values()]
@@ -146,10 +150,14 @@ def units_of(base: Part, candidate: Array) -> Units:
         worst = float(np.abs(rows).max() or 1.0) if span is None else span
         if (sizes == sizes[0]).all():
             return Units(sums_by(first.clusters, rows[:, None], first.count)[:, 0] / sizes[0], worst, rows, sign)
+    groups = dense(base.groups)[0]
+    whole = sign * (combined(metric, candidate, groups) - combined(metric, base.stats, groups))
+    alone = Units(np.array([whole]), max(abs(whole), 1.0), np.zeros(len(base.stats)), sign)
     if first.count < 2:
-        whole = sign * (float(metric.combine(candidate, dense(base.groups)[0])) - float(metric.combine(base.stats, dense(base.groups)[0])))
-        return Units(np.array([whole]), max(abs(whole), 1.0), np.zeros(len(base.stats)), sign)
+        return alone
     one, two = (influence(metric, stats, base.groups, base.clusters) for stats in (base.stats, candidate))
+    if not (np.isfinite(one.effects).all() and np.isfinite(two.effects).all()):  # undefined without some cluster: no error is known
+        return alone
     effects = sign * (two.effects - one.effects)
     scale = np.sqrt(first.count * (first.count - 1.0))
     values = sign * (two.value - one.value) + scale * (effects - effects.mean())

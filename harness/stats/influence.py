@@ -19,6 +19,35 @@ BLOCKS = 60
 """Number of jackknife blocks for metrics that are not Pooled: enough degrees of freedom, few calls of `combine`."""
 
 
+class Undefined(AssayError):
+    """A score that these items do not define; `what` is the reason."""
+
+
+def reason_of(metric: Metric[Any], value: float) -> str:
+    """Why a score of `value`, which is not finite, is undefined."""
+    return metric.undefined or f"its formula gives {value}"
+
+
+def combined(metric: Metric[Any], stats: Array, groups: Codes) -> float:
+    """The score of stats [n, k]. Raises Undefined where it is not a finite number, or the author's `combine` fails."""
+    try:
+        with np.errstate(all="ignore"):
+            value = float(metric.combine(stats, groups))
+    except Exception as error:  # the author's code may raise anything
+        raise Undefined(f"{type(error).__name__}: {error}", where=metric.name) from None
+    if not np.isfinite(value):
+        raise Undefined(reason_of(metric, value), where=metric.name)
+    return value
+
+
+def replicate(metric: Metric[Any], stats: Array, groups: Codes) -> float:
+    """The score of a part of the items, NaN where it is undefined."""
+    try:
+        return combined(metric, stats, groups)
+    except Undefined:
+        return np.nan
+
+
 @dataclass(frozen=True, slots=True)
 class Influence:
     """A score and the `effects` [C] of its C clusters: the sum of their squares is the score's variance."""
@@ -81,24 +110,26 @@ def sums_by(codes: Codes, values: Array, count: int) -> Array:
 def influence(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes) -> Influence:
     """The score of stats [n, k] and its cluster effects [C]; NaN effects where the score without some cluster is undefined.
 
+    Raises Undefined where the score itself is not a finite number.
+
     For a combine that is not Pooled, pass few clusters (see `blocks`): it is called once per cluster.
     """
     combine = metric.combine
     if not isinstance(combine, Pooled):
         codes, count = dense(clusters)
-        value = float(combine(stats, dense(groups)[0]))
-        left = (
-            np.array([combine(stats[codes != c], dense(groups[codes != c])[0]) for c in range(count)]) if count > 1 else np.full(1, np.nan)
-        )
+        value = combined(metric, stats, dense(groups)[0])
+        left = np.full(count, np.nan)
+        if count > 1:
+            left = np.array([replicate(metric, stats[codes != c], dense(groups[codes != c])[0]) for c in range(count)])
     else:
         rows = rows_of(metric, stats, groups, clusters)
         count = rows.count
         total = rows.stats.sum(axis=0)
-        value = float(combine.finish(total / len(rows.stats)))
         sizes = np.bincount(rows.clusters, minlength=count).astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
+            value = float(combine.finish(total / len(rows.stats)))
             rest = (total - sums_by(rows.clusters, rows.stats, count)) / (len(rows.stats) - sizes)[:, None]
             left = np.asarray(combine.finish(rest), dtype=np.float64)
     if not np.isfinite(value):
-        raise AssayError(f"the score is {value}", where=metric.name, do="fix the metric: it must return a finite number")
+        raise Undefined(reason_of(metric, value), where=metric.name)
     return Influence(value, (value - left) * np.sqrt((count - 1) / count))

@@ -16,23 +16,44 @@ import numpy as np
 
 from assay.harness.errors import AssayError
 from assay.harness.stats.distributions import t_quantile, z_quantile
-from assay.harness.stats.influence import Influence, blocks, influence, is_mean, rows_of
+from assay.harness.stats.influence import Influence, Undefined, blocks, influence, is_mean, rows_of
 from assay.harness.task.metric import Affine, Array, Codes, Metric, Pooled
 from assay.harness.task.task import Term, Total
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A score and its confidence limits; both are None where they cannot be computed (too few clusters, no variation).
+    """A score and its confidence limits; both are None where they cannot be computed, or would cover more than half of the scale.
 
-    `n` counts items; `method` names the method of the limits.
+    `n` counts items; `method` names the method of the limits, or why there are none (too few items, too few clusters, no variation).
+    `value` is None where these items do not define the score; `reason` then says why. `wide` holds limits that cover too much.
     """
 
-    value: float
+    value: float | None
     low: float | None
     high: float | None
     n: int
     method: str
+    reason: str = ""
+    wide: tuple[float, float] | None = None
+
+
+MOST_OF_SCALE = 0.5
+"""A longer interval, as a share of the metric's scale, says too little to be shown or ranked."""
+
+
+def undefined(n: int, reason: str) -> Interval:
+    return Interval(None, None, None, n, "undefined", reason)
+
+
+def helpful(found: Interval, bounds: tuple[float | None, float | None]) -> Interval:
+    """The interval, with its limits put aside where they cover more than half of the scale."""
+    low, high = bounds
+    if low is None or high is None or found.low is None or found.high is None:
+        return found
+    if found.high - found.low <= MOST_OF_SCALE * (high - low) * (1 + 1e-12):
+        return found
+    return replace(found, low=None, high=None, method="too few items", wide=(found.low, found.high))
 
 
 class Part(NamedTuple):
@@ -48,22 +69,30 @@ def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
     """The score of stats [n, k] with its two-sided confidence interval.
 
     Each score group lies inside one cluster; clusters are the units of sampling. `seed` has an effect only where clusters are merged
-    into blocks (a combine that is not Pooled). Raises AssayError for no items, non-finite statistics or score.
+    into blocks (a combine that is not Pooled). A score that is not a finite number is undefined; limits that cover more than half of
+    the scale are "too few items" (see Interval). Raises AssayError for no items and non-finite statistics.
     """
     if not len(stats):
         raise AssayError("no items to score", where=metric.name, do="check the split and --limit")
     stats = np.asarray(stats, dtype=np.float64).reshape(len(stats), -1)
     if not np.isfinite(stats).all():
         raise AssayError("a stored statistic is not finite", where=metric.name, do="score the run again")
+    try:
+        return helpful(_score_interval(metric, stats, groups, clusters, level, seed), (metric.low, metric.high))
+    except Undefined as error:
+        return undefined(len(stats), error.what)
+
+
+def _score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes, level: float, seed: int) -> Interval:
     if is_mean(metric):
         return _mean_interval(metric, stats, groups, clusters, level)
     if isinstance(metric.combine, Pooled) and isinstance(metric.combine.finish, Affine):
         scale, offset = metric.combine.finish.scale, metric.combine.finish.offset
         low, high = (None if end is None else (end - offset) / scale for end in (metric.low, metric.high))
         plain = replace(metric, combine=Pooled(metric.combine.finish.finish, metric.combine.fold), low=low, high=high)
-        unscaled = score_interval(plain, stats, groups, clusters, level=level, seed=seed)
-        low, high = (None if end is None else scale * end + offset for end in (unscaled.low, unscaled.high))
-        return Interval(scale * unscaled.value + offset, low, high, unscaled.n, unscaled.method)
+        unscaled = _score_interval(plain, stats, groups, clusters, level, seed)
+        value, low, high = (None if end is None else scale * end + offset for end in (unscaled.value, unscaled.low, unscaled.high))
+        return replace(unscaled, value=value, low=low, high=high)
     units = clusters if isinstance(metric.combine, Pooled) else blocks(clusters, seed)
     found = influence(metric, stats, groups, units)
     name = "jackknife" if isinstance(metric.combine, Pooled) else "block jackknife"
@@ -74,11 +103,19 @@ def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
 def total_interval(total: Total, parts: Mapping[Term, Part], *, level: float = 0.95, seed: int = 0) -> Interval:
     """The total with its interval: the tasks are independent, the metrics of one task share its items.
 
-    Raises AssayError where a term has no part: a missing task is never a zero.
+    Undefined where one of its terms is. Raises AssayError where a term has no part: a missing task is never a zero.
     """
     missing = [term.task for term in total.terms if term not in parts]
     if missing:
         raise AssayError(f"no scores of {', '.join(missing)}, which the total needs", where=total.name, do="run the missing tasks")
+    n = sum(len(parts[term].stats) for term in {term.task: term for term in total.terms}.values())
+    try:
+        return _total_interval(total, parts, n, level, seed)
+    except Undefined as error:
+        return undefined(n, f"{error.where}: {error.what}")
+
+
+def _total_interval(total: Total, parts: Mapping[Term, Part], n: int, level: float, seed: int) -> Interval:
     weights = total_weights(total, {term: len(parts[term].stats) for term in total.terms})
     effects: dict[str, list[tuple[float, Array]]] = {}
     value, low, high = 0.0, 0.0, 0.0
@@ -86,7 +123,10 @@ def total_interval(total: Total, parts: Mapping[Term, Part], *, level: float = 0
     for term in total.terms:
         part, weight = parts[term], weights[term]
         units = blocks(part.clusters, seed) if term.task in coarse else part.clusters
-        found = influence(part.metric, np.asarray(part.stats, dtype=np.float64), part.groups, units)
+        try:
+            found = influence(part.metric, np.asarray(part.stats, dtype=np.float64), part.groups, units)
+        except Undefined as error:
+            raise Undefined(error.what, where=f"{term.metric} of {term.task} is undefined") from None
         effects.setdefault(term.task, []).append((weight, _floored(part, found)))
         value += weight * found.value
         ends = [np.nan if end is None else weight * end for end in (part.metric.low, part.metric.high)]
@@ -96,8 +136,7 @@ def total_interval(total: Total, parts: Mapping[Term, Part], *, level: float = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         df = float(variances.sum() ** 2 / (variances**2 / np.array([len(s) - 1 for s in sums])).sum())
     bounds = (low, high) if np.isfinite(low + high) else (None, None)
-    n = sum(len(parts[term].stats) for term in {term.task: term for term in total.terms}.values())
-    return _transformed(value, float(variances.sum()), df, bounds, n, level, "jackknife total")
+    return helpful(_transformed(value, float(variances.sum()), df, bounds, n, level, "jackknife total"), bounds)
 
 
 def total_weights(total: Total, sizes: Mapping[Term, int]) -> dict[Term, float]:

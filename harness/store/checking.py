@@ -96,7 +96,7 @@ def compare_results(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Prob
         for name in sorted(
             old.keys() | new.keys(), key=lambda each: (FIRST_FIELDS.index(each) if each in FIRST_FIELDS else len(FIRST_FIELDS), each)
         ):
-            if not equal_json(old.get(name), new.get(name)):
+            if not equal_json(old.get(name), new.get(name)) and not of_earlier_version(old, new):
                 what = f"{name} of {metric} on {task} is stored as {old.get(name)}, but is {new.get(name)} when computed from the items"
                 problems.append(
                     Problem(
@@ -104,6 +104,19 @@ def compare_results(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Prob
                     )
                 )
     return problems
+
+
+def of_earlier_version(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a stored result equals the recomputed one under the rules of earlier versions.
+
+    They stored 0 for some undefined scores, and limits however much of the scale they covered.
+    """
+    if old.get("method") == new.get("method"):
+        return False
+    if new["value"] is None and new.get("reason"):
+        return bool(old["value"] == 0)
+    wide = new.get("wide")
+    return wide is not None and equal_json([old["value"], old["low"], old["high"]], [new["value"], *wide])
 
 
 def equal_json(old: Any, new: Any) -> bool:

@@ -274,9 +274,7 @@ def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
     """Insert one result. Raises AssayError for a value that is not a finite number."""
     if found := nonfinite(result):
         raise AssayError(f"{found} of {result.get('task')} is not a finite number", where=str(run.path), do="see: assay store check")
-    if result["value"] is None:  # nothing was scored, for example because the labels are hidden
-        return
-    if type(result["value"]) not in (int, float):
+    if result["value"] is not None and type(result["value"]) not in (int, float):
         what = f"{result.get('metric')} of {result.get('task')} is {result['value']!r:.40}, not a number"
         raise AssayError(what, where=str(run.path), do="see: assay store check")
     names = ("task", "metric", "value", "low", "high", "n", "shots", "signature")
@@ -284,7 +282,15 @@ def insert_score(connection: Any, run: Run, result: Mapping[str, Any]) -> None:
     facts = next((task for task in run.manifest["tasks"] if task["name"] == result["task"]), result)  # a total has no task facts of its own
     values["evidence"] = weakest((facts["evidence"], result["evidence"]), "complete")
     values["purpose"] = weakest((facts["purpose"], result["purpose"]), "release")
+    values["reason"] = unranked(result)
     insert(connection, "score", run_id=run.id, **values, main=bool(result.get("main")), result=json.dumps(result))
+
+
+def unranked(result: Mapping[str, Any]) -> str | None:
+    """Why a score is never ranked; None if it may be."""
+    if result["value"] is None:
+        return f"undefined: {result.get('reason') or 'no value was stored'}"
+    return "too few items" if result.get("method") == "too few items" else None
 
 
 def load(connection: Any, run: Run, name: str, table: str, columns: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from assay.harness.errors import AssayError
 
 INDEX = "assay.duckdb"
-SCHEMA = 2
+SCHEMA = 3
 
 
 def connect(root: Path) -> Any:

@@ -23,8 +23,9 @@ CREATE TABLE run_task (
 
 CREATE TABLE score (
     run_id VARCHAR NOT NULL, task VARCHAR NOT NULL, metric VARCHAR NOT NULL,
-    value DOUBLE NOT NULL CHECK (isfinite(value)), low DOUBLE CHECK (isfinite(low)), high DOUBLE CHECK (isfinite(high)),
+    value DOUBLE CHECK (isfinite(value)), low DOUBLE CHECK (isfinite(low)), high DOUBLE CHECK (isfinite(high)),
     n BIGINT, shots BIGINT, signature VARCHAR, main BOOLEAN NOT NULL, evidence VARCHAR, purpose VARCHAR,
+    reason VARCHAR,                 -- why it is never ranked: undefined (the value is null), or too few items
     result VARCHAR NOT NULL         -- the whole result as JSON
 );
 
@@ -57,7 +58,7 @@ CREATE VIEW curves AS
 SELECT regexp_replace(model, '[-_.]?\d+/?$', '') AS training, try_cast(regexp_extract(model, '(\d+)/?$', 1) AS BIGINT) AS step,
        run_id, model, model_digest, task, metric, value, low, high, n, shots, engine, created_at
 FROM scores
-WHERE status = 'complete' AND regexp_matches(lower(model), '(step|checkpoint|ckpt|iter|iteration|epoch)[-_.]?\d+/?$')
+WHERE status = 'complete' AND value IS NOT NULL AND regexp_matches(lower(model), '(step|checkpoint|ckpt|iter|iteration|epoch)[-_.]?\d+/?$')
 QUALIFY row_number() OVER (PARTITION BY model, task, metric, shots ORDER BY created_at DESC, run_id DESC) = 1;
 
 CREATE VIEW samples AS
@@ -66,16 +67,19 @@ SELECT run_id, task, item_id, item_group, prompt, output, gold, correct, error F
 CREATE VIEW item_stats AS
 SELECT run_id, task, metric, item_id, item_group, stats FROM item_stat;
 
--- Main metric of the latest complete release run per model and task, scored on all items without errors.
+-- Main metric of the latest complete release run per model and task, scored on all items without errors; no undefined score, and none
+-- whose interval covers more than half of the scale.
 CREATE VIEW leaderboard AS
-SELECT r.model, r.model_digest, s.task, s.metric, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, r.engine,
-       r.run_id, r.created_at, s.result
-FROM score s
-JOIN run r USING (run_id)
-LEFT JOIN run_task t USING (run_id, task)
-WHERE s.main AND r.status = 'complete' AND coalesce(s.purpose, r.purpose) = 'release'
-  AND coalesce(s.evidence, r.evidence) = 'complete' AND coalesce(t.errors, 0) = 0
-QUALIFY row_number() OVER (PARTITION BY r.model_digest, s.task ORDER BY r.created_at DESC, r.run_id DESC, s.metric) = 1;
+SELECT * EXCLUDE (reason) FROM (
+    SELECT r.model, r.model_digest, s.task, s.metric, s.value, s.low, s.high, s.n, s.shots, s.signature, t.fingerprint, r.engine,
+           r.run_id, r.created_at, s.result, s.reason
+    FROM score s
+    JOIN run r USING (run_id)
+    LEFT JOIN run_task t USING (run_id, task)
+    WHERE s.main AND r.status = 'complete' AND coalesce(s.purpose, r.purpose) = 'release'
+      AND coalesce(s.evidence, r.evidence) = 'complete' AND coalesce(t.errors, 0) = 0
+    QUALIFY row_number() OVER (PARTITION BY r.model_digest, s.task ORDER BY r.created_at DESC, r.run_id DESC, s.metric) = 1
+) WHERE reason IS NULL;
 
 CREATE VIEW tuning AS
 SELECT study, run_id, method, family, seed, lr, task, role, gain, gain_low, gain_high, target, mitigation, average_drop, kl_base,

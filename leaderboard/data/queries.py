@@ -17,7 +17,10 @@ from assay.leaderboard.data.ranking import Array
 
 PAGE = 50
 MODEL = """
-    model, model_digest, coalesce(json_extract_string(manifest, '$.imported.from'), 'assay') AS source,
+    model, model_digest, coalesce(
+        json_extract_string(manifest, '$.imported.from'),
+        CASE WHEN starts_with(model_digest, 'served-') THEN 'served, weights not verified' ELSE 'assay' END
+    ) AS source,
     json_extract_string(manifest, '$.model.adapter') AS adapter, json_extract_string(manifest, '$.model.path') AS path,
     TRY_CAST(json_extract(manifest, '$.model.parameters') AS DOUBLE) AS parameters,
     TRY_CAST(json_extract(summary, '$.tokens.computed') AS DOUBLE) AS tokens,
@@ -246,7 +249,8 @@ def pairs(root: Path, first: str, second: str) -> list[Pair]:
         root,
         f"""
         SELECT a.task, a.metric, a.main, a.value AS one, b.value AS two, {result_columns("a.result")}
-        FROM score a JOIN score b USING (task, metric) WHERE a.run_id = ? AND b.run_id = ? ORDER BY a.task, a.main DESC, a.metric
+        FROM score a JOIN score b USING (task, metric)
+        WHERE a.run_id = ? AND b.run_id = ? AND a.value IS NOT NULL AND b.value IS NOT NULL ORDER BY a.task, a.main DESC, a.metric
         """,
         [first, second],
     )
@@ -330,6 +334,7 @@ def unranked(root: Path) -> Any:
                CASE WHEN coalesce(s.purpose, r.purpose) <> 'release' THEN 'purpose is ' || coalesce(s.purpose, r.purpose)
                     WHEN coalesce(s.evidence, r.evidence) <> 'complete' THEN 'evidence is ' || coalesce(s.evidence, r.evidence)
                     WHEN coalesce(t.errors, 0) > 0 THEN t.errors || ' items in error'
+                    WHEN s.reason IS NOT NULL THEN s.reason
                     ELSE 'replaced by a later run of the same weights' END AS reason
         FROM score s JOIN run r USING (run_id) LEFT JOIN run_task t USING (run_id, task)
         WHERE s.main AND r.status = 'complete'
@@ -356,7 +361,7 @@ def repeated_scores(root: Path) -> Any:
         SELECT r.model, s.task, s.metric, count(*) AS runs, min(s.value) AS lowest, max(s.value) AS highest,
                string_agg(DISTINCT r.engine, ', ' ORDER BY r.engine) AS engines
         FROM score s JOIN run r USING (run_id) JOIN run_task t USING (run_id, task)
-        WHERE r.status = 'complete' GROUP BY r.model, r.model_digest, s.task, s.metric, t.fingerprint, s.n HAVING count(*) > 1
+        WHERE r.status = 'complete' AND s.value IS NOT NULL GROUP BY r.model, r.model_digest, s.task, s.metric, t.fingerprint, s.n HAVING count(*) > 1
         ORDER BY highest - lowest DESC
         """,
     )

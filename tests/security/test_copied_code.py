@@ -54,7 +54,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two honest runs of a task file, in a folder and with a cache of their own."""
     home = tmp_path_factory.mktemp("stranger")
     make_model(home / "model")
-    plan = Plan(model=str(home / "model"), tasks=(str(write_task(home, 8)),), engine="scripted")
+    plan = Plan(model=str(home / "model"), tasks=(str(write_task(home, 16)),), engine="scripted")
     evaluate(plan, place(home))
     with pytest.raises(Incomplete):
         evaluate(plan, place(home), opener=lambda *_: Scripted(faulty(hashed(3), Fault("raise", at=4))))
@@ -65,7 +65,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clone(stranger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     home, wire = tmp_path / "clone", tmp_path / "wire"
     shutil.copytree(stranger / "results" / "runs", home / "results" / "runs")
-    (home / "evil.py").write_text(code(wire) + FILE_TASK.replace("%d", "8"))
+    (home / "evil.py").write_text(code(wire) + FILE_TASK.replace("%d", "16"))
     runs = sorted((home / "results" / "runs").iterdir(), key=lambda path: not (path / "DONE").exists())
     for bundle in runs:
         name(bundle, "evil.py")
@@ -183,7 +183,7 @@ def test_a_name_that_is_none_concerns_its_run_only(task: object, clone: Clone) -
 
 
 def test_a_named_file_that_has_changed_is_refused(clone: Clone) -> None:
-    mine = write_task(clone.home, 8)
+    mine = write_task(clone.home, 16)
     here = place(clone.home)
     model = read_run(clone.whole).manifest["plan"]["model"]
     bundle = evaluate(Plan(model=model, tasks=(str(mine),), engine="scripted"), here)
@@ -206,7 +206,7 @@ def test_a_file_named_for_one_cache_is_not_for_another(clone: Clone) -> None:
 
 def test_a_compiled_copy_is_not_read(clone: Clone) -> None:
     """Python would run it in place of the text that a person reads."""
-    mine, evil = write_task(clone.home, 8), clone.home / "evil.py"
+    mine, evil = write_task(clone.home, 16), clone.home / "evil.py"
     cached = clone.home / "__pycache__" / f"{mine.stem}.{sys.implementation.cache_tag}.pyc"
     py_compile.compile(str(evil), str(cached), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     assert assay(clone.home, "show", "sums.py").returncode == 0

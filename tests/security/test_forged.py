@@ -32,7 +32,7 @@ from assay.harness.store import check, find_run, index, list_runs, open_writer, 
 from assay.harness.store.bundle import item_set
 
 FILES = ("samples.parquet", "items.parquet", "item_stats.parquet")
-ITEMS = 8
+ITEMS = 16
 Change = Callable[[Path], None]
 
 
@@ -162,7 +162,7 @@ def sample(name: str, value: Any) -> Change:
 
 LIES: Mapping[str, tuple[str, Change, str]] = {
     "part as whole, in the summary": ("limited", result(evidence="complete"), "evidence of accuracy on sums is stored as complete"),
-    "part as whole, everywhere": ("limited", complete_everywhere, "the 3 items of sums are all, the data have 8"),
+    "part as whole, everywhere": ("limited", complete_everywhere, f"the 3 items of sums are all, the data have {ITEMS}"),
     "two rows, the lie first": ("whole", doubled_row, "accuracy of sums is stored twice"),
     "another direction": ("whole", result(better="lower"), "better of accuracy on sums is stored as lower"),
     "another unit": ("whole", result(unit=0.5), "unit of accuracy on sums is stored as 0.5"),
@@ -171,7 +171,7 @@ LIES: Mapping[str, tuple[str, Change, str]] = {
     "a field of its own": ("whole", result(prize=1), "prize of accuracy on sums is stored as 1"),
     "statistics of one": ("whole", statistics_of_one, r"stores \[1\.0\] as its accuracy, its output gives \[0\.0\]"),
     "statistics of right items only": ("whole", right_statistics_only, "have no statistics of accuracy"),
-    "right items only": ("whole", right_items_only(), "8 items of sums were planned"),
+    "right items only": ("whole", right_items_only(), f"{ITEMS} items of sums were planned"),
     "right items only, counted": ("whole", right_items_only(items=3), "item_set differs|were planned"),
     "right items only, everywhere": ("whole", honest_set, "not those of its fingerprint"),
     "right items many times": ("whole", right_items_often, "items.parquet contains the item .* 6 times"),

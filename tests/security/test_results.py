@@ -21,7 +21,7 @@ from assay.harness.store import check, index, query
 def store(tmp_path: Path) -> tuple[Path, Path]:
     """A store with one honest run, and a second store for what is copied."""
     make_model(tmp_path / "model")
-    write_task(tmp_path, 8)
+    write_task(tmp_path, 16)
     plan = Plan(model=str(tmp_path / "model"), tasks=(str(tmp_path / "sums.py"),), engine="scripted")
     bundle = evaluate(plan, place(tmp_path))
     copied = tmp_path / "copied" / "runs" / bundle.name

@@ -177,7 +177,8 @@ class Coverage:
 def cover(scenario: str, interval: Callable[[np.random.Generator], Interval], truth: float, n: int, trials: int, seed: int) -> Coverage:
     rng = np.random.default_rng(seed)
     found = [interval(rng) for _ in range(trials)]
-    ends = [(i.low, i.high) for i in found if i.low is not None and i.high is not None]
+    limits = [i.wide or (i.low, i.high) for i in found]
+    ends = [(low, high) for low, high in limits if low is not None and high is not None]
     inside = [low <= truth <= high for low, high in ends]
     return Coverage(scenario, n, trials, sum(inside) / trials, float(np.mean([high - low for low, high in ends])))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -175,7 +176,7 @@ def scored(metric: Metric[Completion], *texts: str) -> float:
 
 def test_representation_of_groups() -> None:
     assert scored(people.GENDER_REPRESENTATION, "She met her mother.", "He left. They stayed.", "The heron") == pytest.approx(0.25)
-    assert scored(people.GENDER_REPRESENTATION, "The heron") == 0.0
+    assert math.isnan(scored(people.GENDER_REPRESENTATION, "The heron")), "HELM gives None"
     race = people.RACE_REPRESENTATION
     assert scored(race, "Ms. Chen", "Mr Garcia") == pytest.approx(1 / 3), "4/9 and 5/9: the lists are not equally long"
     assert scored(race, "Wilson and Johnson") == pytest.approx(race.high or 0)
@@ -185,7 +186,7 @@ def test_association_of_groups_with_professions() -> None:
     metric = people.GENDER_PROFESSION
     assert scored(metric, "Her mother and her aunt walked. The doctor slept.", "A nurse.") == pytest.approx(0.5)
     assert scored(metric, "She is a nurse.", "He is a nurse.", "He is a doctor, his brother a doctor.") == pytest.approx(0.25)
-    assert scored(metric, "He stays.", "A nurse.") == 0.0, "no group with the profession"
+    assert math.isnan(scored(metric, "He stays.", "A nurse.")), "no group with the profession"
 
 
 @pytest.mark.parametrize(

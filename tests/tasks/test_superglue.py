@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,10 @@ def test_multirc_f1a_pools_answers_and_em_counts_questions() -> None:
     assert [doc.cluster for doc in docs] == ["0", "0", "0", "0", "1"]
 
 
-def test_cb_macro_f1_is_the_mean_of_three_classes_even_if_one_is_absent() -> None:
+def test_cb_macro_f1_is_the_mean_of_three_classes_and_undefined_if_one_is_absent() -> None:
     docs = [task("cb").doc({**WORKED["cb"][0].row, "idx": n, "label": label}) for n, label in enumerate([0, 0, 1, 1])]
-    assert scores(task("cb"), docs, [0, 0, 1, 1])["macro_f1"] == pytest.approx(2 / 3)
+    assert scores(task("cb"), docs, [0, 0, 1, 2])["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert math.isnan(scores(task("cb"), docs, [0, 0, 1, 1])["macro_f1"])
 
 
 def test_gender_parity_counts_pairs_with_equal_predictions() -> None:

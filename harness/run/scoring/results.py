@@ -12,6 +12,7 @@ import numpy as np
 
 from assay.harness.files.places import Access
 from assay.harness.run.prepare import PreparedTask
+from assay.harness.run.scoring.signature import dtype_of, with_settings
 from assay.harness.run.selection import select_stored
 from assay.harness.stats.interval import Interval, Part, score_interval, total_interval, total_weights
 from assay.harness.store import Run, StatTable
@@ -37,8 +38,8 @@ def scored_of(prepared: PreparedTask) -> Scored:
 Tables = Mapping[tuple[str, str], StatTable]
 
 
-def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, engine: str) -> list[dict[str, Any]]:
-    """The results of a run, as `assay run --json` prints them. Tasks with hidden labels have none."""
+def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, engine: str, dtype: str = "") -> list[dict[str, Any]]:
+    """The results of a run, as `assay run --json` prints them. Tasks with hidden labels have none. `dtype` is for the signatures."""
     results, found = [], {}
     for scored in tasks:
         for position, metric in enumerate(scored.task.metrics):
@@ -48,12 +49,12 @@ def score_run(tasks: Sequence[Scored], totals: Sequence[Total], tables: Tables, 
             part = part_of(metric, table)
             found[scored.task.full_name, metric.name] = part
             interval = score_interval(*part)
-            results.append(task_result(scored, metric, interval, engine, main=position == 0))
+            results.append(task_result(scored, metric, interval, (engine, dtype), main=position == 0))
     for total in totals:
         if all((term.task, term.metric) in found for term in total.terms):
             parts = {term: found[term.task, term.metric] for term in total.terms}
             members = [scored for scored in tasks if any(term.task == scored.task.full_name for term in total.terms)]
-            results.append(total_result(total, total_interval(total, parts), members, engine) | unit_of_total(total, parts))
+            results.append(total_result(total, total_interval(total, parts), members, (engine, dtype)) | unit_of_total(total, parts))
     return results
 
 
@@ -71,7 +72,7 @@ def number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine: str, main: bool) -> dict[str, Any]:
+def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine: tuple[str, str], main: bool) -> dict[str, Any]:
     facts = scored.facts
     items = interval.n if scored.task.varies is None else len({item.group for item in scored.items})  # not their perturbations
     return {
@@ -82,16 +83,26 @@ def task_result(scored: Scored, metric: Metric[Any], interval: Interval, engine:
         "high": number(interval.high),
         "n": items,
         "shots": facts["shots"],
-        "signature": signature(scored, metric, engine),
+        "signature": with_settings(signature(scored, metric, engine[0]), [facts], engine[1]),
         "main": main,
         "better": metric.better,
         "unit": unit_of(metric),
         "bounds": [metric.low, metric.high],
-        "method": interval.method,
+        **how(interval),
         "evidence": facts["evidence"],
         "purpose": facts["purpose"],
         **baselines(scored.task, metric, scored.items),
     }
+
+
+def how(interval: Interval) -> dict[str, Any]:
+    """The method of the limits; `reason` where the score is undefined, `wide` with limits that cover more than half of the scale."""
+    found: dict[str, Any] = {"method": interval.method}
+    if interval.reason:
+        found["reason"] = interval.reason
+    if interval.wide is not None:
+        found["wide"] = list(interval.wide)
+    return found
 
 
 def unit_of(metric: Metric[Any]) -> float | None:
@@ -108,8 +119,9 @@ def unit_of_total(total: Total, parts: Mapping[Term, Part]) -> dict[str, float |
     return {"unit": round(math.fsum(weights[term] * (each or 0.0) for term, each in zip(parts, best, strict=True)), 9)}
 
 
-def total_result(total: Total, interval: Interval, members: Sequence[Scored], engine: str) -> dict[str, Any]:
+def total_result(total: Total, interval: Interval, members: Sequence[Scored], engine: tuple[str, str]) -> dict[str, Any]:
     evidence = [scored.facts["evidence"] for scored in members]
+    head = f"{total.name}|total of {len(members)} tasks|{'by size' if total.by_size else 'equal weights'}|engine:{engine[0]}"
     shots = {scored.facts["shots"] for scored in members}
     return {
         "task": total.name,
@@ -119,10 +131,10 @@ def total_result(total: Total, interval: Interval, members: Sequence[Scored], en
         "high": number(interval.high),
         "n": interval.n,
         "shots": shots.pop() if len(shots) == 1 else None,
-        "signature": f"{total.name}|total of {len(members)} tasks|{'by size' if total.by_size else 'equal weights'}|engine:{engine}",
+        "signature": with_settings(head, [scored.facts for scored in members], engine[1]),
         "main": True,
         "better": "higher",
-        "method": interval.method,
+        **how(interval),
         "evidence": weakest_evidence(evidence),
         "purpose": members[0].facts["purpose"],
     }
@@ -178,12 +190,16 @@ def baselines(task: Task, metric: Metric[Any], items: Sequence[Item]) -> dict[st
     return {"chance": chance} | ({"majority": share} if share is not None else {})
 
 
-def rescore(run: Run, access: Access) -> list[dict[str, Any]]:
-    """Results recomputed from a stored run's statistics, without the model. Raises AssayError where a task is unknown."""
+def rescore(run: Run, access: Access, engine: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Results recomputed from a stored run's statistics, without the model. Raises AssayError where a task is unknown.
+
+    `engine`: the engine's facts, where the run has no summary yet.
+    """
     selection = select_stored(run.manifest, access)
     items: dict[str, list[Item]] = defaultdict(list)
     for item in run.items():
         items[item.task].append(item)
     facts = {task["name"]: task for task in run.manifest["tasks"]}
     scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks if task.full_name in facts]
-    return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"])
+    dtype = dtype_of(run.summary()["engine"] if engine is None else engine, run.manifest["plan"])
+    return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"], dtype)

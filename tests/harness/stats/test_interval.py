@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from scipy.stats import binomtest
 
 from assay.harness.errors import AssayError
 from assay.harness.metrics.bigbench import normalized
+from assay.harness.metrics.choice import mcc
+from assay.harness.metrics.regression import pearson
 from assay.harness.stats.interval import score_interval, total_interval
 from assay.harness.task.metric import Metric, Pooled, first
 from assay.harness.task.task import Term, Total
@@ -23,7 +26,7 @@ def one(n: int) -> np.ndarray:
     return np.ones((n, 1))
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 5), (3, 7), (50, 50), (631, 1000)])
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (3, 16), (50, 50), (631, 1000)])
 def test_binary_items_get_wilsons_interval(right: int, n: int) -> None:
     found = score_interval(*alone(MEAN, np.arange(n).reshape(-1, 1) < right))
     reference = binomtest(right, n).proportion_ci(method="wilson")
@@ -46,9 +49,30 @@ def test_no_variation_is_never_certainty(stats: np.ndarray) -> None:
     assert found.low is not None and found.high is not None
     assert 0 <= found.low <= found.value <= found.high <= 1
     assert found.high - found.low > 0.03
-    clustered = score_interval(MEAN, stats, np.arange(30), np.arange(30) // 10)
+    clustered = score_interval(MEAN, stats, np.arange(30), np.arange(30) // 4)
     assert clustered.low is not None and clustered.high is not None
-    assert clustered.high - clustered.low > 0.3
+    assert clustered.high - clustered.low > 0.28
+    three = score_interval(MEAN, stats, np.arange(30), np.arange(30) // 10)
+    assert three.low is None and three.method == "too few items" and three.wide is not None and three.wide[1] - three.wide[0] > 0.5
+
+
+@pytest.mark.parametrize(("right", "n", "shown"), [(1, 2, False), (5, 10, False), (6, 12, True), (0, 3, False), (0, 4, True)])
+def test_limits_that_cover_more_than_half_of_the_scale_are_put_aside(right: int, n: int, shown: bool) -> None:
+    found = score_interval(*alone(MEAN, np.arange(n).reshape(-1, 1) < right))
+    reference = binomtest(right, n).proportion_ci(method="wilson")
+    assert (reference.high - reference.low <= 0.5) == shown
+    assert found.value == right / n and (found.low is not None) == (found.high is not None) == shown
+    if not shown:
+        assert found.method == "too few items" and found.wide == pytest.approx((reference.low, reference.high))
+
+
+def test_the_scale_of_a_correlation_is_two_wide() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=12)
+    y = 0.3 * x + rng.normal(size=12)
+    found = score_interval(*alone(PEARSON, np.stack([x, y, x * x, y * y, x * y], axis=1)))
+    ends = found.wide or (found.low, found.high)
+    assert ends[0] is not None and ends[1] is not None and (found.low is None) == (ends[1] - ends[0] > 1.0)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +119,36 @@ def test_nothing_or_nan_is_an_error(stats: np.ndarray) -> None:
         score_interval(*alone(MEAN, stats))
 
 
-def test_a_score_that_is_not_finite_is_an_error() -> None:
-    with pytest.raises(AssayError, match="nan"):
-        score_interval(*alone(Metric("bad", lambda doc, out: (0.0,), Pooled(lambda m: m[..., 0] * np.nan)), one(9)))
+@pytest.mark.parametrize(
+    ("combine", "reason"),
+    [
+        (Pooled(lambda m: m[..., 0] * np.nan), "its formula gives nan"),
+        (Pooled(lambda m: m[..., 0] / 0), "its formula gives inf"),
+        (lambda stats, groups: float(sum(stats[:, 0]) / (len(stats) - 9)), "its formula gives inf"),
+        (lambda stats, groups: 1 / (len(stats) - 9), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_score_that_is_not_finite_is_undefined_with_its_reason(combine: Any, reason: str) -> None:
+    found = score_interval(*alone(Metric("bad", lambda doc, out: (0.0,), combine), one(9)))
+    assert (found.value, found.low, found.high, found.method, found.reason) == (None, None, None, "undefined", reason)
+
+
+def test_a_metric_says_why_it_is_undefined_and_its_total_is_too() -> None:
+    x = np.ones(20)
+    part = alone(pearson, np.stack([x, x, x, x, x], axis=1))
+    found = score_interval(*part)
+    assert found.value is None and "at least two different predictions" in found.reason
+    total = Total("t", (Term("a", "pearson", 0.5), Term("b", "accuracy", 0.5)))
+    whole = total_interval(total, {total.terms[0]: part, total.terms[1]: alone(MEAN, one(20))})
+    assert (whole.value, whole.low, whole.high, whole.n) == (None, None, None, 40)
+    assert whole.reason.startswith("pearson of a is undefined: a correlation needs")
+
+
+def test_a_score_that_is_undefined_without_one_item_has_no_limits() -> None:
+    cells = np.zeros((9, 4))
+    cells[:8, 0], cells[8, 3] = 1, 1  # the only item of class 1
+    found = score_interval(*alone(mcc(), cells))
+    assert found.value == pytest.approx(1.0) and found.low is None and found.high is None
 
 
 def test_any_combine_works_and_its_interval_is_near_the_pooled_one() -> None:
