@@ -1,4 +1,7 @@
-"""Checks of a run's stored responses that need no model."""
+"""Checks of a run's stored responses that need no model.
+
+An error is what makes a score wrong and can be mended; what a weak model does is a warning.
+"""
 
 from __future__ import annotations
 
@@ -153,24 +156,20 @@ def text_of(record: Record) -> str:
 def unparsed(run: TaskRecords, ask: Generate) -> list[Finding]:
     """Responses that could not be parsed, were cut, or contain the gold answer and were scored as wrong."""
     unread = run.where(lambda item, record: short(text_of(record)) if record.status == "unparsed" else "")
-    cut = run.where(
-        lambda item, record: (
-            f"ends {short(text_of(record)[-40:])}" if record.output.get("finish") == "length" and ask.max_tokens >= LONG_ANSWER else ""
-        )
-    )
+
+    def is_cut(record: Record) -> bool:
+        return record.output.get("finish") == "length" and ask.max_tokens >= LONG_ANSWER
+
+    cut = run.where(lambda item, record: f"ends {short(text_of(record)[-40:])}" if is_cut(record) else "")
+    before = sum(is_cut(record) and record.status == "unparsed" for record in run.records)
+    grave = at_least(before, len(run.items)) > 0.05
+    what = f"responses were cut at {ask.max_tokens} tokens" + (f", {before} of them before an answer" if before else "")
+    do = "raise --max-tokens, or add a stop string with --stop"
     return [
         *rated(
-            run,
-            "unparsed",
-            unread,
-            "responses could not be parsed",
-            "fix the extraction, or show the format in few-shot examples",
-            0.02,
-            0.1,
+            run, "unparsed", unread, "responses could not be parsed", "fix the extraction, or show the format in few-shot examples", 0.02
         ),
-        *rated(
-            run, "length-cut", cut, f"responses were cut at {ask.max_tokens} tokens", "raise max_tokens or add a stop string", 0.01, 0.05
-        ),
+        *rated(run, "length-cut", cut, what, do, 0.01, 0.05 if grave else 1.0),
         *scored_wrong(run),
     ]
 
@@ -195,7 +194,8 @@ def scored_wrong(run: TaskRecords) -> list[Finding]:
         return []
     what = f"{len(places)} of {n} responses were scored as wrong but contain the gold text (expected by chance: {chance:.0f})"
     do = "check whether the extraction is too strict; a lenient one gives a higher score"
-    return [Finding("unparsed", "E" if excess > 0.1 else "W", run.task.full_name, what, do, tuple(places))]
+    grave = excess > 0.1 and not run.task.protocol  # a protocol's extraction is as it is published
+    return [Finding("unparsed", "E" if grave else "W", run.task.full_name, what, do, tuple(places))]
 
 
 def degenerate(run: TaskRecords) -> list[Finding]:
@@ -213,8 +213,12 @@ def degenerate(run: TaskRecords) -> list[Finding]:
         lines = (normal(line) for line in item.prompt[-4000:].splitlines()) if len(response) >= ECHO else ()
         return f"echoes {short(text, 40)}" if any(len(line) >= ECHO and response.startswith(line) for line in lines) else ""
 
+    places = run.where(defect)
+    silent = sum(place.note == "empty" or place.note.startswith("echoes") for place in places)
+    grave = at_least(silent, len(run.items)) > (0.5 if run.task.protocol else 0.05)  # repeating one text is a weakness of the model
     what = "responses are empty, repeat one text, or echo the prompt"
-    return rated(run, "degenerate", run.where(defect), what, "check the prompt, the stop strings and the chat template", 0.01, 0.05)
+    do = "check the prompt, the stop strings and the chat template"
+    return rated(run, "degenerate", places, what, do, 0.01, 0.05 if grave else 1.0)
 
 
 def position_bias(run: TaskRecords) -> list[Finding]:
@@ -234,8 +238,6 @@ def position_bias(run: TaskRecords) -> list[Finding]:
     label, gap = int(np.argmax(z)), float(np.abs(picked - wanted).sum() / 2)
     shown = f"choice {label + 1} is picked for {picked[label]:.0%} of items and correct for {wanted[label]:.0%} (total variation {gap:.2f})"
     do = "check the wording and order of the choices; calibrate, or compare with another protocol"
-    if at_least(float(picked[label] * n), n) > 0.9 and wanted[label] < 0.6:
-        return [Finding("position-bias", "E", run.task.full_name, shown, do)]
     if z[label] > z_quantile(1 - FALSE_ALARM / k) and gap > BIAS:
         return [Finding("position-bias", "W", run.task.full_name, shown, do)]
     return []

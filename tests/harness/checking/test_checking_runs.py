@@ -109,7 +109,8 @@ def fired(pairs: list[tuple[Item, Record]]) -> dict[str, str]:
 
 @pytest.mark.parametrize("response", ["", "  \n", "no no no no no", "((((((((", "Question 7: what colour is it today?"])
 def test_degenerate_answers(response: str) -> None:
-    assert fired([text(7, response) for _ in range(100)]) == {"degenerate": "E"}
+    repeats = response.strip()[:3] in ("no ", "(((")  # a weak model does this; an empty text or an echo is a broken pipeline
+    assert fired([text(7, response) for _ in range(100)]) == {"degenerate": "W" if repeats else "E"}
 
 
 @pytest.mark.parametrize(("response", "gold"), [("((((((((", "(((((((("), ("red", "blue"), ("1000000", "3"), ("no no", "yes")])
@@ -141,12 +142,25 @@ def choice(number: int, gold: int, pick: int, scores: tuple[float, ...]) -> tupl
     return item, Record("sums", str(number), "scored", {"pick": pick, "logprobs": [[score] for score in scores]}, {}, float(pick == gold))
 
 
+def test_what_only_a_better_model_could_mend_is_no_error(tmp_path: Path) -> None:
+    """A weak base model names one letter, repeats itself and ignores the format: every number is right."""
+    letters = [choice(n, n % 3, 0, (-1.0, -2.0, -3.0)) for n in range(90)]
+    found = response_findings(answered(sums(), letters))
+    assert {finding.level for finding in found} == {"W"} and "position-bias" in {finding.check for finding in found}
+    protocol = replace(echo(), protocol="lm-eval")
+    strict = [text(n, f"blue{n}", output={"text": f"It is blue{n}."}) for n in range(60)]
+    for answers in ([text(n, "no no no no no") for n in range(60)], [text(n, f"? {n}", status="unparsed") for n in range(60)], strict):
+        assert {finding.level for finding in response_findings(answered(protocol, answers))} <= {"W", "I"}
+    silent = response_findings(answered(protocol, [text(n, "") for n in range(60)]))
+    assert [finding.level for finding in silent if finding.check == "degenerate"] == ["E"]
+
+
 def test_position_bias_is_told_from_a_gold_that_is_uneven() -> None:
     def levels(pairs: list[tuple[Item, Record]]) -> dict[str, str]:
         return {finding.check: finding.level for finding in response_findings(answered(sums(), pairs))}
 
     even = [choice(n, n % 3, 0, (-1.0, -2.0, -3.0)) for n in range(90)]
-    assert levels(even)["position-bias"] == "E"
+    assert levels(even)["position-bias"] == "W"
     uneven = [choice(n, int(n % 20 == 0), int(n % 20 == 1), (-1.0, -2.0, -3.0)) for n in range(100)]
     assert "position-bias" not in levels(uneven)
     one_position = [choice(n, 0, n % 3, (-1.0, -2.0, -3.0)) for n in range(90)]
