@@ -42,8 +42,12 @@ def gate_command(
     on_inconclusive: Annotated[str, typer.Option(help="Exit code of an inconclusive gate: fail (11) or pass (0). \\[default: fail]")] = "",
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report to this file.")] = None,
     junit_xml: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
+    allow_unverified: Annotated[
+        bool, typer.Option("--allow-unverified", help="Also gate served models, whose weights are not verified.")
+    ] = False,
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Score --model now and stop as soon as the verdict is certain.")] = False,
     model: Annotated[str, typer.Option(help="Candidate model for --early-stop, scored with the baseline's settings.")] = "",
+    adapter: Annotated[str, typer.Option(help="PEFT adapter of --model: a folder or hub id.")] = "",
     annotate: Annotated[bool, typer.Option("--github", help="Print GitHub annotations and write the step summary.")] = False,
     results: Results = None,
     as_json: Json = False,
@@ -54,13 +58,15 @@ def gate_command(
     """
     place = place_of(results)
     chosen = with_options(read_policy(policy) if policy else Policy(), margin, task_margin, alpha, on_inconclusive)
+    if allow_unverified:
+        chosen = chosen.model_copy(update={"allow_unverified": True})
     if not baseline or bool(candidate) == early_stop or bool(model) != early_stop:
         do = "assay gate RUN --baseline BASE, or assay gate --early-stop --model MODEL --baseline BASE"
         raise AssayError("a gate needs a baseline, and either a stored run or a model to evaluate", do=do)
     files = Files(markdown, junit_xml, annotate, annotate and not as_json)
     files.check()
     if early_stop:
-        decide_early(model, baseline, chosen, place, as_json, files)
+        decide_early(model, adapter, baseline, chosen, place, as_json, files)
     found = gate_stored(place.results, candidate, baseline, chosen, place.access(allow_partial=True))
     both = found.decision, found.comparison
     if as_json:
@@ -110,12 +116,12 @@ def clear_write_errors(option: str, path: Path) -> Iterator[None]:
         raise AssayError(what, where=option, do="give a file in a writable folder; the verdict itself is stored") from None
 
 
-def decide_early(model: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool, files: Files) -> None:
-    """Score a model while gating it, and exit with the verdict."""
+def decide_early(model: str, adapter: str, baseline: str, policy: Policy, place: Surroundings, as_json: bool, files: Files) -> None:
+    """Score a model, with its adapter if it has one, while gating it, and exit with the verdict."""
     base = read_run(find_baseline(place.results, baseline))
     with show_progress() as progress:
-        found = gate_early(plan_like(base, model), base, policy, place, progress)
-    head = f"{VERDICTS[found.verdict]}: {model} against {baseline}"
+        found = gate_early(plan_like(base, model, adapter=adapter), base, policy, place, progress)
+    head = f"{VERDICTS[found.verdict]}: {model}{'+' if adapter else ''}{adapter} against {baseline}"
     if as_json:
         print_json(early_json(found, found.exit_code(policy)))
     else:

@@ -24,6 +24,7 @@ from assay.harness.reports.results import notes, results_table, settings_line
 from assay.harness.run.doctor import examine
 from assay.harness.run.evaluate import evaluate, resume
 from assay.harness.run.noise import sentence
+from assay.harness.run.proof import sentence as proof_sentence
 from assay.harness.run.selection import anchored
 from assay.harness.run.sweep import expand_models, plans_of, sweep
 from assay.harness.store import Run, find_run, read_run
@@ -298,6 +299,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "tokens": summary["tokens"],
         "seconds": summary["seconds"],
         "noise": summary.get("noise", {}),
+        "proof": summary.get("proof", {}),
         "statuses": summary.get("statuses", {}),
         "thinking": summary.get("thinking", {}),
         "bundle": str(run.path),
@@ -352,18 +354,25 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
                 "Raise --max-tokens, or set --thinking-budget.",
                 style="yellow",
             )
+    if proof := summary.get("proof"):
+        console.print(proof_sentence(proof), markup=False, style="yellow" if proof["way"] == "plain" else "dim", soft_wrap=True)
     for kind, noise in summary.get("noise", {}).items():
         console.print(f"noise floor: {sentence(kind, noise)}", markup=False, soft_wrap=not console.is_terminal)
-    if tokens := summary["tokens"]:  # empty for imported runs
-        shared = tokens["logical"] / max(tokens["computed"], 1)
-        console.print(
-            f"{tokens['computed']:,} tokens computed, {tokens['logical']:,} without prefix sharing ({shared:.1f}x), "
-            f"{duration(summary['seconds']['engine'])}",
-            style="dim",
-        )
+    if summary["tokens"]:  # empty for imported runs
+        console.print(tokens_line(manifest, summary), style="dim")
     console.print(
         f"run: {manifest['run']} in {run.path}, index: {place.results / 'assay.duckdb'}", style="dim", soft_wrap=True, markup=False
     )
+
+
+def tokens_line(manifest: dict[str, Any], summary: dict[str, Any]) -> str:
+    """Tokens and time of a run on one line."""
+    tokens, seconds = summary["tokens"], duration(summary["seconds"]["engine"])
+    if "served" in manifest["model"]:
+        whole = tokens["computed"] + tokens["cached"]
+        return f"{whole:,} tokens sent and generated, {tokens['cached']:,} of them cached by the server, {seconds}"
+    shared = tokens["logical"] / max(tokens["computed"], 1)
+    return f"{tokens['computed']:,} tokens computed, {tokens['logical']:,} without prefix sharing ({shared:.1f}x), {seconds}"
 
 
 def doctor_command(as_json: Json = False) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assay.harness.errors import AssayError
+from assay.harness.errors import AssayError, NotComparable
 from assay.harness.files.safe_open import read_regular
+from assay.harness.model.served import UNVERIFIED, is_served
 
 MOST = 1 << 20
 """Maximum size of a gate.toml in bytes."""
@@ -40,6 +41,8 @@ class Policy(BaseModel):
     relative: dict[str, Margin] = {}
     weights: dict[str, Weight] = {}
     on_inconclusive: Literal["fail", "pass"] = "fail"
+    allow_unverified: Annotated[bool, Field(strict=True)] = False
+    """Whether runs of served models, whose weights are not verified, may be gated."""
     tried: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
     """Number of runs of which the baseline is the best; counted in the store if not given."""
 
@@ -67,6 +70,12 @@ class Policy(BaseModel):
         changed = {field: tuple(full[name] for name in getattr(self, field)) for field in ("tasks", "critical", "advisory")}
         maps = {field: {full[name]: value for name, value in getattr(self, field).items()} for field in ("margins", "relative", "weights")}
         return self.model_copy(update={**changed, **maps})
+
+
+def check_verified(policy: Policy, digests: Iterable[str]) -> None:
+    """Raises NotComparable if one of these models is served and the policy does not allow it."""
+    if not policy.allow_unverified and any(map(is_served, digests)):
+        raise NotComparable(f"a model is {UNVERIFIED}", do="add --allow-unverified if you trust its server")
 
 
 def read_policy(path: Path) -> Policy:

@@ -13,7 +13,7 @@ from typing import Any
 
 from assay.harness.decide.compare import Comparison, Key, Side, compare, side_of
 from assay.harness.decide.decision import Decision, gate
-from assay.harness.decide.policy import Policy
+from assay.harness.decide.policy import Policy, check_verified
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
 from assay.harness.files.safe_open import read_regular
@@ -47,6 +47,7 @@ def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, acces
     """
     runs = [read_run(find_baseline(root, baseline)), read_run(find_run(root, candidate))]
     base, new = (side_of(run, access) for run in runs)
+    check_verified(policy, [base.digest, new.digest])
     policy = policy.with_full_names([*base.tasks, *new.tasks, *(total.name for total in base.totals)])
     comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
     main = [(row.task, row.metric) for row in comparison.main]

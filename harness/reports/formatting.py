@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from assay.harness.decide.compare import Comparison, Row
 from assay.harness.decide.decision import Decision, GatedTask
 from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.model.served import UNVERIFIED, is_served
 from assay.harness.stats.rule import mde80
 
 VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
@@ -159,6 +160,7 @@ def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
     if decision.attempt > 1:
         found.append(attempt_line(decision.attempt))
     found += comparison.notes
+    found += [f"{side.model}: {UNVERIFIED}." for side in (comparison.baseline, comparison.candidate) if is_served(side.digest)]
     found.append(UNITS)
     found.append(decision.scope)
     return found

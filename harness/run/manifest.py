@@ -82,13 +82,15 @@ def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapp
     """The summary: results, tokens and seconds of all attempts together; `engine` are the engine's facts, `seconds` the last attempt's."""
     records = writer.records()
     tasks = [scored_of(task) for task in prepared.tasks]
+    server = prepared.model.server
+    by_server = server is not None and server.prompts != "ids"  # then records count characters
     dtype = dtype_of(engine, prepared.plan.as_json())
     return {
         # a shard has no score of its own
         "results": [] if prepared.plan.shard else score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine, dtype),
         "engine": engine,
         "tokens": {
-            "logical": sum(record.logical for record in records),
+            "logical": sum(record.computed + record.cached if by_server else record.logical for record in records),
             "computed": sum(record.computed for record in records),
             "cached": sum(record.cached for record in records),
         },

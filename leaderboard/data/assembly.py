@@ -16,7 +16,7 @@ from assay.leaderboard.data.ranking import Z95, Aggregator, Column, Standings, s
 from assay.leaderboard.data.safe_text import family, labels, visible
 
 SIZES = {"under 1 B": (0.0, 1e9), "1 to 10 B": (1e9, 1e10), "over 10 B": (1e10, np.inf)}
-KINDS = ("base", "adapter")
+KINDS = ("base", "adapter", "served")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ def with_columns(cells: Any) -> Any:
     )
     found["family"] = [family(name) for name in found.model]
     found["kind"] = np.where(found.adapter.fillna("") != "", "adapter", "base")
+    found.loc[found.model_digest.str.startswith("served-"), "kind"] = "served"
     found["group"] = [group_of(task) for task in found.task]
     found["setup"] = found.fingerprint + "|" + found.metric + "|" + found.shots.astype(str)
     counts = found.groupby(["task", "setup"]).agg(models=("model_digest", "nunique"), last=("created_at", "max")).reset_index()

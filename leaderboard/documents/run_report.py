@@ -56,7 +56,7 @@ def overview(run_table: Any, names: dict[str, str]) -> Table:
             names[row.run_id],
             str(row.model_digest)[:12],
             amount(row.parameters),
-            row.engine + ("" if row.source == "assay" else f" (imported from {row.source})"),
+            row.engine + source_text(str(row.source)),
             row.purpose,
             row.evidence,
             f"{row.items:,}",
@@ -68,6 +68,11 @@ def overview(run_table: Any, names: dict[str, str]) -> Table:
         for row in run_table.itertuples()
     )
     return Table(head, rows, frozenset({3, 7, 8, 9, 10}))
+
+
+def source_text(source: str) -> str:
+    """What follows the engine's name: nothing for a run of assay on weights that it read itself."""
+    return {"assay": "", "served, weights not verified": f" ({source})"}.get(source, f" (imported from {source})")
 
 
 def notes(run_table: Any) -> list[Part]:

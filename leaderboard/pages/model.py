@@ -29,6 +29,7 @@ def weights(part: Any, runs: Any) -> None:
     st.caption(f"Name: {plain(newest.model, 200)}")
     st.caption(
         f"Weights: {plain(newest.model_digest, 80)}"
+        + (" (served, weights not verified)" if newest.model_digest.startswith("served-") else "")
         + (f" · adapter {plain(newest.adapter, 200)} on {plain(newest.model, 80)}" if newest.adapter else "")
     )
     st.caption(f"Loaded from {plain(facts.model_path, 200)}")
