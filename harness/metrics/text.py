@@ -42,7 +42,10 @@ NO_SPACES = "words end at spaces, which the script of the references does not ha
 SPACED = ("13a", "intl", "none")
 Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
 NUMBER = re.compile(r"-?[\d,]+(?:.\d+)?")  # HELM's pattern; its dot is any character, kept for parity
-DECIMAL = re.compile(r"[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
+DECIMAL = re.compile(r"(?:(?<!\w)[-+])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")  # the 25 of "20-25" has no sign
+GROUPED = re.compile(r"(?<=\d)(?:\{,\}|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+"""Thousands separators of LaTeX, and spaces that do not break a line."""
+MINUS = str.maketrans("\u2212\u2010\u2011", "---")
 
 
 @functools.cache
@@ -119,7 +122,8 @@ def has_number(doc: Doc, output: Completion) -> bool:
 
 
 def as_number(text: str) -> float | None:
-    found = DECIMAL.findall(text)
+    """The last number in a text, whatever its minus sign and its thousands separators are; None where there is none."""
+    found = DECIMAL.findall(GROUPED.sub("", text.translate(MINUS)))
     return float(found[-1].replace(",", "")) if found else None
 
 
@@ -167,7 +171,7 @@ def numeric_match(tolerance: float = 0.0) -> Metric[Completion]:
             raise AssayError(f"the reference {gold!r} holds no number", do="give numeric references for numeric_match")
         return float(given is not None and abs(given - wanted) <= tolerance * (abs(wanted) or 1.0))
 
-    return Metric("numeric_match", best(near), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}")
+    return Metric("numeric_match", best(near), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}|signs:2")
 
 
 @functools.cache
