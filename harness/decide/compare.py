@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.harness.decide.mismatch import Mismatch, task_mismatches
 from assay.harness.decide.undefined import UndefinedRow, undefined_row, undefined_total
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Access
@@ -30,19 +31,6 @@ from assay.harness.store.tables import string_array
 from assay.harness.task.metric import Array, Metric, Pooled
 from assay.harness.task.task import Term, Total
 
-FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
-"""Manifest fields that must agree for every task. The fingerprint (of all prompts, choices and gold) is last: it names no cause."""
-READABLE = {
-    "data": "data hash",
-    "fingerprint": "rendered prompts, choices, gold or groups",
-    "ask": "decoding",
-    "metrics": "scorers",
-    "chat": "chat template",
-    "system": "system prompt",
-    "seed": "random seed",
-}
-OF_MODEL = ("adapter", "quantization")
-"""Settings that belong to the model, which a comparison is about."""
 Key = tuple[str, str]
 
 
@@ -170,34 +158,12 @@ def noise_of(run: Run) -> Noise:
     return noise  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A field that must agree between two runs and does not."""
-
-    task: str
-    field: str
-    baseline: Any
-    candidate: Any
-
-    def __str__(self) -> str:
-        name = READABLE.get(self.field, self.field)
-        one, two = ("not set" if value is None else short(value) for value in (self.baseline, self.candidate))
-        return f"{self.task}: {name} is {one} in the baseline, {two} in the candidate"
-
-
-def short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[Mismatch, ...]:
     """All differences between two runs other than the model: per task the settings that differ, the first differing field, and
     differing items. Settings alone make no difference: a random seed is never used where nothing is drawn."""
     found = []
     for name in tasks:
-        one, two = baseline.tasks[name], candidate.tasks[name]
-        fields = [Mismatch(name, each, one.get(each), two.get(each)) for each in FIELDS if one.get(each) != two.get(each)][:1]
-        found += [*differing_settings(name, one, two), *fields] if fields else []
+        found += task_mismatches(name, baseline.tasks[name], candidate.tasks[name])
         for key, table in baseline.tables.items():
             if key[0] == name and (other := candidate.tables.get(key)) is not None:
                 first, second = set(table.item_ids), set(other.item_ids)
@@ -209,15 +175,6 @@ def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[M
                         )
                     )
     return tuple(found)
-
-
-def differing_settings(task: str, one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Mismatch]:
-    """The settings of two runs that differ. Runs of earlier versions have none stored."""
-    if "settings" not in one or "settings" not in two:
-        return []
-    names = dict.fromkeys(name for each in (one, two) for name in each["settings"] if name not in OF_MODEL)
-    pairs = ((name, one["settings"].get(name), two["settings"].get(name)) for name in names)
-    return [Mismatch(task, name, first, second) for name, first, second in pairs if first != second]
 
 
 def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha: float = 0.05, seed: int = 0) -> Comparison:
@@ -266,6 +223,7 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         left_out=left_out,
         notes=notes(baseline, candidate, [name for name in chosen if name not in mains])
         + tuple(map(str, undefined))
+        + unchanged(baseline, candidate, parts)
         + noise_notes(baseline, candidate, rows),
         alpha=alpha,
         undefined=tuple(undefined),
@@ -287,6 +245,14 @@ def notes(baseline: Side, candidate: Side, unlabelled: Sequence[str]) -> tuple[s
     if baseline.digest == candidate.digest:
         found.append("both runs have the same weights: every difference is engine noise")
     return tuple(found)
+
+
+def unchanged(baseline: Side, candidate: Side, parts: Mapping[Key, Paired]) -> tuple[str, ...]:
+    """A note where other weights gave the same score on every item: an adapter or a checkpoint may not have taken effect."""
+    same = all(np.array_equal(part.stats, stats) for _, part, stats in parts.values())
+    if baseline.digest == candidate.digest or not same:
+        return ()
+    return ("every item has the same score in both runs although the weights differ: check that the adapter or checkpoint has an effect",)
 
 
 def floor_of(baseline: Side, candidate: Side) -> dict[Key, float]:

@@ -14,7 +14,8 @@ import pytest
 from made_store import HOSTILE, Made, make_run
 
 from assay import accuracy
-from assay.harness.decide.compare import FIELDS, Side, compare
+from assay.harness.decide.compare import Side, compare
+from assay.harness.decide.mismatch import FIELDS
 from assay.harness.store import index, read_run
 from assay.leaderboard.data import bundles, paired, queries, studies
 from assay.leaderboard.data.assembly import Filters, assemble, with_columns

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from assay.harness.decide.compare import FIELDS, compare, mismatches
+from assay.harness.decide.compare import compare, mismatches
+from assay.harness.decide.mismatch import FIELDS
 from assay.harness.errors import AssayError, NotComparable
 from assay.harness.store import StatTable
 from assay.harness.task.metric import Metric
