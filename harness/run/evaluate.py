@@ -28,7 +28,7 @@ from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.run.scoring.signature import run_settings
 from assay.harness.run.scoring.verify import verify
 from assay.harness.run.selection import Selection, select_planned, select_stored
-from assay.harness.run.served import check_server, find_served, tokenizer_of
+from assay.harness.prompt.served import check_server, find_served, tokenizer_of
 from assay.harness.store import Writer, create_bundle, index, open_writer, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.store.provenance import clock
@@ -76,7 +76,7 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
         return replace(found, facts={**found.facts, "settings": settings})
 
     tasks, left_out = for_each_task(selection, prepared)
-    check_server(model, tokenizer, tasks)
+    check_server(model, tokenizer, [request for task in tasks for each in task.items for request in each.requests])
     return PreparedRun(plan, model, engine, reason, tasks, selection.totals, tokenizer.digest, left_out)
 
 

@@ -16,13 +16,13 @@ from assay.harness.files.atomic import to_json, write_file
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef
 from assay.harness.prompt.render import render
+from assay.harness.prompt.served import tokenizer_of
 from assay.harness.prompt.tokens import Tokenizer
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.doctor import pick_engine
 from assay.harness.run.evaluate import find_planned_model, for_each_task
 from assay.harness.run.prepare import LoadedTask, build_items, load_task, shard_of
 from assay.harness.run.selection import select_planned
-from assay.harness.run.served import tokenizer_of
 from assay.harness.store import list_runs, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.task.task import Task

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.prompt.served import served_facts
 from assay.harness.run.prepare import PreparedRun
 from assay.harness.run.scoring.measure import thinking_of
 from assay.harness.run.scoring.results import score_run, scored_of, weakest_evidence
 from assay.harness.run.scoring.signature import dtype_of
-from assay.harness.run.served import served_facts
 from assay.harness.store import Writer, stats_of
 from assay.harness.store.provenance import machine, versions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from assay.harness.model.served import Prompts, Server, clean_address
 from assay.harness.prompt.chat import CALL, TemplateCall
 from assay.harness.prompt.render import Message
 from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
-from assay.harness.run.prepare import PreparedTask
 from assay.harness.store.plan import Plan
 
 SERVERS_OWN = (
@@ -95,11 +94,10 @@ def tokenizer_of(model: ModelRef) -> Tokenizer:
     return ServedTokenizer((), NOTHING, hashlib.sha256(b"the server's").hexdigest()[:24], ServerTokenizer())
 
 
-def check_server(model: ModelRef, tokenizer: Tokenizer, tasks: Iterable[PreparedTask]) -> None:
-    """Try, with a few tokens each, every kind of request that the tasks make. Raises AssayError for what the server cannot do."""
+def check_server(model: ModelRef, tokenizer: Tokenizer, requests: Sequence[ScoreGroup | GenRequest]) -> None:
+    """Try, with a few tokens each, every kind of request that a run makes. Raises AssayError for what the server cannot do."""
     if model.server is None:
         return
-    requests = [request for task in tasks for each in task.items for request in each.requests]
     groups = (request for request in requests if isinstance(request, ScoreGroup))
     prompts = (request for request in requests if isinstance(request, GenRequest))
     with closing(open_engine(model, Settings())) as engine:
