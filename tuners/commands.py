@@ -83,7 +83,7 @@ def tune(
     retain_shots: Annotated[
         int, typer.Option(help="Also score the --retain tasks with K few-shot examples, to tell lost format from lost knowledge.")
     ] = 0,
-    limit: Annotated[int | None, typer.Option(help="Score at most N items per task, the first ones.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score a sample of N items per task.")] = None,
     batch: Annotated[int, typer.Option(help="Examples per optimizer step.")] = 8,
     micro: Annotated[int, typer.Option(help="Examples per forward pass; fewer need less memory.")] = 8,
     gradient_checkpointing: Annotated[

@@ -13,6 +13,8 @@ from rich.markup import escape
 
 from assay.harness.cli.console import duration, out, print_json, show_progress
 from assay.harness.cli.explaining import explain_plans
+from assay.harness.cli.item_options import ITEMS, AllowFailed, Limit, LimitOrder, Overlong, Shard
+from assay.harness.cli.model_options import ENGINE, MODEL, DataParallel, EngineArg, ServedName, TokenizerFolder
 from assay.harness.decide.curves import contrasts, points
 from assay.harness.engines.cluster import open_cluster
 from assay.harness.engines.opening import open_engine
@@ -33,7 +35,7 @@ from assay.harness.store.plan import DATE, Plan
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
 Results = Annotated[Path | None, typer.Option("--results", help="Folder of stored runs. \\[default: $ASSAY_RESULTS or results]")]
 
-MODEL, PROMPTS, GENERATION, ITEMS, ENGINE = "Model", "Prompts", "Generation", "Items", "Engine"  # the panels of `assay run --help`
+PROMPTS, GENERATION = "Prompts", "Generation"  # the other panels of `assay run --help`
 
 
 def register(app: typer.Typer) -> None:
@@ -72,9 +74,10 @@ def run_command(
             rich_help_panel=ITEMS,
         ),
     ] = "",
-    limit: Annotated[
-        int | None, typer.Option(help="Score only the first N items of each task. Such scores are not ranked.", rich_help_panel=ITEMS)
-    ] = None,
+    limit: Limit = None,
+    limit_order: LimitOrder = "sample",
+    overlong: Overlong = "error",
+    allow_failed: AllowFailed = False,
     seed: Annotated[int, typer.Option(help="Random seed for few-shot examples and sampling.", rich_help_panel=PROMPTS)] = 0,
     split: Annotated[str, typer.Option(help="Split to score. \\[default: set by the task]", rich_help_panel=ITEMS)] = "",
     engine: Annotated[str, typer.Option(help="Inference engine: auto, vllm, hf or an installed plugin.", rich_help_panel=ENGINE)] = "auto",
@@ -84,16 +87,8 @@ def run_command(
         str,
         typer.Option(help="Folder of a PEFT adapter to apply to the model. Comma-separated for several.", rich_help_panel=MODEL),
     ] = "",
-    served_name: Annotated[
-        str, typer.Option(help="The server's name of the model, such as --served-name my-model.", rich_help_panel=MODEL)
-    ] = "",
-    tokenizer: Annotated[
-        str,
-        typer.Option(
-            help="Tokenizer folder of a served model, such as --tokenizer ckpt/: token ids are sent. \\[default: text is sent]",
-            rich_help_panel=MODEL,
-        ),
-    ] = "",
+    served_name: ServedName = "",
+    tokenizer: TokenizerFolder = "",
     revision: Annotated[str, typer.Option(help="Hub revision: branch, tag or commit.", rich_help_panel=MODEL)] = "",
     chat: Annotated[bool, typer.Option("--chat", help="Apply the model's chat template to prompts.", rich_help_panel=PROMPTS)] = False,
     system: Annotated[str, typer.Option(help="System message of every chat, or @FILE. Needs --chat.", rich_help_panel=PROMPTS)] = "",
@@ -139,23 +134,13 @@ def run_command(
         bool,
         typer.Option("--allow-partial", help="Accept incomplete data; scores are marked as partial.", rich_help_panel=ITEMS),
     ] = False,
-    shard: Annotated[
-        str, typer.Option(help="Score only part i/n of each task. `assay store merge` merges the parts.", rich_help_panel=ITEMS)
-    ] = "",
+    shard: Shard = "",
     batch: Annotated[int | None, typer.Option(help="Maximum batch size. \\[default: automatic]", rich_help_panel=ENGINE)] = None,
     budget: Annotated[float | None, typer.Option(help="GiB of memory for caches. \\[default: automatic]", rich_help_panel=ENGINE)] = None,
     tensor_parallel: Annotated[int, typer.Option(help="GPUs per model, tensor parallel (vLLM).", rich_help_panel=ENGINE)] = 1,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages per model (vLLM).", rich_help_panel=ENGINE)] = 1,
-    data_parallel: Annotated[
-        int, typer.Option(help="Processes with a copy of the model, one per GPU: --data-parallel 8 on 8 GPUs.", rich_help_panel=ENGINE)
-    ] = 1,
-    engine_arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Argument of vLLM's engine or transformers' from_pretrained, such as kv_cache_dtype=fp8. Repeatable.",
-            rich_help_panel=ENGINE,
-        ),
-    ] = None,
+    data_parallel: DataParallel = 1,
+    engine_arg: EngineArg = None,
     repeat_check: Annotated[
         bool,
         typer.Option(
@@ -181,6 +166,9 @@ def run_command(
         tasks=tuple(with_perturbations(anchored(name), comma_list(perturb)) for name in comma_list(tasks)),
         revision=revision,
         limit=limit,
+        limit_order=limit_order,
+        overlong=overlong,
+        allow_failed=allow_failed,
         seed=seed,
         split=split,
         chat=chat,
@@ -256,6 +244,7 @@ def shot_counts(text: str) -> list[int | None]:
 def resume_command(
     run: Annotated[str, typer.Argument(help="Run: id, unique prefix or folder.")],
     ray: Annotated[bool, typer.Option("--ray", help="Use every GPU of a running Ray cluster ($RAY_ADDRESS).")] = False,
+    allow_failed: AllowFailed = False,
     results: Results = None,
     as_json: Json = False,
 ) -> None:
@@ -265,7 +254,7 @@ def resume_command(
     """
     place = place_of(results)
     with show_progress() as progress:
-        bundle = resume(find_run(place.results, run), place, progress, open_cluster if ray else open_engine)
+        bundle = resume(find_run(place.results, run), place, progress, open_cluster if ray else open_engine, allow_failed)
     print_run(read_run(bundle), place, as_json)
 
 

@@ -19,7 +19,7 @@ from assay.harness.reports.formatting import VERDICTS
 from assay.harness.reports.json_values import gate_json
 from assay.harness.reports.results import show_number
 from assay.harness.run.selection import anchored, select_stored
-from assay.harness.run.watch import watch_folder
+from assay.harness.run.watch import Listener, watch_folder
 from assay.harness.store import read_run
 from assay.harness.store.plan import Plan
 
@@ -30,7 +30,7 @@ def watch_command(
     gate: Annotated[str, typer.Option(help="Gate each checkpoint against this run. Exits with the code of the last gate.")] = "",
     policy: Annotated[Path | None, typer.Option(help="Policy file (gate.toml) for --gate.")] = None,
     base: Annotated[str, typer.Option(help="Base model of checkpoints that are adapters (LoRA): a folder or hub id.")] = "",
-    limit: Annotated[int | None, typer.Option(help="Score only the first N items of each task.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Score a sample of N items of each task.")] = None,
     engine: Annotated[str, typer.Option(help="Inference engine: auto, vllm, hf or an installed plugin.")] = "auto",
     pause: Annotated[float, typer.Option(help="Seconds between checks of the folder.")] = 5.0,
     until: Annotated[int | None, typer.Option(help="Stop after N checkpoints. \\[default: never]")] = None,
@@ -46,7 +46,7 @@ def watch_command(
     """
     place, found, skipped, code = place_of(results), [], [], 0
     chosen = read_policy(policy) if policy else Policy()
-    plan = watched_plan(folder, tasks, gate, limit, engine, place)
+    plan = watched_plan(base, tasks, gate, limit, engine, place)
 
     def report(checkpoint: Path, bundle: Path) -> None:
         nonlocal code
@@ -67,7 +67,7 @@ def watch_command(
 
     with show_progress(quiet=not as_json) as progress:
         try:
-            watch_folder(folder, plan, place, report, progress, base=base, skipped=skip, pause=pause, until=until)
+            watch_folder(folder, plan, place, Listener(report, skip), progress, pause=pause, until=until)
         except KeyboardInterrupt:
             err().print(f"{len(found)} checkpoints scored")
     if as_json:
@@ -75,16 +75,16 @@ def watch_command(
     raise typer.Exit(code)
 
 
-def watched_plan(folder: Path, tasks: str, gate: str, limit: int | None, engine: str, place: Surroundings) -> Plan:
-    """The plan for each checkpoint, from --tasks or from the baseline. Raises AssayError if neither is given."""
+def watched_plan(base: str, tasks: str, gate: str, limit: int | None, engine: str, place: Surroundings) -> Plan:
+    """The plan for each checkpoint, from --tasks or from the baseline, with the base of adapters. Raises AssayError if neither is given."""
     names = tuple(map(anchored, comma_list(tasks)))
     if gate:
         run = read_run(find_baseline(place.results, gate))
         if not names:
             select_stored(run.manifest, place.access(allow_partial=True))  # refuses task code that the user never named
-        base = plan_like(run, str(folder))
-        chosen = base.engine if engine == "auto" else engine
-        return replace(base, engine=chosen, tasks=names or base.tasks, limit=base.limit if limit is None else limit)
+        like = plan_like(run, base)
+        chosen = like.engine if engine == "auto" else engine
+        return replace(like, engine=chosen, tasks=names or like.tasks, limit=like.limit if limit is None else limit)
     if not names:
         raise AssayError("no tasks given", where="assay watch", do="add --tasks glue/rte, or --gate BASELINE to use its tasks")
-    return Plan(model=str(folder), tasks=names, limit=limit, engine=engine)
+    return Plan(model=base, tasks=names, limit=limit, engine=engine)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Result = Mapping[str, Any]
-MARKS = {"partial": ("◐", "part of the split only"), "limited": ("◔", "first items only (--limit)")}
+MARKS = {"partial": ("◐", "part of the split only"), "limited": ("◔", "some of the items only (--limit)")}
 
 
 def show_number(value: float | None) -> str:

@@ -19,6 +19,7 @@ from assay.harness.prompt.perturb import counts_of
 from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import FewShotExamples, choose_examples
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
+from assay.harness.stats.sampling import kept_docs
 from assay.harness.store.plan import Plan
 from assay.harness.store.record import Item
 from assay.harness.task.doc import Doc, Row
@@ -85,15 +86,15 @@ def load_task(task: Task, plan: Plan, access: Access) -> LoadedTask:
     rows = load_rows(task, split, access)
     if not rows.rows:
         raise AssayError(f"split {split!r} is empty", where=f"{task.full_name} ({rows.origin})", do="check the data")
-    kept = rows.rows[: plan.limit]
-    docs = with_ids([read_doc(task, row, split, number) for number, row in enumerate(kept)], task)
+    every = with_ids([read_doc(task, row, split, number) for number, row in enumerate(rows.rows)], task)
+    docs = [every[number] for number in kept_docs(every, plan)]
     count = task.shots.count if plan.shots is None else plan.shots
     pool, pool_rows = example_pool(task, count, access)
     if count and task.shots.order == "per_item":  # the draw depends on the whole split, not on --limit
-        pool = docs if len(kept) == len(rows.rows) else with_ids([read_doc(task, row, split, n) for n, row in enumerate(rows.rows)], task)
+        pool = every
     examples = choose_examples(task, count, pool, docs, plan.seed)
     partial = not rows.complete or (pool_rows is not None and not pool_rows.complete)
-    evidence = "partial" if partial else "limited" if len(kept) < len(rows.rows) else "complete"
+    evidence = "partial" if partial else "limited" if len(docs) < len(every) else "complete"
     return LoadedTask(task, split, rows, *perturbed(task, docs, examples), count, evidence)
 
 

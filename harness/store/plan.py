@@ -24,11 +24,14 @@ def generation_options(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
+ORDERS, OVERLONG = ("sample", "first"), ("error", "skip", "truncate-left")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All settings of a run.
 
-    `shots` and `split` override those of every task unless they are None and ""; `limit` keeps the first items of each task; `seed` is
+    `shots` and `split` override those of every task unless they are None and ""; `limit` keeps some items of each task; `seed` is
     the random seed for few-shot examples and sampling. `chat` uses the model's chat template. `drop_shots` drops the last few-shot
     examples of a prompt that would not fit (recorded per item) instead of raising an error. `budget` (bytes), `batch` (items),
     `device`, `tensor_parallel` and `pipeline_parallel` are passed to the engine and change no score.
@@ -40,6 +43,12 @@ class Plan:
     revision: str = ""
     shots: int | None = None
     limit: int | None = None
+    limit_order: str = "sample"
+    """Which items `limit` keeps: "sample" (by `seed`, stratified by label, clusters whole) or "first"."""
+    overlong: str = "error"
+    """What becomes of items longer than the model's context: "error", "skip" or "truncate-left"."""
+    allow_failed: bool = False
+    """Finish a run although items failed: its scores leave them out, and its evidence is "failed"."""
     seed: int = 0
     split: str = ""
     chat: bool = False
@@ -89,6 +98,12 @@ class Plan:
             raise AssayError("no tasks given", do="give some with --tasks; `assay tasks` lists them")
         if self.limit is not None and self.limit < 1:
             raise AssayError(f"--limit {self.limit} leaves nothing to score", do="use --limit 1 or more, or leave it out")
+        for option, value, known in (("limit-order", self.limit_order, ORDERS), ("overlong", self.overlong, OVERLONG)):
+            if value not in known:
+                raise AssayError(f"--{option} {value!r:.40} is unknown", do=f"use {', '.join(known[:-1])} or {known[-1]}")
+        for option, amount in (("batch", self.batch), ("budget", self.budget)):
+            if amount is not None and amount < 1:
+                raise AssayError(f"--{option} {amount} is too small", do=f"use --{option} 1 or more, or leave it out")
         if self.shots is not None and self.shots < 0:
             raise AssayError(f"--shots {self.shots} is negative", do="use --shots 0 or more")
         if self.shard and (self.repeat_check or self.repeat_engine):
@@ -140,4 +155,4 @@ class Plan:
         if unknown := set(stored) - known:
             raise AssayError(f"the plan has unknown fields {sorted(unknown)}", do="use the assay version that wrote the run")
         values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        return cls(**values)
+        return cls(**{"limit_order": "first", **values})  # earlier versions kept the first items

@@ -34,7 +34,15 @@ def main() -> None:
         return opened
 
     plan = Plan(
-        model, (task,), shots=int(shots), limit=int(limit) or None, engine=engine, device=device, dtype=dtype, allow_partial=partial == "1"
+        model,
+        (task,),
+        shots=int(shots),
+        limit=int(limit) or None,
+        limit_order="first",
+        engine=engine,
+        device=device,
+        dtype=dtype,
+        allow_partial=partial == "1",
     )
     with tempfile.TemporaryDirectory() as folder:
         with measured() as whole:

@@ -18,6 +18,7 @@ from assay.harness.files.places import Access
 from assay.harness.run.prepare import PreparedTask, doc_fields, fingerprint, load_task
 from assay.harness.run.scoring.measure import correctness, expected_value, measure, pick_choice
 from assay.harness.run.selection import Selection
+from assay.harness.stats.sampling import kept_docs, order_of
 from assay.harness.store import Run
 from assay.harness.store.bundle import item_set
 from assay.harness.store.checking import equal_json
@@ -178,7 +179,7 @@ def check_stored_run(run: Run, selection: Selection, docs: FindDocs) -> None:
             raise Inconsistent(what, do="score the model again with `assay run`")
         found = docs(task, stored)
         if found is not None:
-            check_items(task, stored, planned, found, shard)
+            check_items(task, stored, planned, found, shard, run.manifest["plan"])
         known = {doc.id: doc for doc in found or ()}
         for item in planned:
             record = records[item.task, item.id]
@@ -206,15 +207,23 @@ def check_task_version(task: Task, facts: Mapping[str, Any]) -> None:
             raise AssayError(what, where=task.full_name, do="install the version of the task that made the run")
 
 
-def check_items(task: Task, facts: Mapping[str, Any], planned: Sequence[Item], docs: Sequence[Doc], shard: bool) -> None:
-    """Raises Inconsistent where the items are not the first of the data (all of them in a complete run), or differ from their Docs."""
+def check_items(
+    task: Task, facts: Mapping[str, Any], planned: Sequence[Item], docs: Sequence[Doc], shard: bool, plan: Mapping[str, Any]
+) -> None:
+    """Raises Inconsistent where the items are not those that the plan selects (all in a complete run), or differ from their Docs."""
     do = "score the model again with `assay run`"
     known = {doc.id: doc for doc in docs}
     ids = [item.id for item in planned]
     if facts["evidence"] == "complete" and facts["items"] != len(docs):
         what = f"the run claims that the {facts['items']} items of {task.full_name} are all, the data have {len(docs)}"
         raise Inconsistent(what, do=do)
-    if not known.keys() >= set(ids) or (not shard and ids != [doc.id for doc in docs[: len(ids)]]):
+    if facts["evidence"] == "complete" or (task.varies is not None and order_of(plan) == "first"):
+        selected = docs[: len(ids)]
+    elif task.varies is None:
+        selected = [docs[number] for number in kept_docs(docs, Plan.from_json(plan))]
+    else:  # the sample is of the originals
+        selected = [known[id] for id in ids if id in known]
+    if not known.keys() >= set(ids) or (not shard and ids != [doc.id for doc in selected]):
         raise Inconsistent(f"the items of {task.full_name} are not those of the data", do=do)
     for item in planned:
         doc = known[item.id]
