@@ -61,6 +61,20 @@ def make_model(folder: Path, seed: int = 0, positions: int = 512) -> Path:
     return folder
 
 
+def save_lora(folder: Path) -> Path:
+    """A LoRA of rank 2 on the query projection of `make_model`, as peft saves it."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    draw = np.random.default_rng(0)
+    tensors = {f"{name}.lora_A.weight": draw.normal(size=(2, 16)), f"{name}.lora_B.weight": draw.normal(size=(16, 2))}
+    save_file({key: value.astype(np.float32) for key, value in tensors.items()}, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "base", "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
+    return folder
+
+
 def place(folder: Path) -> Surroundings:
     """A store of its own, no data, no network."""
     return Surroundings(results=folder / "results", cache=folder / "cache", data=None, offline=True)

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.decide.compare import FIELDS, Mismatch, Side, side_of
+from assay.harness.decide.compare import Side, side_of
 from assay.harness.decide.decision import EXIT, equal_weights
-from assay.harness.decide.policy import Policy
+from assay.harness.decide.mismatch import FIELDS, Mismatch
+from assay.harness.decide.policy import Policy, check_verified
 from assay.harness.decide.stored_gate import append_gate, best_of, gates, main_metrics, now, pair_key
-from assay.harness.engines import Engine
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Surroundings
-from assay.harness.run.dispatch import NoProgress, Recorder, RunProgress, send_requests
-from assay.harness.run.evaluate import OpenEngine, prepare, settings_of
+from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
+from assay.harness.run.evaluate import OpenEngine, open_scorer, prepare
 from assay.harness.run.interruption import resumable
 from assay.harness.run.manifest import manifest_of, same_run
 from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask
@@ -109,6 +109,7 @@ def gate_early(
     check_policy(policy, base)
     prepared = prepare(plan, place, watch, stored=True)
     comparable(base, prepared)
+    check_verified(policy, [base.digest, prepared.model.digest])
     main = [
         (task.task.full_name, task.task.metrics[0].name)
         for task in prepared.tasks
@@ -269,37 +270,32 @@ def unfinished(root: Path, wanted: Mapping[str, Any]) -> Run | None:
 
 def score_until_decided(schedule: Schedule, prepared: PreparedRun, writer: Writer, watch: RunProgress, opener: OpenEngine) -> Stop:
     """Scores the missing items of each interim look and tests all items so far, until a look decides."""
-    plan = prepared.plan
-    engine: Engine | None = None
-    tasks = {task.task.full_name: task for task in prepared.tasks}
+    scorer: TaskScorer | None = None
     try:
         for size in look_sizes(schedule.design.items):
-            done = writer.done()
-            missing = [each for each in schedule.items[:size] if (each.item.task, each.item.id) not in done]
-            if missing and engine is None:
-                engine = opener(prepared.engine, prepared.model, settings_of(plan))
+            done, looked_at = writer.done(), schedule.items[:size]
+            missing = [each for each in looked_at if (each.item.task, each.item.id) not in done]
+            if missing and scorer is None:
+                scorer = open_scorer(prepared, writer, watch, opener)
             watch.begin(f"interim look at {size} of {schedule.design.items} items", size, size - len(missing))
-            if missing and engine is not None:
-                score_items(missing, tasks, writer, watch, engine)
+            if scorer is not None:
+                score_missing(scorer, prepared.tasks, missing, looked_at)
             stop = monitor(differences(schedule, size, writer), schedule.tasks[:size], schedule.design)
             if stop is not None:
                 return stop
     finally:
-        if engine is not None:
-            engine.close()
+        if scorer is not None:
+            scorer.close()
     raise AssertionError("the last look always decides")
 
 
-def score_items(
-    missing: Sequence[PreparedItem], tasks: Mapping[str, PreparedTask], writer: Writer, watch: RunProgress, engine: Engine
+def score_missing(
+    scorer: TaskScorer, tasks: Sequence[PreparedTask], missing: Sequence[PreparedItem], looked_at: Sequence[PreparedItem]
 ) -> None:
-    """Scores these items, task by task."""
-    for name, task in tasks.items():
-        recorder = Recorder(task, writer, watch, engine)
-        try:
-            send_requests([each for each in missing if each.item.task == name], engine, recorder.add, {}, frozenset())
-        finally:
-            recorder.flush()
+    """Score the missing items of each task; all `looked_at` so far where a proof fails."""
+    for task in tasks:
+        wanted, again = ([each for each in part if each.item.task == task.task.full_name] for part in (missing, looked_at))
+        scorer.score(task, wanted, again)
 
 
 def differences(schedule: Schedule, size: int, writer: Writer) -> Array:
@@ -318,4 +314,5 @@ def differences(schedule: Schedule, size: int, writer: Writer) -> Array:
 def plan_like(baseline: Run, model: str, **changed: Any) -> Plan:
     """The baseline's plan for another model."""
     stored = Plan.from_json(baseline.manifest["plan"])
-    return replace(stored, model=model, adapter="", revision="", repeat_check=False, repeat_engine="", **changed)
+    own: dict[str, Any] = {"adapter": "", "revision": "", "repeat_check": False, "repeat_engine": ""}
+    return replace(stored, model=model, **own | changed)

@@ -151,8 +151,11 @@ class TaskScorer:
     shared: frozenset[str] = frozenset()
     cache: dict[str, Reply] = field(default_factory=dict)
 
-    def score(self, task: PreparedTask, items: Sequence[PreparedItem]) -> None:
-        """Score and store these items of a task. Raises Invalid where even the plain way disagrees with the library, and Incomplete."""
+    def score(self, task: PreparedTask, items: Sequence[PreparedItem], again: Sequence[PreparedItem] | None = None) -> None:
+        """Score and store these items of a task. `again`: the items to score where the proof fails; all of the task by default.
+
+        Raises Invalid where even the plain way disagrees with the library, and Incomplete.
+        """
         if not items:
             return
         recorder = Recorder(task, self.writer, self.progress, self.engine)
@@ -164,14 +167,18 @@ class TaskScorer:
         last = recorder.newest
         self.proof.fall_back(problem)
         self.progress.stage(f"WARNING: {problem}. Scoring {self.proof.model.name} by plain forwards, which is slower.")
-        self.engine, again = self.open_plain(), Collector()
+        self.engine, collector, wanted = self.open_plain(), Collector(), task.items if again is None else again
         self.cache.clear()
-        recorder = Recorder(task, again, self.progress, self.engine)
-        self.progress.begin(task.task.full_name, len(task.items), 0)
-        if problem := self.send(task, task.items, recorder):
+        recorder = Recorder(task, collector, self.progress, self.engine)
+        self.progress.begin(task.task.full_name, len(wanted), 0)
+        if problem := self.send(task, wanted, recorder):
             self.proof.fall_back(problem)
         recorder.flush()
-        self.writer.append(sorted(again.records, key=lambda record: last is not None and record.item == last.item))
+        self.writer.append(sorted(collector.records, key=lambda record: last is not None and record.item == last.item))
+
+    def close(self) -> None:
+        self.proof.close()
+        self.engine.close()
 
     def send(self, task: PreparedTask, items: Sequence[PreparedItem], recorder: Recorder) -> str:
         """Send the requests of these items and of those that prove the task; returns what the proof found."""

@@ -17,6 +17,7 @@ from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redac
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.served import is_address
+from assay.harness.prompt.served import check_server, find_served, tokenizer_of
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.interruption import resumable, resume_command
@@ -28,7 +29,6 @@ from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.run.scoring.signature import run_settings
 from assay.harness.run.scoring.verify import verify
 from assay.harness.run.selection import Selection, select_planned, select_stored
-from assay.harness.prompt.served import check_server, find_served, tokenizer_of
 from assay.harness.store import Writer, create_bundle, index, open_writer, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.store.provenance import clock
@@ -207,35 +207,40 @@ def score_pending(
     prepared: PreparedRun, pending: Sequence[Sequence[PreparedItem]], writer: Writer, progress: RunProgress, opener: OpenEngine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Open the engine and score every pending item, a whole task at a time. Returns the engine's facts, and the proof and the noise."""
-    plan = prepared.plan
-    progress.stage(f"starting engine {prepared.engine}")
-    opened = clock()
-    try:
-        engine = opener(prepared.engine, prepared.model, settings_of(plan))
-    except AssayError as error:
-        raise error if error.exit_code == 13 else CannotOpen(error.what, where=error.where, do=error.do) from None
+    plan, opened = prepared.plan, clock()
+    scorer = open_scorer(prepared, writer, progress, opener, shared_keys(pending))
     opened = clock() - opened
-    proof = proof_of(prepared.tasks, prepared.model, settings_of(plan), plan.seed)
-    scorer = TaskScorer(engine, lambda: open_plain_way(prepared, engine, opener), proof, writer, progress, shared_keys(pending))
     try:
         for task, items in zip(prepared.tasks, pending, strict=True):
             progress.begin(task.task.full_name, len(task.items), len(task.items) - len(items))
             scorer.score(task, items)
         engine = scorer.engine
         facts = {**engine.describe(), "notes": [redact(note) for note in engine.stats.notes], "open_seconds": round(opened, 3)}
-        extra = {"proof": found} if (found := proof.facts()) else {}
+        extra = {"proof": found} if (found := scorer.proof.facts()) else {}
         if plan.repeat_check and not failed_records(writer):  # with failed items the check waits until the run is resumed
             extra["noise"] = {"batches": repeat(prepared.tasks, writer.records(), engine, progress, plan.seed)}
         return facts, extra
     finally:
-        proof.close()
-        scorer.engine.close()
+        scorer.close()
 
 
-def open_plain_way(prepared: PreparedRun, engine: Engine, opener: OpenEngine) -> Engine:
-    """The same engine without batches, packing and caches, in the place of `engine`."""
-    engine.close()
-    return opener(prepared.engine, prepared.model, replace(settings_of(prepared.plan), plain=True))
+def open_scorer(
+    prepared: PreparedRun, writer: Writer, progress: RunProgress, opener: OpenEngine, shared: frozenset[str] = frozenset()
+) -> TaskScorer:
+    """Open the engine of a run. `shared`: keys of requests that more than one task makes. Raises CannotOpen, Incomplete."""
+    progress.stage(f"starting engine {prepared.engine}")
+    settings = settings_of(prepared.plan)
+    try:
+        engine = opener(prepared.engine, prepared.model, settings)
+    except AssayError as error:
+        raise error if error.exit_code == 13 else CannotOpen(error.what, where=error.where, do=error.do) from None
+
+    def open_plain() -> Engine:
+        engine.close()
+        return opener(prepared.engine, prepared.model, replace(settings, plain=True))
+
+    proof = proof_of(prepared.tasks, prepared.model, settings, prepared.plan.seed)
+    return TaskScorer(engine, open_plain, proof, writer, progress, shared)
 
 
 def settings_of(plan: Plan, arguments: bool = True) -> Settings:

@@ -42,6 +42,7 @@ MEDIANS = {"bfloat16": (0.1, 0.5), "float16": (0.02, 0.1)}
 """Other types: largest accepted median difference over all tokens, and over the tokens of one request, in nats: rounding of the logits
 alone changes a single token by up to half a nat."""
 
+NOTHING: Mapping[str, Any] = {"requests": 0, "largest": 0.0, "median": 0.0, "longest": 0}
 Reply = ScoreReply | GenReply | Failure
 Pair = tuple[PreparedItem, Request]
 
@@ -193,9 +194,13 @@ class Proof:
         asked = [(request, *both) for _, request in pairs if (both := compared(request, replies[request.key])) is not None]
         yardstick = self.yardstick_for(engine)
         if yardstick is None or not asked:
-            self.proven[name] = {"requests": 0, "largest": 0.0, "median": 0.0, "longest": 0}
+            self.proven[name] = {**NOTHING, "unproven": "no yardstick" if yardstick is None else "no reply with a log-probability"}
             return ""
-        plain = dict(yardstick.plain([group for _, group, _ in asked]))
+        try:
+            plain = dict(yardstick.plain([group for _, group, _ in asked]))
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:  # the library fails on a model that the engine runs
+            self.proven[name] = {**NOTHING, "unproven": f"{self.yardstick} failed: {type(error).__name__}: {error}"[:200]}
+            return ""
         found = [
             (length(group), changes(request, fast, reply))
             for number, (request, group, fast) in enumerate(asked)
@@ -304,7 +309,8 @@ def sentence(proof: Mapping[str, Any]) -> str:
     if proof["way"] == "plain":
         return f"The fast way was wrong for this model ({proof['reason']}): scored by plain forwards."
     if not proof["requests"]:
-        return ""
+        reasons = {each.get("unproven", "") for each in proof["tasks"].values()}
+        return f"Not proven against plain forwards: {', '.join(sorted(reasons))}."
     largest = max((each["largest"] or 0.0 for each in proof["tasks"].values()), default=0.0)
     return (
         f"proof: {proof['requests']} requests also scored by plain forwards ({proof['yardstick']}), "

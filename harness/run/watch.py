@@ -19,8 +19,6 @@ from assay.harness.run.sweep import EngineReuse, natural
 from assay.harness.store.plan import Plan
 
 Sizes = tuple[tuple[str, int, int], ...]
-Scored = Callable[[Path, Path], None]
-Skipped = Callable[[Path, str], None]
 STAGING = re.compile(r"^[._]|^tmp-|[.-](tmp|temp|partial|incomplete)(-\d+)?$")
 """Names of folders that a trainer writes into before it renames them, such as tmp-checkpoint-500."""
 SHARDS = {
@@ -30,6 +28,14 @@ SHARDS = {
 """Files of checkpoints that hold no whole model, and what to do."""
 SETTLED, OLD = 12, 60.0
 """A folder that cannot be scored is reported when it has not changed for this many checks or seconds: trainers pause between files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Called for each checkpoint: `scored` with its run's bundle, or `skipped`, once, with the reason why it cannot be scored."""
+
+    scored: Callable[[Path, Path], None]
+    skipped: Callable[[Path, str], None] = lambda checkpoint, reason: None
 
 
 def sizes(folder: Path) -> Sizes:
@@ -67,13 +73,11 @@ def why_not(checkpoint: Path, base: str, place: Surroundings) -> str:
 
 @dataclass(slots=True)  # house: what was seen of the folder so far
 class Watcher:
-    """Scores the checkpoints of one folder. `skipped` is called once for each folder that cannot be scored, with the reason."""
+    """Scores the checkpoints of one folder."""
 
     plan: Plan
-    base: str
     place: Surroundings
-    scored: Scored
-    skipped: Skipped
+    listener: Listener
     progress: RunProgress
     engines: EngineReuse
     done: set[str] = field(default_factory=set)
@@ -92,12 +96,12 @@ class Watcher:
         self.seen[name] = now, checks + 1 if now == before else 0
         if now != before:
             return False
-        if reason := why_not(checkpoint, self.base, self.place):
+        if reason := why_not(checkpoint, self.plan.model, self.place):
             if checks + 1 >= SETTLED or time.time() - max(changed for _, _, changed in now) / 1e9 > OLD:
                 self.skip(checkpoint, reason)
             return False
         adapter = is_adapter(checkpoint)
-        plan = replace(self.plan, model=self.base, adapter=str(checkpoint)) if adapter else replace(self.plan, model=str(checkpoint))
+        plan = replace(self.plan, adapter=str(checkpoint)) if adapter else replace(self.plan, model=str(checkpoint))
         try:
             bundle = evaluate(plan, self.place, self.progress, self.engines)
         except Missing:
@@ -109,13 +113,13 @@ class Watcher:
             self.skip(checkpoint, str(error) if checkpoint.is_dir() else "deleted while it was scored")
             return False
         self.done.add(name)
-        self.scored(checkpoint, bundle)
+        self.listener.scored(checkpoint, bundle)
         return True
 
     def skip(self, checkpoint: Path, reason: str) -> None:
         if checkpoint.name not in self.reported:
             self.reported.add(checkpoint.name)
-            self.skipped(checkpoint, reason)
+            self.listener.skipped(checkpoint, reason)
 
 
 def interrupted(error: BaseException) -> bool:
@@ -127,33 +131,25 @@ def watch_folder(
     folder: Path,
     plan: Plan,
     place: Surroundings,
-    scored: Scored,
+    listener: Listener,
     progress: RunProgress | None = None,
     *,
-    base: str = "",
-    skipped: Skipped | None = None,
     pause: float = 5.0,
     until: int | None = None,
     opener: OpenEngine = open_engine,
 ) -> int:
-    """Score each complete checkpoint in `folder` once, in natural order of names, and call `scored(checkpoint, bundle)` after each.
+    """Score each complete checkpoint in `folder` once, in natural order of names. Returns the number scored.
 
-    Checkpoints that are adapters are scored on the model `base`. A folder that cannot be scored is skipped, and reported once with
-    `skipped(folder, reason)`; folders that a trainer has not renamed yet and deleted ones are skipped. Checks the folder every `pause`
-    seconds; ends after `until` scored checkpoints (None: never). Returns the number scored. Raises AssayError where the folder, a task or
-    the base does not exist.
+    Checkpoints that are adapters are scored on the plan's model, their base; it may be empty. Folders that a trainer has not renamed yet
+    and deleted ones are skipped without a report. Checks the folder every `pause` seconds; ends after `until` scored checkpoints (None:
+    never). Raises AssayError where the folder, a task or the base does not exist.
     """
     if not folder.is_dir():
         raise AssayError("no such folder", where=str(folder), do="name the folder that the training writes its checkpoints to")
-    progress = progress or NoProgress()
     select_planned(plan, place.access(plan.allow_partial))
-    if base:
-        find_model(base, cache=place.cache, offline=place.offline)
-
-    def as_stage(path: Path, reason: str) -> None:
-        progress.stage(f"{path.name} skipped: {reason}")
-
-    watcher = Watcher(plan, base, place, scored, skipped or as_stage, progress, EngineReuse(opener))
+    if plan.model:
+        find_model(plan.model, cache=place.cache, offline=place.offline)
+    watcher = Watcher(plan, place, listener, progress or NoProgress(), EngineReuse(opener))
     try:
         while until is None or len(watcher.done) < until:
             folders = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: natural(path.name))

@@ -24,6 +24,14 @@ def progress(run: RunInfo) -> int:
     return max(0, count_lines(run.path / JOURNAL, 1 + run.items) - 1)
 
 
+def plain_way(run: RunInfo) -> str:
+    """Why a complete run was scored by plain forwards: what its proof found. Empty for a run scored the fast way, or without a proof."""
+    if run.status != "complete":
+        return ""
+    proof = read_run(run.path).summary().get("proof")
+    return str(proof.get("reason") or "") if isinstance(proof, dict) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
     """One item of one run as stored in its bundle."""

@@ -72,6 +72,8 @@ def detail() -> None:
     labels = shell.run_labels(runs)
     run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
     scores = shell.read("scores", str(run))
+    for reason in {bundles.plain_way(each) for each in shell.all_runs() if each.id == run} - {""}:
+        st.warning(f"Scored by plain forwards, because the fast way was wrong for this model: {plain(reason, 300)}")
     if len(scores):
         shown = scores.assign(task=[visible(text, 80) for text in scores.task])
         order = ["task", "metric", "main", "value", "low", "high", "n", "shots", "evidence", "purpose", "fingerprint"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import typer
-from fakes import make_model, place, write_task
+from fakes import make_model, place, save_lora, write_task
 from typer.testing import CliRunner
 
 from assay import Plan, evaluate
@@ -273,6 +273,14 @@ def test_an_early_gate_through_the_command_line(home: Path) -> None:
     assert gates(home / "results")[0]["candidate"]["run"] == found["run"]
     code, found = command(home, "gate", found["run"], "--baseline", base.name)
     assert code == 13  # it has no scores before it is completed
+
+
+def test_an_early_gate_of_an_adapter_scores_the_adapter(home: Path) -> None:
+    plan = Plan(model=str(home / "model"), tasks=(str(home / "sums.py"),), engine="scripted:hashed")
+    base, adapter = evaluate(plan, place(home)), save_lora(home / "lora")
+    options = ("--early-stop", "--model", str(home / "other"), "--adapter", str(adapter), "--baseline", base.name, "--margin", "5")
+    code, found = command(home, "gate", *options)
+    assert code == 0 and read_run(home / "results" / "runs" / found["run"]).manifest["model"]["name"] == f"{home / 'other'}+{adapter}"
 
 
 def test_an_early_gate_on_limited_evidence_never_passes(home: Path) -> None:

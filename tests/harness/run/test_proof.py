@@ -12,6 +12,8 @@ import pytest
 from fakes import NOWHERE, echo, make_model, place, sums, write_task
 
 from assay import Plan, evaluate, read_run
+from assay.harness.decide.early_stopping import gate_early, plan_like
+from assay.harness.decide.policy import Policy
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.hf.engine import open_engine as open_hf
 from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup, ScoreReply
@@ -136,6 +138,15 @@ def test_generated_texts_are_proven_by_the_log_probability_of_their_tokens(tmp_p
     assert proof["requests"] == FEW and proof["tasks"]["echo"]["largest"] < 1e-4
     request, plain = GenRequest((1, 2), 8), ScoreReply(((-1.0, -2.0),))
     assert changes(request, [(-1.5,)], plain) == [0.0] and changes(request, [(-1.25,)], plain) == [0.25]
+
+
+def test_an_early_gate_is_proven_before_its_first_look(tmp_path: Path) -> None:
+    plan, opened, lines = plan_of(tmp_path, 120), list[Settings](), Lines()
+    base = read_run(evaluate(plan, place(tmp_path)))
+    candidate = plan_like(base, str(make_model(tmp_path / "candidate")))
+    found = gate_early(candidate, base, Policy(margin=10.0), place(tmp_path), lines, opening(0.3, opened=opened))
+    assert [settings.plain for settings in opened] == [False, True] and found.delta == 0.0
+    assert sum(line.startswith("WARNING") for line in lines.lines) == 1
 
 
 def test_both_sides_of_a_length_the_longest_and_the_shortest_are_drawn(tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from fakes import make_model, place, write_task
+from fakes import make_model, place, save_lora, write_task
 
 from assay import AssayError, Plan, read_run
 from assay.harness.checking.rerun import reproduction, rerun
@@ -21,7 +20,7 @@ from assay.harness.model.find import ModelRef
 from assay.harness.run.evaluate import evaluate
 from assay.harness.run.merge import merge
 from assay.harness.run.sweep import EngineReuse, expand_models, plans_of, sweep
-from assay.harness.run.watch import watch_folder
+from assay.harness.run.watch import Listener, watch_folder
 from assay.harness.store import query
 
 Made = list[Scripted]
@@ -117,27 +116,13 @@ def test_watching_scores_each_whole_checkpoint_once(tmp_path: Path) -> None:
         training,
         plan,
         place(tmp_path),
-        lambda path, bundle: scored.append(path.name),
+        Listener(lambda path, bundle: scored.append(path.name)),
         pause=0.05,
         until=3,
         opener=counting(made),  # type: ignore[arg-type]
     )
     writer.join()
     assert count == 3 and sorted(scored) == ["step-10", "step-2", "step-9"] and len(made) == 1
-
-
-def save_lora(folder: Path) -> Path:
-    """A LoRA of rank 2 on the query projection of `make_model`, as peft saves it."""
-    from safetensors.numpy import save_file
-
-    folder.mkdir(parents=True)
-    name = "base_model.model.model.layers.0.self_attn.q_proj"
-    draw = np.random.default_rng(0)
-    tensors = {f"{name}.lora_A.weight": draw.normal(size=(2, 16)), f"{name}.lora_B.weight": draw.normal(size=(16, 2))}
-    save_file({key: value.astype(np.float32) for key, value in tensors.items()}, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "base_model_name_or_path": "base", "bias": "none"}
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
-    return folder
 
 
 def watched(training: Path, plan: Plan, until: int, **options: object) -> tuple[list[str], dict[str, str]]:
@@ -153,12 +138,12 @@ def watched(training: Path, plan: Plan, until: int, **options: object) -> tuple[
         scored.append(path.name)
 
     options = {"opener": counting([]), "pause": 0.02, **options}
-    watch_folder(training, plan, place(training.parent), score, skipped=skip, until=until, **options)  # type: ignore[arg-type]
+    watch_folder(training, plan, place(training.parent), Listener(score, skip), until=until, **options)  # type: ignore[arg-type]
     return scored, skipped
 
 
 def test_watching_reports_each_folder_that_it_cannot_score_once_and_goes_on(tmp_path: Path) -> None:
-    training, plan = tmp_path / "training", plan_of(tmp_path)
+    training, plan = tmp_path / "training", replace(plan_of(tmp_path), model="")
     for name in ("checkpoint-1", "checkpoint-2", "checkpoint-4", "tmp-checkpoint-9", "checkpoint-9.tmp"):
         make_model(training / name)
     (training / "checkpoint-2" / "tokenizer.json").unlink()
@@ -182,16 +167,16 @@ def test_watching_scores_adapters_on_their_base(tmp_path: Path) -> None:
     training, base = tmp_path / "training", make_model(tmp_path / "base")
     save_lora(training / "checkpoint-1")
     save_lora(training / "checkpoint-2")
-    scored, skipped = watched(training, plan_of(tmp_path), until=2, base=str(base))
+    scored, skipped = watched(training, replace(plan_of(tmp_path), model=str(base)), until=2)
     assert scored == ["checkpoint-1", "checkpoint-2"] and skipped == {}
     found = query(place(tmp_path).results, "SELECT model FROM runs ORDER BY model")
     assert [row[0] for row in found] == [f"{base}+{training / name}" for name in scored]
     with pytest.raises(AssayError, match="no such model folder"):
-        watched(training, plan_of(tmp_path), until=1, base=str(tmp_path / "nowhere"))
+        watched(training, replace(plan_of(tmp_path), model=str(tmp_path / "nowhere")), until=1)
 
 
 def test_watching_goes_on_after_a_checkpoint_that_fails_and_one_that_is_deleted(tmp_path: Path) -> None:
-    training, plan = tmp_path / "training", plan_of(tmp_path)
+    training, plan = tmp_path / "training", replace(plan_of(tmp_path), model="")
     for step in (1, 2, 3):
         make_model(training / f"checkpoint-{step}", seed=step)
 
