@@ -135,7 +135,7 @@ def test_an_interrupted_run(home: Path) -> None:
 
 def test_a_wrong_python() -> None:
     """pip refuses other versions because the package declares the supported ones."""
-    assert metadata.metadata("assay")["Requires-Python"] == "<3.13,>=3.11"
+    assert metadata.metadata("assay")["Requires-Python"] == "<3.15,>=3.11"
 
 
 def test_a_port_in_use(home: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_port_in_use(home: Path) -> None:
         try:
             assert process.stdout is not None and process.stderr is not None
             address = json.loads(process.stdout.readline())["address"]
-            assert f"port {port} is in use: the board takes {address.rpartition(':')[2]}" in process.stderr.readline()
+            assert f"port {port} is in use: using {address.rpartition(':')[2]}" in process.stderr.readline()
         finally:
             process.kill()
             process.wait()

@@ -26,7 +26,7 @@ MISSING = {
 
 
 def ours() -> list[Task]:
-    found = {task.full_name: task for name, family in families() if name.startswith("tasks.") for task in family.tasks}
+    found = {task.full_name: task for name, family in families() if name.startswith("assay.tasks.") for task in family.tasks}
     return [task for task in found.values() if task.purpose == "release"]
 
 

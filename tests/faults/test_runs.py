@@ -61,7 +61,7 @@ def test_a_kill_at_every_step_of_making_a_run_leaves_a_whole_one_or_none() -> No
 
 def test_a_run_that_would_not_fit_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundles.shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
-    with pytest.raises(AssayError, match=r"No space left on device for this run: about [\d,]+ bytes are needed, 10,000 are free"):
+    with pytest.raises(AssayError, match=r"No space left on device for this run: needs about [\d,]+ bytes, 10,000 are free"):
         evaluate(plan_in(tmp_path), place(tmp_path), opener=opening(hashed(3)))
     assert list_runs(tmp_path / "results") == ()
 

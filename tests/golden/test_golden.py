@@ -19,7 +19,7 @@ from assay.harness.prompt.render import render
 from assay.harness.task.catalogue import families, load_module, module_names
 
 FOLDER = Path(__file__).parent
-OURS = "tasks."
+OURS = "assay.tasks."
 
 
 def all_tasks() -> dict[str, list[Task]]:
