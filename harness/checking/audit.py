@@ -15,6 +15,7 @@ from assay.harness.engines import Settings
 from assay.harness.engines.hf.plain import open_engine as open_plain
 from assay.harness.errors import AssayError, NotComparable
 from assay.harness.files.places import Surroundings
+from assay.harness.model.served import is_served
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.evaluate import OpenEngine, prepare
 from assay.harness.run.noise import Key, prediction, score_portion
@@ -76,7 +77,9 @@ def audit(
     check_own(run)
     stored, items = {(each.task, each.item): each for each in run.records()}, {(each.task, each.id): each for each in run.items()}
     run.summary()  # refuses a run that is not complete
-    plan = replace(Plan.from_json(run.manifest["plan"]), engine="hf", dtype="float32", batch=1)
+    if is_served(run.manifest["model"]["digest"]):
+        raise AssayError("only the server has the weights of a served model", where=run.id, do="audit a run of the weights themselves")
+    plan = replace(Plan.from_json(run.manifest["plan"]), engine="hf", dtype="float32", batch=1, data_parallel=1, engine_args=())
     prepared = prepare(plan, place, watch, stored=True)
     if prepared.model.digest != run.manifest["model"]["digest"]:
         raise NotComparable("the model's files have changed since this run", where=run.id, do="restore the weights of the run")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -354,7 +354,7 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
     )
 
 
-def tokens_line(manifest: dict[str, Any], summary: dict[str, Any]) -> str:
+def tokens_line(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """Tokens and time of a run on one line."""
     tokens, seconds = summary["tokens"], duration(summary["seconds"]["engine"])
     if "served" in manifest["model"]:

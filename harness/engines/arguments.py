@@ -80,6 +80,13 @@ def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def positions_with(texts: Sequence[str], positions: int) -> int:
+    """The model's context length in tokens, or the one that these arguments set, if it is shorter."""
+    arguments = parse_arguments(texts)
+    lengths = [arguments.get(name) for name in ("max_model_len", "max_position_embeddings")]
+    return min([positions, *(value for value in lengths if isinstance(value, int) and value > 0)])
+
+
 def library_of(engine: str) -> str:
     """The library whose arguments an engine takes: vllm, transformers, or none."""
     parts = engine.split(":")

@@ -256,6 +256,8 @@ def open_cluster(name: str, model: ModelRef, settings: Settings) -> Cluster:
     """An engine on every node. Returns when the first is open; the others are used as they open. Raises AssayError, Incomplete."""
     if settings.data_parallel > 1:
         raise AssayError("--ray uses every GPU of the cluster", where="--data-parallel", do="leave out one of the two")
+    if model.server is not None:
+        raise AssayError("a served model needs no cluster", where="--ray", do="leave out --ray")
     ray = connect()
     size, resources = capacity(ray, settings)
     found = Cluster(ray, (name, json.dumps(pack_model(model)), json.dumps(asdict(settings))), resources, size, name=name)

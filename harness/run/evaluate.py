@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from assay.harness.engines import Engine, Settings
-from assay.harness.engines.arguments import check_arguments, library_of
+from assay.harness.engines.arguments import check_arguments, library_of, positions_with
 from assay.harness.engines.opening import check_name, open_engine
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
@@ -67,7 +67,7 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
 
     def prepared(task: Task) -> PreparedTask:
         progress.stage(f"rendering prompts of {task.full_name}")
-        found = prepare_task(task, plan, access, tokenizer, model.positions)
+        found = prepare_task(task, plan, access, tokenizer, positions_with(plan.engine_args, model.positions))
         for note in found.facts["notes"]:
             progress.stage(f"{task.full_name}: {note}")
         if model.server is None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.harness.engines.arguments import positions_with
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.trie import count
 from assay.harness.errors import AssayError
@@ -115,7 +116,8 @@ def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanati
 
     def cost(task: Task) -> TaskCost:
         progress.stage(f"counting tokens of {task.full_name}")
-        return cost_of(load_task(task, plan, access), plan, tokenizer, model.positions, place.cache / "plans")
+        positions = positions_with(plan.engine_args, model.positions)
+        return cost_of(load_task(task, plan, access), plan, tokenizer, positions, place.cache / "plans")
 
     costs, left_out = for_each_task(select_planned(plan, access), cost)
     reasons = tuple(reason for _, reason in left_out)

@@ -9,7 +9,7 @@ import pytest
 from fakes import make_model, place, write_task
 
 from assay import AssayError, Plan, evaluate, read_run
-from assay.harness.engines.arguments import accepted, check_arguments, library_of, parse_arguments
+from assay.harness.engines.arguments import accepted, check_arguments, library_of, parse_arguments, positions_with
 from assay.harness.run.evaluate import resume, settings_of
 
 
@@ -42,6 +42,14 @@ def test_an_argument_that_is_not_accepted_is_refused_by_name(
         monkeypatch.setattr("assay.harness.engines.arguments.accepted", lambda library: {"kv_cache_dtype"})
     with pytest.raises(AssayError, match=what):
         check_arguments(engine, [argument], {"rope_theta": 10000})
+
+
+def test_a_shorter_context_is_known_before_the_model_is_loaded(tmp_path: Path) -> None:
+    assert positions_with(["max_model_len=64"], 512) == 64 == positions_with(["max_position_embeddings=64"], 64)
+    assert positions_with(["max_model_len=-1"], 512) == 512 == positions_with(["max_model_len=4096"], 512)
+    plan = Plan(model=str(make_model(tmp_path / "model")), tasks=(str(write_task(tmp_path, 12)),), engine="hf", device="cpu")
+    with pytest.raises(AssayError, match="context of 4 tokens"):
+        evaluate(replace(plan, engine_args=("max_position_embeddings=4",)), place(tmp_path))
 
 
 def test_double_arguments_are_refused() -> None:

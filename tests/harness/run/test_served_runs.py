@@ -11,6 +11,7 @@ import pytest
 from fakes import make_model, place, write_task
 
 from assay import AssayError, Plan, evaluate, read_run
+from assay.harness.checking.audit import audit
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.stored_gate import gate_stored
 from assay.harness.errors import Incomplete, Invalid, NotComparable
@@ -23,6 +24,7 @@ from assay.harness.store import check
 from tests.faulty_server import State, serving
 
 pytest.importorskip("openai")
+KEY = "a-key-of-no-known-form"
 
 GENERATE = '''"""Say yes."""
 from assay import Doc, Generate, Task, exact_match, inline
@@ -48,7 +50,11 @@ def generating(tmp_path: Path) -> tuple[str, ...]:
     return (str(tmp_path / "yes.py"),)
 
 
-def test_a_run_is_marked_as_not_verified_everywhere(tmp_path: Path) -> None:
+def test_a_run_is_marked_as_not_verified_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    # the made-up error message holds the key
+    with serving(faults={3: "400"}) as state, pytest.raises(Incomplete, match="1 items failed"):
+        evaluate(plan_of(state, tmp_path), place(tmp_path))
     with serving() as state:
         run = read_run(evaluate(plan_of(state, tmp_path), place(tmp_path)))
         model = run.manifest["model"]
@@ -60,6 +66,9 @@ def test_a_run_is_marked_as_not_verified_everywhere(tmp_path: Path) -> None:
         tokens = run.summary()["tokens"]
         assert tokens["computed"] > 0 and tokens["logical"] == tokens["computed"] + tokens["cached"]
         assert "prompts:text" in run.summary()["results"][0]["signature"]
+        assert not [file for file in (tmp_path / "results").rglob("*") if file.is_file() and KEY.encode() in file.read_bytes()]
+        with pytest.raises(AssayError, match="only the server has the weights"):
+            audit(run, place(tmp_path), NoProgress())
         evaluate(plan_of(state, tmp_path), place(tmp_path))
         with pytest.raises(NotComparable, match=r"weights not verified.*--allow-unverified"):
             gate_stored(tmp_path / "results", model["name"], run.id, Policy(), surroundings().access(True))
