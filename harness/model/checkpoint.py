@@ -14,6 +14,9 @@ from assay.harness.model.weights import FETCH_AGAIN, Tensor, not_a_whole_model, 
 
 OTHER_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+ENCODER_DECODER = "is an encoder-decoder: its answer does not follow the prompt in one sequence, and assay scores only models where it does"
+UNBOUNDED = 1 << 20
+"""Positions of a model without a limit of its own, such as a recurrent one."""
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length", "max_seq_length")
 
 
@@ -60,7 +63,7 @@ class Checkpoint:
         """Longest sequence in tokens; 0 if the configuration sets no limit. Raises AssayError if it is not a number."""
         for key in POSITIONS:
             value = self.text_config.get(key)
-            if value is None or value == 0:
+            if value is None or value in (0, -1):  # transformers saves -1 for XLNet, which has no limit
                 continue
             if not isinstance(value, int) or value < 0:
                 raise AssayError(f"{key} is {value!r:.60}, not a number of tokens", where=str(self.path / "config.json"), do=FETCH_AGAIN)
@@ -110,22 +113,38 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise not_a_whole_model(folder)
         raise AssayError("no model: config.json is missing", where=str(folder), do=suggest_inside(folder))
     config = read_json(path)
-    tokenizer = folder / "tokenizer_config.json"
-    for file, content in ((path, config), (tokenizer, read_json(tokenizer) if tokenizer.is_file() else {})):
-        if content.get("auto_map"):
-            raise AssayError(
-                "the model needs its own code (auto_map), which assay never runs: refused",
-                where=str(file),
-                do="if transformers has this architecture itself, use a copy of the model without auto_map",
-            )
     names = config.get("architectures") or []
     if not isinstance(names, list):
         raise AssayError(f"architectures is {names!r:.60}, not a list", where=str(path), do=FETCH_AGAIN)
+    if config.get("is_encoder_decoder") and not any(str(name).endswith(CAUSAL[:2]) for name in names):
+        raise AssayError(f"{names[0] if names else 'the model'} {ENCODER_DECODER}", where=str(folder), do="give a causal language model")
+    tokenizer = folder / "tokenizer_config.json"
+    for file, content in ((path, config), (tokenizer, read_json(tokenizer) if tokenizer.is_file() else {})):
+        if content.get("auto_map") and not is_native(config):
+            raise AssayError(
+                "the model needs its own code (auto_map), which assay never runs, and the installed transformers does not have "
+                f"{names[0] if names else 'this architecture'}: refused",
+                where=str(file),
+                do="use a model whose architecture transformers has itself",
+            )
     if names and not any(str(name).endswith(CAUSAL) for name in names):
         raise AssayError(
             f"{names[0]} is not a causal language model", where=str(folder), do="give a model whose architecture ends in ForCausalLM"
         )
     return config
+
+
+def is_native(config: Mapping[str, Any]) -> bool:
+    """Whether transformers has the model's type and class itself, so that no code of the model is needed."""
+    try:
+        from transformers.models.auto import modeling_auto
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    except ImportError:
+        return False
+    tables = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES")
+    known = [vars(modeling_auto).get(table, {}).get(config.get("model_type")) for table in tables]
+    names = config.get("architectures") or known
+    return config.get("model_type") in CONFIG_MAPPING_NAMES and bool(set(names) & set(filter(None, known)))
 
 
 def suggest_inside(folder: Path) -> str:

@@ -48,7 +48,7 @@ def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
             warnings.simplefilter("ignore")
             tuned = PeftModel.from_pretrained(model, str(adapter.path), local_files_only=True)
             # from_pretrained does not return which keys were missing and unexpected; loading the tensors again does.
-            result = tuned.load_adapter(str(adapter.path), "default", torch_device=str(model.device), local_files_only=True)
+            result = tuned.load_adapter(str(adapter.path), "default", torch_device="cpu", local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         lost = isinstance(error, KeyError)
         raise AssayError(

@@ -14,7 +14,7 @@ from assay.harness.engines.hf.forward import attention_of, empty_cache, first_li
 from assay.harness.engines.hf.generate import generate
 from assay.harness.engines.hf.library import library_replies
 from assay.harness.engines.hf.load import load, swap_weights
-from assay.harness.engines.hf.score import Runner, score, self_test
+from assay.harness.engines.hf.score import Runner, check_causal, score, self_test
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
 from assay.harness.engines.text import TextDecoder
 from assay.harness.engines.threads import choose_threads, cores, set_passive_wait
@@ -165,12 +165,14 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         pack=512 if on_cpu else 4096,
         batch=settings.batch or (32 if on_cpu else 128),
         soft=loaded.soft,
+        positions=loaded.positions,
     )
     for note in loaded.notes:
         run.note(note)
     if on_cpu:
         run.note(f"{threads} of {cores()} cores, {waiting}")
     if settings.plain:
+        check_causal(run, loaded.vocabulary, loaded.dtype)
         run.packed, run.one_by_one, run.batch = False, True, 1
         run.note("plain route, batches of one: the fast scores were found wrong")
     else:

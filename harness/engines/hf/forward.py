@@ -30,40 +30,73 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """A model's attention: the kinds of its layers and its sliding window. `obstacle`: why packing is impossible, if it is."""
+    """A model's attention: the kinds of its layers and its sliding window. `obstacle`: why packing is impossible, if it is.
+
+    `switch`: length in tokens above which the rope of every position is another one (LongRoPE); 0 if there is none.
+    """
 
     kinds: frozenset[str]
     window: int | None
     obstacle: str = ""
+    switch: int = 0
+
+
+PADDED = {"full_attention", "sliding_attention", "chunked_attention", "linear_attention", "hybrid", "mamba", "recurrent", "conv"}
+"""Kinds of layers for which a forward over padded sequences is known to give the scores of each alone."""
 
 
 def attention_of(model: Any) -> Attention:
     """A model's attention as its configuration describes it. The self-test checks it."""
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None) or None
+    window = setting(config, "sliding_window") or None
     kinds = frozenset(getattr(config, "layer_types", None) or ())
     if not kinds:
         kinds = frozenset({"sliding_attention" if window else "full_attention"})
     accepted = inspect.signature(model.forward).parameters
-    if getattr(config, "is_encoder_decoder", False):
-        return Attention(kinds, window, "encoder-decoder")
-    if kinds - {"full_attention", "sliding_attention"}:
-        return Attention(kinds, window, f"{', '.join(sorted(kinds - {'full_attention', 'sliding_attention'}))} layers")
-    if "sliding_attention" in kinds and window is None:
-        return Attention(kinds, window, "sliding layers without a window")
-    if not {"position_ids", "past_key_values", "logits_to_keep"} <= accepted.keys():
-        return Attention(kinds, window, "no key-value cache or explicit positions")
-    return Attention(kinds, window)
+    obstacle = ""
+    if others := kinds - {"full_attention", "sliding_attention"}:
+        obstacle = f"{', '.join(sorted(others))} layers"
+    elif "local" in (getattr(config, "attention_layers", None) or ()):
+        obstacle = "local attention counts places in the cache, not positions"
+    elif "sliding_attention" in kinds and window is None:
+        obstacle = "sliding layers without a window"
+    elif not {"position_ids", "past_key_values", "logits_to_keep"} <= accepted.keys():
+        obstacle = "no key-value cache or explicit positions"
+    return Attention(kinds, window, obstacle, rope_switch(config))
+
+
+def rope_switch(config: Any) -> int:
+    """The longest sequence that LongRoPE computes with its short factors; 0 for a rope that does not depend on the length."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(inner for inner in rope.values() if isinstance(inner, dict))] if isinstance(rope, dict) else []
+    lengths = [
+        int(each.get("original_max_position_embeddings") or setting(config, "original_max_position_embeddings"))
+        for each in kinds
+        if each.get("rope_type") == "longrope"
+    ]
+    return min(lengths, default=0)
+
+
+def setting(config: Any, *names: str) -> int:
+    """The first of some numbers in a configuration; the largest over the layers where each layer has its own; 0 if there is none."""
+    for name in names:
+        try:
+            value = getattr(config, name, None)
+        except Exception:  # transformers refuses to name one value if layers differ (its class has no public name)
+            value = max((getattr(layer, name, None) or 0 for layer in config.per_layer_config), default=0)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 0
 
 
 def footprint(model: Any, kv: int) -> Footprint:
     """An upper estimate of bytes per token: `kv` is measured, the rest computed from the configuration."""
     config = model.config.get_text_config()
     wide = model.dtype.itemsize
-    hidden = int(getattr(config, "hidden_size", 0) or 1024)
-    inner = int(getattr(config, "intermediate_size", 0) or getattr(config, "ffn_dim", 0) or 4 * hidden)
-    heads = int(getattr(config, "num_attention_heads", 0) or 16)
-    across = heads * int(getattr(config, "head_dim", 0) or hidden // heads)
+    hidden = setting(config, "hidden_size") or 1024
+    inner = setting(config, "intermediate_size", "ffn_dim") or 4 * hidden
+    heads = setting(config, "num_attention_heads") or 16
+    across = heads * (setting(config, "head_dim") or hidden // heads)
     vocabulary = int(model.get_input_embeddings().weight.shape[0])
     # A fused attention kernel allocates only the mask; an unfused one allocates fp32 scores and weights of all heads.
     fused = getattr(config, "_attn_implementation", "") == "sdpa" and model.device.type == "cpu"

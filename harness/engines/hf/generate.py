@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.engines.hf.forward import BranchCache, out_of_memory
+from assay.harness.engines.hf.forward import BranchCache, first_line, out_of_memory
 from assay.harness.engines.hf.packing import ancestor_mask
-from assay.harness.engines.hf.score import NO_MEMORY, NOT_FINITE, SMALLEST, Runner
+from assay.harness.engines.hf.score import FAILURES, NO_MEMORY, NOT_FINITE, SMALLEST, Runner
 from assay.harness.engines.request import Failure, GenReply, GenRequest
 from assay.harness.engines.text import TextDecoder, cut
 from assay.harness.engines.trie import Trie, of_prompts
@@ -105,9 +105,23 @@ def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...]
             yield index, one.reply
         else:
             live.append(index)
-    route = generate_packed if run.packed else generate_plain
-    for number, reply in route(run, [drafts[index] for index in live]):
-        yield live[number], reply
+    # LongRoPE changes every position of a sequence that grows beyond its switch; the library's own loop handles that.
+    switch = run.attention.switch
+    fits = [not switch or len(drafts[index].request.prompt) + drafts[index].limit <= switch for index in live]
+    waiting = dict.fromkeys(index for index, fit in zip(live, fits, strict=True) if fit and run.packed)
+    order = tuple(waiting)
+    try:
+        for number, reply in generate_packed(run, [drafts[index] for index in order]):
+            del waiting[order[number]]
+            yield order[number], reply
+    except FAILURES as error:
+        run.packed = False
+        run.note(f"plain route: packing failed ({type(error).__name__}: {first_line(error)})")
+    rest = [index for index in live if index in waiting or index not in order]
+    for index in rest:
+        restart(drafts[index])
+    for number, reply in generate_plain(run, [drafts[index] for index in rest]):
+        yield rest[number], reply
 
 
 def finish(one: Draft) -> GenReply | Failure:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from assay.harness.engines import DTYPES
 from assay.harness.engines.hf.adapters import add_adapter
 from assay.harness.engines.hf.forward import first_line
+from assay.harness.engines.hf.weights import read_weights
 from assay.harness.errors import AssayError
+from assay.harness.model.checkpoint import UNBOUNDED
 from assay.harness.model.find import ModelRef, checkpoint_of
-
-UNBOUNDED = 1 << 20
-"""Positions of a model without a limit of its own, such as a recurrent one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +56,6 @@ def pick_dtype(wanted: str, device: str) -> str:
     return name
 
 
-def read_weights(path: Path, dtype: str) -> tuple[Any, tuple[str, ...]]:
-    """The model of a directory, loaded on the CPU. Raises AssayError for missing, misshapen, unreadable or pickled weights."""
-    import torch
-    import transformers
-    from safetensors import SafetensorError
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
-        raise AssayError(
-            f"the model cannot be loaded: {first_line(error)}",
-            where=str(path),
-            do="use a directory with config.json and complete safetensors weights; pickle weights and remote code are refused",
-        ) from None
-    for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
-        if info.get(problem):
-            raise AssayError(
-                f"weights with {problem.replace('_', ' ')}: {sorted(map(str, info[problem]))[:3]}",
-                where=str(path),
-                do="fetch or save the model again",
-            )
-    unused = sorted(info.get("unexpected_keys") or ())
-    notes = (f"{len(unused)} weights of the checkpoint are unused by the model, first {unused[0]}",) if unused else ()
-    return model.eval(), notes
-
-
 def stop_ids(model: Any) -> frozenset[int]:
     """End-of-text ids from the generation config and the config."""
     found: set[int] = set()
@@ -99,19 +65,20 @@ def stop_ids(model: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
+def load(ref: ModelRef, dtype: str, device: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> Loaded:
     """Open `ref` with its adapter on a device. Raises AssayError."""
     import transformers
 
     device = pick_device(device)
     dtype = pick_dtype(dtype, device)
-    model, notes = read_weights(ref.path, dtype)
+    model, notes = read_weights(ref.path, dtype, arguments)
     stops = stop_ids(model)
     soft = False
     if (adapter := checkpoint_of(ref).adapter) is not None:
         model, soft = add_adapter(model, adapter)
     try:
-        model = model.to(device)
+        placed = {"device_map", "quantization_config"} & set(arguments)  # then transformers has chosen the devices
+        model = model if placed else model.to(device)
     except RuntimeError as error:
         raise AssayError(
             f"the model does not fit on {device}: {first_line(error)}",
@@ -125,7 +92,8 @@ def load(ref: ModelRef, dtype: str, device: str) -> Loaded:
     # The checkpoint's own sampling settings (temperature, repetition penalty) must not be used in a benchmark.
     model.generation_config = transformers.GenerationConfig()
     config = model.config.get_text_config()
-    longest = next((value for name in ("max_position_embeddings", "n_positions") if (value := getattr(config, name, None))), UNBOUNDED)
+    found = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions"))
+    longest = next((value for value in found if isinstance(value, int) and value > 0), UNBOUNDED)
     positions = min(ref.positions or longest, longest)
     if soft:
         positions -= int(model.active_peft_config.num_virtual_tokens)

@@ -6,15 +6,25 @@ import contextlib
 import random
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from assay.harness.engines import EngineStats
-from assay.harness.engines.hf.forward import Attention, BranchCache, empty_cache, logprobs_at, out_of_memory, plain_forward
+from assay.harness.engines.hf.forward import (
+    PADDED,
+    Attention,
+    BranchCache,
+    empty_cache,
+    first_line,
+    logprobs_at,
+    out_of_memory,
+    plain_forward,
+)
 from assay.harness.engines.hf.packing import Capacity, Footprint, ScoreTable, ancestor_mask, fitting, score_table
 from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply
+from assay.harness.errors import AssayError
 
 IndexedReply = tuple[int, ScoreReply | Failure]
 NOT_FINITE = Failure("non-finite log-probability")
@@ -37,6 +47,8 @@ class Runner:
     soft: bool = False
     """Whether the model is tuned with a soft prompt or prefix."""
     packed: bool = True
+    positions: int = 0
+    """Longest sequence in tokens; 0 if it is not known."""
     one_by_one: bool = False
     """Whether every plain forward takes one sequence, because padding changes the result."""
 
@@ -186,47 +198,97 @@ def score_batch(run: Runner, table: ScoreTable, leaves: list[Any]) -> None:
 
 
 def score(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[IndexedReply]:
-    """Score on the chosen route. A group with a non-finite result is scored again alone: another one in its pack may be the cause."""
-    if not groups:
-        return
-    if not run.packed:
-        yield from score_plain(run, groups)
-        return
+    """Score on the chosen route; sequences at which LongRoPE takes its long factors go through one plain forward each.
+
+    A group with a non-finite result is scored again alone: another one in its pack may be the cause.
+    """
+    switch = run.attention.switch
+    alone = {index for index, group in enumerate(groups) if switch and longest(group) > switch}
+    together = tuple(index for index in range(len(groups)) if index not in alone)
+    if alone:
+        run.note(f"sequences above {switch} tokens are scored one at a time: LongRoPE changes every position there")
+    for index in sorted(alone):
+        yield index, plain_reply(run, groups[index])
     non_finite = []
-    for group, reply in score_packed(run, groups):
-        if reply is NOT_FINITE:
-            non_finite.append(group)
+    for number, reply in score_together(run, tuple(groups[index] for index in together)):
+        if reply is NOT_FINITE and run.packed:
+            non_finite.append(together[number])
         else:
-            yield group, reply
+            yield together[number], reply
     in_a_row = 0
-    for group in non_finite:
+    for index in non_finite:
         # After eight in a row the model itself is broken; scoring the rest would take hours and give no finite number.
-        reply = NOT_FINITE if in_a_row >= 8 else next(iter(score_plain(run, (groups[group],))))[1]
+        reply = NOT_FINITE if in_a_row >= 8 else next(iter(score_plain(run, (groups[index],))))[1]
         in_a_row = in_a_row + 1 if reply is NOT_FINITE else 0
         run.stats.fallbacks += 1
-        yield group, reply
+        yield index, reply
+
+
+def longest(group: ScoreGroup) -> int:
+    """Tokens of the longest sequence that a group sends."""
+    return len(group.context) + max(map(len, group.continuations)) - 1
+
+
+FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
+"""What a model may raise where it cannot run packed, such as at a length that the self-test did not reach."""
+
+
+def score_together(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[IndexedReply]:
+    """Score on the packed route if it is chosen, else on the plain one. If packing fails, the rest is scored plainly."""
+    waiting = dict.fromkeys(range(len(groups)))
+    if run.packed and groups:
+        try:
+            for index, reply in score_packed(run, groups):
+                del waiting[index]
+                yield index, reply
+        except FAILURES as error:
+            run.packed = False
+            run.note(f"plain route: packing failed ({type(error).__name__}: {first_line(error)})")
+    left = tuple(waiting)
+    if left:
+        yield from ((left[number], reply) for number, reply in score_plain(run, tuple(groups[index] for index in left)))
 
 
 TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 """Largest accepted difference per token between two routes on random text; with a wrong mask it is far larger in a trained model."""
+SHORTEST_TEST, LONGEST_TEST, CHEAP = 24, 600, 10**10
+"""Tokens of the self-test's shared prefix; it has more than the fewest where tokens times parameters stay below CHEAP."""
 
 
-def self_test_groups(vocabulary: int) -> tuple[ScoreGroup, ...]:
-    """Two small random groups that share a prefix, with continuations of one to three tokens."""
+def self_test_groups(run: Runner, vocabulary: int) -> tuple[ScoreGroup, ...]:
+    """Two random groups that share a prefix, with continuations of one to three tokens; longer where a forward costs little."""
     draw = random.Random(0)
-    stem, left, right, tail = (tuple(draw.randrange(vocabulary) for _ in range(size)) for size in (7, 4, 3, 3))
-    ends = (tail[:1], tail[:2], tail, (tail[0], stem[0], stem[1]), stem[2:4])
+    size = min(LONGEST_TEST, SHORTEST_TEST + CHEAP // max(1, run.model.num_parameters()))
+    size = min([size, *(each - 6 for each in (run.attention.switch, run.positions) if each)])
+    stem, left, right, tail = (tuple(draw.randrange(vocabulary) for _ in range(count)) for count in (max(1, size), 4, 3, 3))
+    ends = (tail[:1], tail[:2], tail, (tail[0], left[0], left[1]), right[:2])
     return ScoreGroup(stem + left, ends), ScoreGroup(stem + right, ends)
 
 
-def plain_replies(run: Runner, groups: tuple[ScoreGroup, ...]) -> list[ScoreReply | Failure]:
+def plain_reply(run: Runner, group: ScoreGroup) -> ScoreReply | Failure:
     """One plain forward per continuation."""
-    replies: list[ScoreReply | Failure] = []
-    for group in groups:
-        parts = [next(iter(score_plain(run, (ScoreGroup(group.context, (ids,)),))))[1] for ids in group.continuations]
-        whole = all(isinstance(part, ScoreReply) for part in parts)
-        replies.append(ScoreReply(tuple(part.logprobs[0] for part in parts if isinstance(part, ScoreReply))) if whole else NOT_FINITE)
-    return replies
+    parts = [next(iter(score_plain(run, (ScoreGroup(group.context, (ids,), group.greedy),))))[1] for ids in group.continuations]
+    if failure := next((part for part in parts if isinstance(part, Failure)), None):
+        return failure
+    found = [part for part in parts if isinstance(part, ScoreReply)]
+    return ScoreReply(tuple(part.logprobs[0] for part in found), tuple(flag for part in found for flag in part.greedy))
+
+
+def check_causal(run: Runner, vocabulary: int, dtype: str) -> None:
+    """Raises AssayError if later tokens change the predictions of earlier ones: it would read the answer that it is to predict."""
+    left, right = self_test_groups(run, vocabulary)
+    size = len(right.context)
+    shared = list(range(size - 3))
+    one, other = (
+        plain_forward(run.model, [context[:size]], shared, run.soft)[0].float().log_softmax(-1) for context in (left.context, right.context)
+    )
+    off = float((one - other).abs().nan_to_num(0.0).max())
+    if off > TOLERANCE[dtype]:
+        raise AssayError(
+            f"the model is not causal: later tokens change its predictions of earlier ones (by {off:.2g} nats)",
+            where=type(run.model).__name__,
+            do="give a causal language model; for a BERT-like decoder, set is_decoder to true in config.json if it was trained so",
+        )
 
 
 def largest_difference(left: list[ScoreReply | Failure], right: list[ScoreReply | Failure]) -> float:
@@ -245,7 +307,7 @@ def narrow_window(run: Runner) -> Iterator[None]:
         yield
         return
     kept, config.sliding_window = run.attention, 5
-    run.attention = Attention(kept.kinds, 5, kept.obstacle)
+    run.attention = replace(kept, window=5)
     try:
         yield
     finally:
@@ -254,10 +316,11 @@ def narrow_window(run: Runner) -> Iterator[None]:
 
 def self_test(run: Runner, vocabulary: int, dtype: str) -> None:
     """Choose the route: packed if it agrees with plain forwards, else plain in batches, else plain one by one."""
-    groups = self_test_groups(vocabulary)
-    pack, run.pack = run.pack, 6
+    check_causal(run, vocabulary, dtype)
+    groups = self_test_groups(run, vocabulary)
+    pack, run.pack = run.pack, max(6, len(groups[0].context) // 3)
     with narrow_window(run):
-        expected = plain_replies(run, groups)
+        expected = [plain_reply(run, group) for group in groups]
         if run.attention.obstacle:
             run.packed = False
             run.note(f"plain route: {run.attention.obstacle}")
@@ -266,11 +329,14 @@ def self_test(run: Runner, vocabulary: int, dtype: str) -> None:
                 off = largest_difference([reply for _, reply in sorted(score_packed(run, groups), key=lambda pair: pair[0])], expected)
                 problem = f"packed and plain differ by {off:.2g}" if off > TOLERANCE[dtype] else ""
             except Exception as error:  # any exception on a 4D mask means that this model cannot be packed
-                problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:120]
+                problem = f"{type(error).__name__}: {first_line(error)}"[:120]
             run.packed = not problem
             run.note(f"plain route: the self-test of packing failed ({problem})" if problem else "packed route")
-    run.pack = 256
-    if not run.packed and not run.soft:
+    run.pack = max(256, 4 * len(groups[0].context))
+    if not run.packed and run.attention.kinds - PADDED:
+        run.one_by_one = True
+        run.note(f"batches of one: {', '.join(sorted(run.attention.kinds - PADDED))} layers are not known to ignore padding")
+    elif not run.packed and not run.soft:
         off = largest_difference([reply for _, reply in sorted(score_plain(run, groups), key=lambda pair: pair[0])], expected)
         if off > TOLERANCE[dtype]:
             run.one_by_one = True

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import random
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
 from assay.harness.engines.text import TextDecoder
 from assay.harness.engines.trie import logical_tokens, sortable
+from assay.harness.engines.vllm_offline.checks import check_tensors, on_output_layer
 from assay.harness.engines.vllm_offline.process import (
     cause,
     differing_part,
@@ -42,9 +42,10 @@ from assay.harness.engines.vllm_offline.score_requests import (
     retry_probes,
     tree_of,
 )
+from assay.harness.engines.vllm_offline.self_check import self_check
 from assay.harness.engines.vllm_offline.soft_prompts import SoftPrompt, soft_prompt
 from assay.harness.errors import AssayError, Incomplete
-from assay.harness.model.checkpoint import Checkpoint, read_checkpoint
+from assay.harness.model.checkpoint import UNBOUNDED, Checkpoint, read_checkpoint
 from assay.harness.model.find import ModelRef, checkpoint_of
 
 MAX_IN_FLIGHT = 1024
@@ -69,7 +70,7 @@ def open_engine(model: ModelRef, settings: Settings) -> VllmEngine:
     folder = weights_only_folder(checkpoint)
     with quiet_library():
         torch, LLM = import_vllm(cpu)
-
+        notes += check_tensors(checkpoint)
         set_threads = torch.set_num_threads
         try:
             llm = LLM(**llm_options(checkpoint, settings, cpu, folder.name if folder else str(model.path)))
@@ -99,15 +100,20 @@ def make_engine(
 
         # vLLM keys its prefix cache by this name; the digest changes if another adapter is written to the same path.
         lora = LoRARequest(model.digest, 1, str(adapter.path))
-    if positions < model.positions:
-        notes += (f"longest sequence: {positions} of {model.positions} tokens, limited by the memory for keys and values",)
+        try:
+            llm.llm_engine.add_lora(lora)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise AssayError(f"vLLM cannot load this adapter: {cause(error)}", where=str(adapter.path), do="use --engine hf") from None
+    if positions < model.positions < UNBOUNDED:
+        why = "limited by vLLM's memory for keys and values, or by how it reads the rope"
+        notes += (f"longest sequence: {positions} of {model.positions} tokens, {why}",)
     return VllmEngine(
         llm=llm,
         limits=Limits(positions - (soft.virtual if soft else 0), int(config.model_config.get_vocab_size())),
         stats=EngineStats(notes=notes),
         checkpoint=checkpoint,
-        # With LoRA on a CPU, requesting rows crashes vLLM (the einsum in add_lora_logits).
-        rows=not (lora and cpu),
+        # With LoRA on a CPU, requesting rows crashes vLLM (the einsum in add_lora_logits); on a GPU, rows lack a LoRA of the output layer.
+        rows=not (lora and adapter and (cpu or on_output_layer(adapter))),
         block=int(config.cache_config.block_size),
         device="cpu" if cpu else "cuda",
         lora=lora,
@@ -374,40 +380,3 @@ def probe_output(output: Any, probe: Probe, virtual: int = 0) -> ProbeOutput:
             if stop > start:
                 rows[entry + left_out - virtual] = flat.token_ids[start], flat.logprobs[start], likeliest
     return ProbeOutput(after, completion.token_ids[0], (output.num_cached_tokens or 0) - virtual, rows)
-
-
-def self_check(engine: VllmEngine) -> None:
-    """Score a few random groups without the prefix cache, with it, and again from a warm cache; if the scores differ, stop reading it."""
-    rng = random.Random(0)
-
-    def ids(count: int) -> tuple[int, ...]:
-        return tuple(rng.randrange(engine.limits.vocabulary) for _ in range(count))
-
-    stem, common = ids(engine.block), ids(2)
-    groups = [ScoreGroup(stem, (ids(1), ids(2), common + ids(2), common + ids(2))), ScoreGroup(stem + ids(3), (ids(3),))]
-    if any(engine.refuse(group) for group in groups):
-        return
-    precise = str(engine.llm.llm_engine.vllm_config.model_config.dtype) == "torch.float32"
-    engine.use_cache = False
-    plain = dict(engine.score(groups))
-    engine.use_cache = True
-    for order in (groups, groups[::-1]):
-        replies = dict(engine.score(order))
-        shared = [replies[index] for index in range(len(groups))]
-        if not agree([plain[0], plain[1]], shared if order is groups else shared[::-1], 1e-3 if precise else 0.5):
-            engine.use_cache = False
-            engine.stats.notes += ("scores with the prefix cache differ from those without: the prefix cache is off",)
-            break
-    engine.llm.reset_prefix_cache()
-    engine.stats = EngineStats(notes=engine.stats.notes)
-
-
-def agree(left: Sequence[ScoreReply | Failure], right: Sequence[ScoreReply | Failure], tolerance: float) -> bool:
-    """Whether all log-probabilities are within a tolerance; False if there is a failure."""
-    for one, other in zip(left, right, strict=True):
-        if isinstance(one, Failure) or isinstance(other, Failure):
-            return False
-        pairs = zip(itertools.chain(*one.logprobs), itertools.chain(*other.logprobs), strict=True)
-        if not all(abs(first - second) <= tolerance for first, second in pairs):
-            return False
-    return True

@@ -15,8 +15,8 @@ from typing import Any
 from assay.harness.engines import DTYPES, Settings
 from assay.harness.engines.arguments import parse_arguments
 from assay.harness.engines.threads import cores, set_passive_wait
+from assay.harness.engines.vllm_offline.checks import adapter_options
 from assay.harness.errors import AssayError, redact
-from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
 
 CPU_CACHE = 512 * 2**20
@@ -119,6 +119,8 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
         options["kv_cache_memory_bytes"] = budget
     if settings.batch is not None:
         options["max_num_seqs"] = settings.batch
+    if checkpoint.text_config is not checkpoint.config:
+        options["language_model_only"] = True  # a multimodal model: without its encoders
     if cpu:
         options["enforce_eager"] = True
     else:
@@ -126,27 +128,6 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
         options |= {"max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.85}
     options |= adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {}
     return options | parse_arguments(settings.arguments)
-
-
-def adapter_options(adapter: Adapter) -> dict[str, Any]:
-    """vLLM's arguments for an adapter. Raises AssayError if vLLM does not support it."""
-    if adapter.is_soft_prompt:
-        return {"enable_prompt_embeds": True}
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(adapter)}
-
-
-def lora_rank(adapter: Adapter) -> int:
-    """The smallest maximum rank that vLLM offers for this LoRA. Raises AssayError for other kinds of adapters and for larger ranks."""
-    config, where = adapter.config, str(adapter.path)
-    if adapter.kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        kind = "LORA with DoRA or saved modules" if adapter.kind == "LORA" else adapter.kind
-        what = f"vLLM supports plain LoRA adapters and soft prompts, not {kind}"
-        raise AssayError(what, where=where, do="use --engine hf, or merge the adapter")
-    rank = max([int(config.get("r", 8)), *map(int, (config.get("rank_pattern") or {}).values())])
-    sizes = (8, 16, 32, 64, 128, 256, 320, 512)
-    if rank > sizes[-1]:
-        raise AssayError(f"vLLM supports LoRA up to rank {sizes[-1]}, this adapter has {rank}", where=where, do="use --engine hf")
-    return next(size for size in sizes if size >= rank)
 
 
 def weights_only_folder(checkpoint: Checkpoint) -> tempfile.TemporaryDirectory[str] | None:

@@ -14,6 +14,7 @@ import pytest
 
 from assay.harness.engines.wire import pack_model, read_model
 from assay.harness.errors import AssayError
+from assay.harness.model.checkpoint import UNBOUNDED
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.weights import read_header
 
@@ -246,8 +247,21 @@ def test_a_model_that_brings_code_is_refused_and_its_code_is_not_run(model: Path
     write_json(
         model / file, json.loads((model / file).read_text()) | {"auto_map": {"AutoConfig": "code.Config", "AutoTokenizer": "code.T"}}
     )
+    find(model)  # transformers has the Llama architecture itself: the code is not needed
+    write_json(model / "config.json", json.loads((model / "config.json").read_text()) | {"model_type": "novel"})
     refuse(model, "its own code", "refused", file)
     assert not (model / "canary").exists()
+
+
+def test_an_encoder_decoder_is_refused_in_one_true_line(model: Path) -> None:
+    write_json(model / "config.json", CONFIG | {"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True})
+    refuse(model, "T5ForConditionalGeneration is an encoder-decoder")
+
+
+def test_a_model_without_a_limit_of_positions_takes_any_length(model: Path) -> None:
+    for limit in (None, 0, -1):
+        write_json(model / "config.json", CONFIG | {"max_position_embeddings": limit})
+        assert find(model).positions == UNBOUNDED
 
 
 def test_configuration_and_weights_must_agree(model: Path) -> None:

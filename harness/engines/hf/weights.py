@@ -1,0 +1,91 @@
+"""Reads a checkpoint with transformers: the class that holds its tensors exactly, no tensor missing, and none ignored where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from assay.harness.engines.hf.forward import first_line
+from assay.harness.errors import AssayError
+from assay.harness.model.checkpoint import ENCODER_DECODER
+from assay.harness.model.weights import FETCH_AGAIN
+
+FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, AssertionError)
+
+
+def read_weights(path: Path, dtype: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> tuple[Any, tuple[str, ...]]:
+    """The model of a directory, loaded on the CPU unless the user's `arguments` of from_pretrained say otherwise, and notes.
+
+    With device_map="meta", no tensor is read, but every name and shape is compared. Raises AssayError for missing, misshapen, unreadable
+    or pickled weights, for tensors that the model should use and does not, and for encoder-decoders.
+    """
+    import torch
+    import transformers
+    from safetensors import SafetensorError
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        model, info = auto_class(path).from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **arguments,
+        )
+    except (*FAILURES, SafetensorError) as error:
+        raise AssayError(
+            f"the model cannot be loaded: {first_line(error)}",
+            where=str(path),
+            do="use a directory with config.json and complete safetensors weights; pickle weights and remote code are refused",
+        ) from None
+    for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
+        if info.get(problem):
+            found = sorted(map(str, info[problem]))
+            raise AssayError(f"weights with {problem.replace('_', ' ')}: {len(found)}, first {found[0]}", where=str(path), do=FETCH_AGAIN)
+    unused = sorted(info.get("unexpected_keys") or ())
+    ignored = [name for name in unused if belongs(name, dict(model.named_modules()))]
+    if ignored:
+        raise AssayError(
+            f"the model would ignore {len(ignored)} tensors of its own layers, first {ignored[0]}",
+            where=str(path),
+            do="correct config.json (bias, number of layers), or merge adapters and remove these tensors before saving",
+        )
+    notes = (f"{len(unused)} tensors of the checkpoint are unused by the language model, first {unused[0]}",) if unused else ()
+    return model.eval(), notes
+
+
+def auto_class(path: Path) -> Any:
+    """The auto class of transformers whose model holds the checkpoint: causal, or multimodal with a language side.
+
+    Raises AssayError for an encoder-decoder and for an architecture that transformers does not have; whatever from_pretrained raises.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    name = (getattr(config, "architectures", None) or [type(config).__name__])[0]
+    if getattr(config, "is_encoder_decoder", False):
+        raise AssayError(f"{name} {ENCODER_DECODER}", where=str(path), do="give a causal language model")
+    kinds = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+    for kind in (getattr(transformers, name) for name in kinds if hasattr(transformers, name)):
+        if type(config) in kind._model_mapping:
+            return kind
+    raise AssayError(
+        f"transformers {transformers.__version__} has no causal language model of type {config.model_type}",
+        where=str(path),
+        do="give a causal language model",
+    )
+
+
+def belongs(name: str, modules: Mapping[str, Any]) -> bool:
+    """Whether a tensor that the model does not use is part of a module that it has, or of a further one of its layers."""
+    import torch
+
+    parts = name.split(".")
+    found = next(modules[prefix] for end in range(len(parts) - 1, -1, -1) if (prefix := ".".join(parts[:end])) in modules)
+    return isinstance(found, torch.nn.ModuleList) or not list(found.children())
