@@ -32,6 +32,7 @@ BIAS = 0.02
 FALSE_ALARM = 0.04
 """False alarm rate of the position bias warning, divided by the number of choices."""
 REPEATED = re.compile(r"(.{1,12}?)\1{3,}\s*", re.DOTALL)
+LETTER = re.compile(r"\W?([A-J])\W?")
 ECHO = 20
 """A response that starts with a prompt line of at least so many characters is an echo."""
 
@@ -171,6 +172,7 @@ def unparsed(run: TaskRecords, ask: Generate) -> list[Finding]:
         ),
         *rated(run, "length-cut", cut, what, do, 0.01, 0.05 if grave else 1.0),
         *scored_wrong(run),
+        *lettered(run),
     ]
 
 
@@ -196,6 +198,20 @@ def scored_wrong(run: TaskRecords) -> list[Finding]:
     do = "check whether the extraction is too strict; a lenient one gives a higher score"
     grave = excess > 0.1 and not run.task.protocol  # a protocol's extraction is as it is published
     return [Finding("unparsed", "E" if grave else "W", run.task.full_name, what, do, tuple(places))]
+
+
+def lettered(run: TaskRecords) -> list[Finding]:
+    """Wrong responses that name, by its letter, the listed option whose text is the gold answer."""
+
+    def named(item: Item, record: Record) -> str:
+        found = LETTER.fullmatch(text_of(record).strip())
+        option = found and re.search(rf"^\W?{found[1]}[).:]\s*(.+?)\s*$", item.prompt, re.MULTILINE)
+        right = bool(option) and record.correct == 0.0 and normal(option[1]) == normal(item.gold)
+        return f"{short(text_of(record))} is {short(item.gold, 30)}" if right else ""
+
+    places = run.where(named)
+    what, do = "right answers name a listed option by its letter and were scored as wrong", "give the letters as references or as choices"
+    return rated(run, "unparsed", places, what, do, 0.02, 1.0 if run.task.protocol else 0.1)
 
 
 def degenerate(run: TaskRecords) -> list[Finding]:
