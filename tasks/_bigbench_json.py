@@ -275,7 +275,7 @@ def tasks_of(file: TaskFile, name: str, worked: tuple[Worked, ...] = ()) -> dict
     if file.preferred == "bleurt":
         raise AssayError("the preferred metric is BLEURT, which needs another model", where=file.origin, do="use another task")
     main = kind_of(file.preferred)
-    asks: dict[Kind, Choose | Generate] = {"choose": Choose(), "generate": Generate(MAX_TOKENS), "likelihood": Choose()}
+    asks: dict[Kind, Choose | Generate] = {"choose": Choose(ties="first"), "generate": Generate(MAX_TOKENS), "likelihood": Choose()}
     made: dict[Kind, Task] = {}
     for kind in sorted(asks, key=lambda kind: kind != main):
         metrics = metrics_of(file, kind)
@@ -288,7 +288,7 @@ def tasks_of(file: TaskFile, name: str, worked: tuple[Worked, ...] = ()) -> dict
                 metrics=metrics,
                 split="test",
                 shots=Shots(0, split="test", order="per_item"),
-                layout=file.layout,
+                layout=replace(file.layout, trim=kind == "generate"),
                 protocol="bigbench",
                 worked=worked if kind == main else (),
                 about=file.about,

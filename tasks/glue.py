@@ -22,7 +22,7 @@ YES_NO = ("yes", "no")
 TRUE_FALSE = ("True", "False")
 FALSE_TRUE = ("False", "True")
 TRUE_NEITHER_FALSE = ("True", "Neither", "False")
-RANK = Choose()
+RANK = Choose(ties="first")  # numpy's argmax, as in lm-eval
 Row = Mapping[str, Any]
 Metrics = tuple[Metric[Any], ...]
 data = partial(hub, "nyu-mll/glue", revision=REVISION)

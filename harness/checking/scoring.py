@@ -14,7 +14,7 @@ from assay.harness.checking.finding import Finding, Level, Place, at_least, shor
 from assay.harness.checking.items import SOME
 from assay.harness.checking.task_data import TaskData
 from assay.harness.errors import AssayError
-from assay.harness.run.scoring.measure import measure, pick_choice
+from assay.harness.run.scoring.measure import choice_scores, measure
 from assay.harness.run.scoring.results import codes
 from assay.harness.task.doc import Doc
 from assay.harness.task.matching import normal
@@ -37,7 +37,7 @@ def oracle(task: Task, doc: Doc) -> Output:
         case Choose():
             best = max(doc.targets, default=0.0)
             right = [doc.targets[k] == best if doc.targets else k == doc.gold for k in range(len(doc.choices))]
-            return choice_scores(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
+            return made_scores(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
         case Regress():
             return ExpectedValue(doc.value if doc.value is not None else math.nan, tuple(0.0 for _ in task.ask.answers))
         case Perplexity():
@@ -46,10 +46,10 @@ def oracle(task: Task, doc: Doc) -> Output:
             return completion(task.ask, doc.answer)
 
 
-def choice_scores(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> ChoiceScores:
+def made_scores(ask: Choose, doc: Doc, scores: tuple[float, ...]) -> ChoiceScores:
     tokens = tuple(max(1, len(choice.split())) for choice in doc.choices)
     priors = (0.0,) * len(scores) if ask.calibrate is not None else ()
-    return ChoiceScores(scores, tokens, pick_choice(ask, doc, scores, tokens, priors), priors)
+    return choice_scores(ask, doc, scores, tokens, priors)
 
 
 def completion(ask: Generate, text: str) -> Completion:
@@ -69,7 +69,7 @@ def constant_choice(index: int) -> Answer:
     def answer(task: Task, doc: Doc) -> Output:
         assert isinstance(task.ask, Choose)
         place = min(index, len(doc.choices) - 1)
-        return choice_scores(task.ask, doc, tuple(0.0 if k == place else NEVER for k in range(len(doc.choices))))
+        return made_scores(task.ask, doc, tuple(0.0 if k == place else NEVER for k in range(len(doc.choices))))
 
     return answer
 

@@ -290,6 +290,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "noise": summary.get("noise", {}),
         "proof": summary.get("proof", {}),
         "statuses": summary.get("statuses", {}),
+        "ties": summary.get("ties", {}),
         "thinking": summary.get("thinking", {}),
         "bundle": str(run.path),
     }
@@ -331,7 +332,7 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
         console.print(f"with {settings}", markup=False, style="bold", soft_wrap=True)
     console.print(results_table(summary["results"]))
     console.print()
-    for note in notes(manifest, summary["results"]):
+    for note in notes(manifest, summary["results"], summary.get("ties")):
         console.print(note, style="yellow", markup=False)
     if thinking := summary.get("thinking"):
         console.print(

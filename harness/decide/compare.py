@@ -31,6 +31,7 @@ from assay.harness.store.tables import string_array
 from assay.harness.task.metric import Array, Metric, Pooled
 from assay.harness.task.task import Term, Total
 
+RULES = {"first": "the first counts", "share": "each of k counts 1/k"}
 Key = tuple[str, str]
 
 
@@ -242,6 +243,10 @@ def notes(baseline: Side, candidate: Side, unlabelled: Sequence[str]) -> tuple[s
         value, other = (side.settings.get(name, "the default") for side in (baseline, candidate))
         if other != value:
             found.append(f"{name} is {value} in the baseline and {other} in the candidate: the differences include its effect")
+    for name in baseline.tasks.keys() & candidate.tasks.keys():
+        rules = [RULES[side.tasks[name].get("ties", "first")] for side in (baseline, candidate)]
+        if rules[0] != rules[1]:
+            found.append(f"{name}: equally good choices: {rules[0]} in the baseline and {rules[1]} in the candidate")
     if baseline.digest == candidate.digest:
         found.append("both runs have the same weights: every difference is engine noise")
     return tuple(found)

@@ -7,6 +7,7 @@ neither occurs nor is picked. `OrZero` gives scikit-learn's 0 instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -53,7 +54,10 @@ def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[ChoiceScor
             "tokens": lambda: list(output.tokens),
         }
         rates = [total / max(length, 1) for total, length in zip(output.loglikelihoods, lengths[unit](), strict=True)]
-        return (float(rates.index(max(rates)) == gold_of(doc)),)
+        best = [index for index, rate in enumerate(rates) if math.isclose(rate, max(rates), rel_tol=1e-9)]
+        if output.first_wins:
+            best = [rates.index(max(rates))]
+        return ((gold_of(doc) in best) / len(best),)
 
     return Metric(f"accuracy_{unit}", measure, reads=ChoiceScores)
 

@@ -75,7 +75,13 @@ def settings_line(manifest: Mapping[str, Any]) -> str:
     return ", ".join(f"{names.get(name, name.replace('_', ' '))} {settings[name]}".rstrip() for name in first)
 
 
-def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
+def tie_note(task: Mapping[str, Any], count: int) -> str:
+    """How many items of a task have equally good choices, and how they count."""
+    rule = "each of k counts 1/k" if task.get("ties") == "share" else "the first counts, as the protocol has it"
+    return f"{task['name']}: {count:,} {'item has' if count == 1 else 'items have'} equally good choices ({rule})."
+
+
+def notes(manifest: Mapping[str, Any], results: Sequence[Result], ties: Mapping[str, int] | None = None) -> list[str]:
     """Notes below a table of results: purpose, evidence, and everything that was left out or changed."""
     found = []
     if manifest["purpose"] == "smoke":
@@ -100,6 +106,7 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
             what = f"{replaced} {'item has' if replaced == 1 else 'items have'} other few-shot examples than the protocol's"
             found.append(f"{task['name']}: {what}, which show the item's own question.")
         found += [f"{task['name']}: {note}." for note in task.get("notes", ())]
+    found += [tie_note(task, count) for task in manifest["tasks"] if (count := (ties or {}).get(task["name"], 0))]
     for result in results:
         if result["value"] is None:
             found.append(f"{result['task']}: {result['metric']} is undefined: {result.get('reason') or 'no value was stored'}.")

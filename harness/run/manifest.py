@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from assay.harness.run.scoring.results import score_run, scored_of, weakest_evid
 from assay.harness.run.scoring.signature import dtype_of
 from assay.harness.store import Writer, stats_of
 from assay.harness.store.provenance import machine, versions
+from assay.harness.store.record import Record
 
 
 def manifest_of(prepared: PreparedRun) -> dict[str, Any]:
@@ -78,6 +79,11 @@ def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) ->
             raise AssayError(f"{part} was {was or 'none'}, is {found or 'none'}", where=str(bundle), do=do)
 
 
+def ties_of(records: Sequence[Record]) -> dict[str, int]:
+    """The number of items with equally good choices, by task."""
+    return dict(Counter(record.task for record in records if record.output.get("tied")))
+
+
 def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """The summary: results, tokens and seconds of all attempts together; `engine` are the engine's facts, `seconds` the last attempt's."""
     records = writer.records()
@@ -95,6 +101,7 @@ def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapp
             "cached": sum(record.cached for record in records),
         },
         "seconds": {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(seconds, 3)},
+        "ties": ties_of(records),
         "statuses": dict(Counter(record.status for record in records)),
         **({"thinking": thinking} if (thinking := thinking_of(records)) else {}),
     }

@@ -120,6 +120,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "shots": loaded.count,
         "shots_order": task.shots.order if loaded.count else "",
         "ask": repr(task.ask),
+        **({"ties": task.ask.ties} if isinstance(task.ask, Choose) else {}),
         "metrics": [f"{metric.name} {metric.signature}".strip() for metric in task.metrics],
         "items": len(items),
         "evidence": loaded.evidence,

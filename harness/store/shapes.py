@@ -164,6 +164,7 @@ class SummaryShape(Shape):
     tokens: dict[Text, Real]
     seconds: dict[Text, Real]
     statuses: dict[Text, Count] = {}
+    ties: dict[Text, Count] = {}
     noise: dict[Text, Any] = {}
     evidence: Text = ""
 

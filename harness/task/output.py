@@ -11,13 +11,16 @@ class ChoiceScores:
 
     `loglikelihoods` are the summed natural-log probabilities (nats), one per choice; `tokens` the lengths of the choices in tokens;
     `priors` the same sums after a neutral context (only for `Choose(calibrate=...)`). `pick` is the index of the best choice
-    after the task's normalisation; the first wins a tie.
+    after the task's normalisation, the first of equal ones; `tied` are the indices of all equal best ones, empty if there is one.
+    Metrics get the mean of their statistics over `tied`, unless `first_wins`: then only `pick` counts.
     """
 
     loglikelihoods: tuple[float, ...]
     tokens: tuple[int, ...]
     pick: int
     priors: tuple[float, ...] = ()
+    tied: tuple[int, ...] = ()
+    first_wins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from assay.harness.errors import AssayError
@@ -19,15 +19,19 @@ class Choose:
 
     `normalize` divides each sum by the choice's length ("chars", "bytes", "tokens") or leaves it ("sum"). `calibrate` is a neutral
     context; the choice's log-likelihood after this context is subtracted (HELM's separate_calibrated uses "Answer:").
+    `ties`: k equally good choices count 1/k each ("share"), or the first of them counts, where a protocol fixes that ("first").
     """
 
     normalize: Literal["sum", "chars", "bytes", "tokens"] = "sum"
     calibrate: str | None = None
+    ties: Literal["share", "first"] = field(default="share", repr=False)  # not in fingerprints, which are older than it
     reads = ChoiceScores
 
     def __post_init__(self) -> None:
         if self.normalize not in ("sum", "chars", "bytes", "tokens"):
             raise AssayError(f"Choose cannot normalize by {self.normalize!r:.40}", do="use 'sum', 'chars', 'bytes' or 'tokens'")
+        if self.ties not in ("share", "first"):
+            raise AssayError(f"Choose cannot break ties by {self.ties!r:.40}", do="use 'share' or 'first'")
         if self.calibrate is not None and not is_text(self.calibrate):
             raise AssayError(f"Choose(calibrate={self.calibrate!r:.40})", do="give a string, such as 'Answer:', or None")
 
@@ -114,11 +118,14 @@ class Layout:
 
     `instructions` come first, with their own trailing whitespace; `separator` follows every few-shot example. `joint` is put between a
     prompt and its answer, unless the prompt is empty or ends in whitespace, or a chat template separates them.
+
+    `trim`: the spaces at the end of a prompt belong to the response. They are not sent, and spaces before the response do not count.
     """
 
     instructions: str = ""
     separator: str = "\n\n"
     joint: str = " "
+    trim: bool = False
 
     def __post_init__(self) -> None:
         if not all(map(is_text, (self.instructions, self.separator, self.joint))):

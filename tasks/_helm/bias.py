@@ -246,7 +246,7 @@ def blimp_task(phenomenon: str, paradigm: str) -> Task:
         f"blimp/{paradigm}",
         rows=hub("nyu-mll/blimp", paradigm),
         doc=blimp,
-        ask=Choose(normalize="tokens"),
+        ask=Choose(normalize="tokens", ties="first"),
         metrics=(accuracy,),
         split="train",
         worked=worked(row, "", "Cats sleep."),

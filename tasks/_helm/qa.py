@@ -174,7 +174,7 @@ OPENBOOKQA = scenario(
     licence="Apache-2.0",
     citation="Mihaylov et al. 2018, Can a Suit of Armor Conduct Electricity?",
 )
-CALIBRATED = Choose(calibrate="Answer:")
+CALIBRATED = Choose(calibrate="Answer:", ties="first")
 OPENBOOKQA_CLASSIC = scenario(
     "openbookqa",
     protocol="helm-classic",
@@ -196,7 +196,7 @@ def hellaswag(row: Row) -> Doc:
     return Doc(text, choices=tuple(row["endings"]), gold=int(row["label"]) if row["label"] != "" else None)
 
 
-BY_TOKENS = Choose(normalize="tokens")
+BY_TOKENS = Choose(normalize="tokens", ties="first")
 HELLASWAG = scenario(
     "hellaswag",
     rows=hub("Rowan/hellaswag", "default"),

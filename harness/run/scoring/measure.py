@@ -57,7 +57,7 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
             priors = tuple(math.fsum(values) for values in replies[1].logprobs) if ask.calibrate is not None else ()
             tokens = tuple(map(len, replies[0].logprobs))
-            return ChoiceScores(sums, tokens, pick_choice(ask, doc, sums, tokens, priors), priors)
+            return choice_scores(ask, doc, sums, tokens, priors)
         case Regress() as ask:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
             return ExpectedValue(expected_value(ask, sums), sums)
@@ -65,9 +65,9 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
             total = math.fsum(value for reply in replies for value in reply.logprobs[0])
             return TextLogprob(total, sum(len(reply.logprobs[0]) for reply in replies), len(doc.references[0].encode()))
         case Generate():
-            texts = tuple(reply.text for reply in replies)
+            texts = tuple(reply.text.lstrip(" ") if task.layout.trim else reply.text for reply in replies)
             first = replies[0]
-            return Completion(first.text, first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
+            return Completion(texts[0], first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
 
 
 def expected_value(ask: Regress, sums: Sequence[float]) -> float:
@@ -76,8 +76,12 @@ def expected_value(ask: Regress, sums: Sequence[float]) -> float:
     return float(weights @ np.array(ask.values) / weights.sum())
 
 
-def pick_choice(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[int], priors: Sequence[float]) -> int:
-    """Index of the choice with the highest normalised log-likelihood; the first of equal ones, as with numpy's argmax in lm-eval."""
+TIE = 1e-9
+"""Normalised log-likelihoods that differ by less than this share are equal: their difference is rounding."""
+
+
+def choice_scores(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[int], priors: Sequence[float]) -> ChoiceScores:
+    """The choices' scores with the best one after normalisation; the first of equal ones, as with numpy's argmax in lm-eval."""
     values = np.array(sums) - np.array(priors) if priors else np.array(sums)
     match ask.normalize:
         case "chars":
@@ -86,7 +90,10 @@ def pick_choice(ask: Choose, doc: Doc, sums: Sequence[float], tokens: Sequence[i
             values = values / np.array([max(len(choice.encode()), 1) for choice in doc.choices])
         case "tokens":
             values = values / np.array(tokens)
-    return int(values.argmax())
+    best = np.flatnonzero(values >= values.max() - TIE * max(1.0, abs(float(values.max()))))
+    tied = tuple(best.tolist()) if len(best) > 1 else ()
+    pick = tied[0] if tied and ask.ties == "share" else int(values.argmax())
+    return ChoiceScores(tuple(sums), tuple(tokens), pick, tuple(priors), tied, ask.ties == "first")
 
 
 def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]]:
@@ -121,7 +128,10 @@ class RecordingCompletion(Completion):
 
 
 def measured(metric: Metric[Any], doc: Doc, output: Output) -> Stats:
-    """One item's statistics. Where there are several samples and the metric reads only one text, the mean over the samples."""
+    """One item's statistics. Where choices are tied, the mean over them; where there are several samples and the metric reads only one
+    text, the mean over the samples."""
+    if isinstance(output, ChoiceScores) and output.tied and not output.first_wins:
+        return average([tuple(metric.measure(doc, replace(output, pick=pick))) for pick in output.tied])
     if not isinstance(output, Completion) or not output.samples:
         return tuple(metric.measure(doc, output))
     recorded = RecordingCompletion(**{field.name: getattr(output, field.name) for field in fields(Completion)})
@@ -130,7 +140,12 @@ def measured(metric: Metric[Any], doc: Doc, output: Output) -> Stats:
     if recorded.samples_read:
         return whole
     each = [whole, *(tuple(metric.measure(doc, replace(output, text=text, samples=()))) for text in output.samples[1:])]
-    return tuple(math.fsum(values) / len(values) for values in zip(*each, strict=True))
+    return average(each)
+
+
+def average(each: Sequence[Stats]) -> Stats:
+    """The mean of each statistic; equal ones stay exactly as they are."""
+    return tuple(values[0] if len(set(values)) == 1 else math.fsum(values) / len(values) for values in zip(*each, strict=True))
 
 
 def status_of(task: Task, doc: Doc, output: Output, replies: Sequence[Reply]) -> Status:
@@ -148,7 +163,8 @@ def status_of(task: Task, doc: Doc, output: Output, replies: Sequence[Reply]) ->
 def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[float, ...]]) -> float | None:
     """The item's score in [0, 1]; None where the task's main metric has no score per item."""
     if isinstance(output, ChoiceScores) and doc.labelled:
-        return doc.targets[output.pick] if doc.targets else float(output.pick == doc.gold)
+        picks = (output.pick,) if output.first_wins or not output.tied else output.tied
+        return math.fsum(doc.targets[pick] if doc.targets else pick == doc.gold for pick in picks) / len(picks)
     main = task.metrics[0]
     if main.name in stats and main.combine is mean and (main.low, main.high) == (0.0, 1.0):
         return stats[main.name][0]
@@ -171,6 +187,8 @@ def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
             found: dict[str, Any] = {"pick": output.pick, "logprobs": [list(values) for values in replies[0].logprobs]}
             if output.priors:
                 found["priors"] = list(output.priors)
+            if output.tied:
+                found["tied"] = list(output.tied)
             return found
         case ExpectedValue():
             return {"value": output.value, "logprobs": [list(values) for values in replies[0].logprobs]}

@@ -16,7 +16,7 @@ from typing import Any
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
 from assay.harness.run.prepare import PreparedTask, doc_fields, fingerprint, load_task
-from assay.harness.run.scoring.measure import correctness, expected_value, measure, pick_choice
+from assay.harness.run.scoring.measure import choice_scores, correctness, expected_value, measure
 from assay.harness.run.selection import Selection
 from assay.harness.stats.sampling import kept_docs, order_of
 from assay.harness.store import Run
@@ -26,7 +26,7 @@ from assay.harness.store.plan import Plan
 from assay.harness.store.read import content_errors
 from assay.harness.store.record import Item, Record
 from assay.harness.task.doc import Doc
-from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
+from assay.harness.task.output import Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 UNSTORED_FIELDS = ("prompt", "inputs")
@@ -89,9 +89,11 @@ def output_of(task: Task, doc: Doc, stored: Mapping[str, Any]) -> Output:
             tokens = tuple(map(len, stored["logprobs"]))
             check_equal(len(sums), len(doc.choices), "log-probabilities", task, doc)
             check_equal(len(priors), len(sums) if ask.calibrate is not None else 0, "priors", task, doc)
-            pick = pick_choice(ask, doc, sums, tokens, priors)
-            check_equal(stored["pick"], pick, "choice", task, doc)
-            return ChoiceScores(sums, tokens, pick, priors)
+            found = choice_scores(ask, doc, sums, tokens, priors)
+            check_equal(stored["pick"], found.pick, "choice", task, doc)
+            if "tied" in stored:
+                check_equal(stored["tied"], list(found.tied), "tied choices", task, doc)
+            return found
         case Regress() as ask:
             check_equal(len(sums), len(ask.values), "log-probabilities", task, doc)
             check_equal(stored["value"], expected_value(ask, sums), "value", task, doc)
@@ -173,6 +175,7 @@ def check_stored_run(run: Run, selection: Selection, docs: FindDocs) -> None:
         if task.full_name not in facts:
             continue
         stored, planned = facts[task.full_name], items[task.full_name]
+        task = with_ties(task, stored)
         check_task_version(task, stored)
         if not shard and fingerprint(task, stored["split"], planned) != stored["fingerprint"]:
             what = f"the items of {task.full_name} are not those of its fingerprint"
@@ -192,6 +195,13 @@ def check_stored_run(run: Run, selection: Selection, docs: FindDocs) -> None:
                 unverified = unverified or error
     if unverified is not None:
         raise unverified
+
+
+def with_ties(task: Task, facts: Mapping[str, Any]) -> Task:
+    """The task with the tie rule of a stored run; in runs of earlier versions the first choice won."""
+    if not isinstance(task.ask, Choose):
+        return task
+    return replace(task, ask=replace(task.ask, ties=facts.get("ties", "first")))
 
 
 def check_task_version(task: Task, facts: Mapping[str, Any]) -> None:

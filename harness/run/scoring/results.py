@@ -153,7 +153,7 @@ def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
         f"v{facts['version']}",
         f"split:{facts['split']}",
         f"shots:{facts['shots']}{' ' + facts['shots_order'] if facts['shots_order'] else ''}",
-        f"ask:{short_ask(scored.task)}",
+        f"ask:{short_ask(scored.task)}" + (f" ties:{facts['ties']}" if "ties" in facts else ""),
         f"metric:{metric.name}" + (f"[{metric.signature.replace('|', ',')}]" if metric.signature else ""),
         f"n:{facts['items']}",
         f"engine:{engine}",

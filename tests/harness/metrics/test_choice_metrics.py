@@ -133,9 +133,10 @@ def test_accuracy_per_length_ranks_by_rate() -> None:
     assert accuracy_per("bytes").measure(item, accented) == (0.0,)  # -1.0, -0.5, -0.4
 
 
-def test_the_first_of_equal_rates_wins() -> None:
+def test_the_first_of_equal_rates_wins_where_the_protocol_says_so() -> None:
     item = Doc("?", choices=("ab", "abcd"), gold=0)
-    assert accuracy_per("chars").measure(item, ChoiceScores((-1.0, -2.0), (1, 1), pick=0)) == (1.0,)
+    assert accuracy_per("chars").measure(item, ChoiceScores((-1.0, -2.0), (1, 1), pick=0, first_wins=True)) == (1.0,)
+    assert accuracy_per("chars").measure(item, ChoiceScores((-1.0, -2.0), (1, 1), pick=0)) == (0.5,)
 
 
 def test_exact_set_needs_every_item_of_a_group() -> None:
