@@ -54,6 +54,8 @@ def find_served(plan: Plan) -> ModelRef:
         )
     if plan.engine.partition(":")[0] not in ("auto", "served", "scripted"):
         raise AssayError("a served model needs engine served", where=f"--engine {plan.engine}", do="leave out --engine")
+    if plan.thinking_budget is not None and not plan.tokenizer:
+        raise AssayError("the thinking part is limited by token ids", where="--thinking-budget", do="add --tokenizer DIR")
     found = {entry["id"]: entry for entry in list_models(address)}
     name = plan.served_name or (next(iter(found)) if len(found) == 1 else "")
     if not name:

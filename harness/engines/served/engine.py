@@ -164,10 +164,7 @@ class ServedEngine:
     async def generate_one(self, request: GenRequest) -> tuple[GenReply | Failure, Usage]:
         options = sampling(request, self.server)
         if self.server.prompts == "chat":
-            chat = json.loads(text_of(request.prompt))
-            body = {"model": self.server.name, "messages": chat["messages"], **options}
-            if "arguments" in chat:
-                body["chat_template_kwargs"] = chat["arguments"]
+            body = {"model": self.server.name, **chat_of(text_of(request.prompt)), **options}
             reply = await self.connection.post("chat", body)
             if isinstance(reply, Failure) and "max_completion_tokens" in reply.reason:  # OpenAI's newer models
                 body["max_completion_tokens"] = body.pop("max_tokens")
@@ -180,7 +177,17 @@ class ServedEngine:
 
     def check_generation(self, request: GenRequest) -> None:
         """Generate one token. Raises AssayError if the server cannot, and Incomplete if it does not work."""
-        prompt = request.prompt if self.server.prompts == "chat" else request.prompt[-PROBE:]
+        if request.thinking is not None and self.server.owner != "vllm":
+            raise AssayError(
+                "the server returns no token ids, which the thinking part of a response is found by",
+                where=self.server.address,
+                do="add --chat and leave out --tokenizer",
+            )
+        prompt = request.prompt
+        if self.server.prompts != "chat":
+            prompt = prompt[-PROBE:]
+        elif "continue_final_message" in chat_of(text_of(prompt)) and self.server.owner not in OWN_SAMPLING:
+            raise AssayError("this server cannot continue a message", where="--assistant-prefix", do="leave it out, or add --tokenizer DIR")
         reply, _ = self.run(self.generate_one(replace(request, prompt=prompt, max_tokens=1)))
         if isinstance(reply, Failure) and "allowed" not in reply.reason:
             do = "check the server's log" if self.server.prompts == "chat" else "try --chat, without --tokenizer"
@@ -241,6 +248,18 @@ class ServedEngine:
             "cached_tokens": str(self.usage.cached),
             "reasoning_tokens": str(self.usage.reasoning),
         }
+
+
+def chat_of(prompt: str) -> dict[str, Any]:
+    """The fields of a chat request: messages, keywords of the template, and a text after them that begins the response."""
+    chat, end = json.JSONDecoder().raw_decode(prompt)
+    fields: dict[str, Any] = {"messages": chat["messages"]}
+    if "arguments" in chat:
+        fields["chat_template_kwargs"] = chat["arguments"]
+    if prefix := prompt[end:]:
+        fields["messages"] = [*chat["messages"], {"role": "assistant", "content": prefix}]
+        fields |= {"continue_final_message": True, "add_generation_prompt": False}
+    return fields
 
 
 def merge(rows: Sequence[Row | Failure], greedy: bool) -> ScoreReply | Failure:

@@ -133,11 +133,22 @@ def generated(reply: Message, request: GenRequest) -> GenReply | Failure:
     tokens = tuple(map(int, ids)) if ids is not None else (UNKNOWN,) * (usage.completion if usage else 0)
     if len(tokens) > request.max_tokens:
         return Failure(f"the server generated {len(tokens)} tokens, {request.max_tokens} were allowed")
+    if message is not None and not thought:  # without a reasoning parser the server leaves the thinking part in the text
+        thought, text = split_thought(text)
     before = cut(text, request.stop)
     if before is not None:
         text, finish = before, "stop"
-    thinking = (thought, usage.reasoning if usage else 0, finish == "length" and not text) if thought else ()
+    thinking = (thought, usage.reasoning if usage else 0, not text.strip()) if thought else ()
     return GenReply(text, tokens, finish, sum_of(choice.get("logprobs")), *thinking)
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """The thinking part of a chat's response, between the markers that most reasoning models use, and the answer."""
+    opening, closing = "<think>", "</think>"
+    if closing not in text and not text.lstrip().startswith(opening):
+        return "", text
+    thought, _, answer = text.partition(closing)
+    return thought.strip().removeprefix(opening).strip(), answer.lstrip()
 
 
 UNKNOWN = -1

@@ -17,6 +17,7 @@ from assay.harness.engines import Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.served.client import Patience, list_models, retry_after
 from assay.harness.engines.served.engine import ServedEngine, open_engine
+from assay.harness.engines.served.replies import generated
 from assay.harness.engines.served.text import ids_of
 from assay.harness.errors import Incomplete
 from assay.harness.model.find import ModelRef
@@ -175,6 +176,36 @@ def test_a_chat_is_sent_as_messages() -> None:
         (body,) = state.bodies
         assert body["messages"] == [{"role": "user", "content": "Is it?"}] and body["chat_template_kwargs"] == {"enable_thinking": False}
         assert "top_k" not in body, "fields that OpenAI's own servers refuse are sent to vLLM and SGLang only"
+
+
+def test_a_text_that_begins_the_response_is_sent_as_a_message_to_be_continued() -> None:
+    request = GenRequest(ids_of(json.dumps({"messages": [{"role": "user", "content": "Is it?"}]}) + "Answer:"), 8)
+    with serving() as state:
+        with opened(state, "chat") as engine:
+            engine.check_generation(request)
+            (body,) = state.bodies
+            assert body["messages"][-1] == {"role": "assistant", "content": "Answer:"} and body["continue_final_message"] is True
+        with opened(state, "chat", owner="other") as engine, pytest.raises(AssayError, match="cannot continue a message"):
+            engine.check_generation(request)
+
+
+@pytest.mark.parametrize(
+    ("text", "thought", "answer"),
+    [
+        ("<think>\nHm.\n</think>\n\nFour", "Hm.", "Four"),
+        ("Hm.</think>Four", "Hm.", "Four"),
+        ("<think>Hm", "Hm", ""),
+        ("Four", "", "Four"),
+    ],
+)
+def test_the_thinking_part_of_a_chat_is_kept_apart(text: str, thought: str, answer: str) -> None:
+    choice = {"message": {"content": text}, "finish_reason": "length" if thought == "Hm" else "stop"}
+    reply = generated({"choices": [choice]}, GenRequest((1,), 8))
+    assert isinstance(reply, GenReply) and (reply.thought, reply.text) == (thought, answer)
+    assert reply.thought_cut == (thought == "Hm")
+    parsed = {"message": {"content": answer or None, "reasoning": thought}, "finish_reason": choice["finish_reason"]}
+    again = generated({"choices": [parsed]}, GenRequest((1,), 8))
+    assert isinstance(again, GenReply) and (again.thought, again.text, again.thought_cut) == (thought, answer, thought == "Hm")
 
 
 def test_leaving_early_cancels_what_is_in_flight() -> None:
