@@ -130,14 +130,13 @@ def draw(items: Sequence[PreparedItem], lengths: Sequence[int], allowance: Allow
 def compared(request: Request, reply: Reply) -> tuple[ScoreGroup, list[tuple[float, ...]]] | None:
     """The group whose plain scores are compared, and the fast way's numbers for it; None where there is nothing to compare.
 
-    Of several continuations the longest is compared whole and the others by their first token, so that one forward serves all. Of a
-    generated text, the mean over its tokens is compared.
+    Continuations of one token each are all compared, since one forward serves them; else the longest is. Of a generated text, the mean
+    over its tokens is compared.
     """
     if isinstance(request, ScoreGroup) and isinstance(reply, ScoreReply):
-        whole = max(range(len(request.continuations)), key=lambda each: len(request.continuations[each]))
-        others = [each for each in range(len(request.continuations)) if each != whole]
-        continuations = (request.continuations[whole], *(request.continuations[each][:1] for each in others))
-        return ScoreGroup(request.context, continuations), [reply.logprobs[whole], *(reply.logprobs[each][:1] for each in others)]
+        longest = max(range(len(request.continuations)), key=lambda each: len(request.continuations[each]))
+        few = slice(None) if len(request.continuations[longest]) == 1 else slice(longest, longest + 1)
+        return ScoreGroup(request.context, request.continuations[few]), list(reply.logprobs[few])
     if isinstance(request, GenRequest) and isinstance(reply, GenReply) and reply.tokens and math.isfinite(reply.logprob):
         return ScoreGroup(request.prompt, (reply.tokens,)), [(reply.logprob / len(reply.tokens),)]
     return None

@@ -12,7 +12,7 @@ from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.arguments import parse_arguments
 from assay.harness.engines.hf.forward import attention_of, empty_cache, first_line, footprint
 from assay.harness.engines.hf.generate import generate
-from assay.harness.engines.hf.library import library_replies
+from assay.harness.engines.hf.library import library_replies, sequences_of
 from assay.harness.engines.hf.load import load, swap_weights
 from assay.harness.engines.hf.score import Runner, check_causal, score, self_test
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
@@ -40,6 +40,8 @@ class HfEngine:
     facts: dict[str, str]
     decoder: Callable[[], TextDecoder]
     name: str = "hf"
+    literal: bool = False
+    """Whether every sequence is scored by a forward of its own."""
 
     def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         good = []
@@ -52,7 +54,9 @@ class HfEngine:
         chosen = tuple(groups[index] for index in good)
         before = self.stats.computed
         self.stats.logical += logical_tokens(chosen)
-        for number, reply in score(self.run, chosen):
+        for number, reply in library_replies(self.run.model, chosen, self.run.soft) if self.literal else score(self.run, chosen):
+            if self.literal:
+                self.stats.computed += sum(map(len, sequences_of(chosen[number])))
             yield good[number], reply
         inputs = logical_tokens(chosen) - sum(len(group.continuations) for group in chosen)
         self.stats.cached += max(0, inputs - (self.stats.computed - before))
@@ -189,4 +193,4 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         "budget": str(budget),
     }
     limits = Limits(loaded.positions, loaded.vocabulary)
-    return HfEngine(model, run, limits, stats, facts, functools.cache(lambda: load_decoder(model, loaded.stop_ids)))
+    return HfEngine(model, run, limits, stats, facts, functools.cache(lambda: load_decoder(model, loaded.stop_ids)), literal=settings.plain)

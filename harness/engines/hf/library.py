@@ -11,7 +11,7 @@ from typing import Any
 from assay.harness.engines.hf.forward import logprobs_at, out_of_memory, plain_forward
 from assay.harness.engines.hf.load import load, pick_device
 from assay.harness.engines.hf.score import NO_MEMORY
-from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply
+from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply, TokenIds
 from assay.harness.model.find import ModelRef, checkpoint_of
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -20,8 +20,8 @@ ROOM = 1.3
 
 
 def library_replies(model: Any, groups: Sequence[ScoreGroup], soft: bool = False) -> Iterator[tuple[int, ScoreReply | Failure]]:
-    """Score each group with `model`, as transformers or peft loaded it: one forward for every continuation that is no prefix of a longer
-    one. `soft`: the model is tuned with a soft prompt or prefix."""
+    """Score each group with `model`, as transformers or peft loaded it: one forward per distinct sequence, which nothing else shares: a
+    longer sequence may change every position of its prefix (LongRoPE). `soft`: the model is tuned with a soft prompt or prefix."""
     for index, group in enumerate(groups):
         try:
             yield index, library_reply(model, group, soft)
@@ -31,22 +31,19 @@ def library_replies(model: Any, groups: Sequence[ScoreGroup], soft: bool = False
             yield index, NO_MEMORY
 
 
+def sequences_of(group: ScoreGroup) -> tuple[TokenIds, ...]:
+    """The distinct sequences that a group is scored with."""
+    return tuple(dict.fromkeys(group.context + ids[:-1] for ids in group.continuations))
+
+
 def library_reply(model: Any, group: ScoreGroup, soft: bool) -> ScoreReply | Failure:
     first = len(group.context) - 1
-    computed: dict[tuple[int, ...], Any] = {}
-    replies: dict[int, tuple[tuple[float, ...], bool]] = {}
-    for number in sorted(range(len(group.continuations)), key=lambda each: -len(group.continuations[each])):
-        ids = group.continuations[number]
-        whole = group.context + ids[:-1]
-        longer = next((path for path in computed if path[: len(whole)] == whole), None)
-        if longer is None:
-            computed[whole] = plain_forward(model, [whole], list(range(first, len(whole))), soft)[0]
-        values, best = logprobs_at(computed[longer or whole], list(range(len(ids))), list(ids))
-        replies[number] = tuple(map(float, values)), bool(best.all())
-    logprobs = tuple(replies[number][0] for number in range(len(group.continuations)))
+    logits = {whole: plain_forward(model, [whole], list(range(first, len(whole))), soft)[0] for whole in sequences_of(group)}
+    replies = [logprobs_at(logits[group.context + ids[:-1]], list(range(len(ids))), list(ids)) for ids in group.continuations]
+    logprobs = tuple(tuple(map(float, values)) for values, _ in replies)
     if not all(math.isfinite(value) for values in logprobs for value in values):
         return Failure("non-finite log-probability")
-    return ScoreReply(logprobs, tuple(replies[number][1] for number in range(len(group.continuations))) if group.greedy else ())
+    return ScoreReply(logprobs, tuple(bool(best.all()) for _, best in replies) if group.greedy else ())
 
 
 @dataclass(slots=True)  # house: a loaded model

@@ -125,6 +125,44 @@ def test_records_of_a_wrong_way_that_was_killed_are_replaced_on_resume(tmp_path:
     assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
 
 
+LONG_TASK = """
+from assay import Choose, Doc, Task, accuracy, inline
+
+rows = [{"n": n, "text": "abcde " * (20 + 6 * n)} for n in range(10)]
+TASKS = (Task("long", inline(test=rows), lambda r: Doc(r["text"], choices=("x", "yz"), gold=r["n"] % 2), Choose(), (accuracy,)),)
+"""
+
+
+def make_longrope(folder: Path, switch: int) -> Path:
+    """A tiny Phi-3 whose rope takes its long factors above `switch` tokens, with the tokenizer of `make_model`."""
+    import torch
+    import transformers
+
+    make_model(folder)
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [1.0 + 3 * n for n in range(4)]}
+    config = transformers.Phi3Config(
+        **{"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4},
+        **{"num_key_value_heads": 2, "max_position_embeddings": 1024, "original_max_position_embeddings": switch},
+        **{"rope_scaling": rope, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "initializer_range": 0.3},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_rope_that_switches_is_caught_by_the_runs_own_long_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "long.py").write_text(LONG_TASK)
+    plan = Plan(model=str(make_longrope(tmp_path / "phi", 300)), tasks=(str(tmp_path / "long.py"),), engine="hf")
+    right = read_run(evaluate(plan, place(tmp_path / "right")))
+    assert right.summary()["proof"]["way"] == "fast"
+    monkeypatch.setattr("assay.harness.engines.hf.forward.rope_switch", lambda config: 0)  # an engine that does not know LongRoPE
+    bundle = evaluate(plan, place(tmp_path))
+    proof = read_run(bundle).summary()["proof"]
+    assert proof["way"] == "plain" and "differ by" in proof["reason"]
+    assert logprobs(bundle) == pytest.approx(logprobs(right.path), abs=1e-4)
+
+
 def test_generated_texts_are_proven_by_the_log_probability_of_their_tokens(tmp_path: Path) -> None:
     task = tmp_path / "echo.py"
     task.write_text(
@@ -207,4 +245,6 @@ def test_a_reply_without_a_number_is_not_compared() -> None:
     assert compared(GenRequest((1,), 4), GenReply("", (), "stop", 0.0)) is None
     assert compared(GenRequest((1,), 4), GenReply("a", (3,), "stop")) is None
     request, reply = ScoreGroup((1,), ((2,), (3, 4, 5), (6, 7))), ScoreReply(((-1.0,), (-2.0, -3.0, -4.0), (-5.0, -6.0)))
-    assert compared(request, reply) == (ScoreGroup((1,), ((3, 4, 5), (2,), (6,))), [(-2.0, -3.0, -4.0), (-1.0,), (-5.0,)])
+    assert compared(request, reply) == (ScoreGroup((1,), ((3, 4, 5),)), [(-2.0, -3.0, -4.0)])
+    request, reply = ScoreGroup((1,), ((2,), (3,))), ScoreReply(((-1.0,), (-2.0,)))
+    assert compared(request, reply) == (request, [(-1.0,), (-2.0,)])
