@@ -10,7 +10,7 @@ from typing import Any
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import Adapter, read_adapter
 from assay.harness.model.tokenizer_files import TOKENIZER_FILES, matching, token_ids
-from assay.harness.model.weights import FETCH_AGAIN, Tensor, not_a_whole_model, read_json, read_tensors
+from assay.harness.model.weights import FETCH_AGAIN, Tensor, not_a_whole_model, read_json, read_tensors, refuse_other_formats
 
 OTHER_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json")
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -111,6 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         if (folder / "adapter_config.json").is_file():
             raise not_a_whole_model(folder)
+        refuse_other_formats(folder)
         raise AssayError("no model: config.json is missing", where=str(folder), do=suggest_inside(folder))
     config = read_json(path)
     names = config.get("architectures") or []

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -107,9 +108,31 @@ def weight_files(folder: Path, shards: Collection[str]) -> tuple[Path, ...]:
         )
     if (folder / "adapter_config.json").is_file():
         raise not_a_whole_model(folder)
+    refuse_other_formats(folder)
     raise AssayError(
         "no weights: no model.safetensors and no index of shards", where=str(folder), do="use a folder with safetensors weights"
     )
+
+
+def refuse_other_formats(folder: Path) -> None:
+    """Raises AssayError, with the way to convert them, for weights in a format that assay does not read."""
+    names = sorted(path.name for path in folder.iterdir())
+    if gguf := [name for name in names if name.endswith(".gguf")]:
+        convert = (
+            f"AutoModelForCausalLM.from_pretrained(folder, gguf_file={gguf[0]!r}).save_pretrained(new_folder), and the tokenizer likewise"
+        )
+        raise AssayError(
+            f"the weights are in GGUF format ({gguf[0]}), which assay does not read", where=str(folder), do=f"convert: {convert}"
+        )
+    if variants := [name for name in names if re.fullmatch(r"model\.[^.]+(-\d+-of-\d+|\.index)?\.(safetensors|json)", name)]:
+        what, name = f"the folder has only a variant of the weights ({variants[0]})", re.split("[.-]", variants[0])[1]
+        raise AssayError(what, where=str(folder), do=f"load it with variant={name!r} and save it with save_pretrained")
+    if "params.json" in names or "consolidated.safetensors" in names:
+        raise AssayError(
+            "the model is in Mistral's own format (params.json, consolidated.safetensors), which assay does not read",
+            where=str(folder),
+            do="use the model in the format of transformers: config.json and model*.safetensors",
+        )
 
 
 def not_a_whole_model(folder: Path) -> AssayError:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.arguments import check_arguments, library_of, positions_with
 from assay.harness.engines.opening import check_name, open_engine
+from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
 from assay.harness.files.places import Surroundings
@@ -234,6 +235,9 @@ def open_scorer(
         engine = opener(prepared.engine, prepared.model, settings)
     except AssayError as error:
         raise error if error.exit_code == 13 else CannotOpen(error.what, where=error.where, do=error.do) from None
+    if fault := length_fault(prepared, engine):
+        engine.close()
+        raise CannotOpen(fault, where=prepared.model.name, do="use --engine hf, or shorter prompts and responses")
 
     def open_plain() -> Engine:
         engine.close()
@@ -241,6 +245,21 @@ def open_scorer(
 
     proof = proof_of(prepared.tasks, prepared.model, settings, prepared.plan.seed)
     return TaskScorer(engine, open_plain, proof, writer, progress, shared)
+
+
+def length_fault(prepared: PreparedRun, engine: Engine) -> str:
+    """Why a request of the run is too long for the opened engine, which may take less than the model (memory, rope); empty if none is."""
+    spare = 1 if prepared.engine.startswith("vllm") else 0  # vLLM always generates a token
+
+    def needs(request: ScoreGroup | GenRequest) -> int:
+        if isinstance(request, ScoreGroup):
+            return len(request.context) + max(map(len, request.continuations)) - 1 + spare
+        return len(request.prompt) + request.max_tokens
+
+    longest = max((needs(request) for task in prepared.tasks for each in task.items for request in each.requests), default=0)
+    if longest <= engine.limits.positions:
+        return ""
+    return f"the longest request needs {longest} tokens; engine {prepared.engine} takes {engine.limits.positions} with this model here"
 
 
 def settings_of(plan: Plan, arguments: bool = True) -> Settings:

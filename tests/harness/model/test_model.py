@@ -258,6 +258,21 @@ def test_an_encoder_decoder_is_refused_in_one_true_line(model: Path) -> None:
     refuse(model, "T5ForConditionalGeneration is an encoder-decoder")
 
 
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["q4.gguf"], "GGUF format (q4.gguf)"),
+        (["model.fp16.safetensors", "config.json"], "only a variant of the weights (model.fp16.safetensors)"),
+        (["model.fp16-00001-of-00002.safetensors", "config.json"], "variant='fp16'"),
+        (["params.json", "consolidated.safetensors", "tekken.json"], "Mistral's own format"),
+    ],
+)
+def test_weights_in_other_formats_are_named(tmp_path: Path, files: list[str], words: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text(json.dumps(CONFIG))
+    refuse(tmp_path, words)
+
+
 def test_a_model_without_a_limit_of_positions_takes_any_length(model: Path) -> None:
     for limit in (None, 0, -1):
         write_json(model / "config.json", CONFIG | {"max_position_embeddings": limit})
