@@ -20,6 +20,7 @@ from assay.harness.decide.stored_gate import append_gate, best_of, gates, main_m
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Surroundings
+from assay.harness.model.served import is_address
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.evaluate import OpenEngine, open_scorer, prepare
 from assay.harness.run.interruption import resumable
@@ -315,4 +316,6 @@ def plan_like(baseline: Run, model: str, **changed: Any) -> Plan:
     """The baseline's plan for another model."""
     stored = Plan.from_json(baseline.manifest["plan"])
     own: dict[str, Any] = {"adapter": "", "revision": "", "repeat_check": False, "repeat_engine": ""}
+    if not is_address(model):
+        own |= {"served_name": "", "tokenizer": ""}
     return replace(stored, model=model, **own | changed)
