@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from assay.harness.engines.request import GenRequest, Thinking, TokenIds
 from assay.harness.errors import AssayError
 from assay.harness.prompt.chat import TemplateCall
-from assay.harness.prompt.render import render, render_chat
+from assay.harness.prompt.render import render, render_chat, trimmed
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
 from assay.harness.store.plan import Plan
 from assay.harness.task.doc import Doc
@@ -44,7 +44,7 @@ def encode(
         pairs = [(text + plan.assistant_prefix, continuations) for text, (_, continuations) in zip(texts, chats, strict=True)]
     else:
         rendered = [render(task, doc, own) for doc, own in zip(docs, shots, strict=True)]
-        pairs = [(each.prompt, each.continuations) for each in rendered]
+        pairs = [(trimmed(each.prompt, task.layout), each.continuations) for each in rendered]
     require_distinct(task, docs, [prompt for prompt, _ in pairs], plan.chat)
     return pairs, encode_pairs(tokenizer, pairs, special=plan.chat)
 

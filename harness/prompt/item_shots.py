@@ -64,10 +64,11 @@ class FewShotExamples:
         return self.of(index)
 
 
-def item_examples(pool: Sequence[Doc], scored: Sequence[Doc], count: int) -> FewShotExamples:
-    """The few-shot examples of every item of `scored`, which are items of the pool. Raises AssayError if the pool is too small.
+def item_examples(pool: Sequence[Doc], count: int, scored: Sequence[Doc] = ()) -> FewShotExamples:
+    """The few-shot examples of every item of `scored` (default: of the pool), which are items of the pool.
 
     An example that the reference draws and that has the item's own question is replaced by the next row of the pool that has another.
+    Raises AssayError if the pool is too small.
     """
     if len(pool) < count + 1:
         raise AssayError(
@@ -79,7 +80,7 @@ def item_examples(pool: Sequence[Doc], scored: Sequence[Doc], count: int) -> Few
     drawn: dict[int, tuple[tuple[int, int], ...]] = {}
 
     def draw(index: int) -> tuple[int, tuple[tuple[int, int], ...]]:
-        row = rows.get(scored[index].id, index)
+        row = rows.get(scored[index].id, index) if scored else index
         while row not in drawn:
             drawn.update((next(source),))
         return row, drawn[row]

@@ -25,6 +25,11 @@ def joint_after(prompt: str, layout: Layout) -> str:
     return "" if not prompt or prompt[-1].isspace() else layout.joint
 
 
+def trimmed(prompt: str, layout: Layout) -> str:
+    """Return the prompt as it is sent."""
+    return prompt.rstrip(" ") if layout.trim else prompt
+
+
 def example_text(doc: Doc, layout: Layout) -> str:
     """Return a question with its gold answer, as in few-shot and training examples."""
     return doc.prompt + joint_after(doc.prompt, layout) + doc.answer

@@ -24,7 +24,7 @@ def choose_examples(task: Task, count: int, pool: Sequence[Doc], scored: Sequenc
     if count == 0:
         return FewShotExamples(lambda index: ())
     if task.shots.order == "per_item":
-        return item_examples(pool, scored, count)
+        return item_examples(pool, count, scored)
     excluded = {doc.prompt for doc in scored} if task.shots.order != "first" else set()
     usable = [doc for doc in pool if doc.labelled and doc.prompt not in excluded]
     if len(usable) < count:

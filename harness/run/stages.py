@@ -8,7 +8,7 @@ from assay.harness.engines.opening import open_engine
 from assay.harness.files.lock import acquire, release
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.model.find import find_model
-from assay.harness.prompt.render import joint_after, render, render_chat
+from assay.harness.prompt.render import joint_after, render, render_chat, trimmed
 from assay.harness.prompt.tokens import Tokenizer, encode_pairs, open_tokenizer
 from assay.harness.run.prepare import default_split
 from assay.harness.run.selection import select
@@ -32,4 +32,5 @@ __all__ = [
     "render_chat",
     "select",
     "surroundings",
+    "trimmed",
 ]

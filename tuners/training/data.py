@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay import Access, AssayError, Doc, Generate, Perplexity, Task
-from assay.harness.run.stages import Matcher, Tokenizer, encode_pairs, joint_after, render, render_chat, select
+from assay.harness.run.stages import Matcher, Tokenizer, encode_pairs, joint_after, render, render_chat, select, trimmed
 from assay.tuners.training.batches import Example
 
 
@@ -80,7 +80,9 @@ def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positio
         if chat:
             prompt, joint = chats[number], ""
         else:
-            prompt, joint = render(task, doc).prompt, joint_after(doc.prompt, task.layout)
+            whole, joint = render(task, doc).prompt, joint_after(doc.prompt, task.layout)
+            prompt = trimmed(whole, task.layout)
+            joint += whole[len(prompt) :]
         pairs.append((prompt, (joint + doc.answer + end,)))
     ending = end_of_text(tokenizer) if generated and not end else ()
     cuts = encode_pairs(tokenizer, pairs, special=chat, exact=generated)
