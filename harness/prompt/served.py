@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,32 @@ SERVERS_OWN = (
 """Options of a plan that only whoever starts the server can set."""
 EXAMPLE = "The quick brown fox, 12345 + 6789 = ?\n  naïve café: π ≈ 3.14, 東京"
 """A text that different tokenizers encode differently."""
+
+
+NAMED = "named_servers.txt"
+"""File in the cache with the addresses of servers that a user has named on this machine."""
+
+
+def check_named(address: str, cache: Path, stored: bool) -> None:
+    """Record the address of a server that the user named. Raises AssayError if only a stored run names it (`stored`), which may be
+    untrusted: the user's key and prompts would be sent there."""
+    path, address = cache / NAMED, clean_address(address)
+    try:
+        known = set(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        known = set()
+    if address in known:
+        return
+    if stored:
+        raise AssayError(
+            "the run's server was never named on this machine: your key and prompts would be sent to it",
+            where=address,
+            do=f"if you trust it: assay run --model {shlex.quote(address)} --tasks smoke",
+        )
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(address + "\n")
 
 
 def find_served(plan: Plan) -> ModelRef:

@@ -18,7 +18,7 @@ from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redac
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.served import is_address
-from assay.harness.prompt.served import check_server, find_served, tokenizer_of
+from assay.harness.prompt.served import check_named, check_server, find_served, tokenizer_of
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.interruption import resumable, resume_command
@@ -57,6 +57,8 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
     access = place.access(plan.allow_partial)
     selection = select_stored({"plan": plan.as_json()}, access) if stored else select_planned(plan, access)
     progress.stage(f"reading model {plan.model}")
+    if is_address(plan.model):
+        check_named(plan.model, place.cache, stored)
     model = find_planned_model(plan, place)
     engine, reason = pick_engine(model, plan.engine)
     check_arguments(engine, plan.engine_args, {} if model.server else checkpoint_of(model).config)

@@ -105,6 +105,19 @@ def test_an_interrupted_run_asks_for_nothing_twice(tmp_path: Path) -> None:
         assert resumed.summary()["results"] == whole.summary()["results"]
 
 
+def test_a_copied_run_sends_nothing_to_a_server_that_the_user_has_not_named(tmp_path: Path) -> None:
+    with serving(faults={3: "401"}) as state:
+        with pytest.raises(Incomplete):
+            evaluate(plan_of(state, tmp_path), place(tmp_path))
+        (run,) = (tmp_path / "results" / "runs").iterdir()
+        sent = len(state.bodies)
+        other = replace(place(tmp_path), cache=tmp_path / "another-machine")
+        with pytest.raises(AssayError, match=r"never named on this machine.*assay run --model http"):
+            resume(run, other)
+        assert len(state.bodies) == sent
+        assert read_run(resume(run, place(tmp_path))).status == "complete"
+
+
 def test_a_chat_run_leaves_the_template_to_the_server(tmp_path: Path) -> None:
     with serving(owner="other") as state:
         run = read_run(evaluate(plan_of(state, tmp_path, tasks=generating(tmp_path), chat=True), place(tmp_path)))
