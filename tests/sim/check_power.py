@@ -325,6 +325,8 @@ def report(trials: int) -> str:
     head = [
         "# Detection rates of `assay check`",
         "",
+        "Faults of every kind and public reports, each as a case with its test: [CASES.md](CASES.md).",
+        "",
         f"Made by `python -m tests.sim.check_power {trials}`: {ITEMS:,} made-up items per trial, {trials} trials per line.",
         "A defect is found if its check reports it at level W or E; a task or run without a defect is flagged if any check does.",
         "The model of the runs has an accuracy of 0.9 (choices) or 0.6 (texts); a position bias is harder to find with a weaker model.",
