@@ -1,6 +1,7 @@
 """BIG-bench Hard: 27 tasks, three chain-of-thought examples each; the answer is extracted from the last sentence.
 
-Two protocols. `bbh` takes the text after the last "the answer is" and stops generating at the next question.
+Three protocols, which differ in how the answer is read. `bbh` takes what follows the last "the answer is", however it is spelled.
+`bbh-paper` takes it as the paper's notebooks do: "A." is no (A), and "no" is no No.
 `bbh-historic` repeats lm-eval's `bbh_cot_fewshot`: it stops at any capital Q, and its pattern drops the last character of the
 answer (it expects a full stop), so a missing full stop, or a space after it, makes a correct answer wrong.
 
@@ -34,6 +35,7 @@ from assay import (
     hub,
     inline,
 )
+from assay.tasks._bbh_answers import historic, paper, tolerant
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
@@ -75,29 +77,6 @@ SUBJECTS = (
 ABOUT = "One of the 27 BIG-bench tasks on which language models of 2022 scored below people; answered with chain-of-thought."
 LICENCE = "MIT"
 CITATION = "Suzgun et al. 2022, Challenging BIG-Bench Tasks and Whether Chain-of-Thought Can Solve Them"
-OPTION = re.compile(r"\([A-Z]\)")
-HISTORIC = re.compile(r"(?<=the answer is )(.*)(?=.)")
-CUE = re.compile(r"\bthe (?:final )?answer(?: is|:)[ \t]*:?", re.IGNORECASE)
-
-
-def repaired(doc: Doc, text: str) -> str:
-    """Return the text after the last "the answer is", without spaces, quotes, emphasis and full stop; for options, the letter.
-
-    A single line without these words is returned whole. Several lines without them give no answer.
-    """
-    *before, last = CUE.split(text)
-    if not before and "\n" in last.strip():
-        return ""
-    answer = last.strip().partition("\n")[0].strip().strip("*`\"'$").strip().removesuffix(".").strip("*`\"'$ ")
-    letter = OPTION.search(answer)
-    wants_letter = any(OPTION.fullmatch(gold) for gold in doc.references)
-    return letter.group() if letter and wants_letter else answer
-
-
-def historic(doc: Doc, text: str) -> str:
-    """Extract with lm-eval's pattern, which drops the last character."""
-    found = HISTORIC.search(text)
-    return found.group(1) if found else ""
 
 
 def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Completion]:
@@ -113,7 +92,8 @@ def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Comple
 
 
 PROTOCOLS: dict[str, tuple[tuple[str, ...], Metric[Completion]]] = {
-    "bbh": (("\nQ:",), answer_match(repaired, "repaired")),
+    "bbh": (("\nQ:",), answer_match(tolerant, "tolerant")),
+    "bbh-paper": (("\nQ:",), answer_match(paper, "paper")),
     "bbh-historic": (("Q", "</s>", "\n\n"), answer_match(historic, "lm-eval")),
 }
 NAMES = ("bbh", *(f"bbh/{subject}" for subject in SUBJECTS))
@@ -203,7 +183,10 @@ def task_of(subject: str, protocol: str, access: Access) -> Task:
 
 
 def find_family(name: str, access: Access) -> Family | None:
-    """`bbh` or `bbh/<task>`, with `@bbh-historic` for the old protocol; None for other names. Raises AssayError if data are missing."""
+    """`bbh` or `bbh/<task>`, with `@bbh-paper` or `@bbh-historic` for the others; None for other names.
+
+    Raises AssayError if data are missing.
+    """
     plain, _, protocol = name.partition("@")
     protocol = protocol or "bbh"
     head, _, subject = plain.partition("/")

@@ -5,11 +5,11 @@ Disabled if the self-test of the sandbox fails: loading the data then raises an 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay import Access, Doc, Family, Generate, Task, Worked, hub
+from assay import Access, Completion, Doc, Family, Generate, Metric, Task, Worked, hub
 from assay.harness.metrics.code import pass_at, require_sandbox
 
 if TYPE_CHECKING:
@@ -52,13 +52,24 @@ ROW: dict[str, Any] = {
 }
 
 
-def code_task(protocol: str, ask: Generate, counts: tuple[int, ...], how: str) -> Task:
+INSTRUCTION = "Complete this Python function. Answer with the whole function in one code block."
+
+
+def instruct(row: Row) -> Doc:
+    """The question as a chat message, and the whole function in a code block as its answer."""
+    plain, code = humaneval(row), row["prompt"].strip("\n")
+    answer = f"```python\n{code}\n{row['canonical_solution'].rstrip()}\n```"
+    prompt = f"{INSTRUCTION}\n\n```python\n{code}\n```\n"
+    return replace(plain, prompt=prompt, references=(answer,), meta={**plain.meta, "code": row["prompt"]})
+
+
+def code_task(protocol: str, ask: Generate, metrics: tuple[Metric[Completion], ...], how: str) -> Task:
     return Task(
         name="code/humaneval",
         rows=SandboxedRows(hub("openai/openai_humaneval", "openai_humaneval", revision=REVISION)),
         doc=humaneval,
         ask=ask,
-        metrics=tuple(pass_at(k) for k in counts),
+        metrics=metrics,
         split="test",
         protocol=protocol,
         worked=(Worked(ROW, ROW["prompt"], ROW["canonical_solution"]),),
@@ -68,7 +79,15 @@ def code_task(protocol: str, ask: Generate, counts: tuple[int, ...], how: str) -
     )
 
 
-GREEDY = code_task("greedy", Generate(512, STOP), (1,), "one greedy completion")
-SAMPLED = code_task("sampled", Generate(512, STOP, temperature=0.8, samples=20), (1, 10), "20 samples at temperature 0.8")
-TASKS = (GREEDY, SAMPLED)
-FAMILIES = (Family("code", TASKS, about="Generated programs, run in a sandbox. Disabled if its self-test fails."),)
+GREEDY = code_task("greedy", Generate(512, STOP), (pass_at(1),), "one greedy completion")
+SAMPLED = code_task("sampled", Generate(512, STOP, temperature=0.8, samples=20), (pass_at(1), pass_at(10)), "20 samples at temperature 0.8")
+INSTRUCT = replace(
+    code_task("instruct", Generate(1024), (pass_at(1, fenced=True),), "one greedy chat response, of which the code block is read"),
+    doc=instruct,
+    worked=(Worked(ROW, instruct(ROW).prompt, '```python\ndef twice(x):\n    """Two times x."""\n    return 2 * x\n```'),),
+)
+TASKS = (GREEDY, SAMPLED, INSTRUCT)
+FAMILIES = (
+    Family("code", (GREEDY, SAMPLED), about="Generated programs, run in a sandbox. Disabled if its self-test fails."),
+    Family("code@instruct", (INSTRUCT,), about="The same for chat models: run with --chat. The response's code block is the program."),
+)

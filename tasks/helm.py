@@ -9,12 +9,24 @@ from __future__ import annotations
 from assay import Family, Task, Term, Total
 from assay.tasks._helm.bias import BBQ_TASKS, BIAS_TASKS, BLIMP_TASKS, BOLD_TASKS
 from assay.tasks._helm.legal import LEGAL_TASKS
-from assay.tasks._helm.qa import BOOLQ, GSM8K, HELLASWAG, MATH, NQ_OPEN, OPENBOOKQA, OPENBOOKQA_CLASSIC, QA_TASKS, TRUTHFULQA
+from assay.tasks._helm.qa import (
+    BOOLQ,
+    GSM8K,
+    HELLASWAG,
+    MATH,
+    NQ_OPEN,
+    OPENBOOKQA,
+    OPENBOOKQA_CLASSIC,
+    QA_TASKS,
+    TOLERANT_TASKS,
+    TRUTHFULQA,
+)
 from assay.tasks._helm.synthetic import DYCK_TASKS, REASONING_TASKS, SYNTHETIC_TASKS
 from assay.tasks._helm.text import FLORES_TASKS, IMDB, MATCHING_TASKS, MODELLING_TASKS, MULTI30K_TASKS, TEXT_TASKS, XSUM
 from assay.tasks.mmlu import HELM_TASKS
 
-TASKS: tuple[Task, ...] = (*QA_TASKS, *TEXT_TASKS, *BIAS_TASKS, *LEGAL_TASKS, *SYNTHETIC_TASKS)
+HELM: tuple[Task, ...] = (*QA_TASKS, *TEXT_TASKS, *BIAS_TASKS, *LEGAL_TASKS, *SYNTHETIC_TASKS)
+TASKS: tuple[Task, ...] = (*HELM, *TOLERANT_TASKS)
 MMLU = tuple(HELM_TASKS.values())
 
 
@@ -46,5 +58,5 @@ FAMILIES: tuple[Family, ...] = (
     Family("helm/flores", FLORES_TASKS, about="Translation between English and 17 languages."),
     Family("helm/multi30k", MULTI30K_TASKS, about="Translation of image descriptions."),
     Family("helm/language_modelling", MODELLING_TASKS, about="Bits per byte."),
-    Family("helm", TASKS, about="All HELM-style scenarios."),
+    Family("helm", HELM, about="All HELM-style scenarios."),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from decimal import Decimal
 
 from assay import Completion, Doc, Metric
 from assay.harness.metrics.text import exact_match
@@ -85,3 +86,32 @@ math_equivalent: Metric[Completion] = replace(
     exact_match, name="math_equiv_chain_of_thought", measure=measure, parses=has_box, signature="hendrycks|last-boxed"
 )
 r"""Share of texts whose last \boxed{...} is equivalent to the reference's. A response without a box counts as unparsed."""
+
+MINUS = str.maketrans("\u2212\u2013\uff0d", "---")
+UNITS = re.compile(r"\\(?:text|mathrm|mbox)\{[^{}]*\}(?:\^\{?\d\}?)?$|(?:\^\{?\\circ\}?|\\degree|°)")
+NUMBER = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:(?:,|\{,\}|\\,|\\ |\u202f|\u00a0)\d{3})+)(?:\.\d+)?")
+
+SEPARATORS = r"\{,\}|\\,|\\ |[\u202f\u00a0,]"
+
+
+def as_text(text: str) -> str:
+    r"""The answer without units at its end, degree signs, currency and thousands separators; \text{...} around all of it is dropped."""
+    text = text.translate(MINUS).strip().strip("$").strip().removesuffix(".")
+    if whole := re.fullmatch(r"\\(?:text|mathrm|mbox|textbf)\{([^{}]*)\}", text):
+        text = whole.group(1)
+    text = UNITS.sub("", text).strip()
+    if NUMBER.fullmatch(bare := text.removeprefix("\\$").removeprefix("$").replace("\\!", "").strip()):
+        return f"{Decimal(re.sub(SEPARATORS, '', bare)).normalize():f}"
+    return text
+
+
+def tolerant_measure(doc: Doc, output: Completion) -> tuple[float, ...]:
+    answer = boxed(output.text)
+    golds = [boxed(gold) or gold for gold in doc.references]
+    return (float(bool(answer) and any(same_answer(as_text(gold), as_text(answer)) for gold in golds)),)
+
+
+math_tolerant: Metric[Completion] = replace(
+    exact_match, name="math_tolerant", measure=tolerant_measure, parses=has_box, signature="hendrycks|last-boxed|units|thousands|minus"
+)
+r"""The same, where also 1,000 equals 1000, 90° equals 90, 5\text{ cm} equals 5 and a Unicode minus is a minus."""

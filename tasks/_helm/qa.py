@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from assay import Choose, Doc, Generate, Layout, Shots, Task, accuracy, hub, inline
 from assay.harness.metrics.calibration import calibration
-from assay.harness.metrics.text import exact_match, exact_match_indicator, f1_words, final_number, quasi_exact_match
+from assay.harness.metrics.text import exact_match, exact_match_indicator, f1_words, final_number, numeric_match, quasi_exact_match
 from assay.tasks._helm.common import (
     FIVE_SHOTS,
     ONE_TOKEN,
@@ -20,7 +21,7 @@ from assay.tasks._helm.common import (
     scenario,
     worked,
 )
-from assay.tasks._helm.math import math_equivalent
+from assay.tasks._helm.math import math_equivalent, math_tolerant
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
@@ -291,5 +292,19 @@ MATH = scenario(
     licence="MIT",
     citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset; Lightman et al. 2023",
 )
+
+GSM8K_TOLERANT = replace(
+    GSM8K,
+    protocol="tolerant",
+    metrics=(numeric_match(),),
+    about="HELM's prompts; the last number is compared as a number: 18.00 equals 18, a Unicode minus is a minus, a comma is no number.",
+)
+MATH_TOLERANT = replace(
+    MATH,
+    protocol="tolerant",
+    metrics=(math_tolerant,),
+    about="HELM's prompts; thousands separators, degree signs, units and a Unicode minus in the boxed answer do not make it wrong.",
+)
+TOLERANT_TASKS: tuple[Task, ...] = (GSM8K_TOLERANT, MATH_TOLERANT)
 
 QA_TASKS: tuple[Task, ...] = (BOOLQ, NQ_OPEN, TRUTHFULQA, OPENBOOKQA, OPENBOOKQA_CLASSIC, HELLASWAG, GSM8K, MATH)

@@ -66,6 +66,43 @@ def test_the_repaired_extractor_finds_answers_that_the_historic_one_misses(endin
     assert grade("bbh", f"4 and 4 make 8. So the answer is {ending}", "8") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("So the answer is A.", "(A)", 1),
+        ("So the answer is a)", "(A)", 1),
+        ("The correct answer is option B: Gwen.", "(B)", 1),
+        ("The answer is **(C)**.", "(C)", 1),
+        ("The answer is A man.", "(A)", 0),
+        ("The answer is B.", "(A)", 0),
+        ("So the answer is no.", "No", 1),
+        ("the answer is YES, they are.", "yes", 1),
+        ("the answer is not known", "no", 0),
+        ("The answer is $\\boxed{True}$.", "True", 1),
+        ("Step one.\nStep two.\n\\boxed{\\text{False}}", "False", 1),
+        ("The answer is \\boxed{A}.", "(A)", 1),
+        ("the answer is 1,234.", "1234", 1),
+        ("the answer is \u22125.", "-5", 1),
+        ("the answer is \u22125.", "5", 0),
+        ("the answer is apple, bear, cat.", "apple bear cat", 1),
+        ("the answer is bear apple cat.", "apple bear cat", 0),
+        ("the answer is ]])", "] ] )", 1),
+        ("the answer is Invalid.", "invalid", 1),
+        ("the answer is invalid.", "valid", 0),
+    ],
+)
+def test_answers_are_read_however_they_are_spelled(text: str, gold: str, right: int) -> None:
+    assert grade("bbh", text, gold) == right
+
+
+def test_the_papers_rule_under_its_own_name() -> None:
+    assert grade("bbh-paper", "So the answer is (A).", "(A)") == grade("bbh-paper", "So the answer is no.", "no") == 1
+    assert grade("bbh-paper", "So the answer is A.", "(A)") == grade("bbh-paper", "So the answer is no.", "No") == 0
+    assert grade("bbh-paper", "The answer is \\boxed{True}.", "True") == 0
+    assert grade("bbh-paper", "The answer is (B) or (A).", "(A)") == 1, "the first of the alphabet, as in the notebooks"
+    assert grade("bbh-paper", "8", "8") == 1, "a text without the words is the answer"
+
+
 def test_historic_extractor_drops_the_last_character() -> None:
     assert grade("bbh-historic", "So the answer is 8.", "8") == 1
     assert grade("bbh-historic", "So the answer is 18", "18") == 0, "no full stop: the pattern eats the last digit"

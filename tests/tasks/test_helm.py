@@ -247,3 +247,26 @@ def test_public_rows_read(name: str) -> None:
     if task.shots.count:
         pool = [task.doc(row) for row in task.rows.load(task.shots.split, access).rows]
         assert len(choose_examples(task, task.shots.count, pool, docs[:20], 0)(0)) == task.shots.count
+
+
+@pytest.mark.parametrize(
+    ("gold", "text", "original", "tolerant"),
+    [
+        ("1000", "1,000", 0, 1),
+        ("12,345", "12345", 0, 1),
+        ("90", "90°", 0, 1),
+        ("90", "90^\\circ", 1, 1),
+        ("-5", "\u22125", 0, 1),
+        ("5", "\u22125", 0, 0),
+        ("10", "10.0", 0, 1),
+        ("\\text{Evelyn}", "Evelyn", 0, 1),
+        ("1,2", "12", 0, 0),
+        ("3,4", "34", 0, 0),
+        ("12345678901234567", "12345678901234568", 0, 0),
+        ("\\frac12", "\\frac{1}{2}", 1, 1),
+    ],
+)
+def test_spelling_of_numbers_counts_under_the_original_name_only(gold: str, text: str, original: int, tolerant: int) -> None:
+    doc, said = Doc("q", references=(f"It is $\\boxed{{{gold}}}$.",)), Completion(f"So \\boxed{{{text}}}.")
+    assert latex.math_equivalent.measure(doc, said) == (original,)
+    assert latex.math_tolerant.measure(doc, said) == (tolerant,)
