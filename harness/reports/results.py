@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Result = Mapping[str, Any]
-MARKS = {"partial": ("◐", "part of the split only"), "limited": ("◔", "some of the items only (--limit)")}
+MARKS = {
+    "partial": ("◐", "part of the split only"),
+    "limited": ("◔", "some of the items only (--limit)"),
+    "overlong": ("◒", "items skipped or cut (--overlong)"),
+    "failed": ("◓", "items failed (--allow-failed)"),
+}
 
 
 def show_number(value: float | None) -> str:
@@ -106,6 +111,10 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result], ties: Mapping[
             what = f"{replaced} {'item has' if replaced == 1 else 'items have'} other few-shot examples than the protocol's"
             found.append(f"{task['name']}: {what}, which show the item's own question.")
         found += [f"{task['name']}: {note}." for note in task.get("notes", ())]
+    for task in manifest["tasks"]:
+        if long := task.get("overlong"):
+            done = "skipped" if long["rule"] == "skip" else "cut on the left"
+            found.append(f"{task['name']}: {long['items']:,} of {task['items']:,} items do not fit the model's context: {done}.")
     found += [tie_note(task, count) for task in manifest["tasks"] if (count := (ties or {}).get(task["name"], 0))]
     for result in results:
         if result["value"] is None:

@@ -40,7 +40,7 @@ def repeat(tasks: Sequence[PreparedTask], first: Sequence[Record], engine: Engin
     for task in tasks:
         progress.begin(f"{task.task.full_name} (repetition)", len(task.items), 0)
         again: dict[Key, Record] = {}
-        for portion in portions(task.items, seed):
+        for portion in portions([each for each in task.items if each.requests], seed):
             done = engine.stats.computed
             score_portion(task, portion, engine, again)
             progress.advance(len(portion), engine.stats.computed - done)

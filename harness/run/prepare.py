@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from assay.harness.files.places import Access
 from assay.harness.model.find import ModelRef, checkpoint_of
 from assay.harness.model.weights import embedding
 from assay.harness.prompt.encoding import encode, response_form
+from assay.harness.prompt.overlong import cut_left, positions_of, refuse_overlong
 from assay.harness.prompt.perturb import counts_of
 from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import FewShotExamples, choose_examples
@@ -87,6 +88,8 @@ def load_task(task: Task, plan: Plan, access: Access) -> LoadedTask:
     if not rows.rows:
         raise AssayError(f"split {split!r} is empty", where=f"{task.full_name} ({rows.origin})", do="check the data")
     every = with_ids([read_doc(task, row, split, number) for number, row in enumerate(rows.rows)], task)
+    if isinstance(task.ask, Perplexity):
+        check_texts(task, every, split)
     docs = [every[number] for number in kept_docs(every, plan)]
     count = task.shots.count if plan.shots is None else plan.shots
     pool, pool_rows = example_pool(task, count, access)
@@ -96,6 +99,14 @@ def load_task(task: Task, plan: Plan, access: Access) -> LoadedTask:
     partial = not rows.complete or (pool_rows is not None and not pool_rows.complete)
     evidence = "partial" if partial else "limited" if len(docs) < len(every) else "complete"
     return LoadedTask(task, split, rows, *perturbed(task, docs, examples), count, evidence)
+
+
+def check_texts(task: Task, docs: Sequence[Doc], split: str) -> None:
+    """Raises AssayError naming the first row whose text is empty: it has no likelihood."""
+    empty = [number for number, doc in enumerate(docs) if doc.references and not doc.references[0]]
+    if empty:
+        what = f"the text is empty ({len(empty)} of {len(docs)} texts are)"
+        raise AssayError(what, where=f"{task.full_name}: row {empty[0]} of {split!r}", do="leave empty texts out of the rows")
 
 
 def perturbed(task: Task, docs: list[Doc], examples: FewShotExamples) -> tuple[list[Doc], FewShotExamples]:
@@ -111,6 +122,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
     """Docs, prompts and requests of one task. Raises AssayError for missing, empty or faulty data and for prompts that are too long."""
     loaded = load_task(task, plan, access)
     items = build_items(task, loaded.docs, loaded.examples, plan, tokenizer, positions)
+    overlong = sum("skipped" in each.item.doc or "cut" in each.item.doc for each in items)
     facts = {
         "name": task.full_name,
         "version": task.version,
@@ -123,7 +135,8 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         **({"ties": task.ask.ties} if isinstance(task.ask, Choose) else {}),
         "metrics": [f"{metric.name} {metric.signature}".strip() for metric in task.metrics],
         "items": len(items),
-        "evidence": loaded.evidence,
+        "evidence": "overlong" if overlong and loaded.evidence == "complete" else loaded.evidence,
+        **({"overlong": {"rule": plan.overlong, "items": overlong}} if overlong else {}),
         "purpose": task.purpose,
         **({"variants": counts_of(task, loaded.docs)} if task.varies is not None else {}),
         "labelled": all(doc.labelled for doc in loaded.docs),
@@ -228,31 +241,25 @@ def build_items(
     pairs, encoded = encode(task, docs, shots, plan, tokenizer)
     room = positions - (task.ask.max_tokens + (task.ask.thinking_budget or 0) if isinstance(task.ask, Generate) else -1)
     too_long = [] if isinstance(task.ask, Perplexity) else [n for n, pair in enumerate(encoded) if positions_of(pair) > room]
-    if too_long and not plan.drop_shots:
-        worst = max(positions_of(encoded[n]) for n in too_long)
-        raise AssayError(
-            f"{len(too_long)} of {len(docs)} prompts are longer than the model's context of {positions} tokens (the longest needs {worst})",
-            where=f"{task.full_name}, first item {docs[too_long[0]].id}",
-            do="use fewer --shots, --drop-shots, or a model with a longer context",
-        )
-    while shortened := [n for n in too_long if positions_of(encoded[n]) > room and shots[n]]:
+    while shortened := [n for n in too_long if plan.drop_shots and positions_of(encoded[n]) > room and shots[n]]:
         for n in shortened:
             shots[n] = shots[n][:-1]
         again = encode(task, [docs[n] for n in shortened], [shots[n] for n in shortened], plan, tokenizer)
         for n, texts, pair in zip(shortened, *again, strict=True):
             pairs[n], encoded[n] = texts, pair
-    for n in too_long:
-        if positions_of(encoded[n]) > room:
-            raise AssayError(
-                f"needs {positions_of(encoded[n])} tokens without any few-shot example; the model's context is {positions}",
-                where=f"{task.full_name}, item {docs[n].id}",
-                do="use a model with a longer context",
-            )
+    overlong = {n: size for n in too_long if (size := positions_of(encoded[n])) > room}
+    refuse_overlong({docs[n].id: size for n, size in overlong.items()}, len(docs), positions, task.full_name, plan)
+    if plan.overlong == "truncate-left":
+        for n in overlong:
+            text, encoded[n] = cut_left(encoded[n], room, tokenizer, f"{task.full_name}, item {docs[n].id}")
+            pairs[n] = (text, pairs[n][1])
     prior = calibration(task, docs, tokenizer)
     form = response_form(task.ask, plan, tokenizer) if isinstance(task.ask, Generate) else None
 
     def requests(number: int) -> tuple[Request, ...]:
         pair, neutral = encoded[number], prior[number]
+        if plan.overlong == "skip" and number in overlong:
+            return ()
         if form is not None:
             return form.requests(pairs[number][0], pair.context)
         if isinstance(task.ask, Perplexity):
@@ -260,10 +267,13 @@ def build_items(
         scored = (pair,) if neutral is None else (pair, neutral)
         return tuple(ScoreGroup(each.context, each.continuations) for each in scored)
 
-    built = (
-        build_item(task, doc, pairs[n][0], encoded[n], shots[n], requests(n), len(examples(n)) - len(shots[n]))
-        for n, doc in enumerate(docs)
-    )
+    def changes(number: int) -> dict[str, Any]:
+        dropped = len(examples(number)) - len(shots[number])
+        joint = scored_joint(*pairs[number], docs[number], plan) if isinstance(task.ask, Perplexity) else ""
+        long = {"skipped" if plan.overlong == "skip" else "cut": overlong[number]} if number in overlong else {}
+        return {"moved": encoded[number].moved, "dropped": dropped, "joint": joint, **long}
+
+    built = (build_item(task, doc, pairs[n][0], encoded[n], shots[n], requests(n), changes(n)) for n, doc in enumerate(docs))
     return tuple(with_seed(each, plan.seed) for each in built)
 
 
@@ -275,9 +285,10 @@ def with_seed(prepared: PreparedItem, seed: int) -> PreparedItem:
     return replace(prepared, requests=tuple(requests))
 
 
-def positions_of(pair: EncodedPair) -> int:
-    """Positions that a request takes: its context and the longest continuation, in tokens."""
-    return len(pair.context) + max((len(ids) for ids in pair.continuations), default=0)
+def scored_joint(prompt: str, continuations: tuple[str, ...], doc: Doc, plan: Plan) -> str:
+    """The text before a reference that is scored with it: the joint, and whitespace that moves from the end of a plain prompt."""
+    moved = "" if plan.chat else prompt[len(prompt.rstrip()) :]
+    return moved + continuations[0].removesuffix(doc.references[0])
 
 
 def calibration(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer) -> list[EncodedPair | None]:
@@ -289,7 +300,7 @@ def calibration(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer) -> list[E
 
 
 def build_item(
-    task: Task, doc: Doc, prompt: str, pair: EncodedPair, shots: tuple[Doc, ...], requests: tuple[Request, ...], dropped: int
+    task: Task, doc: Doc, prompt: str, pair: EncodedPair, shots: tuple[Doc, ...], requests: tuple[Request, ...], changes: Mapping[str, Any]
 ) -> PreparedItem:
     item = Item(
         task=task.full_name,
@@ -299,24 +310,26 @@ def build_item(
         prompt=prompt,
         choices=doc.choices,
         gold=doc.answer if doc.labelled else "",
-        doc=doc_fields(doc, pair.moved, dropped),
+        doc=doc_fields(doc, changes),
         shots=tuple(example.id for example in shots),
         key=digest_ids(pair.context, *pair.continuations),
     )
     return PreparedItem(item, doc, requests, sum(map(logical_tokens, requests)))
 
 
-def doc_fields(doc: Doc, moved: int, dropped: int) -> dict[str, Any]:
-    """The Doc's gold and meta as JSON, with how many boundary tokens `moved` and how many few-shot examples were `dropped`;
-    empty fields are left out."""
+def doc_fields(doc: Doc, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The Doc's gold and meta as JSON; empty fields are left out.
+
+    `changes` of the prompt: boundary tokens `moved`, few-shot examples `dropped`, tokens that an item that was `skipped` or `cut` needs,
+    the text that is scored between prompt and reference (`joint`).
+    """
     found = {
         "gold": doc.gold,
         "targets": list(doc.targets),
         "references": list(doc.references),
         "value": doc.value,
         "meta": dict(doc.meta),
-        "moved": moved,
-        "dropped": dropped,
+        **changes,
     }
     return {name: value for name, value in found.items() if value or (name in ("gold", "value") and value is not None)}
 

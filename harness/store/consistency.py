@@ -9,7 +9,7 @@ from typing import Any, get_args
 from assay.harness.store.bundle import SAMPLES, item_set
 from assay.harness.store.journal import Key
 from assay.harness.store.read import Run, content_errors
-from assay.harness.store.record import Item, Record, Status
+from assay.harness.store.record import UNMEASURED, Item, Record, Status
 from assay.harness.store.tables import StatTable, output_text, string_array
 
 LABELS = ("gold", "targets", "references", "value")
@@ -95,7 +95,7 @@ def statistic_problems(tables: dict[Key, StatTable], items: Sequence[Item], reco
     for item in items:
         planned[item.task].append(item)
     for item, record in zip(items, records, strict=False):
-        if record.status == "error":
+        if record.status in UNMEASURED:
             failed[item.task].add(item.id)
         elif any(name in item.doc for name in LABELS):
             measured[item.task].add(item.id)

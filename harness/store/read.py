@@ -30,7 +30,7 @@ from assay.harness.store.bundle import (
     read_manifest,
 )
 from assay.harness.store.journal import Key, final_records, read_records
-from assay.harness.store.record import Item, Record
+from assay.harness.store.record import UNMEASURED, Item, Record
 from assay.harness.store.shapes import SummaryShape, validate
 from assay.harness.store.tables import StatTable, items_of, json_object, records_of, stat_tables, stats_table, validate_table
 
@@ -221,7 +221,7 @@ def find_run(root: Path, text: str) -> Path:
 
 
 def scored_items(run: Run) -> Iterator[tuple[Item, Record]]:
-    """Yield every item with its final record, without failed items."""
+    """Yield every measured item with its final record."""
     for item, record in zip(run.items(), run.records(), strict=True):
-        if record.status != "error":
+        if record.status not in UNMEASURED:
             yield item, record

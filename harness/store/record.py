@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Status = Literal["scored", "unparsed", "truncated", "error"]
+Status = Literal["scored", "unparsed", "truncated", "skipped", "error"]
 """scored: measured. unparsed: no answer could be parsed from the completion; measured as wrong. truncated: the completion reached its
-token limit; measured as it is. error: not measured, and not counted as zero."""
+token limit; measured as it is. skipped: longer than the model's context (--overlong skip); not measured. error: not measured, and not
+counted as zero."""
+UNMEASURED = ("skipped", "error")
+"""Statuses of items without statistics."""
 
 
 @dataclass(frozen=True, slots=True)

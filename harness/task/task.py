@@ -187,7 +187,7 @@ class Task:
     """How the task reads its data, where that was decided from the data. Stored and shown with its scores."""
 
     def __post_init__(self) -> None:
-        for field, fits, wanted in (
+        for name, fits, wanted in (
             ("name", is_name(self.name), "a short printable string"),
             ("protocol", not self.protocol or is_name(self.protocol), "a short printable string"),
             ("split", isinstance(self.split, str), "a string"),
@@ -200,7 +200,7 @@ class Task:
         ):
             if not fits:
                 raise AssayError(
-                    f"{field} is {getattr(self, field)!r:.60}, not {wanted}", where=ascii(self.name)[:60], do=f"fix Task({field}=...)"
+                    f"{name} is {getattr(self, name)!r:.60}, not {wanted}", where=ascii(self.name)[:60], do=f"fix Task({name}=...)"
                 )
         if not self.metrics:
             raise AssayError("a task needs at least one metric", where=self.name, do="add one, such as metrics=(accuracy,)")

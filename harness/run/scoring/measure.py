@@ -26,10 +26,12 @@ LONG_ANSWER = 16
 def score_item(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> Record:
     """The record of one item. A failed or non-finite reply makes an error record, never a score of 0."""
     item = prepared.item
+    if "skipped" in item.doc:
+        return Record(item.task, item.id, "skipped", error=f"needs {item.doc['skipped']} tokens, more than the model's context")
     failed = next((reply.reason for reply in replies if isinstance(reply, Failure)), "") or nonfinite(replies)
     if failed:
         return Record(item.task, item.id, "error", error=redact(failed), logical=prepared.logical)
-    output = read_output(task, prepared.doc, replies)
+    output = read_output(task, prepared.doc, replies, item.doc.get("joint", ""))
     stats = measure(task, prepared.doc, output)
     return Record(
         item.task,
@@ -50,8 +52,8 @@ def nonfinite(replies: Sequence[Reply]) -> str:
     return ""
 
 
-def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
-    """The output in the form that the task's metrics read."""
+def read_output(task: Task, doc: Doc, replies: Sequence[Any], joint: str = "") -> Output:
+    """The output in the form that the task's metrics read. `joint`: the text between prompt and reference, whose tokens are scored."""
     match task.ask:
         case Choose() as ask:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
@@ -63,11 +65,16 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any]) -> Output:
             return ExpectedValue(expected_value(ask, sums), sums)
         case Perplexity():
             total = math.fsum(value for reply in replies for value in reply.logprobs[0])
-            return TextLogprob(total, sum(len(reply.logprobs[0]) for reply in replies), len(doc.references[0].encode()))
+            return TextLogprob(total, sum(len(reply.logprobs[0]) for reply in replies), text_bytes(doc, joint))
         case Generate():
             texts = tuple(reply.text.lstrip(" ") if task.layout.trim else reply.text for reply in replies)
             first = replies[0]
             return Completion(texts[0], first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
+
+
+def text_bytes(doc: Doc, joint: str) -> int:
+    """UTF-8 bytes of the text whose likelihood is scored."""
+    return len((joint + doc.references[0]).encode())
 
 
 def expected_value(ask: Regress, sums: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
 from assay.harness.run.prepare import PreparedTask, doc_fields, fingerprint, load_task
-from assay.harness.run.scoring.measure import choice_scores, correctness, expected_value, measure
+from assay.harness.run.scoring.measure import choice_scores, correctness, expected_value, measure, text_bytes
 from assay.harness.run.selection import Selection
 from assay.harness.stats.sampling import kept_docs, order_of
 from assay.harness.store import Run
@@ -24,14 +24,14 @@ from assay.harness.store.bundle import item_set
 from assay.harness.store.checking import equal_json
 from assay.harness.store.plan import Plan
 from assay.harness.store.read import content_errors
-from assay.harness.store.record import Item, Record
+from assay.harness.store.record import UNMEASURED, Item, Record
 from assay.harness.task.doc import Doc
 from assay.harness.task.output import Completion, ExpectedValue, Output, TextLogprob
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
 
 UNSTORED_FIELDS = ("prompt", "inputs")
 """Fields of a Doc that a run does not store."""
-PROMPT_CHANGES = ("moved", "dropped")
+PROMPT_CHANGES = ("moved", "dropped", "skipped", "cut", "joint")
 """Keys of an item's `doc` that describe its prompt, not its Doc."""
 
 
@@ -80,7 +80,7 @@ def doc_of(item: Item) -> Doc:
     )
 
 
-def output_of(task: Task, doc: Doc, stored: Mapping[str, Any]) -> Output:
+def output_of(task: Task, doc: Doc, stored: Mapping[str, Any], joint: str = "") -> Output:
     """The output of a stored record. Raises Inconsistent where its parts contradict each other; KeyError or the like for malformed ones."""
     sums = tuple(math.fsum(values) for values in stored.get("logprobs", ()))
     match task.ask:
@@ -99,7 +99,7 @@ def output_of(task: Task, doc: Doc, stored: Mapping[str, Any]) -> Output:
             check_equal(stored["value"], expected_value(ask, sums), "value", task, doc)
             return ExpectedValue(float(stored["value"]), sums)
         case Perplexity():
-            check_equal(stored["bytes"], len(doc.references[0].encode()), "bytes", task, doc)
+            check_equal(stored["bytes"], text_bytes(doc, joint), "bytes", task, doc)
             return TextLogprob(float(stored["logprob"]), int(stored["tokens"]), int(stored["bytes"]))
         case Generate():
             logprob = stored.get("logprob")
@@ -118,14 +118,14 @@ def check_equal(stored: Any, found: Any, what: str, task: Task, doc: Doc) -> Non
         raise Inconsistent(message, do="score the model again with `assay run`")
 
 
-def check_record(task: Task, doc: Doc, record: Record, has_prompt: bool) -> None:
+def check_record(task: Task, doc: Doc, record: Record, has_prompt: bool, joint: str = "") -> None:
     """Raises Inconsistent where a record's statistics are not those of its output; AssayError where that cannot be verified.
 
     `has_prompt`: `doc` was read from the task's data. Where a metric reads the prompt (it runs a program, or searches a text), a
     difference may have other causes, so it proves nothing.
     """
     recorded = recording(doc, has_prompt)
-    output = output_of(task, doc, record.output)
+    output = output_of(task, doc, record.output, joint)
     stats = measure(task, recorded, output)
     try:
         check_equal(sorted(record.stats), sorted(stats), "metrics", task, doc)
@@ -187,8 +187,9 @@ def check_stored_run(run: Run, selection: Selection, docs: FindDocs) -> None:
         for item in planned:
             record = records[item.task, item.id]
             try:
-                if record.status != "error":
-                    check_record(task, known.get(item.id) or doc_of(item), record, has_prompt=bool(known))
+                if record.status not in UNMEASURED:
+                    doc = known.get(item.id) or doc_of(item)
+                    check_record(task, doc, record, has_prompt=bool(known), joint=str(item.doc.get("joint", "")))
             except Inconsistent:
                 raise
             except AssayError as error:
@@ -235,6 +236,8 @@ def check_items(
         selected = [known[id] for id in ids if id in known]
     if not known.keys() >= set(ids) or (not shard and ids != [doc.id for doc in selected]):
         raise Inconsistent(f"the items of {task.full_name} are not those of the data", do=do)
+    if facts["evidence"] == "complete" and any("skipped" in item.doc or "cut" in item.doc for item in planned):
+        raise Inconsistent(f"the run of {task.full_name} claims to be complete, but items were skipped or cut", do=do)
     for item in planned:
         doc = known[item.id]
         stored = {name: value for name, value in item.doc.items() if name not in PROMPT_CHANGES}
@@ -245,7 +248,7 @@ def check_items(
 
 
 def as_stored(doc: Doc) -> Any:
-    return json.loads(json.dumps(doc_fields(doc, 0, 0)))
+    return json.loads(json.dumps(doc_fields(doc, {})))
 
 
 def inconsistent_records(tasks: Sequence[PreparedTask], run: Run) -> frozenset[tuple[str, str]]:
@@ -253,17 +256,17 @@ def inconsistent_records(tasks: Sequence[PreparedTask], run: Run) -> frozenset[t
 
     Raises AssayError where the stored items are not those of the tasks.
     """
-    prepared = {(each.item.task, each.item.id): (task.task, each.doc) for task in tasks for each in task.items}
+    prepared = {(each.item.task, each.item.id): (task.task, each) for task in tasks for each in task.items}
     if item_set([each.item for task in tasks for each in task.items]) != item_set(run.items()):
         raise AssayError("the stored items are not those of the tasks", where=str(run.path), do="start a new run")
     found = set()
     for record in run.records():
-        if record.status == "error":
+        if record.status in UNMEASURED:
             continue
-        task, doc = prepared[record.task, record.item]
+        task, each = prepared[record.task, record.item]
         try:
             with content_errors(run.path):
-                check_record(task, doc, record, has_prompt=True)
+                check_record(task, each.doc, record, has_prompt=True, joint=str(each.item.doc.get("joint", "")))
         except AssayError:
             found.add((record.task, record.item))
     return frozenset(found)

@@ -141,8 +141,8 @@ def total_result(total: Total, interval: Interval, members: Sequence[Scored], en
 
 
 def weakest_evidence(evidence: Sequence[str]) -> str:
-    """The evidence of several tasks together: "partial" before "limited" before "complete"."""
-    return next((word for word in ("partial", "limited") if word in evidence), "complete")
+    """The evidence of several tasks together: "partial" before "limited" before "overlong" before "complete"."""
+    return next((word for word in ("partial", "limited", "overlong") if word in evidence), "complete")
 
 
 def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
