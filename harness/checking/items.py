@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from assay.harness.checking.finding import Finding, Level, Place, graded, short
 from assay.harness.checking.task_data import TaskData
 from assay.harness.prompt.render import Rendered, joint_after
 from assay.harness.task.doc import Doc
 from assay.harness.task.matching import agree, normal
-from assay.harness.task.task import Choose, Perplexity
+from assay.harness.task.task import Choose, Generate, Perplexity
 
 SOME = 0.02
 """Share of faulty items (lower bound) above which the finding is an error."""
@@ -129,6 +129,24 @@ def joints(data: TaskData) -> list[Finding]:
     return found
 
 
+def prompt_ends(data: TaskData) -> list[Finding]:
+    """Prompts that end in other white space than most, or in a space before a generated answer: they change the answer's first token."""
+    layout, ask = data.task.layout, data.task.ask
+    if isinstance(ask, Perplexity) or layout.trim:
+        return []
+    generated = isinstance(ask, Generate)
+    ends = [doc.prompt[len(doc.prompt.rstrip()) :] for doc in data.docs]
+    between = ends if generated else [end or joint_after(doc.prompt, layout) for end, doc in zip(ends, data.docs, strict=True)]
+    usual = Counter(between).most_common(1)[0][0] if between else ""
+    odd = [n for n, end in enumerate(between) if end != usual or (generated and end.endswith((" ", "\t")))]
+    if not odd:
+        return []
+    what = f"{len(odd)} of {len(between)} prompts end in " + ("other white space than most" if usual not in (" ", "\t") else "a space")
+    do = "strip the prompts: white space before the answer changes its first token"
+    places = tuple(data.place(n, short(data.docs[n].prompt[-20:])) for n in odd)
+    return [Finding("joint", "W", data.task.full_name, what, do, places)]
+
+
 def answers(data: TaskData, doc: Doc, sent: Rendered) -> tuple[str, ...]:
     """The texts that follow the prompt, joint included: the scored continuations, or the gold answer as in a few-shot example."""
     if sent.continuations:
@@ -147,4 +165,4 @@ def needs_space(left: str, right: str) -> bool:
 
 
 def item_findings(data: TaskData) -> list[Finding]:
-    return [*duplicates(data), *choices(data), *joints(data)]
+    return [*duplicates(data), *choices(data), *joints(data), *prompt_ends(data)]

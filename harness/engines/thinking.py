@@ -91,6 +91,7 @@ class Draft:
         if thinking.budget is None:
             return self.whole("length")
         self.stage, self.forced = "answer", thinking.close
+        self.logprob = math.nan  # the ids are no longer one continuation of the prompt
         return None
 
     def whole(self, finish: str) -> GenReply:

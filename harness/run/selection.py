@@ -61,7 +61,14 @@ def select_planned(plan: Plan, access: Access) -> Selection:
     if options and not any(isinstance(task.ask, Generate) for task in found.tasks):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in options)
         raise AssayError(f"no task of {', '.join(plan.tasks)} generates text", where=flags, do="leave the options out")
-    return overridden(found, options)
+    chosen = overridden(found, options)
+    if (
+        plan.samples is not None
+        and plan.samples > 1
+        and any(isinstance(each.ask, Generate) and not each.ask.temperature for each in chosen.tasks)
+    ):
+        raise AssayError("all samples are equal at temperature 0", where=f"--samples {plan.samples}", do="add --temperature 0.7")
+    return chosen
 
 
 def overridden(selection: Selection, options: Mapping[str, Any]) -> Selection:

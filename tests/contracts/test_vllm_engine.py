@@ -160,6 +160,20 @@ def test_generation(engine: vllm.VllmEngine, model: Any, encode: Any) -> None:
     assert dict(engine.generate(requests[2:])) == {0: one, 1: other}
 
 
+def test_a_response_ends_at_the_ids_of_its_request_and_has_the_text_of_the_other_engine(engine: vllm.VllmEngine, encode: Any) -> None:
+    prompt = encode("The capital of France is")
+    ((_, free),) = engine.generate([GenRequest(prompt, 12, ends=(0,))])
+    assert isinstance(free, GenReply)
+    at = next(n for n in range(3, 12) if free.tokens[n] not in free.tokens[:n])
+    requests = [GenRequest(prompt, 12, ends=(0, free.tokens[at])), GenRequest(prompt, 12, (" of", " Paris"), ends=(0,))]
+    replies = dict(engine.generate(requests))
+    assert isinstance(replies[0], GenReply) and isinstance(replies[1], GenReply)
+    assert replies[0].tokens == free.tokens[: at + 1] and replies[0].finish == replies[1].finish == "stop"
+    for index, reply in replies.items():
+        assert isinstance(reply, GenReply) and reply.text == engine.decoder().response(requests[index], reply.tokens)
+    assert free.text.startswith(replies[0].text) and " Paris" not in replies[1].text
+
+
 def test_end_of_text_stops(engine: vllm.VllmEngine, encode: Any) -> None:
     prompt = encode("<|im_start|>user\nSay only: yes<|im_end|>\n<|im_start|>assistant\n")
     ((_, reply),) = engine.generate([GenRequest(prompt, 60)])

@@ -294,3 +294,29 @@ def test_a_bigbench_folder_never_seen_is_checked_and_run_by_its_path(
         ("multiple_choice_grade", 5, 1),
         ("normalized", 5, 1),
     }
+
+
+def test_prompts_that_end_in_a_space_are_reported() -> None:
+    spaced = tuple({**row, "end": " " if number < 2 else ""} for number, row in enumerate(ROWS))
+
+    def doc(row: dict[str, Any]) -> Doc:
+        return Doc(f"Q: What is the capital of {row['country']}?\nA:{row['end']}", references=(row["capital"],))
+
+    def says(task: Task) -> list[str]:
+        return [
+            finding.what
+            for finding in check_task(task, NOWHERE).findings
+            if "white space than most" in finding.what or "a space" in finding.what
+        ]
+
+    assert says(capitals(rows=inline(test=spaced), doc=doc)) == ["2 of 6 prompts end in other white space than most"]
+    every = tuple({**row, "end": " "} for row in ROWS)
+    assert says(capitals(rows=inline(test=every), doc=doc)) == ["6 of 6 prompts end in a space"]
+    assert says(capitals()) == [] and says(capitals(rows=inline(test=[{**row, "end": "\n"} for row in ROWS]), doc=doc)) == []
+    names = tuple(capital for _, capital in CAPITALS)
+
+    def ranked(row: dict[str, Any]) -> Doc:
+        return Doc(doc(row).prompt, choices=names, gold=names.index(row["capital"]))
+
+    ranking = capitals(rows=inline(test=spaced), doc=ranked, ask=Choose(), metrics=(accuracy,))
+    assert says(ranking) == [], "the space moves to the choices, which begin with one anyway"
