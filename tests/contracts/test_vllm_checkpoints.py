@@ -14,6 +14,8 @@ from assay.harness.engines.vllm_offline import engine as vllm
 from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef, find_model
 from tests.contracts.plain_forward import check, forward, ids, worst
+from tests.matrix.adapters import save_adapter
+from tests.matrix.models import change_tensors
 from tests.security.baits import bring_code
 
 pytestmark = pytest.mark.vllm
@@ -100,6 +102,23 @@ def test_an_adapter_scores_as_its_merged_model(tmp_path: Path) -> None:
             engine.swap(base.path)
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize("lost", ["lm_head.weight", "model.layers.1.self_attn.k_proj.weight"])
+def test_a_tensor_that_the_files_lack_is_refused_before_vllm_loads(tmp_path: Path, lost: str) -> None:
+    """vLLM leaves such a parameter as whatever its memory holds."""
+    ref = make_tiny(tmp_path / "m", 1)
+    change_tensors(ref.path, (lost,))
+    with pytest.raises(AssayError, match=lost):
+        vllm.open_engine(find_model(str(ref.path), cache=tmp_path), Settings())
+
+
+@pytest.mark.parametrize(("kind", "words"), [("half of the tensors", "incomplete"), ("unknown names", "belong to no module")])
+def test_an_adapter_that_peft_would_not_load_whole_is_refused(tmp_path: Path, kind: str, words: str) -> None:
+    base = make_tiny(tmp_path / "m", 1).path
+    save_adapter(kind, load(find_model(str(base), cache=tmp_path)), base, tmp_path / "a")
+    with pytest.raises(AssayError, match=words):
+        vllm.open_engine(find_model(str(base), adapter=tmp_path / "a", cache=tmp_path), Settings())
 
 
 def test_memory_bounds_the_length_and_is_noted(tmp_path: Path) -> None:

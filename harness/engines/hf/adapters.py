@@ -15,6 +15,7 @@ from assay.harness.model.weights import Tensor
 
 ADAPTERS = "assay.adapters"
 """Entry points for adapter formats other than peft's: by `peft_type`, a function (model, folder) that returns the adapted model."""
+COPY = re.compile(r"\.(modules_to_save|original_module)\b")
 SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
 """Parameters that peft shares between modules or builds from others: it does not save one per module."""
 
@@ -67,7 +68,8 @@ def check_keys(adapter: Adapter, missing: Collection[str], unexpected: Collectio
     """Raises AssayError unless peft found a place for each tensor of the adapter and a tensor for each module that it targets."""
     lost = sorted(name for name in missing if not any(part in name for part in SHARED))
     # With resized embeddings, peft saves each saved module again under names that it does not read.
-    unused = sorted(name for name in unexpected if re.sub(r"\.(modules_to_save|original_module)\b", "", name) not in adapter.tensors)
+    copies = {name for name in unexpected if COPY.search(name) and COPY.sub("", name) in adapter.tensors}
+    unused = sorted(set(unexpected) - copies)
     if unused:
         what = f"{len(unused)} of its {len(adapter.tensors)} tensors belong to no module of the model, first {unused[0]}"
         raise misfit(adapter.path, what)

@@ -15,6 +15,7 @@ from assay.harness.files.places import Surroundings
 from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.find import ModelRef
+from assay.harness.model.weights import Tensor
 from assay.harness.run.doctor import Finding, Machine, examine, inspect_machine, pick_engine, satisfies, wanted_ranges
 
 RANGES = {
@@ -171,6 +172,7 @@ def test_auto_takes_vllm_where_it_fits() -> None:
         (WITH_VLLM, {"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, "recurrent"),
         (WITH_VLLM, {"layer_types": ["full_attention", "linear_attention"]}, "recurrent"),
         (WITH_VLLM, {"head_dim": 8}, "heads of size 8"),
+        (WITH_VLLM, {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "LongRoPE"),
     ],
 )
 def test_auto_falls_back_to_transformers_with_a_reason(machine: Machine, config: dict[str, Any], reason: str) -> None:
@@ -185,10 +187,22 @@ def test_auto_falls_back_to_transformers_with_a_reason(machine: Machine, config:
         ({"peft_type": "IA3"}, "hf"),
         ({"peft_type": "LORA", "use_dora": True}, "hf"),
         ({"peft_type": "LORA", "r": 4096}, "hf"),
+        ({"peft_type": "LORA", "init_lora_weights": "gaussian", "rank_pattern": {"q_proj": 8}}, "vllm"),
+        ({"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}, "hf"),
+        ({"peft_type": "LORA", "trainable_token_indices": [1]}, "hf"),
+        ({"peft_type": "LORA", "modules_to_save": ["lm_head"]}, "hf"),
+        ({"peft_type": "LORA", "bias": "all"}, "hf"),
+        ({"peft_type": "LORA", "layer_replication": [[0, 2], [0, 2]]}, "hf"),
     ],
 )
 def test_auto_sends_adapters_that_vllm_lacks_to_transformers(config: dict[str, Any], engine: str) -> None:
     assert pick_engine(model(Adapter(Path("adapter"), config, {})), "auto", WITH_VLLM)[0] == engine
+
+
+def test_auto_sends_lora_on_embeddings_to_transformers() -> None:
+    tensors = {"base_model.model.model.embed_tokens.lora_embedding_A": Tensor("F32", (4, 9), "adapter_model.safetensors")}
+    name, why = pick_engine(model(Adapter(Path("adapter"), {"peft_type": "LORA"}, tensors)), "auto", WITH_VLLM)
+    assert name == "hf" and "embed_tokens.lora_embedding_A" in why
 
 
 def test_this_machine_is_inspected_without_importing_libraries() -> None:
