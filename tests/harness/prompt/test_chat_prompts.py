@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOWHERE
+from fakes import NOWHERE, make_model, place
 
-from assay import AssayError, Choose, Doc, Generate, Task, accuracy, exact_match, inline
-from assay.harness.engines.request import GenRequest, ScoreGroup
+from assay import AssayError, Choose, Doc, Generate, Task, accuracy, evaluate, exact_match, inline, read_run
+from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup
+from assay.harness.engines.scripted import Scripted
 from assay.harness.prompt.render import render_chat
 from assay.harness.prompt.tokens import Tokenizer, encode_pairs, open_tokenizer
 from assay.harness.run.prepare import PreparedItem, prepare_task
+from assay.harness.run.scoring.results import rescore
 from assay.harness.store.plan import Plan
 from assay.tuners.training.data import task_examples
 from tests.harness.prompt.chat_models import BEGUN, CHATML, DATED, LLAMA, PARTS, THINKING, make_chat_tokenizer
@@ -172,3 +174,33 @@ def test_responses_end_at_every_end_of_text_and_of_turn_and_at_special_stops(tmp
     assert requests(replace(SAY, ask=Generate(8, ("<|im_start|>", "x"))), tokenizer)[0].ends == (0, 2, 4, 5, 6)
     words = make_chat_tokenizer(tmp_path / "words", "{% for m in messages %}{{ m.role + ': ' + m.content + ' ###\n' }}{% endfor %}")
     assert requests(SAY, open_tokenizer(words), chat=True)[0].stop == ("\n", "###")
+
+
+def test_the_samples_of_an_item_are_one_item_of_its_cluster_scored_by_their_mean(tmp_path: Path) -> None:
+    """Options override the task's own; a metric that reads one text is averaged over the samples, one that reads all is not."""
+    (task := tmp_path / "say.py").write_text(
+        "from assay import Doc, Generate, Metric, Task, exact_match, inline, Completion\n"
+        "most = Metric('any', lambda doc, out: (float(doc.references[0] in out.samples),), reads=Completion)\n"
+        "TASKS = (Task('say', inline(test=[{'q': str(n)} for n in range(12)]), lambda row: Doc(row['q'], references=('yes',),"
+        " cluster=str(int(row['q']) // 2)), Generate(8, ('x',)), (exact_match, most)),)\n"
+    )
+    seen: list[GenRequest] = []
+
+    def answer(request: Any) -> GenReply:
+        seen.append(request)
+        return GenReply("yes" if request.seed % 4 == 0 else "no", (1,), "stop", -1.0)
+
+    options: dict[str, Any] = {"samples": 4, "temperature": 0.7, "top_p": 0.9, "max_tokens": 3, "stop": ("\n", "###")}
+    plan = Plan(model=str(make_model(tmp_path / "model")), tasks=(str(task),), engine="scripted", **options)
+    run = read_run(evaluate(plan, place(tmp_path), opener=lambda *_: Scripted(answer)))
+    exact, most = run.summary()["results"]
+    assert (exact["value"], exact["n"], most["value"]) == (0.25, 12, 1.0)
+    assert {(each.max_tokens, each.stop, each.temperature, each.top_p) for each in seen} == {(3, ("\n", "###"), 0.7, 0.9)}
+    assert len(seen) == 48 and len(list(run.records())) == 12 and len({item.cluster for item in run.items()}) == 6
+    assert {record.correct for record in run.records()} == {0.25}
+    for part in ("samples:4", "temperature:0.7", "top_p:0.9", "max_tokens:3"):
+        assert part in exact["signature"]
+    assert rescore(run, place(tmp_path).access()) == run.summary()["results"]
+    plain = read_run(evaluate(replace(plan, **dict.fromkeys(options)), place(tmp_path / "b"), opener=lambda *_: Scripted(answer)))
+    assert plain.manifest["tasks"][0]["fingerprint"] != run.manifest["tasks"][0]["fingerprint"]
+    assert plain.manifest["tasks"][0]["ask"] == "Generate(max_tokens=8, stop=('x',), temperature=0.0, samples=1)"
