@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from assay.harness.checking.finding import Finding, graded
-from assay.harness.checking.items import question
 from assay.harness.checking.task_data import TaskData
-from assay.harness.task.matching import Matcher
+from assay.harness.task.matching import Matcher, question
 
 
 def few_shot_overlap(data: TaskData) -> list[Finding]:

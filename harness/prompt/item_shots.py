@@ -6,7 +6,6 @@ in that order, so the few-shot examples of an item depend on the whole pool, not
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +13,9 @@ import numpy as np
 
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
+from assay.harness.task.matching import question
 
 SEED = 42
-MARKS = ".,;:!?\u3002\uff0c\uff1b\uff1a\uff01\uff1f"
 
 
 def draws(answers: Sequence[int], count: int) -> Iterator[tuple[int, tuple[tuple[int, int], ...]]]:
@@ -36,20 +35,6 @@ def with_answer(doc: Doc, number: int) -> Doc:
     if not doc.references:
         return doc
     return replace(doc, choices=(), gold=None, targets=(), references=(doc.references[number],))
-
-
-def question(doc: Doc) -> tuple[str, ...]:
-    """What makes two items one question: the prompt and the choices without case, white space and punctuation that only separates words.
-
-    The choices count in any order; without a prompt the references count too.
-    """
-    prompt = plain(doc.prompt)
-    return (prompt, *sorted(map(plain, doc.choices)), *(map(plain, doc.references) if not prompt else ()))
-
-
-def plain(text: str) -> str:
-    """NFKC, casefolded, single spaces; sentence marks at the end of words do not count, operators and brackets do."""
-    return " ".join(word.rstrip(MARKS) or word for word in unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from assay.harness.errors import AssayError
-from assay.harness.prompt.item_shots import FewShotExamples, item_examples, question
+from assay.harness.prompt.item_shots import FewShotExamples, item_examples
 from assay.harness.task.doc import Doc
+from assay.harness.task.matching import question
 from assay.harness.task.task import Task
 
 __all__ = ["FewShotExamples", "choose_examples"]

@@ -56,6 +56,15 @@ def words_of(text: str) -> Words:
     return tuple(word for word in found if word not in MARKS) or tuple(found)
 
 
+def question(doc: Doc) -> tuple[Words, ...]:
+    """What makes two items of one task one question: the words of the prompt and of the choices, in any order of the choices.
+
+    Without a prompt the references count too.
+    """
+    prompt = words_of(doc.prompt)
+    return (prompt, *sorted(map(words_of, doc.choices)), *(map(words_of, doc.references) if not prompt else ()))
+
+
 def golds(doc: Doc) -> tuple[str, ...]:
     """All gold answers, normalised."""
     texts = doc.references if doc.references and not doc.choices else (doc.answer,)

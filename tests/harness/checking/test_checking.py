@@ -170,15 +170,29 @@ def test_rows_must_be_the_same_every_time() -> None:
     assert ("E", "rows") in found(capitals(rows=restless))
 
 
+class Worded:
+    """Every second row, and all rows of the training split, in other words."""
+
+    def __init__(self, *templates: str) -> None:
+        self.templates, self.seen = templates, 0
+
+    def __call__(self, row: dict[str, str]) -> Doc:
+        self.seen += 1
+        return Doc(self.templates[self.seen > len(ROWS)].format(row["country"]), references=(row["capital"],))
+
+
 def test_few_shot_examples_that_are_the_question() -> None:
     first = capitals(shots=Shots(2, split="test", order="first"))
     assert ("E", "shots") in found(first)
     two = inline(
         test=ROWS, train=[{"country": "NORWAY", "capital": "Oslo"}, *({"country": f"Land {n}", "capital": f"City {n}"} for n in range(3))]
     )
-    checked = check_task(capitals(rows=two, shots=Shots(4)), NOWHERE)
-    assert {("E", "shot-is-test"), ("W", "train-overlap")} <= fired(checked)
-    assert [place.row for finding in checked.findings for place in finding.places] == [0, 0]
+    checked = check_task(capitals(rows=two, shots=Shots(4)), NOWHERE)  # the item gets three other examples
+    assert fired(checked) == {("W", "train-overlap")}
+    assert [place.row for finding in checked.findings for place in finding.places] == [0]
+    told = inline(test=ROWS, train=[{"country": "Norway", "capital": "Oslo"}, {"country": "Land", "capital": "City"}])
+    again = Worded("Name one city only. What is the capital of {}? Answer:", "Q: What is the capital of {}?\nA:")
+    assert ("E", "shot-is-test") in found(capitals(rows=told, shots=Shots(2), doc=again))
     assert found(capitals(rows=inline(test=ROWS, train=two.load("train", NOWHERE).rows[1:]), shots=Shots(3))) == set()
 
 

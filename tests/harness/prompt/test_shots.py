@@ -10,8 +10,9 @@ import pytest
 
 from assay import Doc, Generate, Shots, Task, exact_match, inline
 from assay.harness.errors import AssayError
-from assay.harness.prompt.item_shots import draws, question
+from assay.harness.prompt.item_shots import draws
 from assay.harness.prompt.shots import choose_examples
+from assay.harness.task.matching import question
 
 
 def docs(*questions: str) -> list[Doc]:
