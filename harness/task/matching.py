@@ -188,13 +188,14 @@ class Matcher:
         """Pairs (number of an item, number of the other that repeats it), in the order of the others."""
         texts = texts_of(others)
         template = template_of([text.prompt for text in texts])
+        framed = self.framed_alike(texts, template)
         found = []
         for number, (doc, text) in enumerate(zip(others, texts, strict=True)):
             twins = list(self.exact.get(text.key, ())) if any(text.key) else []
             near = self.index.near(text.prompt)
             if near is not None and (not self.docs[near].labelled or not doc.labelled or agree(self.docs[near], doc)):
                 twins.append(near)
-            if not twins:
+            if not twins and not framed:
                 twins = [each for each in self.candidates(text) if self.retold(self.texts[each], text, template)]
             found += [(twin, number) for twin in dict.fromkeys(twins)]
         return found
@@ -205,13 +206,15 @@ class Matcher:
         shared = Counter(number for size, word in known[:RARE] if size <= POSTINGS for number in self.postings[word])
         return [number for number, _ in shared.most_common(CANDIDATES)]
 
+    def framed_alike(self, texts: Sequence[ItemText], template: Template) -> bool:
+        """Whether both sets have one template, and both give their choices or neither: then equal items have equal words."""
+        own = self.template
+        one_form = any(text.choices for text in self.texts) == any(text.choices for text in texts)
+        return one_form and own != Template() and (own.start, own.end) == (template.start, template.end)
+
     def retold(self, item: ItemText, other: ItemText, template: Template) -> bool:
         """Whether two texts are one item under two templates."""
         own = self.template
-        same_frame = (own.start, own.end) == (template.start, template.end)
-        one_form = bool(item.choices) == bool(other.choices)
-        if same_frame and one_form and own != Template():  # both sets have one template: equal items have equal words
-            return False
         return same_but_for_templates(item, own, other, template) or inside(item, own, other, template)
 
 
