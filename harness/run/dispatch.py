@@ -98,8 +98,10 @@ class Recorder:
     engine may add to its token counts until it returns.
     """
 
-    def __init__(self, task: PreparedTask, writer: Writer | Collector, progress: RunProgress, engine: Engine) -> None:
-        self.task, self.writer, self.progress, self.engine = task, writer, progress, engine
+    def __init__(
+        self, task: PreparedTask, writer: Writer | Collector, progress: RunProgress, engine: Engine, allow_failed: bool = False
+    ) -> None:
+        self.task, self.writer, self.progress, self.engine, self.allow_failed = task, writer, progress, engine, allow_failed
         self.newest: Record | None = None
         self.failed, self.stored = 0, clock()
         self.computed, self.cached = engine.stats.computed, engine.stats.cached
@@ -120,7 +122,7 @@ class Recorder:
         self.progress.advance(1, computed)
         self.stored, self.computed, self.cached = now, stats.computed, stats.cached
         self.failed += record.status == "error"
-        if record.status == "error" and self.failed > max(MAX_FAILED, len(self.task.items) // 1000):
+        if record.status == "error" and not self.allow_failed and self.failed > max(MAX_FAILED, len(self.task.items) // 1000):
             raise Incomplete(
                 f"stopped early: {self.failed} items of {record.task} failed, the last ({record.item}): {record.error}", do="fix the cause"
             )
@@ -149,6 +151,7 @@ class TaskScorer:
     writer: Writer
     progress: RunProgress
     shared: frozenset[str] = frozenset()
+    allow_failed: bool = False
     cache: dict[str, Reply] = field(default_factory=dict)
 
     def score(self, task: PreparedTask, items: Sequence[PreparedItem], again: Sequence[PreparedItem] | None = None) -> None:
@@ -158,7 +161,7 @@ class TaskScorer:
         """
         if not items:
             return
-        recorder = Recorder(task, self.writer, self.progress, self.engine)
+        recorder = Recorder(task, self.writer, self.progress, self.engine, self.allow_failed)
         problem = self.send(task, items, recorder)
         if not problem:
             recorder.flush()
@@ -169,7 +172,7 @@ class TaskScorer:
         self.progress.stage(f"WARNING: {problem}. Scoring {self.proof.model.name} by plain forwards, which is slower.")
         self.engine, collector, wanted = self.open_plain(), Collector(), task.items if again is None else again
         self.cache.clear()
-        recorder = Recorder(task, collector, self.progress, self.engine)
+        recorder = Recorder(task, collector, self.progress, self.engine, self.allow_failed)
         self.progress.begin(task.task.full_name, len(wanted), 0)
         if problem := self.send(task, wanted, recorder):
             self.proof.fall_back(problem)

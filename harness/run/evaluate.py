@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
+from assay.harness.model.finite import check_weights
 from assay.harness.model.served import is_address
 from assay.harness.prompt.served import check_named, check_server, find_served, tokenizer_of
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
@@ -35,6 +37,8 @@ from assay.harness.store.plan import Plan
 from assay.harness.store.provenance import clock
 from assay.harness.store.record import Record
 from assay.harness.task.task import Task
+
+NOT_FINITE = re.compile("non-finite|NaN|infinite")
 
 
 class CannotOpen(AssayError):
@@ -152,8 +156,14 @@ def update_index(place: Surroundings, bundles: Sequence[Path] | None = None) -> 
     index(place.results, bundles, verify(place.access(allow_partial=True)))
 
 
-def resume(bundle: Path, place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine) -> Path:
-    """Resume an interrupted run: score the items that have no final record.
+def resume(
+    bundle: Path,
+    place: Surroundings,
+    progress: RunProgress | None = None,
+    opener: OpenEngine = open_engine,
+    allow_failed: bool = False,
+) -> Path:
+    """Resume an interrupted run: score the items that have no final record. `allow_failed`: finish it even if items fail again.
 
     Raises AssayError where the model, data, tasks, versions or hardware differ from those of the run, and for task code that was
     not named on this machine.
@@ -164,7 +174,8 @@ def resume(bundle: Path, place: Surroundings, progress: RunProgress | None = Non
         update_index(place)
         return bundle
     plan = Plan.from_json(run.manifest["plan"])
-    prepared = prepare(replace(plan, engine=run.manifest["engine"]["name"]), place, progress, stored=True)
+    plan = replace(plan, engine=run.manifest["engine"]["name"], allow_failed=plan.allow_failed or allow_failed)
+    prepared = prepare(plan, place, progress, stored=True)
     same_run(run.manifest, manifest_of(prepared), bundle)
     with resumable(bundle):
         finish(prepared, bundle, progress, opener)
@@ -191,14 +202,16 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
         except AssayError as error:
             if error.exit_code != 13:
                 raise
+            check_numbers(prepared, writer)
             raise Incomplete(str(error), where=bundle.name, do=f"continue with: {command}") from None
         except Exception as error:  # an engine may fail in any way; finished items are stored
             raise Incomplete(f"{type(error).__name__}: {error}", where=bundle.name, do=f"continue with: {command}") from error
-        if failed := failed_records(writer):
+        check_numbers(prepared, writer)
+        if (failed := failed_records(writer)) and not prepared.plan.allow_failed:
             raise Incomplete(
                 f"{len(failed)} items failed, the first ({failed[0].task} {failed[0].item}): {failed[0].error}",
                 where=bundle.name,
-                do=f"fix the cause, then: {command}",
+                do=f"fix the cause, then: {command}; or finish without them: {command} --allow-failed",
             )
         check_model_unchanged(prepared.model, prepared.plan)
         progress.stage("computing scores")
@@ -246,7 +259,7 @@ def open_scorer(
         return opener(prepared.engine, prepared.model, replace(settings, plain=True))
 
     proof = proof_of(prepared.tasks, prepared.model, settings, prepared.plan.seed)
-    return TaskScorer(engine, open_plain, proof, writer, progress, shared)
+    return TaskScorer(engine, open_plain, proof, writer, progress, shared, prepared.plan.allow_failed)
 
 
 def length_fault(prepared: PreparedRun, engine: Engine) -> str:
@@ -299,6 +312,18 @@ def repeat_on_other_engine(prepared: PreparedRun, writer: Writer, progress: RunP
 
 def failed_records(writer: Writer) -> list[Record]:
     return [record for record in writer.records() if record.status == "error"]
+
+
+def check_numbers(prepared: PreparedRun, writer: Writer) -> None:
+    """Raises Invalid where items failed because the model's weights or logits hold NaN: no repetition can give them a score."""
+    failed = [record for record in failed_records(writer) if NOT_FINITE.search(record.error)]
+    if not failed:
+        return
+    if prepared.model.server is None:
+        check_weights(checkpoint_of(prepared.model))
+    if {record.status for record in writer.records()} <= {"error", "skipped"}:
+        what = f"the model's logits are NaN or infinite for every item ({len(failed)} so far), although its weights are finite"
+        raise Invalid(what, where=prepared.model.name, do="use --dtype float32; if that fails too, the checkpoint or its config is broken")
 
 
 def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from assay.harness.errors import AssayError
 from assay.harness.prompt.served import served_facts
 from assay.harness.run.prepare import PreparedRun
 from assay.harness.run.scoring.measure import thinking_of
-from assay.harness.run.scoring.results import score_run, scored_of, weakest_evidence
+from assay.harness.run.scoring.results import failures, score_run, scored_of, weakest_evidence
 from assay.harness.run.scoring.signature import dtype_of
 from assay.harness.store import Writer, stats_of
 from assay.harness.store.provenance import machine, versions
@@ -87,7 +87,8 @@ def ties_of(records: Sequence[Record]) -> dict[str, int]:
 def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """The summary: results, tokens and seconds of all attempts together; `engine` are the engine's facts, `seconds` the last attempt's."""
     records = writer.records()
-    tasks = [scored_of(task) for task in prepared.tasks]
+    failed = failures(records)
+    tasks = [scored_of(task, failed[task.task.full_name]) for task in prepared.tasks]
     server = prepared.model.server
     by_server = server is not None and server.prompts != "ids"  # then records count characters
     dtype = dtype_of(engine, prepared.plan.as_json())
@@ -102,6 +103,7 @@ def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapp
         },
         "seconds": {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(seconds, 3)},
         "ties": ties_of(records),
+        **({"evidence": "failed"} if failed else {}),
         "statuses": dict(Counter(record.status for record in records)),
         **({"thinking": thinking} if (thinking := thinking_of(records)) else {}),
     }

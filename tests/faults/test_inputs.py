@@ -25,7 +25,7 @@ from fakes import make_model, place, write_task
 from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.scripted import Fault, Scripted, faulty, hashed
-from assay.harness.errors import Incomplete
+from assay.harness.errors import Incomplete, Invalid
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, find_model
 from assay.harness.run.evaluate import resume
@@ -247,9 +247,9 @@ def test_one_nan_weight_makes_errors_of_its_items_and_reaches_no_score_and_no_ra
     weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].copy()
     weights["model.embed_tokens.weight"][vocabulary["7"], 3] = np.nan  # tied: every logit of this token is NaN too
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(Incomplete, match=r"items.* failed") as caught:
+    with pytest.raises(Invalid, match=r"NaN or infinity: 1 of [\d,]+ values of model.embed_tokens.weight") as caught:
         evaluate(Plan(model=str(model), tasks=(str(task),), engine="hf", device="cpu"), place(tmp_path))
-    assert caught.value.exit_code == 13 and "finite" in str(caught.value)
+    assert caught.value.exit_code == 14 and "assay resume" not in str(caught.value)
     results = tmp_path / "results"
     bundle = find_run(results, "20")
     records = read_run(bundle).records()

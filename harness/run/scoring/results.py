@@ -16,7 +16,7 @@ from assay.harness.run.scoring.signature import dtype_of, with_settings
 from assay.harness.run.selection import select_stored
 from assay.harness.stats.interval import Interval, Part, score_interval, total_interval, total_weights
 from assay.harness.store import Run, StatTable
-from assay.harness.store.record import Item
+from assay.harness.store.record import Item, Record
 from assay.harness.task.metric import Codes, Metric, mean
 from assay.harness.task.output import ChoiceScores
 from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task, Term, Total
@@ -31,8 +31,19 @@ class Scored:
     items: Sequence[Item]
 
 
-def scored_of(prepared: PreparedTask) -> Scored:
-    return Scored(prepared.task, prepared.facts, [each.item for each in prepared.items])
+def scored_of(prepared: PreparedTask, failed: int) -> Scored:
+    """A prepared task of which `failed` items have no score."""
+    return Scored(prepared.task, with_failures(prepared.facts, failed), [each.item for each in prepared.items])
+
+
+def with_failures(facts: Mapping[str, Any], failed: int) -> Mapping[str, Any]:
+    """A task's facts with its evidence: "failed" where items have no score (--allow-failed)."""
+    return {**facts, "evidence": "failed"} if failed else facts
+
+
+def failures(records: Sequence[Record]) -> Counter[str]:
+    """The number of failed items by task."""
+    return Counter(record.task for record in records if record.status == "error")
 
 
 Tables = Mapping[tuple[str, str], StatTable]
@@ -141,8 +152,8 @@ def total_result(total: Total, interval: Interval, members: Sequence[Scored], en
 
 
 def weakest_evidence(evidence: Sequence[str]) -> str:
-    """The evidence of several tasks together: "partial" before "limited" before "overlong" before "complete"."""
-    return next((word for word in ("partial", "limited", "overlong") if word in evidence), "complete")
+    """The evidence of several tasks together: "failed" before "partial" before "limited" before "overlong" before "complete"."""
+    return next((word for word in ("failed", "partial", "limited", "overlong") if word in evidence), "complete")
 
 
 def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
@@ -199,7 +210,8 @@ def rescore(run: Run, access: Access, engine: Mapping[str, Any] | None = None) -
     items: dict[str, list[Item]] = defaultdict(list)
     for item in run.items():
         items[item.task].append(item)
-    facts = {task["name"]: task for task in run.manifest["tasks"]}
+    failed = failures(run.records())
+    facts = {task["name"]: with_failures(task, failed[task["name"]]) for task in run.manifest["tasks"]}
     scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks if task.full_name in facts]
     dtype = dtype_of(run.summary()["engine"] if engine is None else engine, run.manifest["plan"])
     return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"], dtype)

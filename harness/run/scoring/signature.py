@@ -20,7 +20,7 @@ NOT_IN_SIGNATURE = frozenset(
         *("model", "tasks", "revision", "adapter"),  # which model and tasks: the digest, the task's name, `adapter` by its files
         *("shots", "split", "allow_partial"),  # stated for each task
         *("engine", "dtype", "device", "batch", "budget", "tensor_parallel", "pipeline_parallel"),  # as the engine states them
-        *("shard", "repeat_check", "repeat_engine", "data_parallel"),  # change no number
+        *("shard", "repeat_check", "repeat_engine", "data_parallel", "allow_failed"),  # change no number
         *("chat", "served_name", "tokenizer"),  # `chat` by the template's hash, `tokenizer` by what is sent to the server
         "engine_args",  # argument by argument
     }
