@@ -185,7 +185,9 @@ def oracle_findings(data: TaskData, indices: Sequence[int], best: Scores, trivia
     ]
     found = [oracle_finding(data, indices, best)] if task.metrics[0] in short_in else []
     others = [
-        f"{each.name} {best.values[each.name]:.4g} of {worst_and_best(each)[1]:g}" for each in short_in if each is not task.metrics[0]
+        f"{each.name} {best.values[each.name]:.4g} of {worst_and_best(each)[1]:g}"
+        for each in short_in
+        if each is not task.metrics[0] and math.isfinite(best.values[each.name])  # calibration of a model that is always right is undefined
     ]
     if others:
         what = f"gold answers score {', '.join(others)}"
