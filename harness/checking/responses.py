@@ -230,8 +230,11 @@ def degenerate(run: TaskRecords) -> list[Finding]:
         return f"echoes {short(text, 40)}" if any(len(line) >= ECHO and response.startswith(line) for line in lines) else ""
 
     places = run.where(defect)
-    silent = sum(place.note == "empty" or place.note.startswith("echoes") for place in places)
-    grave = at_least(silent, len(run.items)) > (0.5 if run.task.protocol else 0.05)  # repeating one text is a weakness of the model
+    empty = sum(place.note == "empty" for place in places)
+    echoes = sum(place.note.startswith("echoes") for place in places)
+    n, protocol = len(run.items), run.task.protocol
+    # a weak model repeats one text, and under a published protocol it may echo the prompt: nothing to mend
+    grave = at_least(empty, n) > 0.5 if protocol else at_least(empty + echoes, n) > 0.05
     what = "responses are empty, repeat one text, or echo the prompt"
     do = "check the prompt, the stop strings and the chat template"
     return rated(run, "degenerate", places, what, do, 0.01, 0.05 if grave else 1.0)

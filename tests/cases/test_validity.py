@@ -6,6 +6,7 @@ The table of results/checks/CASES.md says what came before and what comes now.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,49 @@ def test_bigbench_answers_may_begin_with_the_space_that_the_prompt_lost(model: P
     (tmp_path / "fives" / "task.json").write_text(json.dumps({**sheet, "examples": examples}))
     run = scored(model, tmp_path, f"bigbench:{tmp_path / 'fives' / 'task.json'}", answer=constant(text=" 5"))
     assert {record.stats["exact_str_match"] for record in run.records()} == {(1.0,)}
+
+
+def test_bits_per_byte_counts_the_joint_above_and_below(model: Path, tmp_path: Path) -> None:
+    code = (
+        "from assay.harness.metrics.likelihood import bits_per_byte\n"
+        "ROWS = [{'n': n} for n in range(4)]\n"
+        "TASKS = (Task('answers', inline(test=ROWS), lambda r: Doc(f'Row {r[\"n\"]}:', references=('x',)), "
+        "Perplexity(), (bits_per_byte,)),)\n"
+    )
+    run = scored(model, tmp_path, file_of(tmp_path, code), answer=constant(logprob=-1.0))
+    ((nats, size),) = {record.stats["bits_per_byte"] for record in run.records()}
+    assert size == 2.0 and nats == pytest.approx(2.0 / math.log(2)), "the space and the x"
+
+
+def test_an_empty_text_is_named_by_task_and_row(model: Path, tmp_path: Path) -> None:
+    code = (
+        "from assay.harness.metrics.likelihood import bits_per_byte\n"
+        "ROWS = [{'t': 'some words'}, {'t': ''}]\n"
+        "TASKS = (Task('texts', inline(test=ROWS), lambda r: Doc('', references=(r['t'],)), Perplexity(), (bits_per_byte,)),)\n"
+    )
+    with pytest.raises(AssayError, match=r"texts.*row 1"):
+        scored(model, tmp_path, file_of(tmp_path, code), answer=hashed(1))
+
+
+@pytest.mark.parametrize("way", ["skip", "truncate-left"])
+def test_one_item_that_does_not_fit_does_not_block_the_run(way: str, tmp_path: Path) -> None:
+    sizes = (4, 4, 4, 300, 4, 4, 4, 4)
+    rows = [{"prompt": f"Text {n}: {'word ' * size}\nShort?", "choices": ["yes", "no"], "answer": "yes"} for n, size in enumerate(sizes)]
+    small, task = make_model(tmp_path / "small", positions=256), rows_file(tmp_path, "long.jsonl", rows)
+    with pytest.raises(AssayError, match="1 of 8"):
+        scored(small, tmp_path, task, answer=hashed(1))
+    run = scored(small, tmp_path, task, answer=hashed(1), overlong=way)
+    assert run.status == "complete" and results(run)["long", "accuracy"]["evidence"] != "complete"
+    assert results(run)["long", "accuracy"]["n"] == (7 if way == "skip" else 8)
+    assert any("1" in note and ("context" in note or "fit" in note) for note in notes(run.manifest, run.summary()["results"]))
+
+
+def test_nan_in_the_weights_is_named_and_not_to_be_resumed(model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][3, 5] = math.nan
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(AssayError, match=r"NaN.*up_proj") as caught:
+        scored(model, tmp_path, file_of(tmp_path, SORTED))
+    assert caught.value.exit_code == 14 and "assay resume" not in str(caught.value)

@@ -149,7 +149,13 @@ def test_what_only_a_better_model_could_mend_is_no_error(tmp_path: Path) -> None
     assert {finding.level for finding in found} == {"W"} and "position-bias" in {finding.check for finding in found}
     protocol = replace(echo(), protocol="lm-eval")
     strict = [text(n, f"blue{n}", output={"text": f"It is blue{n}."}) for n in range(60)]
-    for answers in ([text(n, "no no no no no") for n in range(60)], [text(n, f"? {n}", status="unparsed") for n in range(60)], strict):
+    echoes = [text(n, f"Question {n}: what colour is it today?") for n in range(60)]
+    for answers in (
+        echoes,
+        [text(n, "no no no no no") for n in range(60)],
+        [text(n, f"? {n}", status="unparsed") for n in range(60)],
+        strict,
+    ):
         assert {finding.level for finding in response_findings(answered(protocol, answers))} <= {"W", "I"}
     silent = response_findings(answered(protocol, [text(n, "") for n in range(60)]))
     assert [finding.level for finding in silent if finding.check == "degenerate"] == ["E"]
