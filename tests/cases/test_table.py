@@ -1,0 +1,23 @@
+"""The table of results/checks/CASES.md names tests that exist, and every report has one. Run: pytest tests/cases/test_table.py"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+TEXT = (TESTS.parent / "results" / "checks" / "CASES.md").read_text()
+
+
+def test_every_named_test_exists() -> None:
+    named = re.findall(r"`((?:cases|harness|tasks)/[\w/]+\.py)(?:::(test_\w+))?`", TEXT)
+    assert len(named) > 30
+    missing = [(file, test) for file, test in named if f"def {test}" not in (TESTS / file).read_text()]
+    assert missing == []
+
+
+def test_every_report_has_a_test() -> None:
+    lines = [line for line in TEXT.splitlines() if re.match(r"\| [\w.-]+/[\w.-]+#\d+", line)]
+    source = (TESTS / "cases" / "test_public_reports.py").read_text() + (TESTS / "harness/checking/test_checking_runs.py").read_text()
+    tests = [re.findall(r"(test_\w+)`", line)[-1] for line in lines]
+    assert len(lines) >= 20 and all(f"def {test}(" in source for test in tests)
