@@ -19,6 +19,7 @@ from assay.harness.decide.compare import mismatches, side_of
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.places import Access
 from assay.harness.prompt.render import render
+from assay.harness.run.prepare import unmeasurable
 from assay.harness.run.scoring.stored_tasks import selection_of
 from assay.harness.run.selection import select
 from assay.harness.store import Run
@@ -37,12 +38,14 @@ def check_task(task: Task, access: Access, shots: int | None = None, split: str 
         return Checked(task.full_name, most_severe_first(findings))
     scoring, scores = scoring_findings(data)
     findings += [*leak_findings(data), *item_findings(data), *overlap_findings(data), *field_findings(data), *scoring]
+    findings += [Finding("metric", "W", task.full_name, line) for line in unmeasurable(task, data.docs)]
     facts = {
         "split": data.split,
         "items": len(data.docs),
         "shots": max(map(len, data.few_shot)),
         "ask": type(task.ask).__name__.lower(),
         "metric": task.metrics[0].name,
+        **({"notes": list(task.notes)} if task.notes else {}),
         **scores,
     }
     return Checked(task.full_name, most_severe_first(findings), facts, examples_of(data))

@@ -84,9 +84,15 @@ def finding_lines(finding: Finding) -> list[str]:
     return lines
 
 
+def number_of(count: int, noun: str) -> str:
+    """A count with its noun, such as "1 error" and "2 errors"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def verdict(checked: Sequence[Checked]) -> str:
     """The last line: the number of findings by level, or that every check passed."""
-    found, tasks = counts(checked), f"{len(checked)} task{'s' if len(checked) > 1 else ''}"
+    found, tasks = counts(checked), number_of(len(checked), "task")
+    notes = number_of(found["I"], "note")
     if found["E"] or found["W"]:
-        return f"{tasks}: {found['E']} errors, {found['W']} warnings, {found['I']} notes."
-    return f"{tasks}: every check passed" + (f" ({found['I']} notes)." if found["I"] else ".")
+        return f"{tasks}: {number_of(found['E'], 'error')}, {number_of(found['W'], 'warning')}, {notes}."
+    return f"{tasks}: every check passed" + (f" ({notes})." if found["I"] else ".")

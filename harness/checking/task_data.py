@@ -56,7 +56,8 @@ def read_task_data(task: Task, access: Access, shots: int | None = None, split: 
     pool_split = pool_of(task, split, access)
     pool_rows = load_rows(task, pool_split, access).rows if pool_split else ()
     pool = read_docs(task, pool_rows, pool_split, findings)[0]
-    few_shot = few_shot_of(task, task.shots.count if shots is None else shots, docs, pool, findings)
+    same = task.shots.order == "per_item" or task.shots.split == split  # examples are items of the scored split
+    few_shot = few_shot_of(task, task.shots.count if shots is None else shots, docs, docs if same else pool, findings)
     if task.varies is not None:  # every form of an item, with the item's few-shot examples
         forms = [(index, form) for index, doc in enumerate(docs) for form in task.varies.make(doc)]
         docs, numbers, few_shot = (
@@ -123,7 +124,11 @@ def pool_of(task: Task, split: str, access: Access) -> str:
 def few_shot_of(task: Task, count: int, docs: list[Doc], pool: list[Doc], findings: list[Finding]) -> list[tuple[Doc, ...]]:
     """The few-shot examples of every doc; none, and a finding, if they cannot be drawn."""
     try:
-        draw = choose_examples(task, count, docs if task.shots.order == "per_item" else pool, docs, seed=0)
+        draw = choose_examples(task, count, pool, docs, seed=0)
+        own = [Place(None, docs[index].id) for index in range(len(docs)) if draw.changed(index)]
+        if own and pool is docs and task.shots.order != "per_item":
+            what = f"{len(own)} of {len(docs)} items get other few-shot examples than the protocol's, which show the item's own question"
+            findings.append(Finding("shots", "E", task.full_name, what, "draw few-shot examples from another split", tuple(own)))
         return [draw(index) for index in range(len(docs))]
     except AssayError as error:
         findings.append(Finding("shots", "E", task.full_name, error.what, error.do))

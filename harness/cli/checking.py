@@ -13,7 +13,7 @@ from assay.harness.checking import Checked, check_run, check_tasks
 from assay.harness.checking.audit import SHARE, audit
 from assay.harness.checking.finding import most_severe_first, short
 from assay.harness.checking.repeatability import rescore_sample
-from assay.harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, verdict
+from assay.harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, number_of, verdict
 from assay.harness.checking.rerun import rerun
 from assay.harness.cli.console import out, print_json, show_progress
 from assay.harness.cli.running import Json, Results, place_of
@@ -27,7 +27,7 @@ MANY = 3
 
 
 def check_command(
-    subject: Annotated[str, typer.Argument(help="Task, family, task file or run (id, unique prefix, model name or folder).")],
+    subjects: Annotated[list[str], typer.Argument(help="Tasks, families, task files or runs (id, unique prefix, model name or folder).")],
     shots: Annotated[int | None, typer.Option(help="Few-shot examples per prompt. \\[default: set by the task]")] = None,
     split: Annotated[str, typer.Option(help="Split of the task to check. \\[default: set by the task]")] = "",
     baseline: Annotated[str, typer.Option(help="Also check that the run is comparable with this run.")] = "",
@@ -36,31 +36,33 @@ def check_command(
     results: Results = None,
     as_object: Json = False,
 ) -> None:
-    """Validate a task or a stored run. Exits with 14 if an error is found.
+    """Validate tasks or stored runs. Exits with 14 if an error is found.
 
-    [dim]assay check my_task.py[/dim]
+    [dim]assay check my_task.py items.csv glue/rte[/dim]
     """
     place = place_of(results)
-    run = None if shots is not None or split else run_of(subject, place)
-    if run is None:
-        if baseline or rerun:
-            raise AssayError("--baseline and --rerun need a stored run, not a task", where=subject, do="assay store ls lists the runs")
-        kind, checked = (
-            "task",
-            check_tasks(select([subject], place.access(allow_partial=True)).tasks, place.access(allow_partial=True), shots, split),
-        )
-    else:
-        other = read_run(find_run(place.results, baseline)) if baseline else None
-        kind, checked = "run", check_run(run, place.access(allow_partial=True), other)
-        if rerun:
-            checked = with_rerun(checked, run, rerun, place, quiet=as_object)
+    runs = {subject: None if shots is not None or split else run_of(subject, place) for subject in dict.fromkeys(subjects)}
+    if (baseline or rerun) and (task := next((subject for subject, run in runs.items() if run is None), "")):
+        raise AssayError("--baseline and --rerun need a stored run, not a task", where=task, do="assay store ls lists the runs")
+    other = read_run(find_run(place.results, baseline)) if baseline else None
+    access = place.access(allow_partial=True)
+    found: dict[str, list[Checked]] = {}
+    for subject, run in runs.items():
+        checked = check_tasks(select([subject], access).tasks, access, shots, split) if run is None else check_run(run, access, other)
+        found[subject] = with_rerun(checked, run, rerun, place, quiet=as_object) if run is not None and rerun else checked
     if as_object:
-        print_json(as_json(subject, kind, checked))
+        objects = [as_json(subject, "task" if runs[subject] is None else "run", checked) for subject, checked in found.items()]
+        print_json(objects[0] if len(objects) == 1 else {"subjects": objects})
     else:
-        print_findings(out(), checked)
-    found = counts(checked)
-    if found["E"] or (strict and found["W"]):
-        raise Invalid(f"{found['E']} errors and {found['W']} warnings", where=subject, do="fix the findings listed above")
+        print_findings(out(), [each for checked in found.values() for each in checked])
+    failed = {subject: counts(checked) for subject, checked in found.items()}
+    wrong = [subject for subject, count in failed.items() if count["E"] or (strict and count["W"])]
+    if wrong and as_object:  # the object is all that is printed
+        raise typer.Exit(Invalid.exit_code)
+    if wrong:
+        errors, warnings = (sum(failed[subject][level] for subject in wrong) for level in "EW")
+        what = f"{number_of(errors, 'error')} and {number_of(warnings, 'warning')}"
+        raise Invalid(what, where=", ".join(wrong), do="fix the findings listed above")
 
 
 def run_of(subject: str, place: Surroundings) -> Run | None:
@@ -104,6 +106,8 @@ def print_findings(console: Console, checked: list[Checked]) -> None:
         console.print(headline(each), markup=False, soft_wrap=True, style="bold")
         if line := baselines_line(each.facts):
             console.print(f"  {line}", markup=False, soft_wrap=True)
+        for note in each.facts.get("notes", ()):
+            console.print(f"  {note}", markup=False, soft_wrap=True)
         for finding in each.findings:
             for text in finding_lines(finding) if few or finding.level != "I" else ():
                 console.print(f"  {safe(text)}", markup=False, soft_wrap=True, style=COLOURS[finding.level])

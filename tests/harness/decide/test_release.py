@@ -152,6 +152,14 @@ def steps() -> dict[str, str]:
     return {step["name"]: step["run"] for step in workflow["jobs"]["gate"]["steps"] if "run" in step}
 
 
+def test_the_example_workflow_installs_from_a_checkout_or_a_wheel() -> None:
+    import yaml
+
+    workflow = yaml.safe_load((ROOT / "docs" / "release-gate.yml").read_text())
+    assert steps()["install"] == 'pip install "${ASSAY}[hf]"', "no index has a package of this name"
+    assert workflow["env"]["ASSAY"].startswith("./") and workflow["jobs"]["gate"]["steps"][0]["with"] == {"submodules": True}
+
+
 def stub(path: Path, text: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n")
