@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,9 +38,13 @@ LENGTHS = ("sliding_window", "original_max_position_embeddings", "attention_chun
 """Fields of config.json that hold a length at which attention or rope changes."""
 EXACT = 1e-3
 """float32: largest accepted difference of a token's log-probability, in nats."""
-MEDIANS = {"bfloat16": (0.1, 0.5), "float16": (0.02, 0.1)}
-"""Other types: largest accepted median difference over all tokens, and over the tokens of one request, in nats: rounding of the logits
-alone changes a single token by up to half a nat."""
+MEDIANS = {"bfloat16": (0.1, 0.25), "float16": (0.02, 0.05)}
+"""Other types: largest accepted median difference over all tokens of text, and over the text of one request, in nats."""
+GROSS = 1.0
+"""Other types: largest accepted median over fewer than LEAST_TEXT tokens: rounding alone may change the choices of one item by half a nat,
+and all alike."""
+LEAST_TEXT, TEXT = 16, 256
+"""Tokens of text that make a median, and the most of a prompt whose log-probabilities are compared, its last ones."""
 
 NOTHING: Mapping[str, Any] = {"requests": 0, "largest": 0.0, "median": 0.0, "longest": 0}
 Reply = ScoreReply | GenReply | Failure
@@ -94,7 +98,9 @@ def allowances(tasks: Sequence[PreparedTask]) -> list[Allowance]:
     if sum(len(each.requests) for task in tasks for each in task.items) <= MANY:
         return [Allowance(max(1, FEW // len(tasks)), math.inf)] * len(tasks)
     sizes = [distinct_tokens(task.items) for task in tasks]
-    least = [min((length(request) for each in task.items for request in each.requests), default=0) for task in tasks]
+    lengths = [[length(request) for each in task.items for request in each.requests] or [0] for task in tasks]
+    top = max(range(len(tasks)), key=lambda number: max(lengths[number]))  # the longest request of the run is always drawn
+    least = [max(each) if number == top else min(each) for number, each in enumerate(lengths)]
     spare = max(0.0, SHARE * sum(sizes) - sum(least))
     return [Allowance(MOST, low + spare * size / sum(sizes)) for low, size in zip(least, sizes, strict=True)]
 
@@ -125,6 +131,21 @@ def draw(items: Sequence[PreparedItem], lengths: Sequence[int], allowance: Allow
             chosen[request.key] = each, request
             spent += length(request)
     return list(chosen.values()) or by_length[:1]
+
+
+def text_of(pair: Pair) -> list[Pair]:
+    """The request's own text as a request to score, on the same path as its longest sequence; nothing for a short one.
+
+    Its item is no item of the task.
+    """
+    each, request = pair
+    longest = () if isinstance(request, GenRequest) else max(request.continuations, key=len)
+    ids = (request.prompt if isinstance(request, GenRequest) else request.context) + longest
+    start = max(1, len(ids) - TEXT)
+    if len(ids) - start < LEAST_TEXT:
+        return []
+    group = ScoreGroup(ids[:start], (ids[start:],))
+    return [(replace(each, item=replace(each.item, id=f"{each.item.id}\0text"), requests=(group,)), group)]
 
 
 def compared(request: Request, reply: Reply) -> tuple[ScoreGroup, list[tuple[float, ...]]] | None:
@@ -160,9 +181,11 @@ def excess(found: Sequence[Sequence[float]], dtype: str) -> float:
         largest = max(max(each) for each in found)
         return largest if largest > EXACT else 0.0
     over_all, of_one = MEDIANS[dtype]
-    median = float(np.median([value for each in found for value in each]))
-    worst = max(float(np.median(each)) for each in found)
-    return worst if worst > of_one else median if median > over_all else 0.0
+    texts = [each for each in found if len(each) >= LEAST_TEXT]
+    gross = max(float(np.median(each)) for each in found)
+    median = float(np.median([value for each in texts for value in each])) if texts else 0.0
+    worst = max((float(np.median(each)) for each in texts), default=0.0)
+    return gross if gross > GROSS else worst if worst > of_one else median if median > over_all else 0.0
 
 
 @dataclass(slots=True)  # house: collects what the proofs of a run found
@@ -182,10 +205,15 @@ class Proof:
     seconds: float = 0.0
 
     def pairs(self, task: PreparedTask, engine: Engine) -> list[Pair]:
-        """The requests that prove this task; none if it is proven, or if the engine is not one of PROVABLE."""
+        """The requests that prove this task; none if it is proven, or if the engine is not one of PROVABLE.
+
+        Where rounding needs a median, the text of each of them is scored too.
+        """
         if task.task.full_name in self.proven or not task.items or engine.name not in PROVABLE:
             return []
-        return draw(task.items, self.lengths, self.allowed[task.task.full_name], self.seed)
+        allowed, medians = self.allowed[task.task.full_name], dtype_of(engine) in MEDIANS
+        pairs = draw(task.items, self.lengths, replace(allowed, tokens=allowed.tokens / 2) if medians else allowed, self.seed)
+        return [*pairs, *(text for pair in pairs for text in text_of(pair))] if medians else pairs
 
     def check(self, task: PreparedTask, pairs: Sequence[Pair], engine: Engine, replies: Mapping[str, Reply]) -> str:
         """Compare the engine's replies, by key, with plain forwards. Returns what differs, or an empty text."""
@@ -208,7 +236,7 @@ class Proof:
         self.tokens += sum(length(group) for _, group, _ in asked)
         self.seconds += clock() - started
         values = [value for _, each in found for value in each] or [0.0]
-        off = excess([each for _, each in found], engine.describe().get("dtype", ""))
+        off = excess([each for _, each in found], dtype_of(engine))
         facts = {"requests": len(found), "median": finite(float(np.median(values))), "largest": finite(max(values))}
         self.proven[name] = {**facts, "longest": max((size for size, _ in found), default=0)}
         if not off:
@@ -236,7 +264,7 @@ class Proof:
         if engine.name == "hf" and own is not None:
             self.yardstick = "transformers"
             return own  # type: ignore[no-any-return]
-        dtype = engine.describe().get("dtype", "float32")
+        dtype = dtype_of(engine)
         try:
             plain = "quantization_config" not in checkpoint_of(self.model).config and not self.settings.arguments
             if plain and can_hold(self.model, dtype, self.settings.device):
@@ -260,6 +288,10 @@ class Proof:
         way = {"way": "plain" if self.reason else "fast", "reason": self.reason, "yardstick": self.yardstick}
         cost = {"tokens": self.tokens, "seconds": round(self.seconds, 3)}
         return {**way, **cost, "requests": sum(each["requests"] for each in self.proven.values()), "tasks": dict(self.proven)}
+
+
+def dtype_of(engine: Engine) -> str:
+    return engine.describe().get("dtype", "float32")
 
 
 def finite(value: float) -> float | None:

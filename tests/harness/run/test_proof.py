@@ -35,6 +35,7 @@ from assay.harness.run.proof import (
     excess,
     length,
     sentence,
+    text_of,
     thresholds,
 )
 
@@ -152,8 +153,7 @@ def make_longrope(folder: Path, switch: int) -> Path:
 
 
 def test_a_rope_that_switches_is_caught_by_the_runs_own_long_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "long.py").write_text(LONG_TASK)
-    plan = Plan(model=str(make_longrope(tmp_path / "phi", 300)), tasks=(str(tmp_path / "long.py"),), engine="hf")
+    plan = Plan(model=str(make_longrope(tmp_path / "phi", 300)), tasks=(str(write_long(tmp_path)),), engine="hf")
     right = read_run(evaluate(plan, place(tmp_path / "right")))
     assert right.summary()["proof"]["way"] == "fast"
     monkeypatch.setattr("assay.harness.engines.hf.forward.rope_switch", lambda config: 0)  # an engine that does not know LongRoPE
@@ -206,20 +206,39 @@ def test_lengths_at_which_a_model_computes_otherwise() -> None:
 
 def test_a_large_run_spends_at_most_its_share_on_proofs(tmp_path: Path) -> None:
     tasks = [prepared(tmp_path, sums(1500)), prepared(tmp_path, echo(800))]
-    total = 0.0
+    total, drawn = 0.0, list[int]()
     for task, allowed in zip(tasks, allowances(tasks), strict=True):
-        total += sum(length(request) for _, request in draw(task.items, (), allowed, 0))
+        own = [length(request) for _, request in draw(task.items, (), allowed, 0)]
+        total, drawn = total + sum(own), drawn + own
         assert allowed.requests == 8
     tokens = sum(each.logical for task in tasks for each in task.items)
     assert 0 < total <= SHARE * tokens
+    assert max(drawn) == max(length(request) for task in tasks for each in task.items for request in each.requests)
 
 
-def test_half_precision_is_compared_by_medians() -> None:
-    noise = [[0.02, 0.4, 0.05], [0.01, 0.03]]
-    assert excess(noise, "bfloat16") == 0.0 and excess(noise, "float32") == 0.4
-    assert excess([[0.2, 0.2], [0.2, 0.01]], "bfloat16") == pytest.approx(0.2)
-    assert excess([[0.02], [0.02], [0.02], [4.9]], "bfloat16") == 4.9, "one request on the far side of a length"
+def test_half_precision_is_compared_by_medians_over_text() -> None:
+    noise = [[0.02, 0.4, 0.05] * 10, [0.01, 0.03] * 10, [0.6]]
+    assert excess(noise, "bfloat16") == 0.0 and excess(noise, "float32") == 0.6
+    assert excess([[0.2] * 20, [0.15, 0.01] * 10], "bfloat16") == pytest.approx(0.175)
+    assert excess([[0.02] * 90, [0.9, 0.8] * 10], "bfloat16") == pytest.approx(0.85), "one request on the far side of a length"
+    assert excess([[0.02] * 90, [4.9]], "bfloat16") == 4.9, "a choice that rounding does not explain"
     assert excess([[math.inf]], "float32") == math.inf and excess([], "float32") == 0.0
+
+
+def test_half_precision_is_proven_on_the_text_of_the_requests(tmp_path: Path) -> None:
+    plan = replace(plan_of(tmp_path), dtype="bfloat16")
+    bundle = evaluate(replace(plan, tasks=(str(write_long(tmp_path)),)), place(tmp_path))
+    proof = read_run(bundle).summary()["proof"]
+    assert proof["way"] == "fast" and proof["requests"] == 2 * FEW and proof["tasks"]["long"]["median"] < 0.1
+    assert len(read_run(bundle).records()) == 10
+    (text,) = text_of((prepared(tmp_path, sums(2)).items[0], ScoreGroup((1, 2, 3), ((4,) * 20, (5,)))))
+    assert text[1] == ScoreGroup((1,), ((2, 3) + (4,) * 20,)) and text_of((text[0], GenRequest((1,) * 9, 4))) == []
+
+
+def write_long(folder: Path) -> Path:
+    path = folder / "long.py"
+    path.write_text(LONG_TASK)
+    return path
 
 
 def test_prompts_must_have_the_ids_of_the_tokenizers_own_call(tmp_path: Path) -> None:
