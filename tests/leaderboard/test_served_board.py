@@ -1,4 +1,4 @@
-"""Runs of served models are marked on the board. Run: pytest tests/leaderboard/test_served.py"""
+"""Runs of served models are marked on the board. Run: pytest tests/leaderboard/test_served_board.py"""
 
 from __future__ import annotations
 
