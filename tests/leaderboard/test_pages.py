@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_store import Made, make_run
+from made_store import Made, make_run, results_of
 
 pytest.importorskip("streamlit")
 
@@ -158,6 +158,20 @@ def test_gates_filter_by_verdict_and_health_gives_reasons(store: Path, monkeypat
     assert gates.verdict.tolist() == ["✗ regressed"]
     health = opened(store, "health", monkeypatch)
     assert "purpose is smoke" in json.dumps([frame.value.astype(str).to_dict() for frame in health.dataframe])
+
+
+def test_a_run_scored_by_plain_forwards_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay.harness.store import index, open_writer
+
+    made = Made("slow", 0.5, {"anatomy": 20})
+    bundle = make_run(tmp_path, made, finish=False)
+    with open_writer(bundle) as writer:
+        proof = {"way": "plain", "reason": "log-probabilities of anatomy differ by 4.9 nats"}
+        tokens, seconds = {"logical": 1, "computed": 1, "cached": 0}, {"engine": 1.0, "last_attempt": 1.0}
+        writer.finish({"results": results_of(made, writer.records()), "engine": {}, "tokens": tokens, "seconds": seconds, "proof": proof})
+    index(tmp_path)
+    app = opened(tmp_path, "runs", monkeypatch, run=bundle.name)
+    assert any("the fast way was wrong for this model" in each.value and "of anatomy differ by" in each.value for each in app.warning)
 
 
 def test_a_damaged_bundle_does_not_hide_other_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
