@@ -150,9 +150,10 @@ def make_faulty_inputs(home: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-500])
     (home / "pickled" / "model.safetensors").rename(home / "pickled" / "pytorch_model.bin")
     config = json.loads((home / "remote" / "config.json").read_text())
-    (home / "remote" / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    config |= {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}
+    (home / "remote" / "config.json").write_text(json.dumps(config))
     tokenizer = json.loads((home / "wordy" / "tokenizer.json").read_text())
-    tokenizer["model"]["vocab"]["extra"] = 9999
+    tokenizer["model"]["vocab"]["1"] = 9999
     (home / "wordy" / "tokenizer.json").write_text(json.dumps(tokenizer))
     make_model(home / "short", positions=4)
     (home / "broken.py").write_text("TASKS = (\n")
