@@ -17,7 +17,7 @@ from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef, find_model, tokenizer_folder
 from assay.harness.prompt.tokens import encode_pairs, open_tokenizer
 from tests.matrix.adapters import save_adapter
-from tests.matrix.models import WRAPPERS, change_config, change_tensors, save_model
+from tests.matrix.models import WRAPPERS, change_config, change_json, change_tensors, save_model
 from tests.matrix.rows import Row
 from tests.matrix.tokenizers import TEXT, save_tokenizer
 
@@ -52,7 +52,9 @@ def run_row(row: Row, home: Path) -> Outcome:
             off, text = compare(row, engine, ref, live)
         finally:
             engine.close()
-    good = not row.refused and not text and off <= (EXACT if row.dtype == "float32" else MEDIAN)
+    if row.refused:
+        return Outcome(row.refused in text, -1.0, text or "scored")
+    good = not text and off <= (EXACT if row.dtype == "float32" else MEDIAN)
     return Outcome(good, off, text or "equal" if good else text or "differs", engine.describe()["route"])
 
 
@@ -173,6 +175,8 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
         shutil.copy(__file__, folder / "params.json"),
     ),
     "generation config that samples": lambda folder: (folder / "generation_config.json").write_text(
-        '{"do_sample": true, "temperature": 0.2, "top_k": 3, "suppress_tokens": [5, 6, 7], "repetition_penalty": 1.5}'
+        '{"do_sample": true, "temperature": 0.2, "top_k": 3, "suppress_tokens": [5, 6, 7], "forced_bos_token_id": 3}'
     ),
+    "a tokenizer that pads on the left": lambda folder: change_json(folder / "tokenizer_config.json", padding_side="left"),
+    "weights that overflow fp16": lambda folder: change_tensors(folder, add={"model.layers.1.mlp.down_proj.weight": (64, 96)}, scale=1e4),
 }

@@ -41,6 +41,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}},
     "dynamic": {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}},
     "biased": {"attention_bias": True, "mlp_bias": True}, "tied": {"tie_word_embeddings": True},
+    "granitemoehybrid": {"layer_types": ["mamba", "mamba"]}, "xlstm": {"num_blocks": 2},
     "deepseek_v3": {"num_key_value_heads": 4, "head_dim": 8},
 }  # fmt: skip
 TYPES = {"longrope": "phi3", "falcon_alibi": "falcon", "yarn": "llama", "dynamic": "llama", "biased": "llama", "tied": "llama"}
@@ -107,17 +108,20 @@ def save_model(kind: str, folder: Path, seed: int = 0, spread: float = 0.2) -> A
     return model
 
 
-def change_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
+def change_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def change_tensors(folder: Path, drop: tuple[str, ...] = (), add: dict[str, tuple[int, ...]] | None = None) -> None:
-    """Remove tensors from a checkpoint, or add tensors of ones."""
+def change_config(folder: Path, **changes: Any) -> None:
+    change_json(folder / "config.json", **changes)
+
+
+def change_tensors(folder: Path, drop: tuple[str, ...] = (), add: dict[str, tuple[int, ...]] | None = None, scale: float = 1.0) -> None:
+    """Remove tensors from a checkpoint, or add tensors (or replace them) whose values are all `scale`."""
     import torch
     from safetensors.torch import load_file, save_file
 
     path = folder / "model.safetensors"
     tensors = {name: tensor for name, tensor in load_file(path).items() if name not in drop}
-    tensors |= {name: torch.ones(shape) for name, shape in (add or {}).items()}
+    tensors |= {name: torch.full(shape, scale) for name, shape in (add or {}).items()}
     save_file(tensors, path, metadata={"format": "pt"})

@@ -34,6 +34,8 @@ FAULTY_MODELS = (
     Row("longrope", before="4.9 nats, exit 0"),
     Row("gpt_neo", before="1.6 nats, exit 0; a crash above 512 tokens"),
     Row("gemma4_text", before="crash, exit 13 with a resume that cannot succeed"),
+    Row("granitemoehybrid", before="generation crashed, exit 13"),
+    Row("xlstm", before="generation crashed, exit 13"),
     Row("qwen2_5_vl", before="refused"),
     Row("gemma3", before="scored"),
     Row("llava", before="refused"),
@@ -57,6 +59,8 @@ FOLDERS = (
     Row("llama", change="only GGUF", refused="GGUF format", before="config.json is missing"),
     Row("llama", change="Mistral's format", refused="Mistral's own format", before="config.json is missing"),
     Row("llama", change="generation config that samples", before="scored"),
+    Row("llama", change="a tokenizer that pads on the left"),
+    Row("llama", dtype="float16", change="weights that overflow fp16", refused="non-finite log-probability", before="the same"),
 )
 TOKENIZERS = (
     Row("llama", "no bos"),

@@ -88,12 +88,17 @@ def bring_code(home: Path, wire: Path, kind: str) -> None:
     changed(home / "config.json", auto_map=maps, model_type=kind, architectures=["Model"])
 
 
-def auto_map(file: str, names: dict[str, str]) -> Bait:
+def auto_map(file: str, names: dict[str, str], native: bool = False) -> Bait:
+    """A model with code of its own; `native`: of an architecture that transformers has itself, so that the code is not needed."""
+
     def bait(folder: Path, wire: Path) -> Call:
         home = model(folder)
         (home / "evil.py").write_text(code(wire))
         changed(home / file, auto_map=names)
-        return find(home)
+        if not native:
+            changed(home / "config.json", model_type="evil")
+            return find(home)
+        return lambda: open_tokenizer(find_model(str(home), cache=home, offline=True).path)
 
     return bait
 

@@ -30,6 +30,8 @@ MODELS = (
     Canary("auto_map of a configuration", auto_map("config.json", {"AutoConfig": "evil.C"}), NO_MAP),
     Canary("auto_map of another repository", auto_map("config.json", {"AutoModel": "someone/evil--evil.M"}), NO_MAP),
     Canary("auto_map of a tokenizer", auto_map("tokenizer_config.json", {"AutoTokenizer": "evil.T"}), NO_MAP),
+    Canary("auto_map of a native model", auto_map("config.json", {"AutoModelForCausalLM": "evil.M", "AutoConfig": "evil.C"}, native=True)),
+    Canary("auto_map of a native model's tokenizer", auto_map("tokenizer_config.json", {"AutoTokenizer": "evil.T"}, native=True)),
     Canary("auto_map of a tokenizer that nothing checked", baits.past_the_check, "tokenizer cannot be read"),
     Canary("an architecture that needs code", baits.unknown_architecture, "not a causal language model"),
     Canary("custom_generate/generate.py", baits.custom_generate),

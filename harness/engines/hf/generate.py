@@ -283,10 +283,17 @@ def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[IndexedReply]:
         while queue and len(batch) < most and len(drafts[queue[0]].request.prompt) == length:
             batch.append(queue.popleft())
         try:
-            continue_batch(run, [drafts[index] for index in batch])
-        except (RuntimeError, MemoryError) as error:
+            (continue_batch if run.cached else continue_uncached)(run, [drafts[index] for index in batch])
+        except (*FAILURES, MemoryError) as error:
             if not out_of_memory(error):
-                raise
+                if not run.cached:
+                    raise
+                run.cached = False
+                run.note(f"generation without a cache: the model's own failed ({type(error).__name__}: {first_line(error)})")
+                for index in batch:
+                    restart(drafts[index])
+                queue.extendleft(reversed(batch))
+                continue
             if len(batch) > 1:
                 for index in batch:
                     restart(drafts[index])
@@ -295,6 +302,13 @@ def generate_plain(run: Runner, drafts: list[Draft]) -> Iterator[IndexedReply]:
             drafts[batch[0]].reply, run.batch = NO_MEMORY, full_batch
         for index in batch:
             yield index, finish(drafts[index])
+
+
+def continue_uncached(run: Runner, drafts: list[Draft]) -> None:
+    """Compute each whole sequence again for every token: for models whose own generation loop fails."""
+    while live := [one for one in drafts if one.reply is None]:
+        sequences = [(*one.request.prompt, *one.ids) for one in live]
+        choose(live, run.plain(sequences, [len(sequences[0]) - 1])[:, 0])
 
 
 def continue_batch(run: Runner, drafts: list[Draft]) -> None:

@@ -49,6 +49,8 @@ class Runner:
     packed: bool = True
     positions: int = 0
     """Longest sequence in tokens; 0 if it is not known."""
+    cached: bool = True
+    """Whether the plain route generates with the model's own cache; off if that fails."""
     one_by_one: bool = False
     """Whether every plain forward takes one sequence, because padding changes the result."""
 

@@ -105,7 +105,7 @@ def make_engine(
         except (ValueError, RuntimeError, KeyError) as error:
             raise AssayError(f"vLLM cannot load this adapter: {cause(error)}", where=str(adapter.path), do="use --engine hf") from None
     if positions < model.positions < UNBOUNDED:
-        why = "limited by vLLM's memory for keys and values, or by how it reads the rope"
+        why = "limited by the memory for keys and values, or by how vLLM reads the rope"
         notes += (f"longest sequence: {positions} of {model.positions} tokens, {why}",)
     return VllmEngine(
         llm=llm,
