@@ -133,7 +133,7 @@ def aggregate_floor(gated: Sequence[GatedTask]) -> float | None:
 
 def check_required(comparison: Comparison, policy: Policy) -> None:
     """Raises if a required task is missing, or, without a list of them, a task that only one run has."""
-    present = {row.task for row in (*comparison.rows, *comparison.undefined)}
+    present = {row.task for row in comparison.rows} | {each.task for each in comparison.undefined}
     missing = [name for name in policy.tasks if name not in present] if policy.tasks else list(comparison.left_out)
     if missing:
         has = [side.model for side in (comparison.baseline, comparison.candidate) if missing[0] in side.tasks]

@@ -119,9 +119,9 @@ def metric_of(scorer: Scorer) -> Metric[Any]:
     signature = f"lm-eval:{scorer.aggregation}"
     combine: Any
     if scorer.aggregation in PAIR:
-        finish, low = (f1_of_label_1, 0.0) if scorer.aggregation == "f1" else (matthews, -1.0)
+        finish, least = (f1_of_label_1, 0.0) if scorer.aggregation == "f1" else (matthews, -1.0)
         combine = Pooled(OrZero(finish))  # lm-eval takes scikit-learn's 0 where a score is undefined
-        return Metric(scorer.name, cannot_measure, combine, scorer.better, low, 1.0, signature=f"{signature} {scorer.classes}")
+        return Metric(scorer.name, cannot_measure, combine, scorer.better, least, 1.0, signature=f"{signature} {scorer.classes}")
     if scorer.aggregation in TEXT:
         text_metric = TEXT[scorer.aggregation]()
         bounds = (text_metric.low, text_metric.high)
