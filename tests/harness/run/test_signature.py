@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import make_model, place, write_task
+from fakes import make_model, place, save_lora, write_task
 
 from assay import Plan, evaluate, read_run
 from assay.harness.decide.compare import compare, mismatches, side_of
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.scripted import Scripted, hashed
 from assay.harness.errors import NotComparable
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, find_model
 from assay.harness.reports.results import settings_line
-from assay.harness.run.scoring.signature import NOT_IN_SIGNATURE, plan_settings
+from assay.harness.run.scoring.signature import NOT_IN_SIGNATURE, plan_settings, run_settings
 from assay.harness.store import Run
 
 TEMPLATE = "{% for turn in messages %}<{{ turn.role }}> {{ turn.content }}{% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
@@ -88,3 +89,16 @@ def test_a_setting_that_changed_nothing_is_a_note(model: Path, tmp_path: Path) -
     access = place(tmp_path).access()
     one, two = (side_of(score(model, tmp_path, seed=seed), access) for seed in (0, 5))
     assert any(note.startswith("seed is 0 in the baseline and 5 in the candidate") for note in compare(one, two).notes)
+
+
+def test_adapter_and_quantisation_are_named(model: Path, tmp_path: Path) -> None:
+    task = (str(write_task(tmp_path)),)
+    plan = Plan(model=str(model), tasks=task, engine="scripted")
+    adapted = find_model(str(model), adapter=save_lora(tmp_path / "lora"), cache=tmp_path, offline=True)
+    assert run_settings(plan, adapted, "")["adapter"].startswith("lora ")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
+    four = run_settings(plan, find_model(str(model), cache=tmp_path, offline=True), "")["quantization"]
+    (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 8}}))
+    eight = run_settings(plan, find_model(str(model), cache=tmp_path, offline=True), "")["quantization"]
+    assert four.startswith("gptq ") and eight.startswith("gptq ") and four != eight
