@@ -187,6 +187,21 @@ def test_an_early_gate_is_proven_before_its_first_look(tmp_path: Path) -> None:
     assert sum(line.startswith("WARNING") for line in lines.lines) == 1
 
 
+@pytest.mark.vllm
+@pytest.mark.model
+@pytest.mark.parametrize("beside", [True, False])
+def test_vllm_is_proven_by_transformers_beside_it_or_by_its_own_plain_way(
+    builtin_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    if not beside:
+        monkeypatch.setattr("assay.harness.run.proof.can_hold", lambda *model: False)
+    plan = Plan(model=str(builtin_model), tasks=(str(write_task(tmp_path, 6)),), engine="vllm")
+    proof = read_run(evaluate(plan, place(tmp_path))).summary()["proof"]
+    assert proof["way"] == "fast" and proof["requests"] == FEW and proof["tasks"]["sums"]["largest"] < 1e-3
+    expected = "transformers, loaded beside the engine" if beside else "vllm, one request at a time without a prefix cache"
+    assert proof["yardstick"] == expected
+
+
 def test_both_sides_of_a_length_the_longest_and_the_shortest_are_drawn(tmp_path: Path) -> None:
     items = prepared(tmp_path, sums(40)).items
     sizes = sorted({length(request) for each in items for request in each.requests})
