@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from assay.harness.checking.finding import Finding, graded
+from assay.harness.checking.finding import Finding, Place, graded
 from assay.harness.checking.task_data import TaskData
 from assay.harness.task.matching import Matcher, question
 
@@ -16,7 +16,8 @@ def few_shot_overlap(data: TaskData) -> list[Finding]:
     twins: dict[int, set[int]] = {}
     for item, other in Matcher(data.docs).matches(examples):
         twins.setdefault(item, set()).add(other)
-    same, near = [], []
+    same: list[Place] = []
+    near: list[Place] = []
     for index, (doc, own) in enumerate(zip(data.docs, data.few_shot, strict=True)):
         shown = next((each for each in own if numbers[id(each)] in twins.get(index, ())), None)
         if shown is not None:

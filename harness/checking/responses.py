@@ -205,8 +205,8 @@ def lettered(run: TaskRecords) -> list[Finding]:
 
     def named(item: Item, record: Record) -> str:
         found = LETTER.fullmatch(text_of(record).strip())
-        option = found and re.search(rf"^\W?{found[1]}[).:]\s*(.+?)\s*$", item.prompt, re.MULTILINE)
-        right = bool(option) and record.correct == 0.0 and normal(option[1]) == normal(item.gold)
+        option = re.search(rf"^\W?{found[1]}[).:]\s*(.+?)\s*$", item.prompt, re.MULTILINE) if found else None
+        right = option is not None and record.correct == 0.0 and normal(option[1]) == normal(item.gold)
         return f"{short(text_of(record))} is {short(item.gold, 30)}" if right else ""
 
     places = run.where(named)
