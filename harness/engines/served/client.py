@@ -80,8 +80,11 @@ class Connection:
         A Failure if the server refuses this request or fails at it while others succeed. Raises Incomplete if the server does not work
         at all: unreachable, wrong key, no credit, unknown model.
         """
-        problem, time_outs, replies_before = "", 0, self.replies
+        problem, pause, time_outs, replies_before = "", 0.0, 0, self.replies
         for attempt in range(ATTEMPTS):
+            if attempt:
+                self.retries += 1
+                await asyncio.sleep(pause)
             await self.wait_for_turn()
             self.requests += 1
             pause = min(self.patience.longest_pause, self.patience.first_pause * 2**attempt) * (0.5 + self.dice.random() / 2)
@@ -105,9 +108,9 @@ class Connection:
                 pause = self.rate_limit(error) or pause
             except ValueError as error:
                 problem = f"not a JSON object: {clean(error)}"
-            self.retries += 1
-            await asyncio.sleep(pause)
-        if self.replies > replies_before and not problem.startswith("status 429"):
+        # A server that is down or overloaded fails at every request, an error inside of it may be due to this one.
+        enough = 1 if problem.startswith(("status 500", "not a JSON")) else replies_before + 1
+        if self.replies >= enough and not problem.startswith("status 429"):
             return Failure(f"the server failed at this request {attempt + 1} times, the last: {problem}")
         raise Incomplete(
             f"the server does not work ({attempt + 1} attempts): {problem}", do="check the server (its log), then resume the run"

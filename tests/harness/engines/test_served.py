@@ -50,7 +50,7 @@ EXPECTED = ScoreReply(((logprob(7), logprob(8)), (logprob(9),)), (True, True))
 
 
 def test_token_ids_are_scored_by_prompt_logprobs() -> None:
-    with serving() as state, opened(state) as engine:
+    with serving(delay=0.1) as state, opened(state) as engine:
         assert score(engine) == [EXPECTED] * len(GROUPS)
         sent = [body["prompt"] for body in state.bodies]
         assert [5, 6, 20, 7, 8] in sent and [5, 6, 20, 9] in sent and len(sent) == 1 + 2 * len(GROUPS)  # and one probe
