@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow
 import pyarrow.csv
@@ -71,6 +71,8 @@ def model_folder() -> Path:
 
 class Letters:
     """A tokenizer of bytes, as strict about text as the real ones."""
+
+    added_tokens_decoder: ClassVar[dict[int, Any]] = {}
 
     def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, list[list[int]]]:
         return {"input_ids": [list(text.encode()) for text in texts]}
