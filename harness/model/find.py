@@ -59,7 +59,7 @@ def find_model(
 
     `cache` is assay's own folder, used for built-in models; hub models are in the hub's cache. `parameters` counts values as stored (tied
     weights once). Raises AssayError for an unknown model, missing, corrupt or pickled weights, a model that needs its own code, a missing
-    tokenizer or one that does not match, and an adapter that does not fit.
+    tokenizer, and an adapter that does not fit.
     """
     try:
         folder, commit = locate(name, revision, cache, offline)

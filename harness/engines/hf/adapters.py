@@ -57,9 +57,9 @@ def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
             where=str(adapter.path),
             do="save the adapter again with peft's save_pretrained",
         ) from None
-    check_keys(adapter, result.missing_keys, result.unexpected_keys)
     if tuned.active_peft_config.is_prompt_learning:
-        return tuned.eval(), True
+        return tuned.eval(), True  # peft loads its embeddings by itself and fails if they are missing or do not fit
+    check_keys(adapter, result.missing_keys, result.unexpected_keys)
     # The adapter's modules live inside the base model, whose forward has the plain signature.
     return tuned.get_base_model().eval(), False
 
