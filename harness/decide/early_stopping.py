@@ -19,11 +19,11 @@ from assay.harness.decide.policy import Policy, check_verified
 from assay.harness.decide.stored_gate import append_gate, best_of, gates, main_metrics, now, pair_key
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError, Incomplete, NotComparable
+from assay.harness.files.interruption import resumable
 from assay.harness.files.places import Surroundings
 from assay.harness.model.served import is_address
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.evaluate import OpenEngine, open_scorer, prepare
-from assay.harness.run.interruption import resumable
 from assay.harness.run.manifest import manifest_of, same_run
 from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask
 from assay.harness.run.scoring.rescore import inconsistent_records

@@ -16,6 +16,7 @@ from assay.harness.engines.opening import check_name, open_engine
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
+from assay.harness.files.interruption import resumable, resume_command
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.finite import check_weights
@@ -23,7 +24,6 @@ from assay.harness.model.served import is_address
 from assay.harness.prompt.served import check_named, check_server, find_served, tokenizer_of
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
-from assay.harness.run.interruption import resumable, resume_command
 from assay.harness.run.manifest import manifest_of, same_run, summary_of
 from assay.harness.run.noise import repeat
 from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, prepare_task
