@@ -95,7 +95,7 @@ def score(tasks: Sequence[Task]) -> None:
             records[record.task, record.item] = record
         to_parquet(samples_table(items, records))
         tables = stat_tables(stats_table(items, records), "memory")
-        to_json({"results": score_run([scored_of(prepared)], (), tables, "scripted")}, "summary")
+        to_json({"results": score_run([scored_of(prepared, 0)], (), tables, "scripted")}, "summary")
 
 
 # Rows that are a task without code
@@ -122,7 +122,7 @@ def read_rows(suffix: str) -> Any:
     return read
 
 
-CSVS = (b'prompt,choices,answer\n"2+2=","3|4",4\n"1+1=","[""2"", ""3""]",0\n', b"prompt,reference,id\nSay hi:,hi,a\nSay ho:,ho,b\n")
+CSVS = (b'prompt,choices,answer\n"2+2=","3|4",1\n"1+1=","[""2"", ""3""]",0\n', b"prompt,reference,id\nSay hi:,hi,a\nSay ho:,ho,b\n")
 NAMES = ("prompt", "choices", "answer", "reference", "id", "group")
 COLUMNS = (
     pyarrow.array(["2+2=", "1+1="]),

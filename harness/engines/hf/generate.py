@@ -23,6 +23,8 @@ from assay.harness.engines.text import TextDecoder, cut
 from assay.harness.engines.trie import Trie, of_prompts
 
 IndexedReply = tuple[int, GenReply | Failure]
+
+
 @dataclass(slots=True)  # house: a response while it is generated
 class Draft:
     """One response while it is generated."""
