@@ -105,7 +105,15 @@ TYPES = tuple(
 ROWS = (*(Row(model) for model in EQUAL_MODELS), *FAULTY_MODELS, *FOLDERS, *TOKENIZERS, *ADAPTERS, *TYPES)
 DEFAULT = (
     *("longrope", "gpt_neo", "gemma4_text", "qwen2_5_vl", "bert", "mamba"),
-    *("added tokens, resized", "names with _orig_mod", "half of the tensors", "unknown names", "prompt tuning", "activated LoRA", "on embeddings and head"),
+    *(
+        "added tokens, resized",
+        "names with _orig_mod",
+        "half of the tensors",
+        "unknown names",
+        "prompt tuning",
+        "activated LoRA",
+        "on embeddings and head",
+    ),
     *("a bias that is not used", "no lm_head", "auto_map of a native architecture", "on the router"),
 )
 """A part of the rows that runs in the default tests: the first row with each of these as model, adapter or change."""
