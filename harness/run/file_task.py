@@ -53,13 +53,12 @@ def rows_task(path: Path) -> Task:
 def choice_task(rows: Sequence[Row], answers: Sequence[str], path: Path) -> Task:
     if len(answers) > 1:
         raise AssayError(f"has the answer columns {', '.join(answers)}", where=str(path), do="keep one of them")
-    bars = not any(is_json_list(row.get("choices")) for row in rows)
-    cells = cells_of(rows, answers[0], bars, path)
+    cells = cells_of(rows, answers[0], path)
     kind, notes = reading_of(cells, answers[0], path)
     sizes = sorted({len(choices) for _, choices in cells})
-    if bars and len(sizes) > 1 and isinstance(rows[0]["choices"], str):
+    if len(sizes) > 1 and isinstance(rows[0]["choices"], str) and not is_json_list(rows[0]["choices"]):
         notes += (f"choices: split at |, rows have {sizes[0]} to {sizes[-1]} choices",)
-    return Task(path.stem, Files(str(path)), ChoiceRows(answers[0], kind, bars), Choose(), (accuracy,), notes=notes)
+    return Task(path.stem, Files(str(path)), ChoiceRows(answers[0], kind), Choose(), (accuracy,), notes=notes)
 
 
 def text_task(rows: Sequence[Row], path: Path) -> Task:
@@ -69,12 +68,12 @@ def text_task(rows: Sequence[Row], path: Path) -> Task:
     return Task(path.stem, Files(str(path)), TextRows(lists), Generate(max_tokens=32, stop=("\n",)), (exact_match,), notes=notes)
 
 
-def cells_of(rows: Sequence[Row], column: str, bars: bool, path: Path) -> Cells:
+def cells_of(rows: Sequence[Row], column: str, path: Path) -> Cells:
     """The answer and the choices of every row. Raises AssayError naming the row where one is missing or of a wrong kind."""
     cells = []
     for number, row in enumerate(rows):
         try:
-            cells.append((required(row, column), choices_of(required(row, "choices"), bars)))
+            cells.append((required(row, column), choices_of(required(row, "choices"))))
         except AssayError as error:
             raise AssayError(error.what, where=f"{path}: row {number}", do=error.do) from None
     return cells
@@ -149,14 +148,13 @@ def misfit(cells: Cells, golds: Mapping[str, Sequence[int | None]], column: str,
 
 @dataclass(frozen=True, slots=True)
 class ChoiceRows:
-    """Converts a row with choices to a Doc. `kind`: how its answer is read; `bars`: choices are separated by |."""
+    """Converts a row with choices to a Doc. `kind`: how its answer is read."""
 
     column: str
     kind: str
-    bars: bool = False
 
     def __call__(self, row: Row) -> Doc:
-        choices, answer = choices_of(required(row, "choices"), self.bars), required(row, self.column)
+        choices, answer = choices_of(required(row, "choices")), required(row, self.column)
         gold = READINGS[self.kind](answer, choices)
         if gold is None:
             raise AssayError(f"{self.column} {answer!r:.80} is not among the {SPELLED[self.kind]}", do=f"the choices are {choices!r:.200}")
@@ -229,18 +227,18 @@ def is_json_list(value: Any) -> bool:
         return False
 
 
-def choices_of(value: Any, bars: bool) -> list[Any]:
+def choices_of(value: Any) -> list[Any]:
     """The choices of a row, texts or integers: a list, or in CSV a JSON list or texts separated by |."""
-    if isinstance(value, str) and bars:
+    if is_json_list(value):
+        value = json.loads(value)
+    elif isinstance(value, str) and re.match(r"\s*\[\s*['\"]", value):
+        raise AssayError(f"choices begin as a list but are not a JSON list: {value!r:.80}", do="write a JSON list, or texts separated by |")
+    elif isinstance(value, str):
         value = [part.strip() for part in value.split("|")]
         if "" in value:
             raise AssayError(f"choices have an empty text: {value!r:.120}", do="write JSON lists where a choice contains |")
-    elif is_json_list(value):
-        value = json.loads(value)
     if not isinstance(value, list):
-        raise AssayError(
-            f"choices are {value!r:.80}, not a list", do="write a JSON list in every row, or in every row texts separated by |"
-        )
+        raise AssayError(f"choices are {value!r:.80}, not a list", do="write a JSON list, or texts separated by |")
     for choice in value:
         as_text(choice, "a choice")
     return value

@@ -106,11 +106,11 @@ def test_indices_that_never_are_0_are_pointed_out(tmp_path: Path) -> None:
     assert len(notes) == 2 and "no index of 30 rows is 0" in notes[1]
 
 
-def test_choices_are_separated_by_bars_in_every_row_or_in_none(tmp_path: Path) -> None:
+def test_choices_are_separated_by_bars_or_json_lists(tmp_path: Path) -> None:
     path = tmp_path / "items.csv"
     path.write_text('prompt,choices,answer\nq,"[0, 1)|[1, 2]",0\nr,a | b,1\n')
     assert [doc.choices for doc in docs_of(rows_task(path))] == [("[0, 1)", "[1, 2]"), ("a", "b")]
-    for rows in ('q,"[""a"", ""b""]",0\nr,a|b,1\n', "q,a||b,0\n"):
+    for rows in ('q,"[""a|b"", ""c""",0\n', "q,\"['a', 'b']\",0\n", "q,a||b,0\n"):
         path.write_text(f"prompt,choices,answer\n{rows}")
         with pytest.raises(AssayError, match="JSON list"):
             rows_task(path)
