@@ -85,7 +85,7 @@ def run_command(
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.", rich_help_panel=ENGINE)] = "auto",
     adapter: Annotated[
         str,
-        typer.Option(help="Folder of a PEFT adapter to apply to the model. Comma-separated for several.", rich_help_panel=MODEL),
+        typer.Option(help="PEFT adapter to apply: a folder or hub id. Comma-separated for several.", rich_help_panel=MODEL),
     ] = "",
     served_name: ServedName = "",
     tokenizer: TokenizerFolder = "",
@@ -309,7 +309,8 @@ def print_runs(runs: Sequence[Run], place: Surroundings, as_json: bool) -> None:
         out().print(points_table(curve))
         if pairs:
             out().print(contrasts_table(pairs))
-        for note in dict.fromkeys(note for run in runs for note in notes(run.manifest, run.summary()["results"])):
+        proofs = [proof_sentence(proof) for run in runs if (proof := run.summary().get("proof")) and proof["way"] == "plain"]
+        for note in dict.fromkeys([*proofs, *(note for run in runs for note in notes(run.manifest, run.summary()["results"]))]):
             out().print(note, style="yellow", markup=False)
         return
     for run in runs:
