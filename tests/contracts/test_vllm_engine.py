@@ -13,6 +13,7 @@ from assay.harness.engines import Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
 from assay.harness.engines.trie import of_groups
 from assay.harness.engines.vllm_offline import engine as vllm
+from assay.harness.engines.vllm_offline import self_check as self_check_module
 from assay.harness.engines.vllm_offline.score_requests import probes
 from assay.harness.model.find import ModelRef, find_model
 from tests.contracts.plain_forward import TOLERANCE, check, forward, ids, worst
@@ -183,7 +184,7 @@ def test_end_of_text_stops(engine: vllm.VllmEngine, encode: Any) -> None:
 def test_a_failed_self_check_turns_the_prefix_cache_off(engine: vllm.VllmEngine, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = engine.stats.notes
     with monkeypatch.context() as patch:
-        patch.setattr(vllm, "agree", lambda *_: False)
+        patch.setattr(self_check_module, "agree", lambda *_: False)
         vllm.self_check(engine)
     assert not engine.use_cache and "the prefix cache is off" in engine.stats.notes[-1]
     dice = random.Random(8)
