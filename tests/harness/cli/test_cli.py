@@ -55,7 +55,7 @@ def test_run_prints_one_json_object_of_the_contract(home: Path) -> None:
 
 def test_run_prints_a_table(home: Path) -> None:
     found = assay("run", "--model", "model", "--tasks", "sums.py", "--engine", "scripted", "--limit", "5", home=home)
-    assert re.search(r"sums ◔\s+accuracy\s+[\d.]+\s+[\d.]+ – [\d.]+\s+0\.333\s+5\s+0", found.stdout)
+    assert re.search(r"sums ◔\s+accuracy\s+[\d.]+\s+(?:[\d.]+ – [\d.]+|too few items)\s+0\.333\s+5\s+0", found.stdout)
     assert "not the standard benchmark" in found.stdout and "sums: 5 items" in found.stderr
 
 
