@@ -361,7 +361,8 @@ def repeated_scores(root: Path) -> Any:
         SELECT r.model, s.task, s.metric, count(*) AS runs, min(s.value) AS lowest, max(s.value) AS highest,
                string_agg(DISTINCT r.engine, ', ' ORDER BY r.engine) AS engines
         FROM score s JOIN run r USING (run_id) JOIN run_task t USING (run_id, task)
-        WHERE r.status = 'complete' AND s.value IS NOT NULL GROUP BY r.model, r.model_digest, s.task, s.metric, t.fingerprint, s.n HAVING count(*) > 1
+        WHERE r.status = 'complete' AND s.value IS NOT NULL
+        GROUP BY r.model, r.model_digest, s.task, s.metric, t.fingerprint, s.n HAVING count(*) > 1
         ORDER BY highest - lowest DESC
         """,
     )

@@ -79,6 +79,11 @@ def item_statistics(part: Any, items: Any, task: str) -> None:
             drawn = table[table.discrimination.notna()]
             st.altair_chart(charts.item_scatter(drawn.head(3000)), width="stretch")
             st.caption("Discrimination: correlation over models of the item's score with the mean on the other items.")
+    items_to_check(table, names, task)
+
+
+def items_to_check(table: Any, names: Any, task: str) -> None:
+    """Suspicious items and those that every model fails, with a link to their prompts and responses."""
     st.subheader("Items to check")
     st.caption(
         "Suspicious: better models fail it (discrimination below −0.2); the gold answer may be wrong. All wrong: too hard or broken."

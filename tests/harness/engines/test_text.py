@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contracts.engine_contract import texts
-from tests.contracts.tiny_models import make
 
 from assay.harness.engines import Settings
 from assay.harness.engines.hf.engine import open_engine
 from assay.harness.engines.hf.generate import nucleus
 from assay.harness.engines.request import GenRequest
 from assay.harness.engines.text import TextDecoder
+from tests.contracts.engine_contract import texts
+from tests.contracts.tiny_models import make
 
 
 class Words:
