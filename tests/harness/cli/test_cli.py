@@ -103,6 +103,7 @@ TASKS = (Task('t', inline(test=[{}]), lambda row: Doc('q'), Choose(), (exact_mat
         ("run --model cut --tasks sums.py", r"cut/model\.safetensors: .*(cut|truncated|short|bytes)"),
         ("run --model pickled --tasks sums.py", r"pickled.*pickle"),
         ("run --model remote --tasks sums.py", r"remote.*code"),
+        ("run --model wordy --tasks sums.py", r"tokenizer"),
         ("run --model short --tasks sums.py", r"longer than the model's context"),
         ("run --model model --tasks broken.py", r"broken\.py:1: .*never closed"),
         ("run --model model --tasks field.py", r"field\.py:2: TypeError: .*'nam'"),
@@ -143,7 +144,7 @@ def make_faulty_inputs(home: Path) -> None:
     """Models and task files with one fault each."""
     (home / "empty").mkdir()
     (home / "file").write_text("not a folder")
-    for name in ("cut", "pickled", "remote"):
+    for name in ("cut", "pickled", "remote", "wordy"):
         make_model(home / name)
     weights = home / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-500])
