@@ -1,4 +1,4 @@
-"""The engine of served models against a small faulty server. Run: pytest tests/harness/engines/test_served.py"""
+"""The engine of served models against a small faulty server. Run: pytest tests/harness/engines/test_served_engine.py"""
 
 from __future__ import annotations
 
