@@ -250,8 +250,9 @@ def build_items(
     overlong = {n: size for n in too_long if (size := positions_of(encoded[n])) > room}
     refuse_overlong({docs[n].id: size for n, size in overlong.items()}, len(docs), positions, task.full_name, plan)
     if plan.overlong == "truncate-left":
+        space = min(room, positions)  # vLLM counts the last token of a continuation too
         for n in overlong:
-            text, encoded[n] = cut_left(encoded[n], room, tokenizer, f"{task.full_name}, item {docs[n].id}")
+            text, encoded[n] = cut_left(encoded[n], space, tokenizer, f"{task.full_name}, item {docs[n].id}")
             pairs[n] = (text, pairs[n][1])
     prior = calibration(task, docs, tokenizer)
     form = response_form(task.ask, plan, tokenizer) if isinstance(task.ask, Generate) else None
