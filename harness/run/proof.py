@@ -164,13 +164,14 @@ def compared(request: Request, reply: Reply) -> tuple[ScoreGroup, list[tuple[flo
 
 
 def changes(request: Request, fast: Sequence[tuple[float, ...]], plain: ScoreReply | Failure) -> list[float]:
-    """Absolute differences in nats per token; infinite where only the plain forward gives no number."""
+    """Absolute differences in nats per token; infinite where a side gives no number."""
     if isinstance(plain, Failure):
         return [math.inf]
     logprobs = plain.logprobs
     if isinstance(request, GenRequest):
         logprobs = ((math.fsum(logprobs[0]) / len(logprobs[0]),),)
-    return [abs(one - other) for left, right in zip(fast, logprobs, strict=True) for one, other in zip(left, right, strict=True)]
+    found = (abs(one - other) for left, right in zip(fast, logprobs, strict=True) for one, other in zip(left, right, strict=True))
+    return [math.inf if math.isnan(value) else value for value in found]  # NaN has no order
 
 
 def excess(found: Sequence[Sequence[float]], dtype: str) -> float:

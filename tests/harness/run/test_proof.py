@@ -282,3 +282,12 @@ def test_a_reply_without_a_number_is_not_compared() -> None:
     assert compared(request, reply) == (ScoreGroup((1,), ((3, 4, 5),)), [(-2.0, -3.0, -4.0)])
     request, reply = ScoreGroup((1,), ((2,), (3,))), ScoreReply(((-1.0,), (-2.0,)))
     assert compared(request, reply) == (request, [(-1.0,), (-2.0,)])
+
+
+@pytest.mark.parametrize("fast", [(-1.0, math.nan), (math.nan, -1.0)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_difference_without_a_number_is_infinite_in_any_order(fast: tuple[float, float], dtype: str) -> None:
+    request = ScoreGroup((1,), ((2, 3),))
+    found = changes(request, [fast], ScoreReply(((-1.0, -1.0),)))
+    assert max(found) == math.inf and sorted(found)[0] == 0.0
+    assert excess([found, [0.0]], dtype) == excess([[0.0], found], dtype) == math.inf
