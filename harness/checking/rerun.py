@@ -58,7 +58,7 @@ def rerun(
     select_stored(run.manifest, place.access(allow_partial=True))  # refuses code that only the manifest names
     plan = Plan.from_json(run.manifest["plan"])
     plan = replace(plan, engine=engine or run.manifest["engine"]["name"], repeat_check=False, repeat_engine="")
-    again = evaluate(plan, place, watch, opener)
+    again = evaluate(plan, place, watch, opener, stored=True)
     found = read_run(again)
     if found.manifest["model"]["digest"] != run.manifest["model"]["digest"]:
         raise AssayError("the model's files have changed since this run", where=str(bundle), do="restore the weights of the run")

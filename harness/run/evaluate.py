@@ -119,14 +119,16 @@ def for_each_task(selection: Selection, make: Callable[[Task], Made]) -> tuple[t
     return tuple(made), tuple(left_out)
 
 
-def evaluate(plan: Plan, place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine) -> Path:
-    """Score a model on tasks and store the run; returns the bundle's directory.
+def evaluate(
+    plan: Plan, place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine, stored: bool = False
+) -> Path:
+    """Score a model on tasks and store the run; returns the bundle's directory. `stored`: as in `prepare`.
 
     Raises AssayError (nothing written) for anything wrong with the plan, Incomplete (resumable) where items are missing at
     the end, Invalid where the model's files changed while it was scored.
     """
     progress = progress or NoProgress()
-    prepared = prepare(plan, place, progress)
+    prepared = prepare(plan, place, progress, stored)
     try:
         return evaluate_prepared(prepared, place, progress, opener)
     except CannotOpen as error:

@@ -12,10 +12,12 @@ from fakes import make_model, place, write_task
 
 from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.checking.audit import audit
+from assay.harness.checking.rerun import rerun
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.stored_gate import gate_stored
 from assay.harness.errors import Incomplete, Invalid, NotComparable
 from assay.harness.files.places import surroundings
+from assay.harness.prompt.served import NAMED
 from assay.harness.reports.results import notes
 from assay.harness.run.dispatch import NoProgress
 from assay.harness.run.evaluate import resume
@@ -116,6 +118,18 @@ def test_a_copied_run_sends_nothing_to_a_server_that_the_user_has_not_named(tmp_
             resume(run, other)
         assert len(state.bodies) == sent
         assert read_run(resume(run, place(tmp_path))).status == "complete"
+
+
+def test_a_rerun_of_a_copied_run_sends_nothing_to_a_server_that_the_user_has_not_named(tmp_path: Path) -> None:
+    with serving() as state:
+        run, named = evaluate(plan_of(state, tmp_path), place(tmp_path)), place(tmp_path).cache / NAMED
+        sent, known = len(state.bodies), named.read_text()
+        named.unlink()
+        with pytest.raises(AssayError, match="never named on this machine"):
+            rerun(run, place(tmp_path))
+        assert len(state.bodies) == sent and not named.exists()
+        named.write_text(known)
+        assert rerun(run, place(tmp_path)).reproduced
 
 
 def test_a_chat_run_leaves_the_template_to_the_server(tmp_path: Path) -> None:
