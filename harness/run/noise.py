@@ -18,7 +18,7 @@ from assay.harness.run.prepare import PreparedItem, PreparedTask
 from assay.harness.run.scoring.measure import Reply, score_item
 from assay.harness.run.scoring.results import codes
 from assay.harness.stats.difference import units_of
-from assay.harness.stats.influence import blocks
+from assay.harness.stats.influence import Undefined, blocks
 from assay.harness.stats.interval import Part
 from assay.harness.store.record import Record
 from assay.harness.task.metric import Metric, Pooled
@@ -83,7 +83,7 @@ def task_noise(task: PreparedTask, before: Mapping[Key, Record], again: Mapping[
 
 
 def metric_floor(metric: Metric[Any], pairs: Sequence[tuple[PreparedItem, Record, Record]]) -> float | None:
-    """The mean absolute change per cluster; None where no item has this metric."""
+    """The mean absolute change per cluster; None where no item has this metric, or the items do not define its score."""
     kept = [(each.item, one.stats[metric.name], two.stats[metric.name]) for each, one, two in pairs if metric.name in one.stats]
     if not kept:
         return None
@@ -94,7 +94,10 @@ def metric_floor(metric: Metric[Any], pairs: Sequence[tuple[PreparedItem, Record
     again = np.array([two for _, _, two in kept], dtype=np.float64)
     if np.array_equal(part.stats, again):
         return 0.0
-    values = np.nan_to_num(units_of(part, again).values)
+    try:
+        values = np.nan_to_num(units_of(part, again).values)
+    except Undefined:
+        return None
     bounded = metric.high is not None and metric.low is not None
     return float(np.abs(values).mean()) * (100 if bounded else 1)
 

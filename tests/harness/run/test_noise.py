@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 from fakes import NOWHERE, make_model, place, write_task
 
-from assay import AssayError, Plan, evaluate, read_run
+from assay import AssayError, Doc, Plan, evaluate, read_run
 from assay.harness.decide.compare import compare, side_of
 from assay.harness.decide.decision import gate
 from assay.harness.decide.policy import Policy
 from assay.harness.engines.request import ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Answer, Scripted, draw, oracle
 from assay.harness.errors import Incomplete
+from assay.harness.metrics.regression import pearson
 from assay.harness.reports.json_values import comparison_json, gate_json
 from assay.harness.reports.pipelines import github, junit
 from assay.harness.reports.tables import comparison_markdown, gate_markdown
 from assay.harness.run.evaluate import CannotOpen, resume
-from assay.harness.run.noise import floors, portions
+from assay.harness.run.noise import floors, metric_floor, portions
 from assay.harness.run.prepare import PreparedItem
+from assay.harness.store.record import Item, Record
 from tests.sim.sides import flipped, right, side
 
 ITEMS = 300
@@ -201,3 +203,13 @@ def test_a_stored_floor_reaches_the_comparison(home: Path) -> None:
     one, two = (side_of(read_run(bundle), NOWHERE) for bundle in (base, new))
     (row,) = compare(one, two).main
     assert row.floor is not None and row.floor > 1 and not row.within_floor  # nothing differs at all
+
+
+def test_a_repetition_that_leaves_a_score_undefined_has_no_floor() -> None:
+    pairs = []
+    for n in range(6):
+        item, first, second = Item(task="t", id=str(n), group=str(n), cluster=str(n), prompt="x"), n % 4 + 0.5, 1.0
+        stats = ((x, float(n), x * x, float(n * n), x * n) for x in (first, second))
+        records = [Record(task="t", item=str(n), status="ok", output={}, stats={"pearson": each}) for each in stats]
+        pairs.append((PreparedItem(item, Doc("x"), (), 0), *records))
+    assert metric_floor(pearson, pairs) is None
