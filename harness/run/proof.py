@@ -322,7 +322,7 @@ def check_ids(task: PreparedTask, tokenizer: Tokenizer, chat: bool, seed: int) -
     if isinstance(task.task.ask, Perplexity):
         return
     for each, request in draw(task.items, (), Allowance(MOST, math.inf), seed):
-        if request is not each.requests[0]:  # a neutral context of Choose(calibrate=...)
+        if request is not each.requests[0] or "cut" in each.item.doc:  # a neutral context of Choose(calibrate=...); text from ids
             continue
         ours = request.prompt if isinstance(request, GenRequest) else request.context
         # Before choices, white space at the end of a plain prompt belongs to the continuation.

@@ -264,6 +264,12 @@ def test_prompts_must_have_the_ids_of_the_tokenizers_own_call(tmp_path: Path) ->
             check_ids(with_first_id(task, 7), tokenizer, chat=False, seed=0)
 
 
+def test_a_cut_prompt_may_have_other_ids_than_its_text(tmp_path: Path) -> None:
+    task = with_first_id(prepared(tmp_path, sums(4)), 7)
+    cut = tuple(replace(each, item=replace(each.item, doc={**each.item.doc, "cut": 600})) for each in task.items)
+    check_ids(replace(task, items=cut), open_tokenizer(tmp_path / "model"), chat=False, seed=0)
+
+
 def with_first_id(task: PreparedTask, token: int) -> PreparedTask:
     """The task with another first id in every prompt, as where BOS is lost."""
 
