@@ -13,8 +13,6 @@ from typing import Any
 
 from assay.harness.errors import AssayError
 
-Known = Mapping[str, tuple[str, ...]]
-"""Names of accepted arguments by library."""
 OPTIONS = {
     "model": "--model",
     "pretrained_model_name_or_path": "--model",
@@ -29,38 +27,32 @@ OPTIONS = {
     "data_parallel_size": "--data-parallel",
 }
 """Arguments for which assay has an option of its own."""
-REFUSED = {
-    # These run code that an installed package or the checkpoint brings, or read pickles.
-    *(
-        "trust_remote_code",
-        "code_revision",
-        "worker_cls",
-        "worker_extension_cls",
-        "scheduler_cls",
-        "logits_processors",
-        "model_class_overrides",
-    ),
-    *("reasoning_parser_plugin", "io_processor_plugin", "kv_transfer_config", "ec_transfer_config", "additional_config", "load_format"),
-    *("weights_only", "use_safetensors", "allow_all_kernels", "use_kernels", "kernel_config", "auto_map", "gguf_file"),
-    # These load other files than those that the run's digest covers, or hold a secret.
-    *("model_weights", "hf_config_path", "tokenizer", "tokenizer_revision", "tokenizer_mode", "hf_token", "token", "config", "state_dict"),
-    *(
-        "subfolder",
-        "variant",
-        "cache_dir",
-        "download_dir",
-        "local_files_only",
-        "force_download",
-        "proxies",
-        "adapter_kwargs",
-        "adapter_name",
-    ),
-    *("key_mapping", "output_loading_info", "ignore_mismatched_sizes", "architectures", "model_type", "generation_config", "fusion_config"),
-    # assay's own ways of scoring depend on these.
-    *("runner", "convert", "skip_tokenizer_init", "enable_lora", "max_loras", "max_lora_rank", "enable_prompt_embeds", "logprobs_mode"),
-    *("disable_log_stats", "use_tqdm_on_load", "tqdm_class", "served_model_name", "max_logprobs"),
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+"""transformers' own attention; any other name is a repository whose kernels are loaded."""
+BITSANDBYTES = (
+    *("quant_method", "load_in_8bit", "load_in_4bit", "llm_int8_threshold"),
+    *("bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant"),
+)
+ALLOWED = {
+    "vllm": {
+        # Precision.
+        *("quantization", "kv_cache_dtype", "kv_cache_dtype_skip_layers", "mamba_cache_dtype", "mamba_ssm_cache_dtype"),
+        # Lengths and memory.
+        *("max_model_len", "max_num_batched_tokens", "max_num_scheduled_tokens", "block_size", "mamba_block_size", "swap_space"),
+        *("gpu_memory_utilization", "cpu_offload_gb", "num_gpu_blocks_override", "enable_prefix_caching", "enable_chunked_prefill"),
+        *("limit_mm_per_prompt", "language_model_only", "skip_mm_profiling", "max_parallel_loading_workers", "async_scheduling"),
+        # Parallelism.
+        *("enable_expert_parallel", "decode_context_parallel_size", "all2all_backend", "disable_custom_all_reduce"),
+        # Kernels.
+        *("enforce_eager", "cudagraph_capture_sizes", "max_cudagraph_capture_size", "optimization_level", "disable_cascade_attn"),
+        *("attention_backend", "moe_backend", "linear_backend", "mamba_backend", "enable_flashinfer_autotune"),
+    },
+    "transformers": {
+        *("attn_implementation", "device_map", "max_memory", "offload_buffers", "quantization_config", "max_position_embeddings"),
+    },
 }
-"""Arguments of the libraries that are never passed on."""
+"""Arguments that set precision, memory, lengths, parallelism and kernels. Any other one is never passed on, since a stored plan may be
+untrusted: it could run code, read other files, or make another model under the same digest."""
 EXAMPLE = "--engine-arg gpu_memory_utilization=0.8"
 
 
@@ -94,9 +86,9 @@ def library_of(engine: str) -> str:
 
 
 def check_arguments(engine: str, texts: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Raises AssayError for an argument that the engine's library does not accept, with the most similar one, or that assay sets itself.
+    """Raises AssayError for an argument that is not in ALLOWED, or that the engine's library does not have, with the most similar one.
 
-    `config`: the model's config.json, whose fields transformers accepts too.
+    `config`: the model's config.json, whose fields are transformers' arguments too.
     """
     arguments, library = parse_arguments(texts), library_of(engine)
     if not arguments:
@@ -104,15 +96,30 @@ def check_arguments(engine: str, texts: Sequence[str], config: Mapping[str, Any]
     if not library:
         raise AssayError(f"engine {engine} takes no arguments", where="--engine-arg", do="use --engine vllm or --engine hf")
     known = accepted(library) | (set(config) if library == "transformers" else set())
-    for key in arguments:
+    for key, value in arguments.items():
         if key in OPTIONS:
             raise AssayError(f"{key} has an option of its own", where="--engine-arg", do=f"use {OPTIONS[key]}")
-        if key in REFUSED or key.startswith("_"):
-            raise AssayError(f"{key} is never passed on to {library}", where="--engine-arg", do="leave it out")
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known - REFUSED - set(OPTIONS)), 1, 0.5)
+            near = difflib.get_close_matches(key, sorted(known & ALLOWED[library]), 1, 0.5)
             do = f"did you mean {near[0]}?" if near else f"an example: {EXAMPLE}"
             raise AssayError(f"{library} has no argument {key!r}", where="--engine-arg", do=do)
+        if key not in ALLOWED[library]:
+            what = f"{key} is never passed on to {library}: it changes the model or runs code; or assay's scoring depends on it"
+            do = "leave it out; to change the model, change config.json in a copy of its folder, which has a digest of its own"
+            raise AssayError(what, where="--engine-arg", do=do)
+        check_value(key, value)
+
+
+def check_value(key: str, value: Any) -> None:
+    """Raises AssayError for a value that would load kernels or other files: transformers takes more than names of its own."""
+    if key == "attn_implementation" and value not in ATTENTION:
+        raise AssayError(f"attention {value!r:.80} is not transformers' own", where="--engine-arg", do=f"use one of {', '.join(ATTENTION)}")
+    if key != "quantization_config":
+        return
+    fields = value if isinstance(value, dict) else {"": None}
+    if set(fields) - set(BITSANDBYTES) or fields.get("quant_method", "bitsandbytes") != "bitsandbytes":
+        do = f"quantization_config takes bitsandbytes' {', '.join(BITSANDBYTES[1:])}; or give a checkpoint that is quantised"
+        raise AssayError(f"quantisation {value!r:.80} is not passed on", where="--engine-arg", do=do)
 
 
 def accepted(library: str) -> set[str]:
