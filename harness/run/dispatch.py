@@ -15,6 +15,7 @@ from assay.harness.run.prepare import PreparedItem, PreparedTask, Request
 from assay.harness.run.proof import Proof, early
 from assay.harness.run.scoring.measure import Reply, score_item
 from assay.harness.store import Writer
+from assay.harness.store.journal import without_nonfinite
 from assay.harness.store.provenance import clock
 from assay.harness.store.record import Record
 
@@ -135,7 +136,16 @@ class Collector:
         self.records: list[Record] = []
 
     def append(self, records: Sequence[Record]) -> None:
-        self.records += records
+        self.records += map(without_nonfinite, records)
+
+
+def refuse_errors(again: Sequence[Record], stored: Sequence[Record]) -> None:
+    """Raises Incomplete where an item that has a score failed when it was scored again: its wrong score would stay."""
+    scored = {(record.task, record.item) for record in stored if record.status != "error"}
+    for record in again:
+        if record.status == "error" and (record.task, record.item) in scored:
+            what = f"{record.task} {record.item} failed when it was scored again by plain forwards: {record.error}"
+            raise Incomplete(what, do="fix the cause, then resume the run")
 
 
 @dataclass(slots=True)  # house: holds the engine, which a failed proof replaces
@@ -177,6 +187,7 @@ class TaskScorer:
         if problem := self.send(task, wanted, recorder):
             self.proof.fall_back(problem)
         recorder.flush()
+        refuse_errors(collector.records, self.writer.records())
         self.writer.append(sorted(collector.records, key=lambda record: last is not None and record.item == last.item))
 
     def close(self) -> None:
@@ -194,20 +205,22 @@ class TaskScorer:
             if each.item.id in wanted:
                 recorder.add(each, replies)
 
-        def send(portion: Sequence[PreparedItem]) -> None:
+        def send(portion: Sequence[PreparedItem], proven: bool) -> None:
             try:
                 send_requests(portion, self.engine, finished, self.cache, self.shared | keys)
-            except BaseException:  # items finished before a failure are kept
-                recorder.flush()
+            except BaseException:  # items finished before a failure are kept, but one, so that a resumed run proves the task
+                if proven:
+                    recorder.flush()
+                recorder.newest = None
                 raise
 
         if not pairs:
-            send(items)
+            send(items, proven=True)
             return ""
         rest = [each for each in items if each.item.id not in drawn]
         first = early(task, list(drawn.values())) or bool(self.proof.reason)
-        send([*drawn.values()] if first else [*drawn.values(), *rest])
+        send([*drawn.values()] if first else [*drawn.values(), *rest], proven=False)
         problem = self.proof.check(task, pairs, self.engine, self.cache)
         if first and not problem:
-            send(rest)
+            send(rest, proven=True)
         return problem

@@ -16,7 +16,7 @@ from assay.harness.decide.early_stopping import gate_early, plan_like
 from assay.harness.decide.policy import Policy
 from assay.harness.engines import Engine, Settings
 from assay.harness.engines.hf.engine import open_engine as open_hf
-from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.errors import Incomplete, Invalid
 from assay.harness.model.find import ModelRef
 from assay.harness.prompt.tokens import open_tokenizer
@@ -297,3 +297,45 @@ def test_a_difference_without_a_number_is_infinite_in_any_order(fast: tuple[floa
     found = changes(request, [fast], ScoreReply(((-1.0, -1.0),)))
     assert max(found) == math.inf and sorted(found)[0] == 0.0
     assert excess([found, [0.0]], dtype) == excess([[0.0], found], dtype) == math.inf
+
+
+def test_an_item_that_fails_when_scored_again_does_not_keep_its_wrong_score(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    right = logprobs(evaluate(plan, place(tmp_path / "right")))
+
+    def opener(name: str, ref: ModelRef, settings: Settings) -> Any:
+        return Failing(open_hf(ref, settings), 0.0) if settings.plain else Wrong(open_hf(ref, settings), 0.3)
+
+    with pytest.raises(Incomplete, match=r"sums .* failed when it was scored again by plain forwards: no memory"):
+        evaluate(plan, place(tmp_path), opener=opener)
+    bundle = next((tmp_path / "results" / "runs").iterdir())
+    assert len(read_run(bundle).records()) == 11, "a resumed run proves the task again"
+    resume(bundle, place(tmp_path), opener=opening(0.3))
+    assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
+
+
+class Failing(Wrong):
+    """Gives no reply to its fifth request."""
+
+    def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, Any]]:
+        for count, (index, reply) in enumerate(super().score(groups)):
+            yield index, Failure("no memory") if count == 4 else reply
+
+
+def test_a_failure_before_the_proof_leaves_an_item_to_prove_the_task(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    right = logprobs(evaluate(plan, place(tmp_path / "right")))
+    with pytest.raises(Incomplete, match="gone"):
+        evaluate(plan, place(tmp_path), opener=lambda name, ref, settings: Dying(open_hf(ref, settings), 0.3))  # type: ignore[arg-type,return-value]
+    bundle = next((tmp_path / "results" / "runs").iterdir())
+    assert len(read_run(bundle).records()) == 11
+    resume(bundle, place(tmp_path), opener=opening(0.3))
+    assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
+
+
+class Dying(Wrong):
+    """Dies after its last reply."""
+
+    def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, Any]]:
+        yield from super().score(groups)
+        raise RuntimeError("gone")
