@@ -22,7 +22,7 @@ DataParallel = Annotated[
 EngineArg = Annotated[
     list[str] | None,
     typer.Option(
-        help="Argument of vLLM's engine or transformers' from_pretrained for precision, memory, lengths or kernels, such as kv_cache_dtype=fp8. Repeatable.",
+        help="Argument for precision, memory, lengths or kernels of vLLM's engine or transformers, such as kv_cache_dtype=fp8. Repeatable.",
         rich_help_panel=ENGINE,
     ),
 ]

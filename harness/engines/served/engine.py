@@ -273,7 +273,7 @@ def merge(rows: Sequence[Row | Failure], greedy: bool) -> ScoreReply | Failure:
 def sampling(request: GenRequest, server: Server) -> dict[str, Any]:
     """The fields of a generation request. The checkpoint's own sampling settings must not be used in a benchmark."""
     options: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": request.temperature}
-    if request.stop:
+    if request.stop and server.prompts != "chat":  # in a chat they would end the thinking part; `generated` cuts the answer
         options["stop"] = list(request.stop)
     if request.temperature:
         options |= {"seed": request.seed, "top_p": request.top_p}

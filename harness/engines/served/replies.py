@@ -135,7 +135,7 @@ def generated(reply: Message, request: GenRequest) -> GenReply | Failure:
         return Failure(f"the server generated {len(tokens)} tokens, {request.max_tokens} were allowed")
     if message is not None and not thought:  # without a reasoning parser the server leaves the thinking part in the text
         thought, text = split_thought(text)
-    before = cut(text, request.stop)
+    before = cut(text.lstrip() if thought else text, request.stop)
     if before is not None:
         text, finish = before, "stop"
     thinking = (thought, usage.reasoning if usage else 0, not text.strip()) if thought else ()

@@ -172,7 +172,8 @@ def test_completions() -> None:
 def test_a_chat_is_sent_as_messages() -> None:
     prompt = json.dumps({"messages": [{"role": "user", "content": "Is it?"}], "arguments": {"enable_thinking": False}})
     with serving(owner="other") as state, opened(state, "chat", owner="other") as engine:
-        assert dict(engine.generate([GenRequest(ids_of(prompt), 8)]))[0].text == " yes"
+        assert dict(engine.generate([GenRequest(ids_of(prompt), 8, ("\n",))]))[0].text == " yes"
+        assert "stop" not in state.bodies[0], "it would end the thinking part"
         (body,) = state.bodies
         assert body["messages"] == [{"role": "user", "content": "Is it?"}] and body["chat_template_kwargs"] == {"enable_thinking": False}
         assert "top_k" not in body, "fields that OpenAI's own servers refuse are sent to vLLM and SGLang only"
@@ -187,6 +188,16 @@ def test_a_text_that_begins_the_response_is_sent_as_a_message_to_be_continued() 
             assert body["messages"][-1] == {"role": "assistant", "content": "Answer:"} and body["continue_final_message"] is True
         with opened(state, "chat", owner="other") as engine, pytest.raises(AssayError, match="cannot continue a message"):
             engine.check_generation(request)
+
+
+def test_a_stop_string_cuts_the_answer_of_a_chat_and_not_its_thinking_part() -> None:
+    prompt = json.dumps({"messages": [{"role": "user", "content": "Two and two?"}]})
+    with serving(answer=lambda _: "<think>\nHm.\n\nSo.\n</think>\n\nFour\n\nFive") as state, opened(state, "chat") as engine:
+        reply = dict(engine.generate([GenRequest(ids_of(prompt), 8, ("\n\n",))]))[0]
+        assert isinstance(reply, GenReply) and (reply.thought, reply.text, reply.finish) == ("Hm.\n\nSo.", "Four", "stop")
+    parsed = {"message": {"content": "\n\nFour\n\nFive", "reasoning": "Hm."}, "finish_reason": "length"}
+    again = generated({"choices": [parsed]}, GenRequest((1,), 8, ("\n\n",)))
+    assert isinstance(again, GenReply) and (again.text, again.finish) == ("Four", "stop")
 
 
 @pytest.mark.parametrize(
