@@ -271,7 +271,8 @@ def length_fault(prepared: PreparedRun, engine: Engine) -> str:
     def needs(request: ScoreGroup | GenRequest) -> int:
         if isinstance(request, ScoreGroup):
             return len(request.context) + max(map(len, request.continuations)) - 1 + spare
-        return len(request.prompt) + request.max_tokens
+        thinking = request.thinking.budget or 0 if request.thinking else 0
+        return len(request.prompt) + request.max_tokens + thinking
 
     longest = max((needs(request) for task in prepared.tasks for each in task.items for request in each.requests), default=0)
     if longest <= engine.limits.positions:

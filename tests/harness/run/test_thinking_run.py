@@ -10,12 +10,15 @@ import shutil
 import string
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fakes import place
 
 from assay import AssayError, Plan, evaluate, read_run
+from assay.harness.engines.request import GenRequest, Thinking
+from assay.harness.run.evaluate import length_fault
 from assay.harness.run.scoring.results import rescore
 from assay.harness.store import Run
 from tests.harness.prompt.chat_models import BEGUN, THINKING, make_chat_tokenizer
@@ -175,3 +178,11 @@ def test_options_for_text_are_refused_where_no_task_generates(tmp_path: Path) ->
         evaluate(Plan(model=str(model), tasks=(str(task),), samples=3), place(tmp_path))
     with pytest.raises(AssayError, match="top_p"):
         evaluate(Plan(model=str(model), tasks=(str(task),), top_p=0.0), place(tmp_path))
+
+
+def test_an_engine_must_have_room_for_the_thinking_budget_too() -> None:
+    request = GenRequest((1,) * 10, 20, thinking=Thinking(OPEN, CLOSE, (), budget=30))
+    items = [SimpleNamespace(requests=(request,))]
+    prepared: Any = SimpleNamespace(engine="hf", tasks=[SimpleNamespace(items=items)])
+    engines: list[Any] = [SimpleNamespace(limits=SimpleNamespace(positions=positions)) for positions in (59, 60)]
+    assert "the longest request needs 60 tokens" in length_fault(prepared, engines[0]) and not length_fault(prepared, engines[1])
