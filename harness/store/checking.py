@@ -18,6 +18,8 @@ from assay.harness.store.read import Run, check_own_id, content_errors, read_run
 TOLERANCE = 1e-9
 FIRST_FIELDS = ("value", "low", "high", "n")
 """Fields of a result whose differences are reported first."""
+NEWER_FIELDS = frozenset({"value", "low", "high", "method", "reason", "wide"})
+"""Fields of a result that earlier versions computed otherwise."""
 Recompute = Callable[[Run], Sequence[Mapping[str, Any]]]
 """A function from a run to its results, computed from its items, as in summary.json."""
 
@@ -87,6 +89,7 @@ def compare_results(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Prob
         Problem(str(run.path), f"{metric} of {task} is stored twice", "restore the run from a copy, or score the model again")
         for task, metric in twice
     ]
+    earlier = not all("settings" in task for task in run.manifest["tasks"])
     for task, metric in sorted(stored.keys() | recomputed.keys()):
         old, new = stored.get((task, metric)), recomputed.get((task, metric))
         if old is None or new is None:
@@ -96,7 +99,7 @@ def compare_results(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Prob
         for name in sorted(
             old.keys() | new.keys(), key=lambda each: (FIRST_FIELDS.index(each) if each in FIRST_FIELDS else len(FIRST_FIELDS), each)
         ):
-            if not equal_json(old.get(name), new.get(name)) and not of_earlier_version(old, new):
+            if not equal_json(old.get(name), new.get(name)) and not (earlier and name in NEWER_FIELDS and of_earlier_version(old, new)):
                 what = f"{name} of {metric} on {task} is stored as {old.get(name)}, but is {new.get(name)} when computed from the items"
                 problems.append(
                     Problem(
@@ -107,16 +110,12 @@ def compare_results(run: Run, results: Sequence[Mapping[str, Any]]) -> list[Prob
 
 
 def of_earlier_version(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a stored result equals the recomputed one under the rules of earlier versions.
+    """Whether a result may differ in NEWER_FIELDS by the rules of versions that did not store a task's `settings`.
 
-    They stored 0 for some undefined scores, and limits however much of the scale they covered.
+    They stored a number for some undefined scores, and limits however much of the scale they covered.
     """
-    if old.get("method") == new.get("method"):
-        return False
-    if new["value"] is None and new.get("reason"):
-        return bool(old["value"] == 0)
-    wide = new.get("wide")
-    return wide is not None and equal_json([old["value"], old["low"], old["high"]], [new["value"], *wide])
+    unlimited = new["low"] is None and new["high"] is None
+    return new["value"] is None or (unlimited and equal_json(old["value"], new["value"]))
 
 
 def equal_json(old: Any, new: Any) -> bool:

@@ -97,21 +97,39 @@ def test_the_gate_is_inconclusive_for_it_and_compares_the_rest(tmp_path: Path) -
     assert not alone.rows and gate(alone, Policy(tasks=("rate",))).verdict == "inconclusive"
 
 
-@pytest.mark.parametrize("change", [{"value": 0.0, "low": -0.1, "high": 0.1, "method": "jackknife, logit t"}])
-def test_a_run_of_an_earlier_version_that_stored_zero_is_still_believed(tmp_path: Path, change: dict[str, Any]) -> None:
+def as_earlier(bundle: Path, **changes: Any) -> list[str]:
+    """What is wrong with the run, stored as before tasks had `settings`, with these fields in every total and result without a score."""
+    manifest, summary = (json.loads((bundle / name).read_text()) for name in ("manifest.json", "summary.json"))
+    for task in manifest["tasks"]:
+        task.pop("settings", None)
+    for result in summary["results"]:
+        result["signature"] = result["signature"].partition("|seed:")[0]
+        if result["method"] in ("undefined", "of then"):
+            result.update(method="of then", **changes)
+            result.pop("reason", None)
+        if wide := result.pop("wide", None):
+            result.update(low=wide[0], high=wide[1], method="wilson")
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    (bundle / "summary.json").write_text(json.dumps(summary))
+    rehash(bundle)
+    return [each.what for each in check(bundle.parents[1], lambda run: recompute(run, Access())) if "when computed" in each.what]
+
+
+@pytest.mark.parametrize("value", [0.0, 12.5])
+def test_a_run_of_an_earlier_version_that_stored_a_number_is_still_believed(tmp_path: Path, value: float) -> None:
+    bundle = run(tmp_path, constant())
+    assert not as_earlier(bundle, value=value, low=-0.1, high=20.0)
+    found = as_earlier(bundle, n=7, evidence="partial")
+    assert any(what.startswith("n of mcc on pick") for what in found) and any(what.startswith("evidence of total") for what in found)
+
+
+def test_a_run_of_this_version_is_excused_nothing(tmp_path: Path) -> None:
     bundle = run(tmp_path, constant())
     summary = json.loads((bundle / "summary.json").read_text())
-    for result in summary["results"]:
-        if result["metric"] == "mcc":
-            del result["reason"]
-            result.update(change)
+    summary["results"] = [each | ({"value": 0.0, "method": "wilson"} if each["metric"] == "mcc" else {}) for each in summary["results"]]
     (bundle / "summary.json").write_text(json.dumps(summary))
     rehash(bundle)
-    assert not [each for each in check(tmp_path / "results", lambda run: recompute(run, Access())) if "mcc" in each.what]
-    summary["results"] = [each | ({"value": 0.3} if each["metric"] == "mcc" else {}) for each in summary["results"]]
-    (bundle / "summary.json").write_text(json.dumps(summary))
-    rehash(bundle)
-    assert [each for each in check(tmp_path / "results", lambda run: recompute(run, Access())) if "mcc" in each.what]
+    assert [each for each in check(tmp_path / "results", lambda run: recompute(run, Access())) if "value of mcc" in each.what]
 
 
 def test_a_wide_interval_is_kept_apart_and_out_of_ranks(tmp_path: Path) -> None:
@@ -124,13 +142,7 @@ def test_a_wide_interval_is_kept_apart_and_out_of_ranks(tmp_path: Path) -> None:
     assert found["wide"][1] - found["wide"][0] > 0.5 and show_interval(found) == "too few items"
     assert query(tmp_path / "results", "SELECT * FROM leaderboard") == []
     assert "too few items" in set(queries.unranked(tmp_path / "results").reason)
-    old = json.loads((bundle / "summary.json").read_text())
-    for result in old["results"]:
-        if wide := result.pop("wide", None):
-            result.update(low=wide[0], high=wide[1], method="wilson")
-    (bundle / "summary.json").write_text(json.dumps(old))
-    rehash(bundle)
-    assert not check(tmp_path / "results", lambda run: recompute(run, Access()))[1:], "limits of earlier versions follow from the items"
+    assert not as_earlier(bundle), "limits of earlier versions follow from the items"
 
 
 def test_one_item_is_enough_for_every_kind_of_task(tmp_path: Path) -> None:
