@@ -41,6 +41,8 @@ def test_two_processes_score_as_one(tmp_path: Path) -> None:
                 assert one == pytest.approx(other, abs=1e-5)
         assert all(each.stats.computed for each in engine.engines), "both processes worked"
         assert engine.stats.computed == sum(each.stats.computed for each in engine.engines)
+        for index, proof in engine.plain(GROUPS[:2]):
+            assert proof.logprobs[0] == pytest.approx(expected[index].logprobs[0], abs=1e-5)  # type: ignore[union-attr]
         replies = dict(engine.generate([GenRequest((5, 6, number), 4) for number in range(9)]))
         assert [replies[index].text for index in range(9)] == [texts[index].text for index in range(9)]  # type: ignore[union-attr]
         assert engine.engines[0].process is not None
