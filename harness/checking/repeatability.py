@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from assay.harness.checking.finding import Finding, Level, Place, at_least, short
-from assay.harness.engines import Settings
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings
 from assay.harness.run.dispatch import RunProgress
-from assay.harness.run.evaluate import OpenEngine, prepare
+from assay.harness.run.evaluate import OpenEngine, prepare, settings_of
 from assay.harness.run.noise import Key, portions, prediction, score_portion, task_noise
 from assay.harness.run.prepare import PreparedTask
 from assay.harness.store import Run
@@ -37,8 +36,7 @@ def rescore_sample(run: Run, count: int, place: Surroundings, watch: RunProgress
         raise AssayError("the model's files have changed since this run", where=run.id, do="restore the weights, or leave out --rerun")
     parts = draw_items(prepared.tasks, count, f"{plan.seed}:{run.id}")
     before = {(record.task, record.item): record for record in run.records()}
-    settings = Settings(plan.dtype, plan.device, plan.budget, BATCH, plan.tensor_parallel, plan.pipeline_parallel, plan.seed)
-    engine = opener(prepared.engine, prepared.model, settings)
+    engine = opener(prepared.engine, prepared.model, replace(settings_of(plan), data_parallel=1))
     try:
         found = []
         for part in parts:

@@ -92,6 +92,18 @@ def test_scoring_a_sample_again(tmp_path: Path) -> None:
         rescore_sample(run, 30, place(tmp_path), NoProgress(), engine(hashed(1)))
 
 
+def test_a_sample_is_scored_again_with_the_settings_of_the_run(tmp_path: Path) -> None:
+    seen: list[Settings] = []
+
+    def opener(name: str, model: ModelRef, settings: Settings) -> Engine:
+        seen.append(settings)
+        return Scripted(hashed(1))
+
+    run = finished(tmp_path, hashed(1), engine="hf", device="cpu", engine_args=("attn_implementation=eager",), data_parallel=2)
+    rescore_sample(run, 5, place(tmp_path), NoProgress(), opener)
+    assert seen == [Settings(device="cpu", batch=3, arguments=("attn_implementation=eager",))]
+
+
 def answered(task: Task, pairs: list[tuple[Item, Record]]) -> TaskRecords:
     items, records = zip(*pairs, strict=True)
     return TaskRecords(task, {}, items, records, ())
