@@ -143,9 +143,12 @@ def is_native(config: Mapping[str, Any]) -> bool:
     except ImportError:
         return False
     tables = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES")
-    known = [vars(modeling_auto).get(table, {}).get(config.get("model_type")) for table in tables]
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        return False
+    known = [vars(modeling_auto).get(table, {}).get(kind) for table in tables]
     names = config.get("architectures") or known
-    return config.get("model_type") in CONFIG_MAPPING_NAMES and bool(set(names) & set(filter(None, known)))
+    return kind in CONFIG_MAPPING_NAMES and any(isinstance(name, str) and name in known for name in names)
 
 
 def suggest_inside(folder: Path) -> str:

@@ -250,6 +250,8 @@ def test_a_model_that_brings_code_is_refused_and_its_code_is_not_run(model: Path
     find(model)  # transformers has the Llama architecture itself: the code is not needed
     write_json(model / "config.json", json.loads((model / "config.json").read_text()) | {"model_type": "novel"})
     refuse(model, "its own code", "refused", file)
+    write_json(model / "config.json", json.loads((model / "config.json").read_text()) | {"model_type": []})
+    refuse(model, "its own code", "refused", file)
     assert not (model / "canary").exists()
 
 
