@@ -119,7 +119,8 @@ def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...]
     except FAILURES as error:
         run.packed = False
         run.note(f"plain route: packing failed ({type(error).__name__}: {first_line(error)})")
-    rest = [index for index in live if index in waiting or index not in order]
+    packed = set(order)
+    rest = [index for index in live if index in waiting or index not in packed]
     for index in rest:
         restart(drafts[index])
     for number, reply in generate_plain(run, [drafts[index] for index in rest]):

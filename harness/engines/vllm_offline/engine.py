@@ -157,8 +157,8 @@ class VllmEngine:
     soft: SoftPrompt | None = None
     folder: tempfile.TemporaryDirectory[str] | None = None
     use_cache: bool = True
-    in_flight: int = MAX_IN_FLIGHT
     """Whether the prefix cache is read; off if the self-check failed."""
+    in_flight: int = MAX_IN_FLIGHT
     name: str = "vllm"
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
