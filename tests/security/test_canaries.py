@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,9 @@ def test_code_of_a_model_that_nothing_checked_does_not_run(opener: str, kind: st
     """Straight to the libraries, past our own check: they must be told not to run code."""
     home, wire = make_model(tmp_path / "model"), tmp_path / "wire"
     bring_code(home, wire, kind)
-    if kind == "llama":  # transformers knows it itself
-        OPENERS[opener](home)
+    if kind == "llama":  # transformers knows it itself; the engine may refuse it before
+        with suppress(AssayError):
+            OPENERS[opener](home)
     else:
         with pytest.raises((AssayError, ValueError), match=r"evil|custom code|remote code"):
             OPENERS[opener](home)

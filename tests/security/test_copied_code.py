@@ -96,7 +96,7 @@ def assay(home: Path, *arguments: str, path: str = "") -> subprocess.CompletedPr
     ["store index", "store check", "compare WHOLE WHOLE", "resume BEGUN", "run --model MODEL --tasks mine.py --engine scripted --json"],
 )
 def test_no_command_runs_what_only_a_manifest_names(command: str, clone: Clone, stranger: Path) -> None:
-    write_task(clone.home, 4).rename(clone.home / "mine.py")
+    write_task(clone.home, 60).rename(clone.home / "mine.py")  # enough items for a rank
     words = {"WHOLE": clone.whole.name, "BEGUN": clone.begun.name, "MODEL": str(stranger / "model")}
     found = assay(clone.home, *(words.get(word, word) for word in command.split()))
     assert not clone.wire.exists(), "the canary fired"

@@ -88,8 +88,8 @@ def test_summaries_translations_and_brackets_are_joined_as_in_helm() -> None:
 
 
 def test_separate_formats() -> None:
-    assert helm.HELLASWAG.ask == Choose(normalize="tokens")
-    assert helm.OPENBOOKQA_CLASSIC.ask == Choose(calibrate="Answer:")
+    assert helm.HELLASWAG.ask == Choose(normalize="tokens", ties="first")
+    assert helm.OPENBOOKQA_CLASSIC.ask == Choose(calibrate="Answer:", ties="first")
     blimp = BY_NAME["helm/blimp/adjunct_island@helm"]
     rows = [{"sentence_good": "a", "sentence_bad": "b", "pair_id": number} for number in range(4)]
     docs = [blimp.doc(row) for row in rows]

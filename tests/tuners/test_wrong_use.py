@@ -104,11 +104,13 @@ def test_training_sees_the_chat_template_as_scoring_sends_it(base: ModelRef, tmp
     place = surroundings({"ASSAY_RESULTS": str(tmp_path / "results"), "ASSAY_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"})
     rows = run_study(study, chatty, place.access(), PipelineScorer(place, limit=5, chat=study.chat), tmp_path / "study")
     assert {row["status"] for row in rows} == {"done"}
-    tokenizer, docs = open_tokenizer(folder), [toy.read(row) for row in toy.rows("max", "test")][:5]
+    tokenizer, every = open_tokenizer(folder), [toy.read(row) for row in toy.rows("max", "test")]
     (run,) = {row["run_id"] for row in rows if row["role"] == "base"}
     bundle = read_run(place.results / "runs" / run)
     assert bundle.manifest["plan"]["chat"] is True
     prompts = [item.prompt for item in bundle.items() if item.task == "toy/max"]
+    docs = [next(doc for doc in every if str(doc.prompt) in prompt) for prompt in prompts]
+    assert len(docs) == 5
     examples = task_examples(toy.MAX, docs, tokenizer, 128, chat=True)
     scored = encode_pairs(tokenizer, [(prompt, (doc.answer,)) for prompt, doc in zip(prompts, docs, strict=True)], special=True)
     assert [example.ids for example in examples] == [cut.context + cut.continuations[0] for cut in scored]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from assay import AssayError, Generate, Metric, Plan, Pooled, Task, evaluate, read_run
+from assay.harness.metrics.choice import OrZero
 from assay.harness.run.stages import Surroundings, joint_after
 from assay.harness.stats import difference as paired
 from assay.harness.stats.influence import blocks, influence, is_mean
@@ -21,6 +22,9 @@ from assay.tuners.training.data import find_tasks
 
 PARITY_ITEMS = 4
 """Number of items per task whose engine log-probabilities are compared with the trained model's."""
+
+NO_ASSOCIATION = ("mcc", "f1", "macro_f1")
+"""Metrics that are undefined for constant predictions. A study needs a number before and after training: 0, as in scikit-learn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +133,22 @@ def read_scores(bundle: Path, tasks: Sequence[Task]) -> dict[str, Score]:
         name, key = result["task"], (result["task"], result["metric"])
         if name in found or key not in tables or name not in by_name:
             continue
+        if result["value"] is None and result["metric"] in NO_ASSOCIATION:
+            result = {**result, "value": 0.0}
         if result["value"] is None:
             raise AssayError(f"{result['metric']} has no value on these items", where=f"{name}, {run.id}", do="score more items (--limit)")
         task, table = by_name[name], tables[key]
-        metric = next(each for each in task.metrics if each.name == result["metric"])
+        metric = or_zero(next(each for each in task.metrics if each.name == result["metric"]))
         details = {"run": run.id, "invalid": invalid_share(task, scored[name]), "engine_logprobs": engine_logprobs(task, scored[name])}
         found[name] = score_of(name, metric, table, result, details)
     return found
+
+
+def or_zero(metric: Metric[Any]) -> Metric[Any]:
+    """The metric with 0 where it is undefined, for those of NO_ASSOCIATION."""
+    if metric.name not in NO_ASSOCIATION or not isinstance(metric.combine, Pooled):
+        return metric
+    return replace(metric, combine=replace(metric.combine, finish=OrZero(metric.combine.finish)))
 
 
 def score_of(task: str, metric: Metric[Any], table: Any, result: Mapping[str, Any], details: Mapping[str, Any]) -> Score:
