@@ -206,10 +206,8 @@ def test_a_stored_floor_reaches_the_comparison(home: Path) -> None:
 
 
 def test_a_repetition_that_leaves_a_score_undefined_has_no_floor() -> None:
-    pairs = []
-    for n in range(6):
-        item, first, second = Item(task="t", id=str(n), group=str(n), cluster=str(n), prompt="x"), n % 4 + 0.5, 1.0
-        stats = ((x, float(n), x * x, float(n * n), x * n) for x in (first, second))
-        records = [Record(task="t", item=str(n), status="ok", output={}, stats={"pearson": each}) for each in stats]
-        pairs.append((PreparedItem(item, Doc("x"), (), 0), *records))
-    assert metric_floor(pearson, pairs) is None
+    def record(n: int, x: float) -> Record:
+        return Record(task="t", item=str(n), status="scored", stats={"pearson": (x, float(n), x * x, float(n * n), x * n)})
+
+    items = [PreparedItem(Item("t", str(n), str(n), str(n), "x"), Doc("x"), (), 0) for n in range(6)]
+    assert metric_floor(pearson, [(each, record(n, n % 4 + 0.5), record(n, 1.0)) for n, each in enumerate(items)]) is None
