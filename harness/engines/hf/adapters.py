@@ -48,6 +48,8 @@ def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
             # peft warns of layer types and of AdaLoRA's ranks, which it wrote itself; its warning of missing keys is an error below.
             warnings.simplefilter("ignore")
             tuned = PeftModel.from_pretrained(model, str(adapter.path), local_files_only=True)
+            if adapter.kind == "ADALORA":  # its modules have their final ranks now, and peft would cut them once more
+                tuned.active_peft_config.rank_pattern = None
             # from_pretrained does not return which keys were missing and unexpected; loading the tensors again does.
             result = tuned.load_adapter(str(adapter.path), "default", torch_device="cpu", local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
