@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,6 +94,16 @@ def test_twenty_steps_equal_trainers(tmp_path: Path) -> None:
     assert max((a - b).abs().max().item() for a, b in zip(theirs.parameters(), tiny_llama().parameters(), strict=True)) > 1e-2
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads in some builds of torch, so bit-equality needs the same number everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_resume_after_sigkill_is_bit_equal(tmp_path: Path) -> None:
     methods = ("full", "adalora", "lora")
     command = [sys.executable, "-m", "tests.tuners.interrupted"]
