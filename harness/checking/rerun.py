@@ -16,6 +16,7 @@ from assay.harness.run.scoring.stored_tasks import check_own
 from assay.harness.run.selection import select_stored
 from assay.harness.store import Run, read_run
 from assay.harness.store.plan import Plan
+from assay.harness.store.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Reproduction:
     """Two runs of one plan. `changed`: (task, item) whose prediction differs; `drift`: largest change of a log-probability in nats.
 
     `prompts`: (task, item) whose prompt has other token ids; `moved`: (task, item) with a token whose log-probability changed by more than
-    `tolerance` nats, which rounding does not explain.
+    `tolerance` nats, which rounding does not explain; `unexplained`: (task, item) whose text changed in runs without log-probabilities,
+    so that nothing shows whether rounding explains it.
     """
 
     first: Path
@@ -33,12 +35,13 @@ class Reproduction:
     drift: float
     prompts: tuple[Key, ...] = ()
     moved: tuple[Key, ...] = ()
+    unexplained: tuple[Key, ...] = ()
     tolerance: float = 0.0
 
     @property
     def reproduced(self) -> bool:
-        """Whether the same prompts gave the same log-probabilities, up to rounding. Predictions may still change near a tie."""
-        return not self.prompts and not self.moved
+        """Whether the same prompts gave the same results, up to rounding. Predictions may change near a tie of log-probabilities."""
+        return not (self.prompts or self.moved or self.unexplained)
 
     @property
     def churn(self) -> float:
@@ -77,5 +80,11 @@ def reproduction(first: Run, second: Run) -> Reproduction:
     tolerance = max(map(tolerance_of, (first, second)))
     moved = tuple(key for key in old if logprob_drift(old[key], new[key]) > tolerance)
     changed = tuple(key for key in old if prediction(old[key].output) != prediction(new[key].output))
+    unexplained = tuple(key for key in changed if not (has_logprobs(old[key]) and has_logprobs(new[key])))
     drift = max((value for key in old for value in logprob_changes(old[key].output, new[key].output)), default=0.0)
-    return Reproduction(first.path, second.path, len(old), changed, drift, prompts, moved, tolerance)
+    return Reproduction(first.path, second.path, len(old), changed, drift, prompts, moved, unexplained, tolerance)
+
+
+def has_logprobs(record: Record) -> bool:
+    """Whether the record holds the log-probabilities of its choices or text; servers may return none."""
+    return bool(record.output.get("logprobs")) or record.output.get("logprob") is not None

@@ -157,7 +157,7 @@ def rerun_command(
 ) -> None:
     """Re-run a stored run and report, per item, whether the results match.
 
-    Exit codes: 0 results match up to rounding, 14 other prompts or log-likelihoods.
+    Exit codes: 0 results match up to rounding, 14 other prompts, log-likelihoods, or texts without log-likelihoods.
 
     [dim]assay rerun 20261123-2015 --engine vllm[/dim]
     """
@@ -165,14 +165,16 @@ def rerun_command(
     with show_progress() as progress:
         found = rerun(find_run(place.results, run), place, progress, engine)
     if as_json:
-        lists = {name: [{"task": task, "item": item} for task, item in getattr(found, name)] for name in ("changed", "prompts", "moved")}
+        names = ("changed", "prompts", "moved", "unexplained")
+        lists = {name: [{"task": task, "item": item} for task, item in getattr(found, name)] for name in names}
         facts = {"drift": found.drift, "tolerance": found.tolerance, "reproduced": found.reproduced}
         print_json({"run": found.second.name, "of": found.first.name, "items": found.items, **lists, **facts})
     else:
         verdict = "all predictions match" if not found.changed else f"{len(found.changed)} of {found.items} predictions changed"
         if not found.reproduced:
             moved = f"{len(found.moved)} items changed by more than {found.tolerance:g} nats per token"
-            verdict = f"NOT REPRODUCED: {len(found.prompts)} prompts differ, {moved}; {verdict}"
+            texts = f", {len(found.unexplained)} texts changed and have no log-likelihoods" if found.unexplained else ""
+            verdict = f"NOT REPRODUCED: {len(found.prompts)} prompts differ, {moved}{texts}; {verdict}"
         out().print(f"{verdict}; largest change of a log-likelihood: {found.drift:.1e} nats; run {found.second.name}", markup=False)
         for task, item in [*dict.fromkeys((*found.prompts, *found.moved, *found.changed))][:20]:
             out().print(f"  {task}  {item}", markup=False)

@@ -22,6 +22,7 @@ from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.interruption import resumable
 from assay.harness.files.places import Surroundings
 from assay.harness.model.served import is_address
+from assay.harness.prompt.served import check_named
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.evaluate import OpenEngine, open_scorer, prepare
 from assay.harness.run.manifest import manifest_of, same_run
@@ -108,6 +109,8 @@ def gate_early(
     base = side_of(baseline, place.access(allow_partial=True))
     policy = policy.with_full_names(base.tasks)
     check_policy(policy, base)
+    if is_address(plan.model):
+        check_named(plan.model, place.cache, stored=False)  # the user named the model; only the tasks come from a stored run
     prepared = prepare(plan, place, watch, stored=True)
     comparable(base, prepared)
     check_verified(policy, [base.digest, prepared.model.digest])

@@ -13,6 +13,7 @@ from fakes import make_model, place, write_task
 from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.checking.audit import audit
 from assay.harness.checking.rerun import rerun
+from assay.harness.decide.early_stopping import gate_early, plan_like
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.stored_gate import gate_stored
 from assay.harness.errors import Incomplete, Invalid, NotComparable
@@ -130,6 +131,23 @@ def test_a_rerun_of_a_copied_run_sends_nothing_to_a_server_that_the_user_has_not
         assert len(state.bodies) == sent and not named.exists()
         named.write_text(known)
         assert rerun(run, place(tmp_path)).reproduced
+
+
+def test_a_rerun_whose_texts_changed_without_log_probabilities_is_not_reproduced(tmp_path: Path) -> None:
+    with serving(owner="other") as state:
+        run = evaluate(plan_of(state, tmp_path, tasks=generating(tmp_path), chat=True), place(tmp_path))
+        assert rerun(run, place(tmp_path)).reproduced
+        state.answer = lambda prompt: " no"
+        found = rerun(run, place(tmp_path))
+        assert len(found.changed) == len(found.unexplained) == 12 and not found.moved and not found.reproduced
+
+
+def test_the_address_of_an_early_gate_is_named_by_its_command_line(tmp_path: Path) -> None:
+    with serving() as state:
+        base = read_run(evaluate(plan_of(state, tmp_path), place(tmp_path)))
+        (place(tmp_path).cache / NAMED).unlink()
+        found = gate_early(plan_like(base, state.address), base, Policy(allow_unverified=True), place(tmp_path))
+        assert found.planned == 12
 
 
 def test_a_chat_run_leaves_the_template_to_the_server(tmp_path: Path) -> None:
