@@ -160,8 +160,8 @@ def noise_of(run: Run) -> Noise:
 
 
 def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[Mismatch, ...]:
-    """All differences between two runs other than the model: per task the settings that differ, the first differing field, and
-    differing items. Settings alone make no difference: a random seed is never used where nothing is drawn."""
+    """Why two runs cannot be compared. Per task: the first of FIELDS that differs, after the settings that may have caused it; per
+    metric: the number of items that one run lacks. Settings alone are no reason: a random seed is never used where nothing is drawn."""
     found = []
     for name in tasks:
         found += task_mismatches(name, baseline.tasks[name], candidate.tasks[name])

@@ -27,13 +27,13 @@ SAME = 1e-9
 def export_lm_eval(run: Run, folder: Path) -> list[Path]:
     """Writes the files of a run and returns their paths. Raises Incomplete if the run is not complete."""
     results = results_of(run)
-    document, rows = from_import(run, results) if is_imported(run.manifest) else from_assay(run, results)
+    imported = is_imported(run.manifest)
+    document, rows = from_import(run, results) if imported else from_assay(run, results)
     place = folder / slug("__".join(parts_of(run.manifest["model"]["name"])))
     date = moment(run).strftime("%Y-%m-%dT%H-%M-%S.%f")
     written = [write(place / f"results_{date}.json", json.dumps(document, indent=2, ensure_ascii=False) + "\n")]
-    own = is_imported(run.manifest)
     return written + [
-        write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", jsonl(found, allow_nan=own)) for task, found in rows.items()
+        write(place / f"samples_{task.replace('/', '_')}_{date}.jsonl", jsonl(found, allow_nan=imported)) for task, found in rows.items()
     ]
 
 
