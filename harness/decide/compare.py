@@ -18,7 +18,7 @@ from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Access
 from assay.harness.run.noise import Noise, floors, sentence
 from assay.harness.run.scoring.results import codes
-from assay.harness.run.scoring.signature import plan_settings
+from assay.harness.run.scoring.signature import plan_settings, scorers
 from assay.harness.run.scoring.stored_tasks import selection_of
 from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import Difference, paired_difference, total_difference, unit_of, units_of
@@ -121,8 +121,9 @@ def side_of(run: Run, access: Access) -> Side:
     facts = {task["name"]: task for task in manifest["tasks"]}
     selection = selection_of(run, access)
     metrics = {}
+    items = run.items_by_task() if any(metric.rule for task in selection.tasks for metric in task.metrics) else {}
     for task in selection.tasks:
-        now = [f"{metric.name} {metric.signature}".strip() for metric in task.metrics]
+        now = scorers(task, items.get(task.full_name, []))
         if task.full_name in facts and now != list(facts[task.full_name]["metrics"]):
             what = f"the run used the scorers {facts[task.full_name]['metrics']}, this version of assay has {now}"
             raise AssayError(what, where=f"{run.id} {task.full_name}", do=f"assay rerun {run.id}")

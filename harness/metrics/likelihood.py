@@ -6,6 +6,8 @@ Both are ratios of sums: the negative log-likelihood of all texts over their tot
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -42,10 +44,22 @@ def exp_ratio(means: Array) -> Array:
         return np.exp(ratio(means))
 
 
+def joint_rule(stored: Mapping[str, Any]) -> str:
+    """What a text between prompt and reference adds to the signature: earlier versions did not count its bytes."""
+    return "joint:counted" if stored.get("joint") else ""
+
+
 NO_TEXT = "the texts are empty, or too improbable for a finite number"
 
 bits_per_byte: Metric[TextLogprob] = Metric(
-    "bits_per_byte", bits_and_bytes, Pooled(ratio), better="lower", high=None, reads=TextLogprob, undefined=NO_TEXT
+    "bits_per_byte",
+    bits_and_bytes,
+    Pooled(ratio),
+    better="lower",
+    high=None,
+    reads=TextLogprob,
+    undefined=NO_TEXT,
+    rule=joint_rule,
 )
 """Bits that the model needs per UTF-8 byte of text; comparable across tokenizers."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Literal
@@ -58,19 +58,24 @@ def golds(doc: Doc) -> tuple[str, ...]:
     return doc.references or (doc.answer,)
 
 
-def best(compare: Callable[[str, str], float], full: float = 1.0) -> Callable[[Doc, Completion], Stats]:
+def best(compare: Callable[[str, str], float], full: float | None = 1.0) -> Callable[[Doc, Completion], Stats]:
     """A measure that returns the highest `compare(reference, text)` over the references.
 
-    An empty reference (no answer exists) is met by an empty text only, with the score `full`.
+    A blank reference (no answer exists) is met by a blank text only, with the score `full`; where that is None, `compare` decides.
     """
 
     def score(gold: str, text: str) -> float:
-        return float(compare(gold, text)) if gold.strip() else full * (not text.strip())
+        return float(compare(gold, text)) if gold.strip() or full is None else full * (not text.strip())
 
     def measure(doc: Doc, output: Completion) -> Stats:
         return (max(score(gold, output.text) for gold in golds(doc)),)
 
     return measure
+
+
+def blank_rule(stored: Mapping[str, Any]) -> str:
+    """What a blank reference adds to the signature: earlier versions compared it as any other text."""
+    return "blank:equal" if any(not text.strip() for text in stored.get("references", ())) else ""
 
 
 def normalize_text(text: str) -> str:
@@ -127,7 +132,7 @@ def as_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-exact_match: Metric[Completion] = Metric("exact_match", best(same), reads=Completion, signature="strip|best-reference")
+exact_match: Metric[Completion] = Metric("exact_match", best(same), reads=Completion, signature="strip|best-reference", rule=blank_rule)
 """Share of texts equal to a reference, ignoring leading and trailing whitespace."""
 
 quasi_exact_match: Metric[Completion] = Metric(
@@ -136,14 +141,17 @@ quasi_exact_match: Metric[Completion] = Metric(
     reads=Completion,
     signature="helm|best-reference",
     unmeasurable=where_all(bare, "references of articles and punctuation only, which do not count; use exact_match"),
+    rule=blank_rule,
 )
 """Exact match after lower-casing and dropping punctuation, articles and extra spaces."""
 
-prefix_exact_match: Metric[Completion] = Metric("prefix_exact_match", best(begins), reads=Completion, signature="strip|best-reference")
+prefix_exact_match: Metric[Completion] = Metric(
+    "prefix_exact_match", best(begins), reads=Completion, signature="strip|best-reference", rule=blank_rule
+)
 """Share of texts that begin with a reference: for models that continue after the answer."""
 
 exact_match_indicator: Metric[Completion] = Metric(
-    "exact_match_indicator", best(last_piece), reads=Completion, signature="helm|after:space"
+    "exact_match_indicator", best(last_piece), reads=Completion, signature="helm|after:space", rule=blank_rule
 )
 """Exact match of what follows the last space only, as HELM scores Dyck words and GSM8K."""
 
@@ -153,11 +161,17 @@ f1_words: Metric[Completion] = Metric(
     reads=Completion,
     signature="helm|word-sets|best-reference",
     unmeasurable=where_all(lambda text: bare(text) or spaceless(text), f"articles and punctuation do not count, {NO_SPACES}"),
+    rule=blank_rule,
 )
 """F1 of the sets of normalised words, best reference. (SQuAD's F1 counts repeated words; this one does not.)"""
 
 final_number: Metric[Completion] = Metric(
-    "final_number_exact_match", best(same_final_number), reads=Completion, parses=has_number, signature="helm|best-reference"
+    "final_number_exact_match",
+    best(same_final_number),
+    reads=Completion,
+    parses=has_number,
+    signature="helm|best-reference",
+    rule=blank_rule,
 )
 """Share of texts whose last number is, digit by digit, the last number of a reference."""
 
@@ -171,7 +185,7 @@ def numeric_match(tolerance: float = 0.0) -> Metric[Completion]:
             raise AssayError(f"the reference {gold!r} holds no number", do="give numeric references for numeric_match")
         return float(given is not None and abs(given - wanted) <= tolerance * (abs(wanted) or 1.0))
 
-    return Metric("numeric_match", best(near), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}|signs:2")
+    return Metric("numeric_match", best(near, full=None), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}|signs:2")
 
 
 @functools.cache
@@ -210,6 +224,7 @@ def rouge(
         reads=Completion,
         signature=signature if default else f"{signature}|tok:{tokenizer}",
         unmeasurable=where_all(outside_ascii, LATIN) if default else None,
+        rule=blank_rule,
     )
 
 

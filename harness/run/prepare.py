@@ -20,6 +20,7 @@ from assay.harness.prompt.perturb import counts_of
 from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import FewShotExamples, choose_examples
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
+from assay.harness.run.scoring.signature import scorer, scorers
 from assay.harness.stats.sampling import kept_docs
 from assay.harness.store.plan import Plan
 from assay.harness.store.record import Item
@@ -133,7 +134,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "shots_order": task.shots.order if loaded.count else "",
         "ask": repr(task.ask),
         **({"ties": task.ask.ties} if isinstance(task.ask, Choose) else {}),
-        "metrics": [f"{metric.name} {metric.signature}".strip() for metric in task.metrics],
+        "metrics": scorers(task, [each.item for each in items]),
         "items": len(items),
         "evidence": "overlong" if overlong and loaded.evidence == "complete" else loaded.evidence,
         **({"overlong": {"rule": plan.overlong, "items": overlong}} if overlong else {}),
@@ -373,7 +374,7 @@ def unmeasurable(task: Task, docs: Sequence[Doc]) -> list[str]:
 def fingerprint(task: Task, split: str, items: Sequence[Item]) -> str:
     """Hash of the rendered items and of how they are scored; equal for models with different tokenizers."""
     state = hashlib.sha256()
-    head = [task.full_name, task.version, split, repr(task.ask), [[m.name, m.signature] for m in task.metrics]]
+    head = [task.full_name, task.version, split, repr(task.ask), [[m.name, scorer(m, items)] for m in task.metrics]]
     state.update(json.dumps(head).encode())
     for item in items:
         state.update(json.dumps([item.id, item.prompt, item.choices, item.gold, item.group]).encode())

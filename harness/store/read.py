@@ -80,6 +80,13 @@ class Run:
         with content_errors(self.path / ITEMS):
             return items_of(self.table(ITEMS))
 
+    def items_by_task(self) -> dict[str, list[Item]]:
+        """Return every planned item by the name of its task, in order."""
+        found: dict[str, list[Item]] = {}
+        for item in self.items():
+            found.setdefault(item.task, []).append(item)
+        return found
+
     def records(self) -> tuple[Record, ...]:
         """Return the final record of every finished item, in planned order."""
         if self.status == "complete":

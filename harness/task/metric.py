@@ -6,7 +6,7 @@ re-scoring work for every metric with the same code and without the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -86,3 +86,5 @@ class Metric(Generic[Out]):
     """What it means that `combine` gives NaN, as "all predictions are equal". Such a score is stored as null with this reason."""
     unmeasurable: Callable[[Doc], str] | None = None
     """Why no answer to a Doc can be measured, such as a script that the tokenizer drops, and what to use instead; "" where it can."""
+    rule: Callable[[Mapping[str, Any]], str] | None = None
+    """What an item (its stored Doc) adds to `signature`: a rule that only some items need, as for blank references; "" for others."""

@@ -43,9 +43,7 @@ def results_of(run: Run, access: Access) -> list[dict[str, Any]]:
     """The results computed from an imported run's items, then the scores that lm-eval only states (evidence "aggregate")."""
     selection = selection_of(run, access)
     facts = {task["name"]: task for task in run.manifest["tasks"]}
-    items: dict[str, list[Item]] = {}
-    for item in run.items():
-        items.setdefault(item.task, []).append(item)
+    items = run.items_by_task()
     scored = [Scored(task, facts[task.full_name], items.get(task.full_name, [])) for task in selection.tasks]
     found = score_run(scored, selection.totals, stats_of(run.path), run.manifest["engine"]["name"])
     given = {(result["task"], result["metric"]) for result in found}

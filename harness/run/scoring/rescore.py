@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -17,6 +16,7 @@ from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
 from assay.harness.run.prepare import PreparedTask, doc_fields, fingerprint, load_task
 from assay.harness.run.scoring.measure import choice_scores, correctness, expected_value, measure, text_bytes
+from assay.harness.run.scoring.signature import scorers
 from assay.harness.run.selection import Selection
 from assay.harness.stats.sampling import kept_docs, order_of
 from assay.harness.store import Run
@@ -164,9 +164,7 @@ def local_docs(access: Access) -> FindDocs:
 def check_stored_run(run: Run, selection: Selection, docs: FindDocs) -> None:
     """Raises Inconsistent for items that differ from the data and for statistics that differ from those of their outputs; AssayError
     where that cannot be verified: another version of the task is installed, or a metric needs data that are not on this machine."""
-    items: dict[str, list[Item]] = defaultdict(list)
-    for item in run.items():
-        items[item.task].append(item)
+    items = run.items_by_task()
     records = {(record.task, record.item): record for record in run.records()}
     facts = {task["name"]: task for task in run.manifest["tasks"]}
     shard = bool(run.manifest["plan"].get("shard"))
@@ -174,9 +172,9 @@ def check_stored_run(run: Run, selection: Selection, docs: FindDocs) -> None:
     for task in selection.tasks:
         if task.full_name not in facts:
             continue
-        stored, planned = facts[task.full_name], items[task.full_name]
+        stored, planned = facts[task.full_name], items.get(task.full_name, [])
         task = with_ties(task, stored)
-        check_task_version(task, stored)
+        check_task_version(task, stored, planned, shard)
         if not shard and fingerprint(task, stored["split"], planned) != stored["fingerprint"]:
             what = f"the items of {task.full_name} are not those of its fingerprint"
             raise Inconsistent(what, do="score the model again with `assay run`")
@@ -205,13 +203,12 @@ def with_ties(task: Task, facts: Mapping[str, Any]) -> Task:
     return replace(task, ask=replace(task.ask, ties=facts.get("ties", "first")))
 
 
-def check_task_version(task: Task, facts: Mapping[str, Any]) -> None:
+def check_task_version(task: Task, facts: Mapping[str, Any], items: Sequence[Item], shard: bool) -> None:
     """Raises AssayError where the installed task scores differently from the one that made the run."""
-    now = {
-        "version": task.version,
-        "ask": repr(task.ask),
-        "metrics": [f"{metric.name} {metric.signature}".strip() for metric in task.metrics],
-    }
+    metrics, stored = scorers(task, items), facts["metrics"]
+    if shard and len(metrics) == len(stored):  # the facts also have the rules that items of other shards need
+        metrics = [was if was.startswith(now) else now for now, was in zip(metrics, stored, strict=True)]
+    now = {"version": task.version, "ask": repr(task.ask), "metrics": metrics}
     for name, value in now.items():
         if facts[name] != value:
             what = f"{name} was {facts[name]!r:.80}, is {value!r:.80} here"

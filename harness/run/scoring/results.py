@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,13 +159,14 @@ def weakest_evidence(evidence: Sequence[str]) -> str:
 def signature(scored: Scored, metric: Metric[Any], engine: str) -> str:
     """Everything that a score depends on, in one line that is stored with it (as in sacrebleu)."""
     facts = scored.facts
+    scorer = next((text for text in facts["metrics"] if text.startswith(f"{metric.name} ")), "").removeprefix(f"{metric.name} ")
     parts = [
         scored.task.full_name,
         f"v{facts['version']}",
         f"split:{facts['split']}",
         f"shots:{facts['shots']}{' ' + facts['shots_order'] if facts['shots_order'] else ''}",
         f"ask:{short_ask(scored.task)}" + (f" ties:{facts['ties']}" if "ties" in facts else ""),
-        f"metric:{metric.name}" + (f"[{metric.signature.replace('|', ',')}]" if metric.signature else ""),
+        f"metric:{metric.name}" + (f"[{scorer.replace('|', ',')}]" if scorer else ""),
         f"n:{facts['items']}",
         f"engine:{engine}",
     ]
@@ -207,11 +208,9 @@ def rescore(run: Run, access: Access, engine: Mapping[str, Any] | None = None) -
     `engine`: the engine's facts, where the run has no summary yet.
     """
     selection = select_stored(run.manifest, access)
-    items: dict[str, list[Item]] = defaultdict(list)
-    for item in run.items():
-        items[item.task].append(item)
+    items = run.items_by_task()
     failed = failures(run.records())
     facts = {task["name"]: with_failures(task, failed[task["name"]]) for task in run.manifest["tasks"]}
-    scored = [Scored(task, facts[task.full_name], items[task.full_name]) for task in selection.tasks if task.full_name in facts]
+    scored = [Scored(task, facts[task.full_name], items.get(task.full_name, [])) for task in selection.tasks if task.full_name in facts]
     dtype = dtype_of(run.summary()["engine"] if engine is None else engine, run.manifest["plan"])
     return score_run(scored, selection.totals, run.stats(), run.manifest["engine"]["name"], dtype)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from assay.harness.model.find import ModelRef, checkpoint_of
 from assay.harness.model.weights import digest_files
 from assay.harness.store.plan import Plan
+from assay.harness.store.record import Item
+from assay.harness.task.metric import Metric
+from assay.harness.task.task import Task
 
 NOT_IN_SIGNATURE = frozenset(
     {
@@ -71,6 +74,17 @@ def as_text(value: Any) -> str:
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def scorer(metric: Metric[Any], items: Iterable[Item]) -> str:
+    """The metric's signature with the rules that only some of these items need."""
+    rules = set() if metric.rule is None else {metric.rule(item.doc) for item in items}
+    return "|".join(filter(None, (metric.signature, *sorted(rules))))
+
+
+def scorers(task: Task, items: Sequence[Item]) -> list[str]:
+    """The name and signature of each metric, as the manifest stores them."""
+    return [f"{metric.name} {scorer(metric, items)}".strip() for metric in task.metrics]
 
 
 def with_settings(signature: str, facts: Sequence[Mapping[str, Any]], dtype: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from assay.harness.errors import AssayError
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
 from assay.harness.metrics.text import (
     bleu,
@@ -146,6 +147,12 @@ def test_an_empty_reference_is_met_by_an_empty_text_only(metric: Metric[Any]) ->
     assert [one(metric, text, "") for text in ("", " \n", "rice", ".")] == [1, 1, 0, 0]
     assert one(metric, "", "rice 5") == 0
     assert one(metric, "", "rice 5", "") == 1, "one of the references is empty"
+
+
+@pytest.mark.parametrize("gold", ["", "none"])
+def test_a_numeric_reference_without_a_number_is_an_error(gold: str) -> None:
+    with pytest.raises(AssayError, match="holds no number"):
+        one(numeric_match(), "", gold)
 
 
 def test_f1_is_over_sets_of_words() -> None:

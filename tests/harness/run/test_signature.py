@@ -18,6 +18,7 @@ from assay.harness.errors import NotComparable
 from assay.harness.model.find import ModelRef, find_model
 from assay.harness.reports.results import settings_line
 from assay.harness.run.scoring.signature import NOT_IN_SIGNATURE, plan_settings, run_settings
+from assay.harness.run.scoring.verify import verify
 from assay.harness.store import Run
 
 TEMPLATE = "{% for turn in messages %}<{{ turn.role }}> {{ turn.content }}{% endfor %}{% if add_generation_prompt %}<bot> {% endif %}"
@@ -102,3 +103,22 @@ def test_adapter_and_quantisation_are_named(model: Path, tmp_path: Path) -> None
     (model / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 8}}))
     eight = run_settings(plan, find_model(str(model), cache=tmp_path, offline=True), "")["quantization"]
     assert four.startswith("gptq ") and eight.startswith("gptq ") and four != eight
+
+
+def test_the_rule_for_blank_references_is_in_the_signature_of_tasks_that_have_them(model: Path, tmp_path: Path) -> None:
+    """Earlier versions scored them otherwise and named the scorer "strip|best-reference"."""
+
+    def run_of(*references: str, **options: Any) -> Run:
+        rows = [{"id": n, "prompt": f"Question {n}", "reference": text} for n, text in enumerate(references)]
+        (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        plan = Plan(model=str(model), tasks=(str(tmp_path / "answers.jsonl"),), engine="scripted", **options)
+        return read_run(evaluate(plan, place(tmp_path), opener=opener))
+
+    plain, blank = run_of("a", "b", "c", "d"), run_of("a", "b", "c", "")
+    assert plain.manifest["tasks"][0]["metrics"] == ["exact_match strip|best-reference"]
+    assert blank.manifest["tasks"][0]["metrics"] == ["exact_match strip|best-reference|blank:equal"]
+    assert "|metric:exact_match[strip,best-reference]|" in signature(plain)
+    assert "|metric:exact_match[strip,best-reference,blank:equal]|" in signature(blank)
+    difference, access = verify(place(tmp_path).access()), place(tmp_path).access()
+    assert compare(side_of(blank, access), side_of(blank, access)).rows
+    assert not any(map(difference, (plain, blank, run_of("a", "b", "c", "", shard="1/2"))))

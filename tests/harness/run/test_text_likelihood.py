@@ -41,6 +41,8 @@ def test_the_joint_counts_above_and_below(tmp_path: Path, prompt: str, text: str
     assert found["bits_per_byte"] == pytest.approx(value) and found["perplexity"] == pytest.approx(2**15)
     assert run.records()[0].output["bytes"] == len((joint + text).encode()) == run.records()[0].output["tokens"]
     assert all(item.doc.get("joint", "") == joint for item in run.items())
+    scorer = "bits_per_byte" + " joint:counted" * bool(joint)  # earlier versions left its bytes out
+    assert run.manifest["tasks"][0]["metrics"] == [scorer, "perplexity"]
     assert not check(tmp_path / "results", lambda run: recompute(run, NOWHERE))
 
 
