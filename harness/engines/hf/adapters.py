@@ -16,8 +16,8 @@ from assay.harness.model.weights import Tensor
 ADAPTERS = "assay.adapters"
 """Entry points for adapter formats other than peft's: by `peft_type`, a function (model, folder) that returns the adapted model."""
 COPY = re.compile(r"\.(modules_to_save|original_module)\b")
-SHARED = ("vblora_vector_bank", "prompt_encoder", ".tinylora_v.", ".unilora_theta_d.")
-"""Parameters that peft shares between modules or builds from others: it does not save one per module."""
+SHARED = "vblora_vector_bank"
+"""Parameter that VB-LoRA shares between modules: peft saves it once, and calls it missing in each of them."""
 
 
 def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
@@ -43,15 +43,14 @@ def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
     grown = resized_rows(adapter, Tensor("F32", (rows, width), ""))
     if grown:
         model.resize_token_embeddings(grown, mean_resizing=False)
+    results: list[Any] = []
     try:
-        with warnings.catch_warnings():
+        # from_pretrained does not return which keys were missing and unexpected: the hook keeps torch's lists, in which peft leaves those
+        # of the adapter.
+        with warnings.catch_warnings(), model.register_load_state_dict_post_hook(lambda _, keys: results.append(keys)):
             # peft warns of layer types and of AdaLoRA's ranks, which it wrote itself; its warning of missing keys is an error below.
             warnings.simplefilter("ignore")
-            tuned = PeftModel.from_pretrained(model, str(adapter.path), local_files_only=True)
-            if adapter.kind == "ADALORA":  # its modules have their final ranks now, and peft would cut them once more
-                tuned.active_peft_config.rank_pattern = None
-            # from_pretrained does not return which keys were missing and unexpected; loading the tensors again does.
-            result = tuned.load_adapter(str(adapter.path), "default", torch_device="cpu", local_files_only=True)
+            tuned = PeftModel.from_pretrained(model, str(adapter.path), torch_device="cpu", local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         lost = isinstance(error, KeyError)
         raise AssayError(
@@ -61,14 +60,14 @@ def add_adapter(model: Any, adapter: Adapter) -> tuple[Any, bool]:
         ) from None
     if tuned.active_peft_config.is_prompt_learning:
         return tuned.eval(), True  # peft loads its embeddings by itself and fails if they are missing or do not fit
-    check_keys(adapter, result.missing_keys, result.unexpected_keys)
+    check_keys(adapter, results[-1].missing_keys, results[-1].unexpected_keys)
     # The adapter's modules live inside the base model, whose forward has the plain signature.
     return tuned.get_base_model().eval(), False
 
 
 def check_keys(adapter: Adapter, missing: Collection[str], unexpected: Collection[str]) -> None:
     """Raises AssayError unless peft found a place for each tensor of the adapter and a tensor for each module that it targets."""
-    lost = sorted(name for name in missing if not any(part in name for part in SHARED))
+    lost = sorted(name for name in missing if SHARED not in name)
     # With resized embeddings, peft saves each saved module again under names that it does not read.
     copies = {name for name in unexpected if COPY.search(name) and COPY.sub("", name) in adapter.tensors}
     unused = sorted(set(unexpected) - copies)
