@@ -24,7 +24,7 @@ from assay.harness.model.served import is_address
 from assay.harness.prompt.served import check_named, check_server, find_served, tokenizer_of
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
 from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
-from assay.harness.run.manifest import manifest_of, same_run, summary_of
+from assay.harness.run.manifest import manifest_of, results_of, same_run, summary_of, tokens_of
 from assay.harness.run.noise import repeat
 from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, prepare_task
 from assay.harness.run.proof import check_ids, proof_of
@@ -217,8 +217,10 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
             )
         check_model_unchanged(prepared.model, prepared.plan)
         progress.stage("computing scores")
-        summary = summary_of(prepared, bundle, writer, facts, clock() - started)
-        writer.finish({**summary, **extra})
+        records, proof = writer.records(), extra.pop("proof", {})
+        seconds = {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(clock() - started, 3)}
+        results, tokens = results_of(prepared, bundle, records, facts), tokens_of(prepared.model, records)
+        writer.finish({**summary_of(records, results, facts, tokens, seconds, proof), **extra})
 
 
 def score_pending(

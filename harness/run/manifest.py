@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.model.find import ModelRef
 from assay.harness.prompt.served import served_facts
 from assay.harness.run.prepare import PreparedRun
 from assay.harness.run.scoring.measure import thinking_of
 from assay.harness.run.scoring.results import failures, score_run, scored_of, weakest_evidence
 from assay.harness.run.scoring.signature import dtype_of
-from assay.harness.store import Writer, stats_of
+from assay.harness.store import stats_of
 from assay.harness.store.provenance import machine, versions
 from assay.harness.store.record import Record
 
@@ -91,26 +92,41 @@ def ties_of(records: Sequence[Record]) -> dict[str, int]:
     return dict(Counter(record.task for record in records if record.output.get("tied")))
 
 
-def summary_of(prepared: PreparedRun, bundle: Path, writer: Writer, engine: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """The summary: results, tokens and seconds of all attempts together; `engine` are the engine's facts, `seconds` the last attempt's."""
-    records = writer.records()
-    failed = failures(records)
+def results_of(prepared: PreparedRun, bundle: Path, records: Sequence[Record], engine: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The results of a run whose items are scored; none for a shard, which has no score of its own."""
+    if prepared.plan.shard:
+        return []
+    failed, dtype = failures(records), dtype_of(engine, prepared.plan.as_json())
     tasks = [scored_of(task, failed[task.task.full_name]) for task in prepared.tasks]
-    server = prepared.model.server
-    by_server = server is not None and server.prompts != "ids"  # then records count characters
-    dtype = dtype_of(engine, prepared.plan.as_json())
+    return score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine, dtype)
+
+
+def tokens_of(model: ModelRef, records: Sequence[Record]) -> dict[str, int]:
+    by_server = model.server is not None and model.server.prompts != "ids"  # then records count characters
     return {
-        # a shard has no score of its own
-        "results": [] if prepared.plan.shard else score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine, dtype),
+        "logical": sum(record.computed + record.cached if by_server else record.logical for record in records),
+        "computed": sum(record.computed for record in records),
+        "cached": sum(record.cached for record in records),
+    }
+
+
+def summary_of(
+    records: Sequence[Record],
+    results: Sequence[Mapping[str, Any]],
+    engine: Mapping[str, Any],
+    tokens: Mapping[str, int],
+    seconds: Mapping[str, float],
+    proof: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The summary of a run, of its attempts or shards together. `engine`: the engine's facts."""
+    return {
+        "results": results,
         "engine": engine,
-        "tokens": {
-            "logical": sum(record.computed + record.cached if by_server else record.logical for record in records),
-            "computed": sum(record.computed for record in records),
-            "cached": sum(record.cached for record in records),
-        },
-        "seconds": {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(seconds, 3)},
+        "tokens": tokens,
+        "seconds": seconds,
         "ties": ties_of(records),
-        **({"evidence": "failed"} if failed else {}),
+        **({"evidence": "failed"} if failures(records) else {}),
         "statuses": dict(Counter(record.status for record in records)),
         **({"thinking": thinking} if (thinking := thinking_of(records)) else {}),
+        **({"proof": proof} if proof else {}),
     }

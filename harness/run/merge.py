@@ -11,6 +11,8 @@ from typing import Any
 
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.places import Surroundings
+from assay.harness.run.manifest import summary_of
+from assay.harness.run.proof import together
 from assay.harness.run.scoring.results import rescore, weakest_evidence
 from assay.harness.store import Run, create_bundle, index, open_writer, read_run
 from assay.harness.store.plan import Plan
@@ -42,7 +44,7 @@ def merge(parts: Sequence[Path], place: Surroundings) -> Path:
     try:
         with open_writer(bundle) as writer:
             writer.append(records)
-            writer.finish(summary_of(read_run(bundle), runs, records, place))
+            writer.finish(merged_summary(read_run(bundle), runs, records, place))
         index(place.results, [bundle])
     except BaseException:
         shutil.rmtree(bundle)  # the shards are still there
@@ -80,16 +82,13 @@ def merged(runs: Sequence[Run]) -> tuple[list[Item], list[Record]]:
     return items, [found[item.task, item.id] for item in items]
 
 
-def summary_of(run: Run, parts: Sequence[Run], records: Sequence[Record], place: Surroundings) -> Mapping[str, Any]:
+def merged_summary(run: Run, parts: Sequence[Run], records: Sequence[Record], place: Surroundings) -> Mapping[str, Any]:
     """The summary of the merged run: tokens and seconds are summed over the shards."""
     tokens, seconds = Counter[str](), Counter[str]()
-    for part in parts:
-        tokens.update(part.summary()["tokens"])
-        seconds.update(part.summary()["seconds"])
-    return {
-        "results": rescore(run, place.access(allow_partial=True), parts[0].summary()["engine"]),
-        "engine": parts[0].summary()["engine"],
-        "tokens": dict(tokens),
-        "seconds": dict(seconds),
-        "statuses": dict(Counter(record.status for record in records)),
-    }
+    summaries = [part.summary() for part in parts]
+    for each in summaries:
+        tokens.update(each["tokens"])
+        seconds.update(each["seconds"])
+    engine = summaries[0]["engine"]
+    results = rescore(run, place.access(allow_partial=True), engine)
+    return summary_of(records, results, engine, tokens, seconds, together([each.get("proof", {}) for each in summaries]))

@@ -291,6 +291,23 @@ class Proof:
         return {**way, **cost, "requests": sum(each["requests"] for each in self.proven.values()), "tasks": dict(self.proven)}
 
 
+def together(proofs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The proofs of several shards of a run as one. The way is the plain one where one of them took it."""
+    found = sorted(filter(None, proofs), key=lambda proof: proof["way"] != "plain")
+    tasks: dict[str, Mapping[str, Any]] = {}
+    for name, facts in (pair for proof in found for pair in proof["tasks"].items()):
+        tasks[name] = worst(tasks[name], facts) if name in tasks else facts
+    sums = {name: sum(proof[name] for proof in found) for name in ("tokens", "seconds", "requests")}
+    return {**found[0], **sums, "tasks": tasks} if found else {}
+
+
+def worst(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two proofs of a task as one, with the larger of two differences (None: not finite)."""
+    pairs = {name: (one[name], other[name]) for name in ("median", "largest", "longest")}
+    largest = {name: None if None in pair else max(pair) for name, pair in pairs.items()}
+    return {**one, **other, **largest, "requests": one["requests"] + other["requests"]}
+
+
 def dtype_of(engine: Engine) -> str:
     return engine.describe().get("dtype", "float32")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from assay.harness.model.finite import broken_tensors, check_weights
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.reports.results import marked_name
 from assay.harness.run.evaluate import resume
+from assay.harness.run.merge import merge
 from assay.harness.run.scoring.verify import recompute
 from assay.harness.store import check, find_run, query
 from assay.harness.store.plan import Plan
@@ -112,3 +114,12 @@ def test_a_resumed_run_can_leave_it_out_too(tmp_path: Path) -> None:
     bundle = find_run(tmp_path / "results", "20")
     assert resume(bundle, place(tmp_path), opener=engine, allow_failed=True) == bundle
     check_failed_run(tmp_path, bundle)
+
+
+def test_a_merged_run_tells_failed_items_as_its_shards_do(tmp_path: Path) -> None:
+    plan, engine = failing(tmp_path, allow=True)
+    parts = [evaluate(replace(plan, shard=f"{n}/2"), place(tmp_path), opener=engine) for n in (1, 2)]
+    whole, merged = evaluate(plan, place(tmp_path / "whole"), opener=engine), merge(parts, place(tmp_path))
+    check_failed_run(tmp_path, merged)
+    one, two = (read_run(bundle).summary() for bundle in (whole, merged))
+    assert one.keys() == two.keys() and all(one[name] == two[name] for name in ("results", "statuses", "ties", "evidence"))

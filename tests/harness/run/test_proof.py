@@ -22,6 +22,7 @@ from assay.harness.model.find import ModelRef
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.dispatch import NoProgress
 from assay.harness.run.evaluate import resume
+from assay.harness.run.merge import merge
 from assay.harness.run.prepare import PreparedTask, prepare_task
 from assay.harness.run.proof import (
     FEW,
@@ -37,6 +38,7 @@ from assay.harness.run.proof import (
     sentence,
     text_of,
     thresholds,
+    together,
 )
 
 
@@ -124,6 +126,18 @@ def test_records_of_a_wrong_way_that_was_killed_are_replaced_on_resume(tmp_path:
     assert 0 < len(read_run(bundle).records()) < 12
     resume(bundle, place(tmp_path), opener=opening(0.3))
     assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
+
+
+def test_a_merged_run_has_the_proofs_of_its_shards(tmp_path: Path) -> None:
+    parts = [evaluate(replace(plan_of(tmp_path), shard=f"{n}/2"), place(tmp_path)) for n in (1, 2)]
+    one, two = (read_run(part).summary()["proof"] for part in parts)
+    proof = read_run(merge(parts, place(tmp_path))).summary()["proof"]
+    assert proof["requests"] == 2 * FEW == proof["tasks"]["sums"]["requests"] and proof["tokens"] == one["tokens"] + two["tokens"]
+    assert proof["tasks"]["sums"]["largest"] == max(each["tasks"]["sums"]["largest"] for each in (one, two))
+    slow = {**two, "way": "plain", "reason": "differs", "tasks": {"sums": {**two["tasks"]["sums"], "largest": None}}}
+    found = together([one, {}, slow])
+    assert (found["way"], found["reason"], found["tasks"]["sums"]["largest"]) == ("plain", "differs", None)
+    assert together([{}]) == {}
 
 
 LONG_TASK = """
