@@ -16,7 +16,7 @@ from assay.harness.checking.repeatability import rescore_sample
 from assay.harness.checking.report import COLOURS, as_json, baselines_line, counts, finding_lines, headline, number_of, verdict
 from assay.harness.checking.rerun import rerun
 from assay.harness.cli.console import out, print_json, show_progress
-from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.cli.options import Json, Results, StoredRun, place_of
 from assay.harness.errors import AssayError, Invalid
 from assay.harness.files.places import Surroundings
 from assay.harness.run.selection import select
@@ -121,7 +121,7 @@ def safe(text: str) -> str:
 
 
 def audit_command(
-    run: Annotated[str, typer.Argument(help="Run: id, unique prefix or folder.")],
+    run: StoredRun,
     share: Annotated[float, typer.Option(help="Fraction of items to score again (at least 20 items).")] = SHARE,
     seed: Annotated[int, typer.Option(help="Random seed for sampling items.")] = 0,
     results: Results = None,
@@ -150,7 +150,7 @@ def audit_command(
 
 
 def rerun_command(
-    run: Annotated[str, typer.Argument(help="Run: id, unique prefix or folder.")],
+    run: StoredRun,
     engine: Annotated[str, typer.Option(help="Inference engine. \\[default: the engine of the run]")] = "",
     results: Results = None,
     as_json: Json = False,

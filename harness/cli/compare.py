@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from assay.harness.cli.console import out, print_json
-from assay.harness.cli.running import Json, Results, comma_list, place_of
+from assay.harness.cli.options import Json, Results, comma_list, place_of
 from assay.harness.decide.compare import Comparison, compare, mismatches, side_of
 from assay.harness.decide.stored_gate import find_baseline
 from assay.harness.errors import NotComparable

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay.harness.cli.console import out, print_json, warn_of_broken
-from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.cli.options import Json, Results, place_of
 from assay.harness.errors import AssayError
 from assay.harness.exchange.every_eval_ever import export_every_eval_ever
 from assay.harness.exchange.hugging_face import export_hf_yaml, export_model_index

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from assay.harness.cli.console import out, print_json, show_progress
-from assay.harness.cli.running import Json, Results, place_of
+from assay.harness.cli.options import Json, PolicyFile, Results, place_of
 from assay.harness.decide.early_stopping import gate_early, plan_like
 from assay.harness.decide.policy import Policy, read_policy
 from assay.harness.decide.stored_gate import Gate, baselines, find_baseline, gate_stored, set_baseline
@@ -38,7 +38,7 @@ def gate_command(
     margin: Annotated[float | None, typer.Option(help="Allowed loss of the aggregate, in points. \\[default: 1.0]")] = None,
     task_margin: Annotated[float | None, typer.Option(help="Allowed loss of a single task, in points. \\[default: 3.0]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Maximum rate of false passes and of false regressions. \\[default: 0.05]")] = None,
-    policy: Annotated[Path | None, typer.Option(help="Policy file (gate.toml): required tasks, margins, critical tasks, guards.")] = None,
+    policy: PolicyFile = None,
     on_inconclusive: Annotated[str, typer.Option(help="Exit code of an inconclusive gate: fail (11) or pass (0). \\[default: fail]")] = "",
     markdown: Annotated[Path | None, typer.Option(help="Write a Markdown report to this file.")] = None,
     junit_xml: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from assay.harness.cli.console import out, print_json
-from assay.harness.cli.running import Json, Results, comma_list, place_of
+from assay.harness.cli.options import Json, Results, comma_list, place_of
 from assay.harness.decide.history import Point, select_runs, sparkline, trend
 from assay.harness.errors import AssayError
 from assay.harness.reports.formatting import VERDICTS, signed

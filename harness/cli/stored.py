@@ -9,7 +9,8 @@ import typer
 
 from assay.harness.cli import exchanging
 from assay.harness.cli.console import out, print_json
-from assay.harness.cli.running import Json, Results, place_of, print_run
+from assay.harness.cli.options import Json, Results, place_of
+from assay.harness.cli.running import print_run
 from assay.harness.errors import Invalid
 from assay.harness.run.merge import merge
 from assay.harness.run.scoring.rescore import local_docs

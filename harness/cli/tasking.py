@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.harness.cli.console import out, print_json, warn_of_broken
-from assay.harness.cli.running import Json
+from assay.harness.cli.options import Json
 from assay.harness.files.places import Access, surroundings
 from assay.harness.prompt.render import render
 from assay.harness.run.prepare import load_task

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from assay.harness.cli.console import err, out, print_json, show_progress
-from assay.harness.cli.running import Json, Results, comma_list, place_of, run_json
+from assay.harness.cli.options import EngineName, Json, Limit, PolicyFile, Results, comma_list, place_of
+from assay.harness.cli.running import run_json
 from assay.harness.decide.early_stopping import plan_like
 from assay.harness.decide.policy import Policy, read_policy
 from assay.harness.decide.stored_gate import find_baseline, gate_stored
@@ -28,10 +29,10 @@ def watch_command(
     folder: Annotated[Path, typer.Argument(help="Folder where training writes its checkpoints, one subfolder each.")],
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks: names, files or module:NAME. \\[default: the tasks of --gate]")] = "",
     gate: Annotated[str, typer.Option(help="Gate each checkpoint against this run. Exits with the code of the last gate.")] = "",
-    policy: Annotated[Path | None, typer.Option(help="Policy file (gate.toml) for --gate.")] = None,
+    policy: PolicyFile = None,
     base: Annotated[str, typer.Option(help="Base model of checkpoints that are adapters (LoRA): a folder or hub id.")] = "",
-    limit: Annotated[int | None, typer.Option(help="Score a sample of N items of each task.")] = None,
-    engine: Annotated[str, typer.Option(help="Inference engine: auto, vllm, hf or an installed plugin.")] = "auto",
+    limit: Limit = None,
+    engine: EngineName = "auto",
     pause: Annotated[float, typer.Option(help="Seconds between checks of the folder.")] = 5.0,
     until: Annotated[int | None, typer.Option(help="Stop after N checkpoints. \\[default: never]")] = None,
     results: Results = None,
