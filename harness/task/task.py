@@ -119,7 +119,8 @@ class Layout:
     `instructions` come first, with their own trailing whitespace; `separator` follows every few-shot example. `joint` is put between a
     prompt and its answer, unless the prompt is empty or ends in whitespace, or a chat template separates them.
 
-    `trim`: the spaces at the end of a prompt belong to the response. They are not sent, and spaces before the response do not count.
+    `trim` (only for Generate): the spaces at the end of a prompt belong to the response. They are not sent, and spaces before the
+    response do not count.
     """
 
     instructions: str = ""
@@ -202,6 +203,9 @@ class Task:
                 raise AssayError(
                     f"{name} is {getattr(self, name)!r:.60}, not {wanted}", where=ascii(self.name)[:60], do=f"fix Task({name}=...)"
                 )
+        if self.layout.trim and not isinstance(self.ask, Generate):
+            what = f"Layout(trim=True) is for Generate, not for {type(self.ask).__name__}"
+            raise AssayError(what, where=self.name, do="leave trim out: scored answers begin with the spaces at the end of the prompt")
         if not self.metrics:
             raise AssayError("a task needs at least one metric", where=self.name, do="add one, such as metrics=(accuracy,)")
         for metric in self.metrics:

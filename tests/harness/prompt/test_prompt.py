@@ -80,6 +80,11 @@ def test_context_and_continuation_are_encoded_together(tokenizer: Tokenizer) -> 
     assert [tokenizer.decode(ids) for ids in cut.continuations] == ["  c", "   d"]
 
 
+def test_trimmed_prompts_are_for_generated_answers_only() -> None:
+    with pytest.raises(AssayError, match=r"Layout\(trim=True\) is for Generate, not for Choose"):
+        replace(sums(), layout=Layout(trim=True))
+
+
 def test_empty_context_is_the_end_token(tokenizer: Tokenizer) -> None:
     (cut,) = encode_pairs(tokenizer, [("", ("good", "bad"))])
     assert cut.context == (tokenizer.empty,)
