@@ -34,11 +34,11 @@ with sync_playwright() as playwright:
     page.goto(address)
     settle(page)
     print("board:", page.locator("h1").first.inner_text())
-    page.get_by_role("link", name="Its items").click()
+    page.get_by_role("link", name="Items", exact=True).last.click()  # the first one is in the navigation
     page.wait_for_url("**/items?**")
     settle(page)
     box = page.locator("[data-testid=stDataFrame]").first.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + 16, box["y"] + 50)
-    page.get_by_text("Came back", exact=True).wait_for(timeout=60_000)
+    page.get_by_role("strong").filter(has_text="Response").wait_for(timeout=60_000)
     print("item:", page.url)
