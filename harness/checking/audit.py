@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from assay.harness.checking.repeatability import draw_items
 from assay.harness.engines import Settings
-from assay.harness.engines.hf.plain import open_engine as open_plain
+from assay.harness.engines.hf.engine import open_engine as open_hf
 from assay.harness.errors import AssayError, NotComparable
 from assay.harness.files.places import Surroundings
 from assay.harness.model.served import is_served
@@ -89,8 +89,8 @@ def audit(
     if missing := [each.item.id for part in parts for each in part.items if (each.item.task, each.item.id) not in items]:
         raise NotComparable(f"item {missing[0]!r} is not in the run", where=run.id, do="restore the data of the run")
     tolerance = tolerance_of(run)
-    settings = Settings("float32", plan.device, plan.budget, 1, seed=plan.seed)
-    engine = open_plain(prepared.model, settings) if opener is None else opener("plain", prepared.model, settings)
+    settings = Settings("float32", plan.device, plan.budget, 1, seed=plan.seed, plain=True)
+    engine = open_hf(prepared.model, settings) if opener is None else opener("hf", prepared.model, settings)
     drift, found = 0.0, list[Difference]()
     try:
         for part in parts:

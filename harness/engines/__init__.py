@@ -39,7 +39,7 @@ class Settings:
     data_parallel: int = 1
     arguments: tuple[str, ...] = ()
     plain: bool = False
-    """Score one sequence at a time, without caches and packing: for a model whose fast scores were found wrong."""
+    """Score one sequence at a time, without caches and packing: for audits, and for a model whose fast scores were found wrong."""
 
 
 @dataclass(slots=True)

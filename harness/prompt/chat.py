@@ -51,7 +51,8 @@ def render_chats(
     texts: list[str] = []
     for start in range(0, len(chats), BATCH):
         request = {"template": template, "tokens": dict(tokens), "chats": list(chats[start : start + BATCH]), "seconds": seconds}
-        texts += render_batch({**request, "prompt": call.prompt, "arguments": dict(call.arguments), "date": call.date}, where, start)
+        request |= {"prompt": call.prompt, "arguments": dict(call.arguments), "date": call.date}
+        texts += render_batch(request, where, start)
     return texts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assay.harness.engines.request import GenRequest, Thinking, TokenIds
 from assay.harness.errors import AssayError
@@ -66,23 +66,18 @@ def require_distinct(task: Task, docs: Sequence[Doc], prompts: Sequence[str], ch
 
 @dataclass(frozen=True, slots=True)
 class ResponseForm:
-    """What ends the responses of a task under a plan, and the markers of their thinking part."""
+    """What ends the responses of a task under a plan, and how their thinking part is found; None for models without one."""
 
     ask: Generate
     stop: tuple[str, ...]
     ends: TokenIds
-    markers: tuple[str, str] | None
-    tokenizer: Tokenizer
+    thinking: Thinking | None
 
     def requests(self, prompt: str, ids: TokenIds) -> tuple[GenRequest, ...]:
         """One request per sample."""
-        ask, thinking = self.ask, None
-        if self.markers is not None:
-            opening, closing = self.markers
-            begun = prompt.rstrip().endswith(opening)
-            close = self.tokenizer.encode([f"\n{closing}\n\n"])[0]
-            ends = self.tokenizer.special_ids([closing])
-            thinking = Thinking(opening, closing, close, ends, self.tokenizer.decode, begun, ask.thinking_budget)
+        ask, thinking = self.ask, self.thinking
+        if thinking is not None:
+            thinking = replace(thinking, begun=prompt.rstrip().endswith(thinking.opening))
         return tuple(
             GenRequest(ids, ask.max_tokens, self.stop, ask.temperature, sample if ask.temperature else 0, self.ends, ask.top_p, thinking)
             for sample in range(ask.samples)
@@ -98,7 +93,14 @@ def response_form(ask: Generate, plan: Plan, tokenizer: Tokenizer) -> ResponseFo
     known = bool(turn_ids) and turn_ids[0] in added
     ends = {*tokenizer.ends, *tokenizer.special_ids(ask.stop), *(turn_ids if known else ())}
     stop = (*ask.stop, turn) if turn and not known and turn not in ask.stop else ask.stop
-    return ResponseForm(ask, stop, tuple(sorted(ends)), markers_of(tokenizer, plan.chat), tokenizer)
+    markers = markers_of(tokenizer, plan.chat)
+    thinking = None if markers is None else thinking_between(*markers, ask.thinking_budget, tokenizer)
+    return ResponseForm(ask, stop, tuple(sorted(ends)), thinking)
+
+
+def thinking_between(opening: str, closing: str, budget: int | None, tokenizer: Tokenizer) -> Thinking:
+    (close,) = tokenizer.encode([f"\n{closing}\n\n"])
+    return Thinking(opening, closing, close, tokenizer.special_ids([closing]), tokenizer.decode, budget=budget)
 
 
 def markers_of(tokenizer: Tokenizer, chat: bool) -> tuple[str, str] | None:

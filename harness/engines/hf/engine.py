@@ -12,9 +12,9 @@ from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.arguments import parse_arguments
 from assay.harness.engines.hf.forward import attention_of, empty_cache, first_line, footprint
 from assay.harness.engines.hf.generate import generate
-from assay.harness.engines.hf.library import library_replies, sequences_of
-from assay.harness.engines.hf.load import load, swap_weights
+from assay.harness.engines.hf.load import free_memory, load, swap_weights
 from assay.harness.engines.hf.score import Runner, check_causal, score, self_test
+from assay.harness.engines.hf.unbatched import unbatched_replies
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
 from assay.harness.engines.text import TextDecoder
 from assay.harness.engines.threads import choose_threads, cores, set_passive_wait
@@ -40,8 +40,6 @@ class HfEngine:
     facts: dict[str, str]
     decoder: Callable[[], TextDecoder]
     name: str = "hf"
-    literal: bool = False
-    """Whether every sequence is scored by a forward of its own."""
 
     def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         good = []
@@ -54,9 +52,7 @@ class HfEngine:
         chosen = tuple(groups[index] for index in good)
         before = self.stats.computed
         self.stats.logical += logical_tokens(chosen)
-        for number, reply in library_replies(self.run.model, chosen, self.run.soft) if self.literal else score(self.run, chosen):
-            if self.literal:
-                self.stats.computed += sum(map(len, sequences_of(chosen[number])))
+        for number, reply in score(self.run, chosen):
             yield good[number], reply
         inputs = logical_tokens(chosen) - sum(len(group.continuations) for group in chosen)
         self.stats.cached += max(0, inputs - (self.stats.computed - before))
@@ -82,7 +78,7 @@ class HfEngine:
 
     def plain(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         """Score by plain forwards of the library's model, for a proof; the counters do not change."""
-        yield from library_replies(self.run.model, groups, self.run.soft)
+        yield from unbatched_replies(self.run.model, groups, self.run.soft)
 
     def swap(self, weights: Path) -> None:
         if self.ref.adapter is not None:
@@ -102,18 +98,10 @@ class HfEngine:
 
 def choose_budget(wanted: int | None, device: str) -> int:
     """Bytes for caches and packs: half of the free GPU memory, or an eighth of the free CPU memory but at most 2 GiB."""
-    import torch
-
     if wanted is not None:
         return wanted
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info()[0] // 2)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        free = 8 << 30
-    return min(2 << 30, free // 8)
+    free = free_memory(device)
+    return free // 2 if device.startswith("cuda") else min(2 << 30, (free or 8 << 30) // 8)
 
 
 def measure_kv(model: Any, run: Runner) -> int:
@@ -169,7 +157,6 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         pack=512 if on_cpu else 4096,
         batch=settings.batch or (32 if on_cpu else 128),
         soft=loaded.soft,
-        positions=loaded.positions,
     )
     for note in loaded.notes:
         run.note(note)
@@ -177,8 +164,8 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         run.note(f"{threads} of {cores()} cores, {waiting}")
     if settings.plain:
         check_causal(run, loaded.vocabulary, loaded.dtype)
-        run.packed, run.one_by_one, run.batch = False, True, 1
-        run.note("plain route, batches of one: the fast scores were found wrong")
+        run.packed, run.unbatched, run.batch = False, True, 1
+        run.note("plain route, batches of one")
     else:
         self_test(run, loaded.vocabulary, loaded.dtype)
     run.foot = footprint(loaded.model, measure_kv(loaded.model, run))
@@ -193,4 +180,4 @@ def open_engine(model: ModelRef, settings: Settings) -> HfEngine:
         "budget": str(budget),
     }
     limits = Limits(loaded.positions, loaded.vocabulary)
-    return HfEngine(model, run, limits, stats, facts, functools.cache(lambda: load_decoder(model, loaded.stop_ids)), literal=settings.plain)
+    return HfEngine(model, run, limits, stats, facts, functools.cache(lambda: load_decoder(model, loaded.stop_ids)))

@@ -17,7 +17,8 @@ import numpy as np
 
 from assay.harness.engines.hf.forward import BranchCache, first_line, out_of_memory
 from assay.harness.engines.hf.packing import ancestor_mask
-from assay.harness.engines.hf.score import FAILURES, NO_MEMORY, NOT_FINITE, SMALLEST, Runner
+from assay.harness.engines.hf.score import FAILURES, SMALLEST, Runner
+from assay.harness.engines.hf.unbatched import NO_MEMORY, NOT_FINITE
 from assay.harness.engines.request import Failure, GenReply, GenRequest
 from assay.harness.engines.text import TextDecoder, cut
 from assay.harness.engines.trie import Trie, of_prompts

@@ -42,6 +42,19 @@ def pick_device(wanted: str) -> str:
     return wanted
 
 
+def free_memory(device: str) -> int:
+    """Bytes of free memory of a device; 0 if they are not known."""
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 0
+
+
 def pick_dtype(wanted: str, device: str) -> str:
     """fp32 on a CPU; on CUDA bf16 if the hardware supports it, else fp16."""
     import torch

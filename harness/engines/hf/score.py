@@ -1,4 +1,4 @@
-"""Scores groups with a transformers model, packed or plain. A self-test at load compares both with one plain forward per continuation."""
+"""Scores groups with a transformers model: packed, plain in batches, or unbatched. A self-test at load chooses the route."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from assay.harness.engines.hf.forward import (
     plain_forward,
 )
 from assay.harness.engines.hf.packing import Capacity, Footprint, ScoreTable, ancestor_mask, fitting, score_table
+from assay.harness.engines.hf.unbatched import NO_MEMORY, NOT_FINITE, sequences_of, unbatched_replies
 from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply
 from assay.harness.errors import AssayError
 
 IndexedReply = tuple[int, ScoreReply | Failure]
-NOT_FINITE = Failure("non-finite log-probability")
-NO_MEMORY = Failure("out of memory")
 SMALLEST = 16
 """Smallest pack in tokens; if memory runs out below it, one long request is the cause, not the pack size."""
 
@@ -47,12 +46,12 @@ class Runner:
     soft: bool = False
     """Whether the model is tuned with a soft prompt or prefix."""
     packed: bool = True
-    positions: int = 0
-    """Longest sequence in tokens; 0 if it is not known."""
     cached: bool = True
     """Whether the plain route generates with the model's own cache; off if that fails."""
     one_by_one: bool = False
     """Whether every plain forward takes one sequence, because padding changes the result."""
+    unbatched: bool = False
+    """Whether every sequence is scored by a forward of its own, without a trie."""
 
     def note(self, text: str) -> None:
         if text not in self.stats.notes:
@@ -200,17 +199,18 @@ def score_batch(run: Runner, table: ScoreTable, leaves: list[Any]) -> None:
 
 
 def score(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[IndexedReply]:
-    """Score on the chosen route; sequences at which LongRoPE takes its long factors go through one plain forward each.
+    """Score on the chosen route; sequences at which LongRoPE takes its long factors are scored unbatched.
 
     A group with a non-finite result is scored again alone: another one in its pack may be the cause.
     """
     switch = run.attention.switch
-    alone = {index for index, group in enumerate(groups) if switch and longest(group) > switch}
-    together = tuple(index for index in range(len(groups)) if index not in alone)
-    if alone:
+    alone = [index for index, group in enumerate(groups) if run.unbatched or (switch and longest(group) > switch)]
+    if alone and not run.unbatched:
         run.note(f"sequences above {switch} tokens are scored one at a time: LongRoPE changes every position there")
-    for index in sorted(alone):
-        yield index, plain_reply(run, groups[index])
+    for number, reply in score_unbatched(run, tuple(groups[index] for index in alone)):
+        yield alone[number], reply
+    left = set(alone)
+    together = tuple(index for index in range(len(groups)) if index not in left)
     non_finite = []
     for number, reply in score_together(run, tuple(groups[index] for index in together)):
         if reply is NOT_FINITE and run.packed:
@@ -229,6 +229,14 @@ def score(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[IndexedReply]
 def longest(group: ScoreGroup) -> int:
     """Tokens of the longest sequence that a group sends."""
     return len(group.context) + max(map(len, group.continuations)) - 1
+
+
+def score_unbatched(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[IndexedReply]:
+    for index, reply in unbatched_replies(run.model, groups, run.soft):
+        sequences = sequences_of(groups[index])
+        run.stats.forwards += len(sequences)
+        run.stats.computed += sum(map(len, sequences))
+        yield index, reply
 
 
 FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
@@ -253,32 +261,19 @@ def score_together(run: Runner, groups: tuple[ScoreGroup, ...]) -> Iterator[Inde
 
 TOLERANCE = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 """Largest accepted difference per token between two routes on random text; with a wrong mask it is far larger in a trained model."""
-SHORTEST_TEST, LONGEST_TEST, CHEAP = 24, 600, 10**10
-"""Tokens of the self-test's shared prefix; it has more than the fewest where tokens times parameters stay below CHEAP."""
 
 
-def self_test_groups(run: Runner, vocabulary: int) -> tuple[ScoreGroup, ...]:
-    """Two random groups that share a prefix, with continuations of one to three tokens; longer where a forward costs little."""
+def self_test_groups(vocabulary: int) -> tuple[ScoreGroup, ScoreGroup]:
+    """Two small random groups that share a prefix, with continuations of one to three tokens."""
     draw = random.Random(0)
-    size = min(LONGEST_TEST, SHORTEST_TEST + CHEAP // max(1, run.model.num_parameters()))
-    size = min([size, *(each - 6 for each in (run.attention.switch, run.positions) if each)])
-    stem, left, right, tail = (tuple(draw.randrange(vocabulary) for _ in range(count)) for count in (max(1, size), 4, 3, 3))
+    stem, left, right, tail = (tuple(draw.randrange(vocabulary) for _ in range(size)) for size in (7, 4, 3, 3))
     ends = (tail[:1], tail[:2], tail, (tail[0], left[0], left[1]), right[:2])
     return ScoreGroup(stem + left, ends), ScoreGroup(stem + right, ends)
 
 
-def plain_reply(run: Runner, group: ScoreGroup) -> ScoreReply | Failure:
-    """One plain forward per continuation."""
-    parts = [next(iter(score_plain(run, (ScoreGroup(group.context, (ids,), group.greedy),))))[1] for ids in group.continuations]
-    if failure := next((part for part in parts if isinstance(part, Failure)), None):
-        return failure
-    found = [part for part in parts if isinstance(part, ScoreReply)]
-    return ScoreReply(tuple(part.logprobs[0] for part in found), tuple(flag for part in found for flag in part.greedy))
-
-
 def check_causal(run: Runner, vocabulary: int, dtype: str) -> None:
     """Raises AssayError if later tokens change the predictions of earlier ones: it would read the answer that it is to predict."""
-    left, right = self_test_groups(run, vocabulary)
+    left, right = self_test_groups(vocabulary)
     size = len(right.context)
     shared = list(range(size - 3))
     one, other = (
@@ -319,10 +314,10 @@ def narrow_window(run: Runner) -> Iterator[None]:
 def self_test(run: Runner, vocabulary: int, dtype: str) -> None:
     """Choose the route: packed if it agrees with plain forwards, else plain in batches, else plain one by one."""
     check_causal(run, vocabulary, dtype)
-    groups = self_test_groups(run, vocabulary)
-    pack, run.pack = run.pack, max(6, len(groups[0].context) // 3)
+    groups = self_test_groups(vocabulary)
+    pack, run.pack = run.pack, 6  # several packs
     with narrow_window(run):
-        expected = [plain_reply(run, group) for group in groups]
+        expected = [reply for _, reply in unbatched_replies(run.model, groups, run.soft)]
         if run.attention.obstacle:
             run.packed = False
             run.note(f"plain route: {run.attention.obstacle}")
@@ -334,7 +329,7 @@ def self_test(run: Runner, vocabulary: int, dtype: str) -> None:
                 problem = f"{type(error).__name__}: {first_line(error)}"[:120]
             run.packed = not problem
             run.note(f"plain route: the self-test of packing failed ({problem})" if problem else "packed route")
-    run.pack = max(256, 4 * len(groups[0].context))
+    run.pack = pack
     if not run.packed and run.attention.kinds - PADDED:
         run.one_by_one = True
         run.note(f"batches of one: {', '.join(sorted(run.attention.kinds - PADDED))} layers are not known to ignore padding")
@@ -343,5 +338,4 @@ def self_test(run: Runner, vocabulary: int, dtype: str) -> None:
         if off > TOLERANCE[dtype]:
             run.one_by_one = True
             run.note(f"batches of one: padding changes the result by {off:.2g}")
-    run.pack = pack
     run.stats.computed = run.stats.forwards = 0
