@@ -221,6 +221,8 @@ class TaskScorer:
         first = early(task, list(drawn.values())) or bool(self.proof.reason)
         send([*drawn.values()] if first else [*drawn.values(), *rest], proven=False)
         problem = self.proof.check(task, pairs, self.engine, self.cache)
+        if not problem:
+            self.writer.keep_proof(self.proof.facts())
         if first and not problem:
             send(rest, proven=True)
         return problem

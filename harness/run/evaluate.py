@@ -27,7 +27,7 @@ from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.manifest import manifest_of, results_of, same_run, summary_of, tokens_of
 from assay.harness.run.noise import repeat
 from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, prepare_task
-from assay.harness.run.proof import check_ids, proof_of
+from assay.harness.run.proof import check_ids, proof_of, together
 from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.run.scoring.signature import run_settings
 from assay.harness.run.scoring.verify import verify
@@ -217,7 +217,7 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
             )
         check_model_unchanged(prepared.model, prepared.plan)
         progress.stage("computing scores")
-        records, proof = writer.records(), extra.pop("proof", {})
+        records, proof = writer.records(), together(writer.proofs())
         seconds = {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(clock() - started, 3)}
         results, tokens = results_of(prepared, bundle, records, facts), tokens_of(prepared.model, records)
         writer.finish({**summary_of(records, results, facts, tokens, seconds, proof), **extra})
@@ -226,7 +226,7 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
 def score_pending(
     prepared: PreparedRun, pending: Sequence[Sequence[PreparedItem]], writer: Writer, progress: RunProgress, opener: OpenEngine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Open the engine and score every pending item, a whole task at a time. Returns the engine's facts, and the proof and the noise."""
+    """Open the engine and score every pending item, a whole task at a time. Returns the engine's facts, and the noise."""
     plan, opened = prepared.plan, clock()
     scorer = open_scorer(prepared, writer, progress, opener, shared_keys(pending))
     opened = clock() - opened
@@ -236,7 +236,7 @@ def score_pending(
             scorer.score(task, items)
         engine = scorer.engine
         facts = {**engine.describe(), "notes": [redact(note) for note in engine.stats.notes], "open_seconds": round(opened, 3)}
-        extra = {"proof": found} if (found := scorer.proof.facts()) else {}
+        extra: dict[str, Any] = {}
         if plan.repeat_check and not failed_records(writer):  # with failed items the check waits until the run is resumed
             extra["noise"] = {"batches": repeat(prepared.tasks, writer.records(), engine, progress, plan.seed)}
         return facts, extra

@@ -32,6 +32,8 @@ FILE_BYTES = 1 << 34
 """Maximum size of a file of a run in bytes."""
 STALE_SECONDS = 3600.0
 SAMPLES, STATS, SUMMARY, DONE = "samples.parquet", "item_stats.parquet", "summary.json", "DONE"
+PROOFS = "proofs.json"
+"""Of an unfinished run: the proof of each session, which its summary holds together."""
 
 
 FIELDS = {

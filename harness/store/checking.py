@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.store.bundle import DONE, JOURNAL, LOCK, bundle_folders
+from assay.harness.store.bundle import DONE, JOURNAL, LOCK, PROOFS, bundle_folders
 from assay.harness.store.consistency import inconsistencies
 from assay.harness.store.indexing import bundle_hash
 from assay.harness.store.queries import INDEX, query
@@ -69,7 +69,7 @@ def check_run(run: Run, recompute: Recompute | None) -> list[Problem]:
     if run.status != "complete":
         return problems
     consistent = not problems
-    known = {*run.files, DONE, LOCK, JOURNAL}
+    known = {*run.files, DONE, LOCK, JOURNAL, PROOFS}
     for path in run.path.iterdir():
         if path.name not in known and not path.name.startswith("."):
             problems.append(Problem(str(path), "does not belong to the run", "move it to another folder"))

@@ -112,6 +112,24 @@ class UnformedShape(Shape):
     lacks: list[Text]
 
 
+class ProofShape(Shape):
+    """The proof of one session of a run."""
+
+    way: Literal["fast", "plain"]
+    reason: Text
+    yardstick: Text
+    tokens: Count
+    seconds: Real
+    requests: Count
+    tasks: dict[Text, dict[Text, Any]]
+
+
+class ProofsShape(Shape):
+    """The proofs of an unfinished run."""
+
+    sessions: list[ProofShape]
+
+
 class ManifestShape(Shape):
     """The manifest, written when a run starts."""
 

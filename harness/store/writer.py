@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError, Incomplete
-from assay.harness.files.atomic import JSON_BYTES, to_json, write_error, write_file
+from assay.harness.files.atomic import JSON_BYTES, read_json, to_json, write_error, write_file
 from assay.harness.files.lock import file_lock
 from assay.harness.files.safe_open import read_regular
-from assay.harness.store.bundle import DONE, ITEMS, JOURNAL, LOCK, MANIFEST, SAMPLES, SCHEMA, STATS, SUMMARY, read_manifest
+from assay.harness.store.bundle import DONE, ITEMS, JOURNAL, LOCK, MANIFEST, PROOFS, SAMPLES, SCHEMA, STATS, SUMMARY, read_manifest
 from assay.harness.store.journal import Journal, Key, encode_record, final_records, read_records, without_nonfinite
 from assay.harness.store.read import Run, read_run
 from assay.harness.store.record import Record
+from assay.harness.store.shapes import ProofsShape, validate
 from assay.harness.store.tables import samples_table, stats_table, to_parquet
 
 
@@ -49,6 +50,8 @@ class Writer:
             self._check(record)
             self._track(record)
         self._journal = Journal(*self._journal_key)
+        self._earlier_proofs = read_proofs(bundle / PROOFS)
+        self._proof: Mapping[str, Any] = {}
 
     @property
     def _complete(self) -> bool:
@@ -79,6 +82,19 @@ class Writer:
         for record in batch:
             self._track(record)
 
+    def keep_proof(self, facts: Mapping[str, Any]) -> None:
+        """Store what this session has proven so far, for the summary of the run. Raises Incomplete if the disk is full."""
+        self._proof = facts
+        if not self._complete:
+            try:
+                write_file(self._run.path / PROOFS, to_json({"sessions": self.proofs()}, PROOFS))
+            except OSError as error:
+                raise write_error(error, self._run.path) from None
+
+    def proofs(self) -> list[Mapping[str, Any]]:
+        """The proof of each session of this run, the present one last."""
+        return [*self._earlier_proofs, *filter(None, [self._proof])]
+
     def _check(self, record: Record) -> None:
         if (record.task, record.item) not in self._planned:
             raise AssayError(f"item {record.item!r} of {record.task} was not planned", where=str(self._run.path), do="start a new run")
@@ -96,7 +112,7 @@ class Writer:
         self._failed[key] = record.status == "error" and self._failed.get(key, True)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the result files, then DONE with the SHA-256 of every file, and then remove the journal.
+        """Write the result files, then DONE with the SHA-256 of every file, and then remove the journal and PROOFS.
 
         After a kill at any point, calling it again completes the run; on a complete run it changes nothing. Raises Incomplete if items
         are missing or the disk is full (the journal stays), AssayError if the summary has a number that is not finite.
@@ -113,7 +129,7 @@ class Writer:
             except OSError as error:
                 raise write_error(error, bundle) from None
             self._run = read_run(bundle)
-        for leftover in (bundle / JOURNAL, *bundle.glob(".*.part")):
+        for leftover in (bundle / JOURNAL, bundle / PROOFS, *bundle.glob(".*.part")):
             leftover.unlink(missing_ok=True)
 
     def _write(self, bundle: Path, summary: Mapping[str, Any]) -> None:
@@ -131,3 +147,12 @@ class Writer:
     def close(self) -> None:
         """Sync the journal to disk and close it."""
         self._journal.close()
+
+
+def read_proofs(path: Path) -> list[Mapping[str, Any]]:
+    """The proofs of a run's earlier sessions. Raises AssayError if the file is damaged."""
+    if not path.exists():
+        return []
+    found = read_json(path, follow=False)
+    validate(ProofsShape, found, path)
+    return list(found["sessions"])

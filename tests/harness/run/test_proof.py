@@ -40,6 +40,7 @@ from assay.harness.run.proof import (
     thresholds,
     together,
 )
+from assay.harness.store import check
 
 
 @dataclass
@@ -126,6 +127,27 @@ def test_records_of_a_wrong_way_that_was_killed_are_replaced_on_resume(tmp_path:
     assert 0 < len(read_run(bundle).records()) < 12
     resume(bundle, place(tmp_path), opener=opening(0.3))
     assert logprobs(bundle) == pytest.approx(right, abs=1e-4)
+
+
+def test_a_resumed_run_keeps_the_proofs_of_all_its_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, second = plan_of(tmp_path, 6), tmp_path / "more.py"
+    second.write_text(write_task(tmp_path / "model", 12).read_text().replace('"sums"', '"more"').replace("} +", "} plus"))
+    plan = replace(plan, tasks=(*plan.tasks, str(second)))
+    whole = read_run(evaluate(plan, place(tmp_path / "whole"))).summary()["proof"]
+    with pytest.raises(Incomplete, match="killed"):  # the first task is proven, the second is not
+        evaluate(plan, place(tmp_path), opener=opening(0.0, stop_after=9))
+    bundle = next((tmp_path / "results" / "runs").iterdir())
+    with monkeypatch.context() as patch, pytest.raises(Incomplete, match="interrupted"):  # all is scored, the summary is not written
+        patch.setattr("assay.harness.run.evaluate.results_of", interrupted)
+        resume(bundle, place(tmp_path))
+    resume(bundle, place(tmp_path))
+    proof = read_run(bundle).summary()["proof"]
+    assert {**proof, "seconds": 0} == {**whole, "seconds": 0} and proof["tasks"].keys() == {"sums", "more"}
+    assert [problem.what for problem in check(tmp_path / "results")] == []
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_merged_run_has_the_proofs_of_its_shards(tmp_path: Path) -> None:
