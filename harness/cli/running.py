@@ -214,9 +214,8 @@ def print_run(run: Run, place: Surroundings, as_json: bool) -> None:
     for note in notes(manifest, summary["results"], summary.get("ties")):
         console.print(note, style="yellow", markup=False)
     if thinking := summary.get("thinking"):
-        console.print(
-            f"Thinking parts: {thinking['responses']:,} responses, {thinking['tokens']:,} tokens, not part of the scored text.", style="dim"
-        )
+        spent = f"{thinking['tokens']:,} tokens" + (f", {seconds:.1f} s" if (seconds := thinking.get("seconds")) else "")
+        console.print(f"Thinking parts: {thinking['responses']:,} responses, {spent}, not part of the scored text.", style="dim")
         if thinking["cut"]:
             console.print(
                 f"{thinking['cut']:,} of them ran into the limit, their items are marked as truncated. "

@@ -101,7 +101,8 @@ class ScoreReply:
 class GenReply:
     """`text` ends before the stop string. `finish`: "stop" (stop string or end of text) or "length".
 
-    `thought` is the thinking part, which `text` does not include, `thought_tokens` its length; `thought_cut`: it ran into its limit.
+    `thought` is the thinking part, which `text` does not include, `thought_tokens` its length; `thought_cut`: it ran into its limit;
+    `thought_seconds`: its share of the engine's time, 0 if that was not measured.
     `tokens` are all generated ids, and `logprob` is their summed natural-log probability, NaN if the engine does not compute it.
     """
 
@@ -112,6 +113,7 @@ class GenReply:
     thought: str = ""
     thought_tokens: int = 0
     thought_cut: bool = False
+    thought_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,22 @@
 """Reasoning models: find, count and limit the thinking part of a response, with any engine.
 
 A response is generated in stages: the thought up to its closing marker, without the task's stop strings, then the answer. A response that
-does not begin with the opening marker is an answer from the start and takes one stage.
+does not begin with the opening marker is an answer from the start and takes one stage. The engine's time since the previous reply is
+counted to each reply, so the seconds of all thoughts are the time that the engine spent on them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from assay.harness.engines import Engine
 from assay.harness.engines.request import Failure, GenReply, GenRequest, TokenIds
 
+Reply = TypeVar("Reply")
 MOST_BLANK = 4
 """Stop strings that are passed over between the closing marker and the first word of the answer, such as line breaks."""
 
@@ -30,6 +33,8 @@ class Draft:
     """Ids that close the thought without the model."""
     cut: bool = False
     logprob: float = 0.0
+    seconds: float = 0.0
+    """The engine's time for the thought."""
     blanks: int = 0
     parts: list[str] = field(default_factory=list)
     """Texts of the answer."""
@@ -56,8 +61,8 @@ class Draft:
         stop = (thinking.closing,) if self.stage == "thought" else (*request.stop, thinking.closing)
         return replace(request, stop=stop, ends=(*request.ends, *thinking.ends))
 
-    def add(self, reply: GenReply) -> GenReply | None:
-        """Add a stage's reply; the whole reply if it is the last one."""
+    def add(self, reply: GenReply, seconds: float) -> GenReply | None:
+        """Add a stage's reply, which took `seconds`; the whole reply if it is the last one."""
         fits = reply.finish != "length" or len(reply.tokens) >= self.room  # else the model's context is full
         self.logprob += reply.logprob
         ended = bool(reply.tokens) and reply.tokens[-1] in self.request.ends
@@ -73,6 +78,7 @@ class Draft:
             return reply
         self.stage = "thought"
         self.thought += reply.tokens
+        self.seconds += seconds
         if over := self.room < 0:  # the first stage took more than the budget
             self.thought, self.logprob = self.thought[: self.room], math.nan
         if thinking.closing in thinking.decode(self.thought):
@@ -99,7 +105,19 @@ class Draft:
         assert thinking is not None
         text = thinking.decode(self.thought).strip().removeprefix(thinking.opening).partition(thinking.closing)[0].strip()
         answer = "".join(self.parts).lstrip()
-        return GenReply(answer, self.thought + self.answer, finish, self.logprob, text, len(self.thought), self.cut)
+        return GenReply(answer, self.thought + self.answer, finish, self.logprob, text, len(self.thought), self.cut, self.seconds)
+
+
+def timed(replies: Iterable[Reply]) -> Iterator[tuple[float, Reply]]:
+    """Each reply with the seconds that it took to arrive after the previous one, without those of its consumer."""
+    left = iter(replies)
+    while True:
+        started = time.monotonic()
+        try:
+            reply = next(left)
+        except StopIteration:
+            return
+        yield time.monotonic() - started, reply
 
 
 def generate_stages(engine: Engine, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
@@ -119,9 +137,9 @@ def generate_stages(engine: Engine, requests: Sequence[GenRequest]) -> Iterator[
             del drafts[index]
     while drafts:
         places = list(drafts)
-        for place, reply in engine.generate([drafts[index].next_request() for index in places]):
+        for seconds, (place, reply) in timed(engine.generate([drafts[index].next_request() for index in places])):
             index = places[place]
-            done = reply if isinstance(reply, Failure) else drafts[index].add(reply)
+            done = reply if isinstance(reply, Failure) else drafts[index].add(reply, seconds)
             if done is not None:
                 yield index, done
                 del drafts[index]

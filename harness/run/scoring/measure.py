@@ -178,13 +178,24 @@ def correctness(task: Task, doc: Doc, output: Output, stats: dict[str, tuple[flo
     return None
 
 
-def thinking_of(records: Sequence[Record]) -> dict[str, int]:
-    """Over all responses with a thinking part: their number, the tokens of these parts, and how many ran into their limit."""
+def thinking_of(records: Sequence[Record]) -> dict[str, float]:
+    """Over all responses with a thinking part: their number, the tokens and seconds of these parts, and how many ran into their limit."""
     thoughts = [thought for record in records for thought in record.output.get("thoughts", ()) if thought["tokens"] or thought["cut"]]
     if not thoughts:
         return {}
     cut = sum(thought["cut"] for thought in thoughts)
-    return {"responses": len(thoughts), "tokens": sum(thought["tokens"] for thought in thoughts), "cut": cut}
+    seconds = math.fsum(thought.get("seconds", 0.0) for thought in thoughts)  # earlier versions did not store them
+    return {
+        "responses": len(thoughts),
+        "tokens": sum(thought["tokens"] for thought in thoughts),
+        "seconds": round(seconds, 3),
+        "cut": cut,
+    }
+
+
+def thought_json(reply: GenReply) -> dict[str, Any]:
+    seconds = round(reply.thought_seconds, 4)
+    return {"text": reply.thought, "tokens": reply.thought_tokens, "seconds": seconds, "cut": reply.thought_cut}
 
 
 def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
@@ -207,5 +218,5 @@ def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
             if output.samples:
                 found["samples"] = list(output.samples)
             if any(reply.thought_tokens or reply.thought_cut for reply in replies):
-                found["thoughts"] = [{"text": reply.thought, "tokens": reply.thought_tokens, "cut": reply.thought_cut} for reply in replies]
+                found["thoughts"] = [thought_json(reply) for reply in replies]
             return found

@@ -136,3 +136,25 @@ def test_every_limit_ends(most: int) -> None:
         forced = [f"{text[: 2 + cut_at]}\n</think>\n\nyes no$" for cut_at in range(len(text))]
         reply = ask(Letters(text, *forced), most, ("\n",), budget=budget)
         assert len(reply.tokens) <= most + (budget or 0)
+
+
+class Slow(Letters):
+    """Takes two seconds of `clock` for every reply."""
+
+    clock = 0.0
+
+    def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
+        for found in super().generate(requests):
+            self.clock += 2
+            yield found
+
+
+def test_the_seconds_of_a_thought_are_those_of_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, replies = Slow("Q:<think>tt</think>yes$", "R:no$", "S:<think>u</think>no$"), dict[int, float]()
+    monkeypatch.setattr("assay.harness.engines.thinking.time.monotonic", lambda: engine.clock)
+    requests = [GenRequest(ids(text), 40, ends=(END,), thinking=thinking()) for text in ("Q:", "R:", "S:")]
+    for index, reply in generate_stages(engine, requests):
+        assert isinstance(reply, GenReply)
+        replies[index] = reply.thought_seconds
+        engine.clock += 100  # what is done with a reply is not the engine's time
+    assert replies == {0: 2.0, 1: 0.0, 2: 2.0}, "the answers are not counted"

@@ -112,7 +112,10 @@ def test_the_thought_is_stored_apart_and_a_cut_one_is_truncated(thinker: Path, t
     assert (status, output["text"], output["finish"], correct) == ("truncated", "", "length", 0.0)
     assert thought["cut"] and thought["tokens"] == 24 and thought["text"] == LONG[:22]
     summary = run.summary()
-    assert summary["thinking"] == {"responses": 3, "tokens": 2 * 15 + 24, "cut": 1} and summary["statuses"]["truncated"] == 1
+    seconds = sum(output["thoughts"][0]["seconds"] for _, output, _ in found.values())
+    assert 0 < seconds < summary["seconds"]["engine"] and summary["thinking"]["seconds"] == pytest.approx(seconds, abs=1e-3)
+    assert summary["thinking"] | {"seconds": 0} == {"responses": 3, "tokens": 2 * 15 + 24, "seconds": 0, "cut": 1}
+    assert summary["statuses"]["truncated"] == 1
     assert rescore(run, place(tmp_path).access()) == summary["results"]
 
 
@@ -162,7 +165,7 @@ def test_thoughts_are_shown_by_the_command(thinker: Path, tmp_path: Path, capsys
         assert not ended.value.code
         printed = capsys.readouterr().out
         if extra:
-            assert json.loads(printed)["thinking"] == {"responses": 3, "tokens": 54, "cut": 1}
+            assert json.loads(printed)["thinking"] | {"seconds": 0} == {"responses": 3, "tokens": 54, "seconds": 0, "cut": 1}
         else:
             assert "1 of them ran into the limit" in " ".join(printed.split())
 
