@@ -43,7 +43,7 @@ def render_chats(
     seconds: int = CPU_SECONDS,
     call: TemplateCall = CALL,
 ) -> list[str]:
-    """Render each chat exactly as transformers does, but for the date.
+    """Render each chat exactly as transformers does, but for the date; with content parts where the template shows no text without.
 
     `tokens` are the special tokens by name. Raises AssayError for a template that fails, rejects the messages, takes more than
     `seconds` of CPU time or 1 GiB, returns far more text than the messages have, or accesses what the sandbox forbids.

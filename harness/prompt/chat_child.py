@@ -20,6 +20,7 @@ import jinja2.ext
 import jinja2.sandbox
 
 MEMORY = 1 << 30
+PROBE = "a probe of the template"
 
 
 class Generation(jinja2.ext.Extension):
@@ -53,6 +54,25 @@ def compile_template(template: str, date: str) -> Callable[..., str]:
     return environment.from_string(template).render
 
 
+def as_parts(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with its text as a list of one content part."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def needs_parts(render: Callable[..., str], options: dict[str, Any]) -> bool:
+    """Whether the template shows a message's text only as a content part: those of some multimodal models loop over parts, and over
+    nothing, or over letters, if the content is a string. Their processors are called with parts."""
+    message = {"role": "user", "content": PROBE}
+
+    def shows(each: dict[str, Any]) -> bool:
+        try:
+            return PROBE in render(**{**options, "messages": [each]})
+        except Exception:  # a template may reject one of the two forms in any way
+            return False
+
+    return not shows(message) and shows(as_parts(message))
+
+
 def set_limits(seconds: int) -> None:
     """Limit memory and CPU time, and forbid new files, sockets and writing to disk."""
     time.tzset()
@@ -67,9 +87,17 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     set_limits(int(request["seconds"]))
     try:
-        render, options = compile_template(request["template"], request["date"]), request["tokens"] | request["arguments"]
+        render = compile_template(request["template"], request["date"])
+        options = {
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": request["prompt"],
+            **request["tokens"],
+            **request["arguments"],
+        }
+        in_parts = needs_parts(render, options)
         for messages in request["chats"]:
-            text = render(**{"tools": None, "documents": None, "add_generation_prompt": request["prompt"], **options, "messages": messages})
+            text = render(**{**options, "messages": [*map(as_parts, messages)] if in_parts else messages})
             most = 65536 + 4 * sum(len(message["content"]) for message in messages)
             if len(text) > most:
                 refuse(f"it returned {len(text):,} characters, the maximum for these messages is {most:,}")

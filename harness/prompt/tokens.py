@@ -87,6 +87,8 @@ class Tokenizer:
 
 PROBE = "probe"
 """A text whose place in a rendered chat shows what surrounds it."""
+PROCESSOR_TEMPLATE = "chat_template.json"
+"""File with the chat template of some multimodal models, which transformers reads for their processors only."""
 SAMPLE = 1000
 """Vocabulary entries that are tried as a text when the prefix is looked for."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt", "chat_template.jinja")
@@ -107,6 +109,8 @@ def open_tokenizer(path: Path, model: Path | None = None) -> Tokenizer:
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AssayError(f"the tokenizer cannot be read ({reason:.160})", where=str(path), do="check tokenizer.json") from None
+    if inner.chat_template is None and (path / PROCESSOR_TEMPLATE).is_file():
+        inner.chat_template = read_json(path / PROCESSOR_TEMPLATE).get("chat_template")
     inner.model_max_length = int(1e30)  # the plan checks lengths and raises an error
     inner.deprecation_warnings = {"Asking-to-pad-a-fast-tokenizer": True}
     empty = inner.bos_token_id if inner.bos_token_id is not None else inner.eos_token_id

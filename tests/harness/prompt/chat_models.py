@@ -20,7 +20,13 @@ THINKING = (
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
 )
 BEGUN = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}") + "{# </think> #}"
+SILENT = "{% for m in messages %}<|im_start|>{{ m.role }}<|im_end|>{% endfor %}"
 PARTS = "{% for m in messages %}<|im_start|>{{ m.role }}{% for part in m.content %}{{ part.text }}{% endfor %}<|im_end|>{% endfor %}"
+LISTED = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + (':' if m['content'][0]['type'] == 'image' else ': ') }}"
+    "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% elif part['type'] == 'image' %}{{ '<image>' }}"
+    "{% endif %}{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
 SPECIAL = ("<eos>", "<s>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|stop|>", "<|eot|>")
 
 

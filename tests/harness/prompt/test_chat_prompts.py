@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from assay.harness.run.prepare import PreparedItem, prepare_task
 from assay.harness.run.scoring.results import rescore
 from assay.harness.store.plan import Plan
 from assay.tuners.training.data import task_examples
-from tests.harness.prompt.chat_models import BEGUN, CHATML, DATED, LLAMA, PARTS, THINKING, make_chat_tokenizer
+from tests.harness.prompt.chat_models import BEGUN, CHATML, DATED, LISTED, LLAMA, PARTS, SILENT, THINKING, make_chat_tokenizer
 
 ROWS = [{"q": "What is 1 + 1?\nA:\n", "a": "2"}, {"q": "What is 2 + 3? A: ", "a": "5"}, {"q": "Name a colour.", "a": "red"}]
 
@@ -130,11 +131,28 @@ def test_a_tokenizer_without_bos_and_eos_is_refused_only_for_an_empty_prompt(tmp
 
 
 def test_different_questions_with_one_prompt_are_an_error(tmp_path: Path) -> None:
-    tokenizer = open_tokenizer(make_chat_tokenizer(tmp_path, PARTS))
+    tokenizer = open_tokenizer(make_chat_tokenizer(tmp_path, SILENT))
     with pytest.raises(AssayError, match="3 items with different questions have the same prompt"):
         items(SAY, tokenizer, chat=True)
     twins = replace(SAY, rows=inline(test=[ROWS[0], ROWS[0]]))
     assert len(items(twins, tokenizer, chat=True)) == 2, "equal questions may have equal prompts"
+
+
+@pytest.mark.parametrize("template", [PARTS, LISTED])
+@pytest.mark.parametrize("processor", [False, True])
+def test_a_template_that_shows_only_content_parts_gets_them(template: str, processor: bool, tmp_path: Path) -> None:
+    """Multimodal models have such templates, some in the file that only a processor reads."""
+    folder = make_chat_tokenizer(tmp_path, "" if processor else template)
+    if processor:
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    tokenizer = open_tokenizer(folder)
+    for each, row in zip(items(SAY, tokenizer, chat=True, shots=1, system="Be brief."), ROWS, strict=True):
+        messages, _ = render_chat(SAY, SAY.doc(row), (spoken({"q": "What is 0 + 0?", "a": "0"}),), "Be brief.")
+        parts = [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+        assert each.item.prompt == tokenizer.inner.apply_chat_template(
+            parts, chat_template=template, add_generation_prompt=True, tokenize=False
+        )
+        assert all(message["content"] in each.item.prompt for message in messages)
 
 
 def test_the_date_of_a_template_is_the_plans(tmp_path: Path) -> None:
