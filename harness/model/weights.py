@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.files.hashes import hash_file
 
 # Bits per value, from the safetensors format description.
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8}
@@ -186,13 +187,8 @@ def embedding(tensors: Mapping[str, Tensor]) -> Tensor | None:
 
 def digest_files(files: Mapping[str, Path]) -> str:
     """SHA-256 over the sorted names and SHA-256 of files, read in threads. Paths and times do not count."""
-
-    def hash_one(path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     names = sorted(files)
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        hashes = list(pool.map(hash_one, [files[name] for name in names]))
+        hashes = list(pool.map(hash_file, [files[name] for name in names]))
     lines = "".join(f"{name} {value}\n" for name, value in zip(names, hashes, strict=True))
     return hashlib.sha256(lines.encode()).hexdigest()
