@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
-from assay.harness.task.task import Choose, Generate, Layout, Perplexity, Regress, Task
+from assay.harness.task.task import Choose, Generate, Layout, Loglikelihood, Perplexity, Regress, Task
 
 Message = dict[str, str]
 
@@ -42,6 +42,10 @@ def answers_of(task: Task, doc: Doc) -> tuple[str, ...]:
             if len(doc.choices) < 2:
                 raise AssayError(f"{len(doc.choices)} choices to rank", where=f"{task.full_name} {doc.id}", do="give at least two choices")
             return doc.choices
+        case Loglikelihood():
+            if not doc.choices:
+                raise AssayError("no choice to score", where=f"{task.full_name} {doc.id}", do="give at least one choice")
+            return tuple(doc.choices[place] for place in groups_of(doc)[0][1])
         case Regress():
             return task.ask.answers
         case Perplexity():
@@ -50,6 +54,14 @@ def answers_of(task: Task, doc: Doc) -> tuple[str, ...]:
             return doc.references[:1]
         case Generate():
             return ()
+
+
+def groups_of(doc: Doc) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the distinct contexts of a Doc for Loglikelihood, each with the positions of its choices. The first is the Doc's prompt."""
+    found: dict[str, list[int]] = {}
+    for place, context in enumerate(doc.contexts or (doc.prompt,) * len(doc.choices)):
+        found.setdefault(context, []).append(place)
+    return [(context, tuple(places)) for context, places in found.items()]
 
 
 def render(task: Task, doc: Doc, examples: Sequence[Doc] = ()) -> Rendered:
@@ -65,16 +77,22 @@ def render_chat(
 ) -> tuple[list[Message], tuple[str, ...]]:
     """Render chat messages and continuations. The chat template replaces the joint.
 
-    Few-shot examples are earlier turns, or with `one_turn` part of the user's message. `system` is the system message.
+    Few-shot examples are earlier turns, or with `one_turn` part of the user's message. `system` is the system message. A Doc with
+    `meta["messages"]` is a chat of several turns.
     """
     opening: list[Message] = [{"role": "system", "content": system}] if system else []
     if one_turn:
         return [*opening, {"role": "user", "content": render(task, doc, examples).prompt.strip()}], answers_of(task, doc)
     messages: list[Message] = []
     for example in examples:
-        messages.append({"role": "user", "content": example.prompt.strip()})
+        messages += turns_of(example)
         messages.append({"role": "assistant", "content": example.answer})
-    messages.append({"role": "user", "content": doc.prompt.strip()})
+    messages += turns_of(doc)
     if task.layout.instructions:
         messages[0]["content"] = task.layout.instructions + messages[0]["content"]
     return opening + messages, answers_of(task, doc)
+
+
+def turns_of(doc: Doc) -> list[Message]:
+    """The chat before the answer: the Doc's own messages, else its prompt as the user's."""
+    return [dict(each) for each in doc.meta.get("messages", ())] or [{"role": "user", "content": doc.prompt.strip()}]

@@ -42,7 +42,7 @@ class Study:
     batch: int = 8
     micro: int = 8
     examples: int = 2000
-    """Maximum number of training rows per target."""
+    """Maximum number of training rows per target, and of replayed examples."""
     held: int = 200
     """Maximum number of rows on which a target's learning rate is chosen."""
     limit: int | None = None
@@ -62,6 +62,16 @@ class Study:
     chat: bool = False
     """Whether training and scoring apply the model's chat template."""
     gradient_checkpointing: bool = False
+    steps: int = 0
+    """Most optimizer steps of a trial; 0: as many as its loss tokens need."""
+    epochs: float = 0.0
+    """Most passes over the training rows; 0: no limit."""
+    max_length: int = 0
+    """Longer examples have their answer cut to so many tokens with the prompt; 0: longer than the model's context is an error."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the training recipe, for example {"warmup": 0.03}."""
+    all_rows: bool = False
+    """Whether a target's training rows beyond `examples` are used too."""
 
     def __post_init__(self) -> None:
         check_plan(self, self.targets)
@@ -91,6 +101,8 @@ def check_plan(plan: Any, tasks: tuple[str, ...]) -> None:
     check_numbers(plan, "seeds", plan.seeds)
     for name in ("loss_tokens", "batch", "micro", "examples", "limit", "retain_limit"):
         check_numbers(plan, name, [value for value in (getattr(plan, name),) if value is not None], least=1)
+    for name in ("steps", "epochs", "max_length"):
+        check_numbers(plan, name, (getattr(plan, name),))
 
 
 def check_methods(methods: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from assay.harness.run.stages import default_split, open_tokenizer
 from assay.tuners.study.design import Study, check_methods
 from assay.tuners.study.scoring import Score, Scorer, shots_name
 from assay.tuners.study.trial import StudySetup
-from assay.tuners.training.batches import Example
+from assay.tuners.training.batches import Example, Limit
 from assay.tuners.training.data import (
     check_overlap,
     doc_label,
@@ -37,11 +38,14 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
     check_distinct(tasks)
     tokenizer = open_tokenizer(model.path)
     scored = [(task, read_docs(task, scored_split(task, access), access)) for task in tasks.values()]
-    training, validation, rate_splits, excluded = {}, {}, {}, {}
+    training, validation, excluded = {}, {}, {}
+    rate_splits: dict[str, tuple[str, int]] = {}
     for name in study.targets:
-        training[name], held, rate_splits[name], excluded[name] = split_target(study, tasks[name], access)
+        training[name], held, chooses, excluded[name] = split_target(study, tasks[name], access)
+        rate_splits |= {name: chooses} if chooses else {}
         check_overlap(tasks[name], training[name], scored)
-        validation[name] = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions, study.chat)
+        probed = task_examples(tasks[name], held[: study.probes], tokenizer, model.positions, study.chat, study.max_length)
+        validation[name] = first_tokens(probed)
     protected, probes = retention_examples(study, tasks, tokenizer, model.positions, access, scored)
     few_shot = find_few_shot_tasks(study, tasks, scored, access)
     texts = read_neutral(study, access)
@@ -50,14 +54,15 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
     unmeasured = [] if protected else [each for each in texts[used:] if each not in known][: study.examples]
     limits = {tasks[name].full_name: study.limit for name in study.targets}
     limits |= {tasks[name].full_name: study.retain_limit or study.limit for name in study.retain}
-    recipe = Recipe(
+    usual = Recipe(
         lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision(), gradient_checkpointing=study.gradient_checkpointing
     )
     return StudySetup(
         base=model.path, positions=model.positions, tokenizer=tokenizer, tasks=tasks, training=training, rate_splits=rate_splits,
         validation=validation, protected=protected, probes=probes, retain=study.retain,
         before=base_scores(study, model, scorer, root, few_shot),
-        scorer=scorer, recipe=recipe, batch=study.batch, chat=study.chat, text=text, bytes_per_token=bytes_per_token,
+        scorer=scorer, recipe=replace(usual, **study.recipe), batch=study.batch, limit=Limit(study.steps, study.epochs),
+        max_length=study.max_length, chat=study.chat, text=text, bytes_per_token=bytes_per_token,
         spare_text=text_examples(unmeasured, tokenizer, model.positions)[: study.examples], excluded=excluded,
         scored={task.full_name: docs[: limits[task.full_name]] for task, docs in scored},
         rate_role="rate" if study.rate_seeds else "grid", retain_limit=study.retain_limit,
@@ -116,18 +121,34 @@ def scored_split(task: Task, access: Access) -> str:
     return task.split or default_split(task, access)
 
 
-def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], list[Doc], tuple[str, int], tuple[str, ...]]:
-    """Training docs; the docs on which the learning rate is chosen; their split and number; the labels of excluded training docs.
+def split_target(study: Study, task: Task, access: Access) -> tuple[list[Doc], list[Doc], tuple[str, int] | None, tuple[str, ...]]:
+    """Training docs; docs that are not trained on, to choose the learning rate and to measure KL; the split and number of rows on which it
+    is chosen (None: there is one learning rate); the labels of excluded training docs.
 
     The learning rate is chosen on the validation split if that is not the scored one, else on the first rows of the training split,
     which are then not trained on. Training rows that the task also scores are excluded: repeats across splits are common.
     """
-    train = read_docs(task, "train", access)
-    scored = scored_split(task, access)
-    has_validation = scored != "validation" and "validation" in task.rows.splits(access)
-    held = read_docs(task, "validation", access)[: study.held] if has_validation else train[: study.held]
-    remaining, repeated = split_overlap(train if has_validation else train[study.held :], [*held, *read_docs(task, scored, access)])
-    return remaining[: study.examples], held, ("validation" if has_validation else "train", len(held)), tuple(map(doc_label, repeated))
+    train, split = read_docs(task, "train", access), scored_split(task, access)
+    scored = read_docs(task, split, access)
+    chooses = len(study.rates) > 1 or bool(study.rate_seeds)
+    has_validation = split != "validation" and "validation" in task.rows.splits(access)
+    taken = 0 if has_validation or not chooses else study.held
+    held = read_docs(task, "validation", access)[: study.held] if has_validation else train[:taken]
+    remaining, repeated = split_overlap(train[taken:], [*held, *scored])
+    used = remaining if study.all_rows else remaining[: study.examples]
+    chosen_on = ("validation" if has_validation else "train", len(held)) if chooses else None
+    return used, held or scored, chosen_on, tuple(map(doc_label, repeated))
+
+
+def first_tokens(examples: Sequence[Example], most: int = 2048) -> list[Example]:
+    """The first examples, at least one, with at most so many loss tokens: log-probabilities over the vocabulary take 0.2 MB a token."""
+    total, kept = 0, list[Example]()
+    for example in examples:
+        total += example.loss_tokens
+        if kept and total > most:
+            break
+        kept.append(example)
+    return kept
 
 
 def single_task(tasks: Sequence[Task], name: str) -> Task:
@@ -163,7 +184,7 @@ def retention_examples(
             continue
         each = study.probes // max(1, len(study.retain))
         examples = task_examples(task, docs[: study.examples + each], tokenizer, positions, study.chat)
-        probes += examples[:each]
+        probes += first_tokens(examples[:each], 2048 // len(study.retain))
         pools[name] = examples[each:] or examples
     equal = mix(pools, 1e9, study.examples, 0) if pools else []
     return equal, probes

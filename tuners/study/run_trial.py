@@ -196,6 +196,8 @@ def divergence_row(setup: StudySetup, trial: Trial, served: Served, trained: Mod
             base = reference(setup, name if name != "kl_target" else f"kl_target of {trial.target}", examples)
             logs = log_probabilities(model, examples)
             found[name] = kl_of(base, logs)
+            if name == "kl_target":
+                found |= {"target_loss": loss_of(logs, examples), "target_loss_base": loss_of(base, examples)}
             if name == "kl_text":
                 nats = loss_of(logs, examples) - loss_of(base, examples)
                 found |= {"delta_loss_text": nats, "delta_bits_per_byte": bits_per_byte(nats, 1) / setup.bytes_per_token}
@@ -219,7 +221,7 @@ def scores(setup: StudySetup, trial: Trial, served: Served, trained: Module | No
     target = setup.tasks[trial.target].full_name
     before = setup.before[target]
     row: Row = {"metric": before.metric, "target_base": before.value}
-    if trial.role == setup.rate_role:
+    if trial.role == setup.rate_role and trial.target in setup.rate_splits:
         split, held = setup.rate_splits[trial.target]
         chosen = setup.scorer(*served, (trial.target,), split=split, limit=held)[target]
         row |= {"validation_score": chosen.value, "validation_run_id": chosen.run}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 
@@ -72,20 +72,19 @@ class Score:
         return {name: value for name, value in asdict(self).items() if name != "engine_logprobs"}
 
 
-class Scorer(Protocol):
-    """Scores tasks by name on the first `limit` items of a split ("": each task's own), with `shots` few-shot examples."""
+class ScoreOptions(TypedDict, total=False):
+    """Which items are scored and how: a split ("": each task's own), few-shot examples and their seed, a maximum number of items."""
 
-    def __call__(
-        self,
-        model: Path,
-        adapter: Path | None,
-        tasks: tuple[str, ...],
-        *,
-        split: str = "",
-        shots: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
-    ) -> dict[str, Score]: ...
+    split: str
+    shots: int
+    seed: int
+    limit: int | None
+
+
+class Scorer(Protocol):
+    """Scores tasks by name."""
+
+    def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **options: Unpack[ScoreOptions]) -> dict[str, Score]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +99,11 @@ class PipelineScorer:
     chat: bool = False
     """Whether to apply the model's chat template."""
 
-    def __call__(
-        self,
-        model: Path,
-        adapter: Path | None,
-        tasks: tuple[str, ...],
-        *,
-        split: str = "",
-        shots: int = 0,
-        seed: int = 0,
-        limit: int | None = None,
-    ) -> dict[str, Score]:
+    def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **options: Unpack[ScoreOptions]) -> dict[str, Score]:
         plan = Plan(
-            model=str(model), tasks=tasks, adapter=str(adapter or ""), shots=shots, limit=limit or self.limit, seed=seed, split=split,
-            engine="hf", dtype="float32", chat=self.chat,
+            model=str(model), tasks=tasks, adapter=str(adapter or ""), engine="hf", dtype="float32", chat=self.chat,
+            limit=options.get("limit") or self.limit, shots=options.get("shots", 0), seed=options.get("seed", 0),
+            split=options.get("split", ""),
         )  # fmt: skip
         return read_scores(evaluate(plan, self.place), find_tasks(list(tasks), self.place.access()))
 

@@ -20,10 +20,9 @@ from assay.tuners.study.prepare import prepare_study
 from assay.tuners.study.run_trial import retention_row, save_result
 from assay.tuners.study.scoring import Scorer
 from assay.tuners.study.study import overlap_row
-from assay.tuners.study.trial import Row, StudySetup, Trial, prepare_model
+from assay.tuners.study.trial import Row, StudySetup, Trial, prepare_model, training_examples
 from assay.tuners.study.workers import TrialEvent, Workload, run_trials, write_study
 from assay.tuners.training.batches import Example, Step, plan_steps
-from assay.tuners.training.data import task_examples
 from assay.tuners.training.mitigation import parse_mitigation, training_extras
 from assay.tuners.training.mix import mix
 from assay.tuners.training.train import Progress, train
@@ -53,6 +52,14 @@ class TaskSequence:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     chat: bool = False
     gradient_checkpointing: bool = False
+    steps: int = 0
+    """Most optimizer steps of a trial; 0: as many as its loss tokens need."""
+    epochs: float = 0.0
+    """Most passes over the training rows; 0: no limit."""
+    max_length: int = 0
+    """Longer examples have their answer cut to so many tokens with the prompt; 0: longer than the model's context is an error."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Changes of the training recipe, for example {"warmup": 0.03}."""
 
     def __post_init__(self) -> None:
         if len(self.tasks) < 2:
@@ -112,7 +119,8 @@ def as_study(plan: TaskSequence) -> Study:
     return Study(
         plan.name, plan.tasks, plan.retain, plan.methods, plan.loss_tokens, batch=plan.batch, micro=plan.micro, examples=plan.examples,
         held=1, limit=plan.limit, retain_limit=plan.retain_limit, options=plan.options, chat=plan.chat,
-        gradient_checkpointing=plan.gradient_checkpointing,
+        gradient_checkpointing=plan.gradient_checkpointing, steps=plan.steps, epochs=plan.epochs, max_length=plan.max_length,
+        recipe=plan.recipe,
     )  # fmt: skip
 
 
@@ -153,14 +161,15 @@ def run_order(setup: StudySetup, trial: Trial, folder: Path, report: Callable[[P
 
 def plan_stages(setup: StudySetup, trial: Trial, order: list[str], ratio: float) -> list[tuple[tuple[Step, ...], list[Example]]]:
     """For each task its steps, and the examples of the earlier tasks, which are replayed at that ratio."""
-    pools = {name: task_examples(setup.tasks[name], setup.training[name], setup.tokenizer, setup.positions, setup.chat) for name in order}
+    pools = {name: training_examples(setup, name) for name in order}
     stages = []
     for number, name in enumerate(order):
         earlier = {task: pools[task] for task in order[:number]}
         before = mix(earlier, 1e9, sum(map(len, earlier.values())), trial.seed) if earlier else []
         steps = plan_steps(
-            pools[name], loss_tokens=trial.loss_tokens, batch=setup.batch, seed=trial.seed, replay=before, ratio=ratio if before else 0.0
-        )
+            pools[name], loss_tokens=trial.loss_tokens, batch=setup.batch, seed=trial.seed, replay=before, ratio=ratio if before else 0.0,
+            limit=setup.limit,
+        )  # fmt: skip
         stages.append((steps, before))
     return stages
 

@@ -16,7 +16,7 @@ from assay.harness.run.stages import Tokenizer
 from assay.tuners.methods import find_method
 from assay.tuners.methods.peft_method import try_forward
 from assay.tuners.study.scoring import Score, Scorer
-from assay.tuners.training.batches import Example, Step, plan_steps
+from assay.tuners.training.batches import Example, Limit, Step, plan_steps
 from assay.tuners.training.data import longest_scored, task_examples
 from assay.tuners.training.method import Module, Trainable
 from assay.tuners.training.mitigation import Mitigation
@@ -74,6 +74,9 @@ class StudySetup:
     scorer: Scorer
     recipe: Recipe
     batch: int = 8
+    limit: Limit = Limit()
+    max_length: int = 0
+    """As in `Study`."""
     text: Sequence[Example] = ()
     bytes_per_token: float = 0.0
     """UTF-8 bytes of the text per loss token."""
@@ -92,7 +95,7 @@ class StudySetup:
     excluded: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By target the labels of training rows that are excluded because they are scored or choose the learning rate."""
     references: dict[str, Any] = field(default_factory=dict)
-    """Cache of the base's log-probabilities; the only field whose content changes."""
+    """Cache of the base's log-probabilities and of encoded examples; the only field whose content changes."""
 
     def metric(self, score: Score) -> Metric[Any] | None:
         """The metric of a score; None if its task is not part of the study."""
@@ -119,20 +122,27 @@ def plan_trial(setup: StudySetup, trial: Trial, mitigation: Mitigation) -> tuple
     if not trial.loss_tokens:
         return ()
     task = setup.tasks[trial.target]
-    docs = setup.training[trial.target]
     if trial.labels == "random":
-        docs = random_labels(docs, trial.seed)
-    examples = task_examples(task, docs, setup.tokenizer, setup.positions, setup.chat)
+        docs = random_labels(setup.training[trial.target], trial.seed)
+        examples = task_examples(task, docs, setup.tokenizer, setup.positions, setup.chat, setup.max_length)
+    else:
+        examples = training_examples(setup, trial.target)
     if mitigation.multi_task:
-        others = {
-            name: task_examples(setup.tasks[name], rows, setup.tokenizer, setup.positions, setup.chat)
-            for name, rows in setup.training.items()
-        }
+        others = {name: training_examples(setup, name) for name in setup.training}
         examples = mix(others | {trial.target: examples}, mitigation.multi_task, sum(map(len, others.values())), trial.seed)
     return plan_steps(
         examples, loss_tokens=trial.loss_tokens, batch=setup.batch, seed=trial.seed, replay=protected_examples(setup, mitigation),
-        ratio=mitigation.replay,
+        ratio=mitigation.replay, limit=setup.limit,
     )  # fmt: skip
+
+
+def training_examples(setup: StudySetup, target: str) -> list[Example]:
+    """The training examples of a target, encoded once for all trials."""
+    key = f"training examples of {target}"
+    if key not in setup.references:
+        docs = setup.training[target]
+        setup.references[key] = task_examples(setup.tasks[target], docs, setup.tokenizer, setup.positions, setup.chat, setup.max_length)
+    return list(setup.references[key])
 
 
 def protected_examples(setup: StudySetup, mitigation: Mitigation) -> Sequence[Example]:

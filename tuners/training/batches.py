@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,26 @@ class Step:
     replay: tuple[Example, ...] = ()
 
 
+UNLIMITED = 2**50
+"""More loss tokens than any run has: the budget is a `Limit` alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most optimizer steps and epochs of a run; 0: no limit. Raises AssayError for a negative number."""
+
+    steps: int = 0
+    epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.steps >= 0 and 0 <= self.epochs < math.inf):
+            raise AssayError(f"{self.steps} steps, {self.epochs} epochs", where="budget", do="use numbers above 0")
+
+    def examples(self, count: int) -> float:
+        """The most examples that are trained on, of `count` different ones."""
+        return max(1, round(self.epochs * count)) if self.epochs else math.inf
+
+
 def plan_steps(
     examples: Sequence[Example],
     *,
@@ -54,8 +75,10 @@ def plan_steps(
     seed: int,
     replay: Sequence[Example] = (),
     ratio: float = 0.0,
+    limit: Limit = Limit(),
 ) -> tuple[Step, ...]:
-    """Steps whose target examples have exactly `loss_tokens` loss tokens in total; the last answer is cut to fit.
+    """Steps whose target examples have exactly `loss_tokens` loss tokens in total (the last answer is cut to fit), or fewer if `limit` ends
+    them before.
 
     Epochs are shuffled by `seed`, and batches hold examples of similar length. `ratio` is the number of replayed examples per target
     example, exact over the whole run; their tokens are not part of the budget.
@@ -71,17 +94,18 @@ def plan_steps(
     again = cycle_examples(replay, batch, seed + 1) if replay else iter(())
     steps: list[Step] = []
     left, seen, replayed = loss_tokens, 0, 0
+    most = limit.examples(len(examples))
     for group in endless_batches(examples, batch, seed):
-        kept = []
+        kept: list[Example] = []
         for example in group:
-            if left:
+            if left and seen + len(kept) < most:
                 kept.append(cut(example, left))
                 left -= kept[-1].loss_tokens
         seen += len(kept)
         due = int(ratio * seen + 1e-9) - replayed
         replayed += due
         steps.append(Step(tuple(kept), tuple(next(again) for _ in range(due))))
-        if not left:
+        if not left or seen >= most or len(steps) == limit.steps:
             break
     return tuple(steps)
 

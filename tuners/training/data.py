@@ -64,11 +64,14 @@ def doc_label(doc: Doc) -> str:
     return doc.id or " ".join((doc.prompt if doc.prompt.strip() else doc.answer).split())[:60]
 
 
-def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positions: int, chat: bool = False) -> list[Example]:
+def task_examples(
+    task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positions: int, chat: bool = False, most: int = 0
+) -> list[Example]:
     """One example per doc: the prompt as it is scored without few-shot examples, then the gold answer.
 
     In a chat an answer ends as the template ends the assistant's turn. Else an answer to be generated ends with the task's first stop
-    string, or with the end-of-text token, so that the model learns to stop. Raises AssayError for examples longer than the model's context.
+    string, or with the end-of-text token, so that the model learns to stop. `most`: longer answers are cut to so many tokens with their
+    prompts, and examples whose prompts are as long are left out. Without it, examples longer than the model's context raise AssayError.
     """
     if isinstance(task.ask, Perplexity):
         return text_examples([doc.answer for doc in docs], tokenizer, positions)
@@ -87,6 +90,8 @@ def task_examples(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, positio
     ending = end_of_text(tokenizer) if generated and not end else ()
     cuts = encode_pairs(tokenizer, pairs, special=chat, exact=generated)
     examples = [Example(cut.context + cut.continuations[0] + ending, len(cut.context)) for cut in cuts]
+    if most:
+        return [Example(example.ids[:most], example.loss_from) for example in examples if example.loss_from < most]
     long = [len(example.ids) for example in examples if len(example.ids) > positions]
     if long:
         raise AssayError(

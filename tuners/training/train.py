@@ -47,6 +47,13 @@ class Recipe:
     gradient_checkpointing: bool = False
     precision: Literal["no", "bf16"] = "no"
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "warmup", "clip", "weight_decay", "checkpoint_every"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf or (name == "warmup" and value > 1):
+                wanted = "a share of the steps, 0 to 1" if name == "warmup" else "a number of at least 0"
+                raise AssayError(f"{name} cannot be {value:g}", where="training recipe", do=f"use {wanted}")
+
 
 @dataclass(frozen=True, slots=True)
 class Extras:
