@@ -13,13 +13,17 @@ from assay.harness.metrics.text import numeric_match
 from assay.tasks._helm.math import boxed
 
 OPTION = re.compile(r"\([A-Z]\)")
-LETTER = re.compile(r"(?:option |choice )?\(?([A-Za-z])(?:\)|[.:](?=\s|$)|$)", re.IGNORECASE)
-"""An option's letter at the start: (A), A), A. or A: before a space, or A alone."""
+LETTER = re.compile(r"(?:option |choice )?\(?([A-Za-z])(?:\)|[.:,;](?=\s|$)|$)", re.IGNORECASE)
+"""An option's letter at the start: (A), A), A. or A, before a space, or A alone."""
+CHOSEN = re.compile(r"(?<![Nn]ot )\([A-Z]\)")
+"""An option in parentheses that is not denied."""
 HISTORIC = re.compile(r"(?<=the answer is )(.*)(?=.)")
 CUE = re.compile(r"\bthe (?:final |correct )?answer(?: is|:)[ \t]*:?", re.IGNORECASE)
 NUMBER, BRACKETS = re.compile(r"-?\d+"), re.compile(r"[\[\](){}<>\s]+")
 MARKS = "*`\"'$ "
 SAME_NUMBER = numeric_match()
+NUMERAL = re.compile(r"(?:(?<!\w)[-+\u2212\u2010\u2011])?\d(?:[\d.,\u00a0\u2009\u202f]|\{,\})*")
+IS = re.compile(r"=|:|\b(?:is|equals)\b", re.IGNORECASE)
 
 
 def tolerant(doc: Doc, text: str) -> str:
@@ -27,15 +31,23 @@ def tolerant(doc: Doc, text: str) -> str:
 
     Equal are: an option's letter with and without parentheses; words in upper and lower case, and yes, no, true, false, valid and invalid
     before a comma; numbers with and without thousands separators; lists of words with and without commas; brackets with and without
-    spaces. A single line without "the answer is" is an answer; several lines without it are none.
+    spaces. Of several options the one at the start counts, otherwise the first that is not denied; of several numbers the first, after
+    the last "=" or "is". A single line without "the answer is" is an answer; several lines without it are none.
     """
     *before, last = CUE.split(text)
-    box = boxed(last if before else text)
+    box = (bracket_box if all(map(BRACKETS.fullmatch, doc.references)) else boxed)(last if before else text)
     if not before and not box and "\n" in last.strip():
         return ""
-    answer = box.removeprefix("\\text{").removesuffix("}") if box else last.strip().partition("\n")[0]
+    answer = box or last.strip().partition("\n")[0]
+    answer = answer[len("\\text{") : -1] if answer.startswith("\\text{") else answer
     answer = answer.strip().strip(MARKS).removesuffix(".").strip(MARKS)
     return next((gold for gold in doc.references if equal(gold, answer)), spelled(doc, answer))
+
+
+def bracket_box(text: str) -> str:
+    r"""The content of the last \boxed{...} where the answer consists of brackets, which need not close; empty if there is none."""
+    _, box, rest = text.rpartition("\\boxed{")
+    return re.sub(r"\\(?=[{}])", "", rest.partition("\n")[0].rpartition("}")[0]) if box else ""
 
 
 def spelled(doc: Doc, answer: str) -> str:
@@ -45,18 +57,24 @@ def spelled(doc: Doc, answer: str) -> str:
 
 
 def letter_of(answer: str) -> str:
-    """The letter of the first option, in parentheses; empty if there is none."""
-    if found := OPTION.search(answer):
-        return found.group()
-    letter = LETTER.match(answer)
-    return f"({letter.group(1).upper()})" if letter else ""
+    """The letter of the option at the start, or of the first in parentheses that is not denied; in parentheses. Empty if there is none."""
+    if letter := LETTER.match(answer):
+        return f"({letter.group(1).upper()})"
+    found = CHOSEN.search(answer)
+    return found.group() if found else ""
+
+
+def number_of(answer: str) -> str:
+    """The first number after the last "=", ":" or "is" that a number follows; empty if there is none."""
+    found = [number.group() for part in IS.split(answer) if (number := NUMERAL.search(part))]
+    return found[-1] if found else ""
 
 
 def equal(gold: str, answer: str) -> bool:
     if OPTION.fullmatch(gold):
         return letter_of(answer) == gold
     if NUMBER.fullmatch(gold):
-        return bool(answer) and SAME_NUMBER.measure(Doc("", references=(gold,)), Completion(answer)) == (1.0,)
+        return SAME_NUMBER.measure(Doc("", references=(gold,)), Completion(number_of(answer))) == (1.0,)
     if BRACKETS.fullmatch(gold):
         return "".join(answer.split()) == "".join(gold.split())
     one, other = (re.findall(r"[^\s,;]+", each.casefold()) for each in (gold, answer))

@@ -92,7 +92,7 @@ def answer_match(extract: Callable[[Doc, str], str], name: str) -> Metric[Comple
 
 
 PROTOCOLS: dict[str, tuple[tuple[str, ...], Metric[Completion]]] = {
-    "bbh": (("\nQ:",), answer_match(tolerant, "tolerant")),
+    "bbh": (("\nQ:",), answer_match(tolerant, "tolerant:2")),
     "bbh-paper": (("\nQ:",), answer_match(paper, "paper")),
     "bbh-historic": (("Q", "</s>", "\n\n"), answer_match(historic, "lm-eval")),
 }

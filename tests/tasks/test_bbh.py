@@ -95,6 +95,31 @@ def test_answers_are_read_however_they_are_spelled(text: str, gold: str, right: 
     assert grade("bbh", text, gold) == right
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "tolerant", "paper", "historic"),
+    [
+        ("So the answer is A, not (B).", "(A)", 1, 0, 0),
+        ("So the answer is A, not (B).", "(B)", 0, 1, 0),  # the paper's rule: the only option in parentheses
+        ("So the answer is not (A) but (B).", "(B)", 1, 0, 0),
+        ("So the answer is not (A) but (B).", "(A)", 0, 1, 0),
+        ("So the answer is (B). Eliminated: (A).", "(B)", 1, 0, 0),
+        ("So the answer is \\boxed{] }}.", "] }", 1, 0, 0),
+        ("So the answer is $\\boxed{] }}$.", "]", 0, 0, 0),
+        ("So the answer is $\\boxed{\\} )}$.", "} )", 1, 0, 0),
+        ("So the answer is \\boxed{\\text{> } }}}.", "> } }", 1, 0, 0),
+        ("So the answer is 3 out of 10.", "3", 1, 0, 0),
+        ("So the answer is 3 out of 10.", "10", 0, 0, 0),
+        ("So the answer is 3 out of 10, which is less than half.", "3", 1, 0, 0),
+        ("So the answer is 5 + 3 = 8.", "8", 1, 0, 0),
+        ("So the answer is 5 + 3, which is 8 (not 9).", "8", 1, 0, 0),
+        ("So the answer is 8 (5 and 3).", "8", 1, 0, 0),
+        ("So the answer is 8.", "8", 1, 1, 1),
+    ],
+)
+def test_answers_with_more_than_one_option_bracket_or_number(text: str, gold: str, tolerant: int, paper: int, historic: int) -> None:
+    assert [grade(protocol, text, gold) for protocol in ("bbh", "bbh-paper", "bbh-historic")] == [tolerant, paper, historic]
+
+
 def test_the_papers_rule_under_its_own_name() -> None:
     assert grade("bbh-paper", "So the answer is (A).", "(A)") == grade("bbh-paper", "So the answer is no.", "no") == 1
     assert grade("bbh-paper", "So the answer is A.", "(A)") == grade("bbh-paper", "So the answer is no.", "No") == 0
