@@ -11,6 +11,7 @@ from assay.harness.errors import AssayError
 from assay.harness.model.adapter import check_adapter
 from assay.harness.model.builtin import MODELS, PREFIX, builtin_model
 from assay.harness.model.checkpoint import OTHER_FILES, UNBOUNDED, Checkpoint, read_checkpoint
+from assay.harness.model.quantized import check_quantized
 from assay.harness.model.served import Server
 from assay.harness.model.tokenizer_files import TOKENIZER_FILES, TOKENIZERS
 from assay.harness.model.weights import FETCH_AGAIN, digest_files, embedding
@@ -83,6 +84,7 @@ def inspect(name: str, folder: Path, revision: str = "", adapter: Path | None = 
         raise AssayError("no such adapter folder", where=str(adapter), do=suggest(str(adapter)))
     checkpoint = read_checkpoint(folder, adapter)
     check_sizes(checkpoint)
+    check_quantized(checkpoint.config, checkpoint.tensors, checkpoint.path)
     check_tokenizer(checkpoint)
     files = dict(checkpoint.files)
     if checkpoint.adapter is not None:

@@ -10,7 +10,8 @@ from typing import Any
 from assay.harness.engines.hf.forward import first_line
 from assay.harness.errors import AssayError
 from assay.harness.model.checkpoint import ENCODER_DECODER
-from assay.harness.model.weights import FETCH_AGAIN
+from assay.harness.model.quantized import plain_names
+from assay.harness.model.weights import FETCH_AGAIN, Tensor
 
 FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, AssertionError)
 
@@ -39,11 +40,46 @@ def read_weights(path: Path, dtype: str, arguments: Mapping[str, Any] = MappingP
             **arguments,
         )
     except (*FAILURES, SafetensorError) as error:
-        raise AssayError(
-            f"the model cannot be loaded: {first_line(error)}",
-            where=str(path),
-            do="use a directory with config.json and complete safetensors weights; pickle weights and remote code are refused",
-        ) from None
+        raise AssayError(f"the model cannot be loaded: {first_line(error)}", where=str(path), do=remedy(error)) from None
+    return model.eval(), check_loaded(model, info, path)
+
+
+def remedy(error: BaseException) -> str:
+    if isinstance(error, ImportError):  # formats of quantisation have libraries of their own
+        return "install it, or use --engine vllm, which has most formats itself"
+    return "use a directory with config.json and complete safetensors weights; pickle weights and remote code are refused"
+
+
+def read_names(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Any, tuple[str, ...]]:
+    """The model of a quantised checkpoint without its tensors, after its layers were compared with those of the files by name; and notes.
+
+    None if transformers cannot make it, such as for a format that packs several layers into one tensor. Raises AssayError for layers that
+    are missing in the files, or that the model should use and does not have.
+    """
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    kind = auto_class(path)
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        made = kind._model_mapping[type(config)]
+        state = {name: torch.empty(tensor.shape, device="meta") for name, tensor in plain_names(tensors).items()}
+        # The shapes of packed weights differ from those of the layers.
+        model, info = (made[0] if isinstance(made, tuple) else made).from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True, ignore_mismatched_sizes=True, device_map="meta"
+        )
+    except FAILURES as error:
+        return None, (f"quantised checkpoint: its tensors could not be compared by name ({first_line(error)})",)
+    return model, check_loaded(model, {**info, "mismatched_keys": ()}, path)
+
+
+def check_loaded(model: Any, info: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Notes on tensors that the model does not use. `info`: what from_pretrained found. Raises AssayError for missing or misshapen
+    tensors, and for unused ones that belong to a layer of the model."""
     for problem in ("missing_keys", "mismatched_keys", "error_msgs"):
         if info.get(problem):
             found = sorted(map(str, info[problem]))
@@ -56,8 +92,7 @@ def read_weights(path: Path, dtype: str, arguments: Mapping[str, Any] = MappingP
             where=str(path),
             do="correct config.json (bias, number of layers), or merge adapters and remove these tensors before saving",
         )
-    notes = (f"{len(unused)} tensors of the checkpoint are unused by the language model, first {unused[0]}",) if unused else ()
-    return model.eval(), notes
+    return (f"{len(unused)} tensors of the checkpoint are unused by the language model, first {unused[0]}",) if unused else ()
 
 
 def auto_class(path: Path) -> Any:

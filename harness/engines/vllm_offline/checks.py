@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from assay.harness.engines.hf.adapters import add_adapter
-from assay.harness.engines.hf.weights import read_weights
+from assay.harness.engines.hf.weights import read_names, read_weights
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
+from assay.harness.model.quantized import METHODS, quantization_method
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Maximum ranks that vLLM offers."""
@@ -71,9 +72,13 @@ def check_tensors(checkpoint: Checkpoint) -> tuple[str, ...]:
     transformers and peft build the model without memory for its weights and read no tensor. vLLM itself leaves a parameter that the
     files lack as whatever its memory holds. Returns notes. Raises AssayError for what is missing or would be ignored.
     """
-    if "quantization_config" in checkpoint.config:
-        return ("quantized checkpoint: tensor names are checked by vLLM only",)
-    model, notes = read_weights(checkpoint.path, "float32", {"device_map": "meta"})
-    if checkpoint.adapter is not None and not checkpoint.adapter.is_soft_prompt:
+    method = quantization_method(checkpoint.config)
+    if method and method not in METHODS:
+        return (f"quantised checkpoint ({method}): tensor names are checked by vLLM only",)
+    if method:
+        model, notes = read_names(checkpoint.path, checkpoint.tensors)
+    else:
+        model, notes = read_weights(checkpoint.path, "float32", {"device_map": "meta"})
+    if checkpoint.adapter is not None and not checkpoint.adapter.is_soft_prompt and model is not None:
         add_adapter(model, checkpoint.adapter)
     return notes
