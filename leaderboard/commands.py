@@ -15,6 +15,7 @@ import typer
 from assay.harness.errors import AssayError
 from assay.leaderboard.charts.theme import environment
 from assay.leaderboard.data.safe_text import ITEMS
+from assay.leaderboard.demo.cached import demo_store
 
 APP = Path(__file__).parent / "pages" / "app.py"
 
@@ -33,6 +34,10 @@ def board(
         bool, typer.Option("--show-items", help="With --expose, also show the texts of items: prompts, gold and responses.")
     ] = False,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the leaderboard in a browser.")] = False,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Show a generated store of invented models, kept in the cache."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address and process id as one JSON object before serving.")] = False,
 ) -> None:
     """Open the leaderboard in a browser.
@@ -40,10 +45,13 @@ def board(
     [dim]assay board[/dim]
     """
     root = (results or Path(os.environ.get("ASSAY_RESULTS") or "results")).expanduser().resolve()
-    if not root.is_dir():
-        raise AssayError("results folder not found", where=str(root), do="create a first run: assay demo")
+    if demo and results is not None:
+        raise AssayError("--demo shows a generated store", where="--results", do="leave out one of the two options")
+    if not root.is_dir() and not demo:
+        raise AssayError("results folder not found", where=str(root), do="run assay demo, or look around first: assay board --demo")
     if find_spec("streamlit") is None:
         raise AssayError("Streamlit is not installed", do='install it: pip install "assay[board]"')
+    root = demo_store(cache_folder()) if demo else root
     if not loopback(host) and not expose:
         raise AssayError(
             f"other machines can reach {host}, and the leaderboard has no password",
@@ -63,6 +71,10 @@ def board(
     line = command(host, chosen, not open_browser)
     # Streamlit replaces this process, so that a signal to it stops the server.
     os.execve(line[0], line, variables(root, hide_items=expose and not show_items))
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay")
 
 
 def loopback(host: str) -> bool:

@@ -11,17 +11,23 @@ import numpy as np
 
 from assay.leaderboard.data import frames
 from assay.leaderboard.data.formats import range_text, span, unit_of
+from assay.leaderboard.data.incomplete import Grid, grid_of, incomplete_standings, rankable
+from assay.leaderboard.data.matrix import Matrix, matrix_of
 from assay.leaderboard.data.queries import Clusters, cluster_means
-from assay.leaderboard.data.ranking import Z95, Aggregator, Column, Standings, standings
+from assay.leaderboard.data.ranking import AGGREGATORS, Z95, Aggregator, Column, Standings, standings
 from assay.leaderboard.data.safe_text import family, labels, visible
 
 SIZES = {"under 1 B": (0.0, 1e9), "1 to 10 B": (1e9, 1e10), "over 10 B": (1e10, np.inf)}
 KINDS = ("base", "adapter", "served")
 
 
+SHARED, ALL = "shared", "all"
+"""Task sets that are no family: the tasks with the most complete ranking, and all tasks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Filters of the board. Empty means all; `group` is the part of a task's name before the slash."""
+    """Filters of the board. Empty means all; `group` is SHARED (also if empty), ALL, or the part of a task's name before the slash."""
 
     group: str = ""
     tasks: tuple[str, ...] = ()
@@ -30,6 +36,8 @@ class Filters:
     kinds: tuple[str, ...] = ()
     name: str = ""
     complete: bool = False
+    models: tuple[str, ...] = ()
+    """Labels of the only models to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,9 @@ class Board:
     ranked: int
     notes: tuple[str, ...]
     unpaired: tuple[str, ...]
+    matrix: Matrix | None = None
+    about: str = ""
+    """Which tasks are shown, and how many models have all of them."""
     """Tasks whose score is not a mean over items: each model is resampled on its own, from its confidence interval."""
 
 
@@ -83,12 +94,8 @@ def is_total(cells: Any) -> Any:
 def filtered(cells: Any, filters: Filters) -> tuple[Any, tuple[str, ...]]:
     """The cells and columns that match the filters."""
     kept = cells
-    if filters.tasks:
-        columns = tuple(name for name in filters.tasks if name in set(cells.column))
-    else:
-        usual = cells[cells.usual & ~is_total(cells)]
-        usual = usual[usual.group == filters.group] if filters.group else usual
-        columns = tuple(sorted(usual.column.unique()))
+    if filters.models:
+        kept = kept[kept.label.isin(filters.models)]
     if filters.families:
         kept = kept[kept.family.isin(filters.families)]
     if filters.kinds:
@@ -101,40 +108,85 @@ def filtered(cells: Any, filters: Filters) -> tuple[Any, tuple[str, ...]]:
         kept = kept[matches]
     if filters.name:
         kept = kept[kept.model.str.lower().str.contains(filters.name.lower(), regex=False)]
+    if filters.tasks:
+        columns = tuple(name for name in filters.tasks if name in set(cells.column))
+    else:
+        columns = columns_of(kept, cells, filters.group)
     return kept[kept.column.isin(columns)], columns
 
 
+def columns_of(kept: Any, cells: Any, group: str) -> tuple[str, ...]:
+    """The columns of a task set; `kept` are the cells of the models shown."""
+    usual = cells[cells.usual & ~is_total(cells)]
+    if group not in ("", SHARED, ALL):
+        usual = usual[usual.group == group]
+    columns = tuple(sorted(usual.column.unique()))
+    return shared_columns(kept[kept.column.isin(columns)], columns) if group in ("", SHARED) else columns
+
+
+def shared_columns(kept: Any, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns with the most complete ranking: of the k columns that most models have, for every k, those with the most scores of
+    models that have all k; of equal ones, the most columns."""
+    if not len(kept):
+        return columns
+    grid = kept.pivot_table(index="model_digest", columns="column", values="value", aggfunc="size").notna()
+    order = grid.sum().sort_values(ascending=False, kind="stable").index.tolist()
+    complete = np.logical_and.accumulate(grid[order].to_numpy(), axis=1).sum(axis=0) * np.arange(1, len(order) + 1)
+    best = len(order) - int(np.argmax(complete[::-1]))
+    return tuple(sorted(order[:best]))
+
+
 def assemble(root: Path, cells: Any, filters: Filters, by: Aggregator) -> Board:
-    """Builds the board. Models that lack a score in some column are listed but not ranked: a missing score never counts as zero."""
+    """Builds the board. A missing score never counts as zero: a model that lacks some is ranked by its adjusted mean where the
+    aggregator is the mean, else it is listed without a rank."""
     kept, columns = filtered(cells, filters)
     if not len(kept):
         return Board(kept, columns, None, 0, (), ())
     places = kept.reset_index(drop=True)
-    grid = places.reset_index().pivot(index="model_digest", columns="column", values="index").reindex(columns=list(columns))
-    complete = grid.notna().all(axis=1)
-    order = [*grid.index[complete], *grid.index[~complete]] if not filters.complete else list(grid.index[complete])
-    ranked = int(complete.sum())
-    standing: Standings | None = None
-    unpaired: tuple[str, ...] = ()
-    if ranked:
-        index = grid.loc[order[:ranked]].to_numpy(dtype=np.int64)
-        found = ranking_columns(root, places, index, columns)
-        standing = standings(found, by)
-        unpaired = tuple(column.task for column in found if column.means is None)
-    notes = exclusion_notes(cells, columns, len(grid), ranked)
-    table = rows_of(places, order, columns, standing) if order else places.iloc[:0]
-    return Board(table, columns, standing, ranked, notes, unpaired)
+    columns = tuple(name for name in columns if name in set(places.column))
+    index = places.reset_index().pivot(index="model_digest", columns="column", values="index").reindex(columns=list(columns))
+    full = index.notna().all(axis=1).to_numpy()
+    if filters.complete:
+        index, full = index[full], full[full]
+    if not len(index):
+        return Board(places.iloc[:0], columns, None, 0, exclusion_notes(cells, columns), ())
+    grid = grid_of(columns_with_clusters(root, places, index), index.notna().to_numpy())
+    ranked = rankable(grid.present[:, grid.bounded]) if by == AGGREGATORS[0] and grid.bounded else full
+    order = [*np.flatnonzero(ranked).tolist(), *np.flatnonzero(~ranked).tolist()]
+    count = int(ranked.sum())
+    standing = standings_among(grid.of(order[:count]), by) if count else None
+    table = rows_of(places, [index.index[row] for row in order], columns, standing)
+    place = {digest: row for row, digest in enumerate(index.index)}
+    matrix = matrix_of(table, places, grid.of([place[digest] for digest in table.digest]))
+    unpaired = tuple(column.task for column in grid.columns if column.means is None)
+    notes = (*ranking_notes(full, ranked, by), *exclusion_notes(cells, columns))
+    return Board(table, columns, standing, count, notes, unpaired, matrix, about(cells, columns, filters, full))
 
 
-def ranking_columns(root: Path, places: Any, index: Any, columns: Sequence[str]) -> list[Column]:
-    """One Column per task. `index` [M, T] holds row numbers of `places`."""
-    flat = places.iloc[index.T.ravel()]
-    models, found = len(index), []
-    clusters = cluster_means(root, flat)
-    for number, name in enumerate(columns):
-        part = flat.iloc[number * models : (number + 1) * models]
-        found.append(column_of(name, part, clusters[number * models : (number + 1) * models]))
+def standings_among(grid: Grid, by: Aggregator) -> Standings:
+    return standings(grid.columns, by) if grid.present.all() else incomplete_standings(grid)
+
+
+def columns_with_clusters(root: Path, places: Any, index: Any) -> list[Column]:
+    """One Column per task, of the models that have it. `index` holds row numbers of `places` by model and column."""
+    clusters = cluster_means(root, places)
+    found = []
+    for name in index.columns:
+        rows = index[name].dropna().astype("int64").tolist()
+        found.append(column_of(str(name), places.iloc[rows], [clusters[row] for row in rows]))
     return found
+
+
+def about(cells: Any, columns: Sequence[str], filters: Filters, full: Any) -> str:
+    """Names the task set."""
+    usual = cells[cells.usual & ~is_total(cells)].column.nunique()
+    if filters.tasks:
+        name = f"{len(columns)} selected tasks"
+    elif filters.group in ("", SHARED):
+        name = f"all {usual} tasks" if len(columns) == usual else f"{len(columns)} of {usual} tasks, the largest set that most models share"
+    else:
+        name = f"all {len(columns)} tasks" if filters.group == ALL else f"{filters.group} ({len(columns)} tasks)"
+    return f"Ranked on {name}. {int(full.sum())} of {len(full)} models have a score on all of them."
 
 
 def column_of(name: str, part: Any, clusters: Sequence[Clusters | None]) -> Column:
@@ -207,13 +259,25 @@ def costs(table: Any, places: Any, order: Sequence[str]) -> Any:
     )
 
 
-def exclusion_notes(cells: Any, columns: Sequence[str], models: int, ranked: int) -> tuple[str, ...]:
+def ranking_notes(full: Any, ranked: Any, by: Aggregator) -> tuple[str, ...]:
+    """How incomplete models are ranked, and why others are not."""
     notes = []
-    if ranked < models:
-        notes.append(f"Not ranked: {models - ranked} of {models} models (a score is missing in at least one of the {len(columns)} tasks).")
-    others = cells[~cells.usual & ~cells.column.isin(columns)]
-    if len(others):
-        names = ", ".join(sorted(others.task.unique())[:3])
-        count = others.model_digest.nunique()
-        notes.append(f"Not shown: scores on other versions of {visible(names, 120)} (models: {count}).")
+    partly, none = int((ranked & ~full).sum()), int((~ranked).sum())
+    if partly:
+        notes.append(
+            f"≈ marks {partly} models that lack some of these tasks: their mean is adjusted for the difficulty of the tasks they have, and "
+            "their intervals are wider. This assumes that the missing tasks are like the scored ones."
+        )
+    if none:
+        reason = "too few shared scores" if by == AGGREGATORS[0] else "this rule ranks only models with all scores"
+        notes.append(f"Not ranked: {none} of {len(full)} models ({reason}).")
     return tuple(notes)
+
+
+def exclusion_notes(cells: Any, columns: Sequence[str]) -> tuple[str, ...]:
+    """Names scores on other versions of tasks, which have columns of their own."""
+    others = cells[~cells.usual & ~cells.column.isin(columns)]
+    if not len(others):
+        return ()
+    names = ", ".join(sorted(others.task.unique())[:3])
+    return (f"Not shown: scores on other versions of {visible(names, 120)} (models: {others.model_digest.nunique()}).",)

@@ -1,25 +1,31 @@
-"""Compares two runs item by item with the statistics of the gate, for every score that is a mean over items."""
+"""Compares two models or runs item by item: the statistics of `assay compare` and `assay gate` on every metric and total.
+
+Metrics come from the installed tasks. Where a task is not installed, or is code that nobody allowed here, the scores that are means
+over items are compared from the store alone.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assay.harness.stats.correction import holm
-from assay.harness.stats.difference import Difference, paired_difference
-from assay.harness.stats.interval import Part
+from assay.harness.decide.compare import Comparison, Row, Side, compare, mismatches, side_of
+from assay.harness.decide.decision import Decision, gate
+from assay.harness.decide.policy import Policy
+from assay.harness.errors import AssayError
+from assay.harness.files.places import surroundings
 from assay.harness.stats.rule import mde80
+from assay.harness.store import Run, read_run
+from assay.harness.store.shapes import evidence_of
 from assay.harness.task.metric import Metric
 from assay.leaderboard.data import frames
 from assay.leaderboard.data.formats import unit_of
-from assay.leaderboard.data.queries import Pair
 
-FIELDS = ("version", "split", "data", "shots", "shots_order", "ask", "metrics", "items", "fingerprint")
-"""Task facts that must be equal for a comparison; the same list as the gate's."""
 SETTINGS = (
     "engine.name",
     "plan.dtype",
@@ -39,52 +45,130 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One metric of one task in two runs. `reason` says why there is no difference. Multiply the difference by `scale` for points (for
-    an unbounded metric: its own unit)."""
+class Pairing:
+    """Two sides compared. `blocked` says why a task cannot be compared; `settings` are those that differ (name, baseline, candidate);
+    `runs` are the two runs of each task. Without a comparable task, `comparison` and `decision` are None."""
 
-    pair: Pair
-    unit: float | None
-    difference: Difference | None
-    p_holm: float | None = None
-    reason: str = ""
-
-    @property
-    def scale(self) -> float:
-        return 100.0 if self.unit else 1.0
+    comparison: Comparison | None
+    decision: Decision | None
+    blocked: Mapping[str, str]
+    settings: tuple[tuple[str, str, str], ...]
+    runs: Mapping[str, tuple[str, str]]
 
     @property
-    def direction(self) -> str:
-        """better, worse, or not significant: Holm-corrected p above ALPHA, or no difference."""
-        if self.difference is None or self.p_holm is None or self.p_holm > ALPHA:
-            return "not significant"
-        return "better" if self.difference.delta > 0 else "worse"
-
-    @property
-    def flips(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Ids of the items that the second run gained and lost."""
-        sign = -1.0 if self.pair.better == "lower" else 1.0
-        change = sign * (self.pair.second - self.pair.first)
-        gained = tuple(item for item, value in zip(self.pair.items, change, strict=True) if value > 1e-9)
-        return gained, tuple(item for item, value in zip(self.pair.items, change, strict=True) if value < -1e-9)
+    def rows(self) -> tuple[Row, ...]:
+        return self.comparison.rows if self.comparison else ()
 
 
-def differing(one: Mapping[str, Any], two: Mapping[str, Any]) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
-    """Compares two manifests. Returns the reason for each task that cannot be compared, and settings that differ (name, first, second)."""
-    tasks = [{task["name"]: task for task in each.get("tasks", [])} for each in (one, two)]
-    broken = {}
-    for name in sorted(tasks[0].keys() & tasks[1].keys()):
-        for field in FIELDS:
-            first, second = (each[name].get(field) for each in tasks)
-            if first != second:
-                broken[name] = f"{field} differs: {shortened(first)} vs {shortened(second)}"
-                break
-    settings = [
-        (name, shortened(nested_value(one, name)), shortened(nested_value(two, name)))
-        for name in SETTINGS
-        if nested_value(one, name) != nested_value(two, name)
-    ]
-    return broken, settings
+def pairing(root: Path, first: Mapping[str, str], second: Mapping[str, str]) -> Pairing:
+    """Compares two models or runs, each as the bundle of every task (relative to `root`; the key "" stands for all tasks of a run)."""
+    ones, twos = (merged(root, each) for each in (first, second))
+    one, two = ones[0], twos[0]
+    common = [name for name in one.tasks if name in two.tasks]
+    blocked: dict[str, str] = {}
+    for found in mismatches(one, two, common):
+        blocked.setdefault(found.task, str(found).removeprefix(f"{found.task}: "))
+    for task, metric in one.tables:
+        if task in common and (task, metric) not in two.tables:
+            blocked.setdefault(task, f"the candidate has no {metric}")
+    kept = [name for name in common if name not in blocked]
+    runs = {name: (ones[1][name], twos[1][name]) for name in common}
+    settings = differing(ones[2], twos[2])
+    if not kept:
+        return Pairing(None, None, blocked, settings, runs)
+    found_comparison = compare(one, two, tasks=kept, alpha=ALPHA)
+    alone = replace(found_comparison, left_out=())  # the verdict is on the common tasks
+    decision = gate(alone, Policy()) if any(row.main for row in alone.rows) else None
+    return Pairing(found_comparison, decision, blocked, settings, runs)
+
+
+def merged(root: Path, bundles: Mapping[str, str]) -> tuple[Side, dict[str, str], list[Mapping[str, Any]]]:
+    """One side made of the runs of a model; the run id of each task; the manifests."""
+    whole = bundles.get("")
+    wanted = {task: root / path for task, path in bundles.items() if task}
+    runs = {path: read_run(path) for path in ([root / whole] if whole else dict.fromkeys(wanted.values()))}
+    sides = {path: read_side(run) for path, run in runs.items()}
+    place = {task: path for path, side in sides.items() for task in side.tasks if wanted.get(task, path) == path}
+    place = {task: path for task, path in place.items() if not wanted or task in wanted}
+    parts = list(sides.values())
+    base = parts[0]
+
+    def keyed(name: str) -> dict[Any, Any]:
+        return {key: value for path, side in sides.items() for key, value in getattr(side, name).items() if place.get(key[0]) == path}
+
+    side = replace(
+        base,
+        run=", ".join(each.run for each in parts),
+        purpose="smoke" if any(each.purpose == "smoke" for each in parts) else "release",
+        evidence=next((each.evidence for each in parts if each.evidence != "complete"), "complete"),
+        tasks={task: sides[path].tasks[task] for task, path in place.items()},
+        tables=keyed("tables"),
+        metrics=keyed("metrics"),
+        statuses=keyed("statuses"),
+        prompts=keyed("prompts"),
+        baselines=keyed("baselines"),
+        totals=tuple(total for each in parts for total in each.totals),
+        settings={name: value for name, value in base.settings.items() if all(each.settings.get(name) == value for each in parts)},
+        noise=base.noise if len(parts) == 1 else {},
+    )
+    return side, {task: sides[path].run for task, path in place.items()}, [run.manifest for run in runs.values()]
+
+
+def read_side(run: Run) -> Side:
+    """A run as `assay compare` reads it; from the store alone where its tasks are not installed here."""
+    try:
+        return side_of(run, surroundings().access(allow_partial=True))
+    except AssayError:
+        if run.status != "complete":
+            raise
+        return stored_side(run)
+
+
+def stored_side(run: Run) -> Side:
+    """A run without its tasks' code: only the scores that are means over items, recognised by their value, have a metric."""
+    manifest, summary = run.manifest, run.summary()
+    results = {(str(each["task"]), str(each["metric"])): each for each in summary.get("results", ()) if isinstance(each, dict)}
+    tables = run.stats()
+    metrics, kept, baselines = {}, {}, {}
+    for key, table in tables.items():
+        facts = results.get(key, {})
+        value = facts.get("value")
+        if value is None or abs(float(table.stats[:, 0].mean()) - float(value)) > 1e-9 * max(1.0, abs(float(value))):
+            continue
+        better, stored = str(facts.get("better") or "higher"), facts.get("unit")
+        unit = unit_of(key[1], better, 0.0 if "unit" in facts and stored is None else stored)
+        kept[key] = replace(table, stats=table.stats[:, :1])
+        metrics[key] = Metric(key[1], not_measured, better=better, low=0.0 if unit else None, high=unit)
+        if facts.get("chance") is not None:
+            baselines[key] = {"chance": float(facts["chance"])}
+    model, plan = manifest["model"], manifest["plan"]
+    settings = {"engine": manifest["engine"]["name"], "dtype": str(plan.get("dtype")), "chat": str(plan.get("chat"))}
+    return Side(
+        run=run.id,
+        model=model["name"],
+        digest=model["digest"],
+        purpose=manifest["purpose"],
+        evidence=evidence_of(manifest, summary),
+        tasks={task["name"]: task for task in manifest["tasks"]},
+        tables=kept,
+        metrics=metrics,
+        settings=settings,
+        baselines=baselines,
+    )
+
+
+def not_measured(doc: Any, output: Any) -> tuple[float, ...]:
+    raise NotImplementedError("only stored statistics are compared")
+
+
+def differing(ones: Sequence[Mapping[str, Any]], twos: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str, str], ...]:
+    """Settings that differ between two sides: name and the values of each."""
+
+    def values(manifests: Sequence[Mapping[str, Any]], name: str) -> str:
+        return ", ".join(dict.fromkeys(shortened(nested_value(each, name)) for each in manifests))
+
+    pairs = ((name, values(ones, name), values(twos, name)) for name in SETTINGS)
+    return tuple(each for each in pairs if each[1] != each[2])
 
 
 def nested_value(value: Any, name: str) -> Any:
@@ -98,48 +182,26 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def compare(pairs: Sequence[Pair], broken: Mapping[str, str]) -> list[Compared]:
-    """Second minus first, signed so that positive is better. p values of main metrics get Holm's correction, as in the gate."""
-    found = [compared(pair, broken.get(pair.task, "")) for pair in pairs]
-    main = [number for number, each in enumerate(found) if each.pair.main and each.difference is not None]
-    for number, p in zip(main, holm([each.difference.p for n in main if (each := found[n]).difference]).tolist(), strict=True):
-        found[number] = replace(found[number], p_holm=p)
-    return found
+def direction(row: Row) -> str:
+    """better, worse, or not significant: Holm-corrected p above ALPHA."""
+    if row.p_holm is None or row.p_holm > ALPHA:
+        return "not significant"
+    return "better" if row.difference.delta > 0 else "worse"
 
 
-def compared(pair: Pair, broken: str) -> Compared:
-    unit = unit_of(pair.metric, pair.better, pair.unit)
-    if broken:
-        return Compared(pair, unit, None, reason=f"not comparable: {broken}")
-    if not len(pair.first):
-        return Compared(pair, unit, None, reason="total: compare its tasks instead")
-    if pair.unpaired:
-        return Compared(pair, unit, None, reason=f"not comparable: only one run has {pair.unpaired} of the items")
-    gaps = [abs(float(values.mean()) - score) for values, score in zip((pair.first, pair.second), pair.values, strict=True)]
-    if max(gaps) > 1e-9 * max(1.0, unit or 1.0):
-        return Compared(pair, unit, None, reason="not a mean over items: use `assay compare`")
-    metric = Metric(pair.metric, not_measured, better=pair.better, low=0.0 if unit else None, high=unit)
-    groups = np.arange(len(pair.first), dtype=np.int64)
-    part = Part(metric, pair.first[:, None], groups, pair.clusters)
-    return Compared(pair, unit, paired_difference(part, pair.second[:, None], alpha=ALPHA))
+def table(found: Pairing) -> Any:
+    """One row per metric, in points, then the tasks that cannot be compared; MDE80 is the loss detected with 80 % power."""
 
-
-def not_measured(doc: Any, output: Any) -> tuple[float, ...]:
-    raise NotImplementedError("only stored statistics are compared")
-
-
-def table(rows: Sequence[Compared]) -> Any:
-    """One row per metric, in points; MDE80 is the loss that the test detects with 80 % power."""
-
-    def numbers(each: Compared) -> dict[str, Any]:
-        d, scale = each.difference, each.scale
-        unit = each.unit or 1.0
-        first = {"Task": each.pair.task, "Metric": each.pair.metric, "Main": each.pair.main}
-        scores = {"Baseline": scale * each.pair.values[0] / unit, "Candidate": scale * each.pair.values[1] / unit}
-        if d is None:
-            return first | scores | {"Note": each.reason}
+    def numbers(row: Row) -> dict[str, Any]:
+        d, scale = row.difference, row.points
+        first = {"Task": row.task, "Metric": row.metric, "Main": row.main}
+        scores = {"Baseline": scale * row.baseline / row.unit, "Candidate": scale * row.candidate / row.unit}
         ends = {"Difference": scale * d.delta, "Low": scale * d.low, "High": scale * d.high}
-        tests = {"p": d.p, "p (Holm)": each.p_holm, "MDE80": scale * float(mde80(d.se, ALPHA))}
+        tests = {"p": d.p, "p (Holm)": row.p_holm, "MDE80": scale * float(mde80(d.se, ALPHA))}
         return first | scores | ends | tests | {"Gained": d.wins, "Lost": d.losses, "Items": d.n, "Note": d.method}
 
-    return frames.DataFrame([numbers(each) for each in rows], columns=list(COLUMNS))
+    rows = [numbers(row) for row in found.rows]
+    rows += [{"Task": task, "Main": True, "Note": f"not comparable: {why}"} for task, why in found.blocked.items()]
+    shown = frames.DataFrame(rows, columns=list(COLUMNS))
+    numeric = [name for name in COLUMNS if name not in ("Task", "Metric", "Main", "Note")]
+    return shown.assign(**{name: np.asarray(shown[name], dtype=np.float64) for name in numeric})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,8 @@ class ItemFilter:
     outcome: str = ""
     text: str = ""
     item: str = ""
+    agreement: str = ""
+    """How many models are right on the item: all, some or none."""
 
     def where(self) -> tuple[str, list[Any]]:
         """The SQL condition and its parameters. Text of users and models is only ever a parameter."""
@@ -173,6 +175,13 @@ class ItemFilter:
         elif self.outcome:
             parts.append("status = ?")
             params.append(self.outcome)
+        if self.agreement:
+            test = {"all": "min(correct) >= 0.5", "none": "max(correct) < 0.5"}.get(
+                self.agreement, "min(correct) < 0.5 AND max(correct) >= 0.5"
+            )
+            inner = "SELECT task, item_id FROM sample" + (" WHERE task = ?" if self.task else "")
+            parts.append(f"(task, item_id) IN ({inner} GROUP BY task, item_id HAVING {test})")
+            params += [self.task] if self.task else []
         if self.text:
             parts.append("(contains(lower(prompt), lower(?)) OR contains(lower(output), lower(?)) OR contains(lower(item_id), lower(?)))")
             params += [self.text] * 3
@@ -188,7 +197,7 @@ def item_page(root: Path, chosen: ItemFilter, page: int = 1) -> tuple[int, Any]:
         # Not sorted: sorting a million rows is slow. Rows come in storage order, by run and then in planned order.
         rows = connection.execute(
             f"""
-            SELECT run_id, task, item_id, status, correct, left(prompt, 400) AS prompt, left(output, 400) AS output,
+            SELECT run_id, task, item_id, status, correct, right(prompt, 400) AS prompt, left(output, 400) AS output,
                    left(gold, 200) AS gold, left(error, 200) AS error
             FROM sample WHERE {where} LIMIT {PAGE} OFFSET {PAGE * (max(1, page) - 1)}
             """,
@@ -223,63 +232,28 @@ def task_items(root: Path, task: str, metric: str, run_ids: Sequence[str]) -> An
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One metric of one task of two runs, paired by item: first statistic, cluster and id of each item."""
-
-    task: str
-    metric: str
-    main: bool
-    better: str
-    values: tuple[float, float]
-    """The stored scores."""
-    items: tuple[str, ...] = ()
-    clusters: Any = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    first: Array = field(default_factory=lambda: np.zeros(0))
-    second: Array = field(default_factory=lambda: np.zeros(0))
-    unpaired: int = 0
-    """Number of items that only one run has."""
-    unit: float | None = None
-    """The stored best possible score (0: unbounded); None where the result has none."""
-
-
-def pairs(root: Path, first: str, second: str) -> list[Pair]:
-    """All metrics that two runs share, with their item statistics paired."""
-    heads = frame(
-        root,
-        f"""
-        SELECT a.task, a.metric, a.main, a.value AS one, b.value AS two, {result_columns("a.result")}
-        FROM score a JOIN score b USING (task, metric)
-        WHERE a.run_id = ? AND b.run_id = ? AND a.value IS NOT NULL AND b.value IS NOT NULL ORDER BY a.task, a.main DESC, a.metric
-        """,
-        [first, second],
-    )
-    rows = frame(
+def flipped(root: Path, runs: Sequence[tuple[str, str]], items: Sequence[tuple[str, str]]) -> Any:
+    """The gold answer and both responses of items (task, id); `runs` are the baseline and the candidate of each."""
+    return frame(
         root,
         """
-        SELECT task, metric, item_id, coalesce(a.item_cluster, b.item_cluster) AS cluster, a.stats[1] AS one, b.stats[1] AS two
-        FROM (SELECT * FROM item_stat WHERE run_id = ?) a
-        FULL JOIN (SELECT * FROM item_stat WHERE run_id = ?) b USING (task, metric, item_id)
-        ORDER BY task, metric, item_id
-        """,
-        [first, second],
-    )
-    grouped = dict(list(rows.groupby(["task", "metric"], sort=False))) if len(rows) else {}
-    found = []
-    for head in heads.itertuples():
-        table = grouped.get((head.task, head.metric))
-        scores, unit = (float(head.one), float(head.two)), None if head.unit != head.unit else float(head.unit)
-        if table is None:
-            found.append(Pair(head.task, head.metric, bool(head.main), head.better, scores, unit=unit))
-            continue
-        both = table.dropna(subset=["one", "two"])
-        codes = both.cluster.astype("category").cat.codes.to_numpy(dtype=np.int64)
-        one, two = (both[name].to_numpy(dtype=np.float64) for name in ("one", "two"))
-        unpaired = len(table) - len(both)
-        found.append(
-            Pair(head.task, head.metric, bool(head.main), head.better, scores, tuple(both.item_id), codes, one, two, unpaired, unit)
+        WITH wanted AS (
+            SELECT unnest($1) AS one, unnest($2) AS two, unnest($3) AS task, unnest($4) AS item_id, unnest(range(len($1))) AS place
         )
-    return found
+        SELECT w.task, w.item_id, left(a.gold, 200) AS gold, left(a.output, 400) AS baseline_output, left(b.output, 400) AS candidate_output
+        FROM wanted w
+        JOIN sample a ON a.run_id = w.one AND a.task = w.task AND a.item_id = w.item_id
+        JOIN sample b ON b.run_id = w.two AND b.task = w.task AND b.item_id = w.item_id
+        ORDER BY w.place
+        """,
+        [[each[0] for each in runs], [each[1] for each in runs], [each[0] for each in items], [each[1] for each in items]],
+    )
+
+
+def other_prompts(root: Path, run_id: str, task: str, item: str) -> Any:
+    """The prompts of a few other items of a task."""
+    sql = "SELECT prompt FROM sample WHERE run_id = ? AND task = ? AND item_id <> ? LIMIT 8"
+    return frame(root, sql, [run_id, task, item])
 
 
 def published_scores(root: Path) -> Any:

@@ -75,9 +75,14 @@ def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mea
     if not columns or any(not np.isfinite(column.values).all() for column in columns):
         raise ValueError("ranking needs a finite score of every model in every column")
     points = {name: point_scores(columns, name) for name in AGGREGATORS}
-    score = points[by]
+    ranks = np.stack([ranks_of(points[name]) for name in AGGREGATORS])
     draws = resampled_scores(columns, by, seed)
-    best, worst, beats = rank_intervals(score, draws, minimum_error(columns) if by == AGGREGATORS[0] else 0.0)
+    return standings_of(points[by], draws, minimum_error(columns) if by == AGGREGATORS[0] else 0.0, ranks)
+
+
+def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints) -> Standings:
+    """Standings from scores [M] and their resamples [B, M]; `minimum` is the smallest standard error of a difference."""
+    best, worst, beats = rank_intervals(score, draws, minimum)
     spread = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Standings(
         score=score,
@@ -87,7 +92,7 @@ def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mea
         best=best,
         worst=worst,
         tier=tiers(score, beats),
-        ranks=np.stack([ranks_of(points[name]) for name in AGGREGATORS]),
+        ranks=ranks,
     )
 
 
@@ -108,15 +113,16 @@ def resampled_scores(columns: Sequence[Column], by: Aggregator, seed: int) -> Ar
 def aggregate(scores: Sequence[Array], columns: Sequence[Column], by: Aggregator) -> Array:
     """Aggregates the scores [B, M] of all columns to one score per model [B, M]; 0 if no column has a unit."""
     if by == "chance-normalised mean":
-        kept = [
-            (each - column.chance) / (column.unit - column.chance)
-            for each, column in zip(scores, columns, strict=True)
-            if column.unit is not None
-        ]
+        kept = [normalised(each, column) for each, column in zip(scores, columns, strict=True) if column.unit is not None]
         return np.asarray(np.mean(kept, axis=0)) if kept else np.zeros_like(scores[0])
     beaten = np.mean([beaten_share(column.sign * each) for each, column in zip(scores, columns, strict=True)], axis=0)
     rivals = max(1, beaten.shape[-1] - 1)
     return np.asarray(beaten if by == "mean win rate" else beaten * rivals)
+
+
+def normalised(scores: Array, column: Column) -> Array:
+    """Scores as a share of the way from chance (0) to the best possible score (1); unchanged where there is none."""
+    return scores if column.unit is None else np.asarray((scores - column.chance) / (column.unit - column.chance))
 
 
 def beaten_share(scores: Array) -> Array:
@@ -156,6 +162,16 @@ def resampled(column: Column, draws: int, seed: int) -> Array:
     found = totals[:, :-1] / totals[:, -1:]
     stretch = np.sqrt((count + 1) / (count - 1))
     return np.asarray(column.values + (found - column.values) * stretch)
+
+
+def leaders(score: Array, draws: Array, minimum: float = 0.0) -> NDArray[np.bool_]:
+    """The models that are not significantly worse than the first [M], from scores [M], where higher is better, and resamples [B, M]."""
+    gap = score.max() - score
+    noise = draws[:, [int(score.argmax())]] - draws - gap
+    error = np.sqrt((noise**2).mean(axis=0) + minimum**2)
+    error = np.where(error > 0, error, np.inf)
+    critical = float(np.quantile((np.abs(noise) / error).max(axis=1), LEVEL))
+    return np.asarray((gap <= 1e-12) | ((error < np.inf) & (gap / error <= critical)))
 
 
 def minimum_error(columns: Sequence[Column]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -165,54 +164,51 @@ def tasks(cells: Any) -> list[Part]:
     return parts
 
 
-def comparison(root: Path, first: str, second: str, names: tuple[str, str], items: int = 0) -> list[Part]:
-    """Two runs: differing settings, paired differences, and flipped items (at most `items` per task and direction)."""
-    texts = [json.loads(queries.manifest(root, run) or "{}") for run in (first, second)]
-    broken, settings = paired.differing(*texts)
-    pairs = queries.pairs(root, first, second)
-    rows = paired.compare(pairs, broken)
+def comparison(root: Path, first: Mapping[str, str], second: Mapping[str, str], names: tuple[str, str], items: int = 0) -> list[Part]:
+    """Two models or runs (the bundle of each task, "" for all of a run): differing settings, paired differences, and flipped items (at
+    most `items` per task and direction)."""
+    found = paired.pairing(root, first, second)
     parts: list[Part] = [Heading(f"{names[1]} against {names[0]}", 3)]
-    if not rows:
+    if not found.runs:
         return [*parts, Paragraph("The runs have no task in common.", "warning")]
-    if settings:
+    if found.settings:
         parts.append(Paragraph("Settings differ between the runs and contribute to every difference below.", "warning"))
-        parts.append(Table(("setting", names[0], names[1]), tuple(settings)))
-    elif not broken:
+        parts.append(Table(("setting", names[0], names[1]), found.settings))
+    elif not found.blocked:
         parts.append(Paragraph("Tasks, items, shots, decoding, metrics and settings are the same: only the models differ."))
     marks = [
-        Mark(each.pair.task, each.scale * d.delta, each.scale * d.low, each.scale * d.high, each.direction.replace(" ", "-"))
-        for each in rows
-        if each.pair.main and (d := each.difference) is not None
+        Mark(row.task, row.points * d.delta, row.points * d.low, row.points * d.high, paired.direction(row).replace(" ", "-"))
+        for row in found.rows
+        if row.main and (d := row.difference).bounded
     ]
     if marks:
         parts.append(Intervals(tuple(marks), "candidate minus baseline, points (higher is better), 90 % interval", zero=True))
         parts.append(Paragraph("90 % confidence intervals. Red or green: p < 0.05, Holm-corrected over all tasks."))
-    table = paired.table(rows)
+    table = paired.table(found)
     parts.append(Paragraph("Points; MDE80: the smallest loss that the test detects with 80 % power."))
     formats: dict[str, int | None] = dict.fromkeys(("Baseline", "Candidate", "Difference", "Low", "High", "MDE80"), 2)
     formats |= {"p": 4, "p (Holm)": 4, "Gained": 0, "Lost": 0, "Items": 0}
     parts.append(table_of(table.drop(columns="Main"), formats, [name for name in table.columns if name != "Main"]))
-    return [*parts, *(flips(root, rows, (first, second), names, items) if items else [])]
+    return [*parts, *(flips(root, found, names, items) if items else [])]
 
 
-def flips(root: Path, rows: Sequence[paired.Compared], runs: tuple[str, str], names: tuple[str, str], most: int) -> list[Part]:
+def flips(root: Path, pairing: paired.Pairing, names: tuple[str, str], most: int) -> list[Part]:
     """Responses of both runs to flipped items, collapsed per task."""
     parts: list[Part] = []
-    for each in rows:
-        if not each.pair.main or each.difference is None:
+    for row in pairing.rows:
+        if not row.main or row.total:
             continue
-        gained, lost = each.flips
         inner: list[Part] = []
-        for word, found in (("lost", lost), ("gained", gained)):
+        for word, found in (("lost", row.lost), ("gained", row.gained)):
             for item in found[:most]:
-                responses = queries.responses(root, each.pair.task, item)
-                sides = [responses[responses.run_id == run] for run in runs]
+                responses = queries.responses(root, row.task, item)
+                sides = [responses[responses.run_id == run] for run in pairing.runs[row.task]]
                 if all(len(side) for side in sides):
                     one, two = (side.iloc[0] for side in sides)
                     inner += [Paragraph(f"{item}: {word}; gold: {one.gold}"), Paragraph(str(one.prompt)[-1500:], "code")]
                     inner.append(Table(names, ((str(one.output), str(two.output)),)))
         if inner:
-            parts.append(Fold(f"{each.pair.task}: {len(lost)} lost, {len(gained)} gained", tuple(inner)))
+            parts.append(Fold(f"{row.task}: {len(row.lost)} lost, {len(row.gained)} gained", tuple(inner)))
     return parts
 
 
@@ -220,15 +216,15 @@ def neighbours(root: Path, cells: Any, found: Board) -> list[Part]:
     """Each ranked model compared with the next, task by task."""
     if found.ranked < 2:
         return []
-    runs = {label: dict(zip(part.task, part.run_id, strict=True)) for label, part in cells[cells.metric != "total"].groupby("label")}
+    bundles_of = dict(zip(*(queries.runs(root)[name] for name in ("run_id", "bundle")), strict=True))
+    runs = {
+        label: {task: str(bundles_of[run]) for task, run in zip(part.task, part.run_id, strict=True)}
+        for label, part in cells[cells.metric != "total"].groupby("label")
+    }
     names = found.table.Model.tolist()[: min(found.ranked, 12)]
     parts: list[Part] = [Heading("Neighbours"), Paragraph("Each model compared with the next in rank, paired by item.")]
     for better, worse in pairwise(names):
-        met = sorted({(runs[worse][task], runs[better][task]) for task in runs[worse].keys() & runs[better].keys()})
-        inner: list[Part] = []
-        for one, two in met:
-            inner += comparison(root, one, two, (worse, better))
-        parts.append(Fold(f"{better} against {worse}", tuple(inner)))
+        parts.append(Fold(f"{better} against {worse}", tuple(comparison(root, runs[worse], runs[better], (worse, better)))))
     return parts
 
 

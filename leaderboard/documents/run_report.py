@@ -29,8 +29,9 @@ def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 
         parts += scores(queries.scores(root, run), names[run], run)
     if len(runs) > 1:
         parts.append(Heading("Differences"))
+        sides = {run: {"": str(path)} for run, path in zip(run_table.run_id, run_table.bundle, strict=True)}
         for run in runs[1:]:
-            parts += contents.comparison(root, runs[0], run, (names[runs[0]], names[run]), items)
+            parts += contents.comparison(root, sides[runs[0]], sides[run], (names[runs[0]], names[run]), items)
     parts += [Heading("Setup"), *setups(root, runs, names)]
     return markdown_file(title, about, parts) if markdown else html_file(title, about, parts)
 

@@ -1,4 +1,4 @@
-"""Board: models ranked by score, with rank intervals."""
+"""Board: the matrix of models and tasks, ranked with intervals."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import streamlit as st
 
 from assay.leaderboard.charts import charts
-from assay.leaderboard.data.assembly import KINDS, SIZES, Board, Filters
+from assay.leaderboard.data.assembly import ALL, KINDS, SHARED, SIZES, Board, Filters
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
-from assay.leaderboard.data.safe_text import plain
-from assay.leaderboard.pages import shell
+from assay.leaderboard.data.safe_text import plain, visible
+from assay.leaderboard.pages import matrix, shell
 
 RULES = {
     "chance-normalised mean": "Score: mean over tasks of (score − chance) ÷ (best possible − chance), in points. Tasks weigh the same.",
@@ -18,53 +18,33 @@ RULES = {
     "Bradley-Terry": "Score: strength fitted to items that one of two models gets right and the other wrong; ties do not count.",
 }
 COSTS = {"Parameters (B)": "Parameters", "Tokens per item": "Tokens / item", "Seconds per 1,000 items": "s / 1k items"}
-HIDDEN = ("digest", "low", "high", "best", "worst", "Family")
 
 
 def read_filters() -> tuple[Filters, str]:
     """The selected filters and aggregation rule; all are in the URL."""
     data = shell.cells()
-    by = st.segmented_control("Rank by", AGGREGATORS, default=AGGREGATORS[0], required=True, key="by", bind="query-params")
+    groups = {SHARED: "largest shared set", ALL: "all tasks", **{each: each for each in sorted(data.group.unique())}}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = st.selectbox(
-            "Task set", sorted(data.group.unique()), index=None, key="set", bind="query-params", placeholder="all tasks", width=200
+            "Task set",
+            list(groups),
+            key="set",
+            bind="query-params",
+            format_func=lambda each: visible(groups.get(each, each), 40),
+            width=200,
+            help="The largest shared set ranks the most models on all of its tasks.",
         )
         name = st.text_input("Model name", key="name", bind="query-params", placeholder="part of a name", width=200)
-        complete = st.toggle(
-            "Complete only", key="complete", bind="query-params", help="Hide models that lack a score in at least one task."
-        )
-    with st.expander("More filters", expanded=any(key in st.query_params for key in ("tasks", "family", "size", "kind"))):
-        tasks = st.multiselect("Tasks", sorted(data.column.unique()), key="tasks", bind="query-params", placeholder="all of the set")
-        families = st.multiselect("Family", sorted(data.family.unique()), key="family", bind="query-params", placeholder="any")
-        sizes = st.pills("Parameters", list(SIZES), selection_mode="multi", key="size", bind="query-params")
-        kinds = st.pills("Weights", KINDS, selection_mode="multi", key="kind", bind="query-params")
+        with st.popover("More filters"):
+            by = st.segmented_control("Rank by", AGGREGATORS, default=AGGREGATORS[0], required=True, key="by", bind="query-params")
+            complete = st.toggle(
+                "Complete only", key="complete", bind="query-params", help="Hide models that lack a score in at least one task."
+            )
+            tasks = st.multiselect("Tasks", sorted(data.column.unique()), key="tasks", bind="query-params", placeholder="all of the set")
+            families = st.multiselect("Family", sorted(data.family.unique()), key="family", bind="query-params", placeholder="any")
+            sizes = st.pills("Parameters", list(SIZES), selection_mode="multi", key="size", bind="query-params")
+            kinds = st.pills("Weights", KINDS, selection_mode="multi", key="kind", bind="query-params")
     return Filters(group or "", tuple(tasks), tuple(families), tuple(sizes), tuple(kinds), name.strip(), complete), str(by)
-
-
-def settings(found: Board) -> dict[str, object]:
-    number = st.column_config.NumberColumn
-    score = {task: number(task, format="%.1f") for task in found.tasks}
-    return {
-        "Model": st.column_config.TextColumn(pinned=True, width="medium"),
-        "Rank": number(width=52, help="1 is best. Equal scores share the better rank.", pinned=True),
-        "Rank interval": st.column_config.TextColumn(width=96, help="95 % interval of the rank."),
-        "Tier": number(width=50, help="The difference between a model and the first of its tier is not significant."),
-        "Score": number(format="%.1f", width=64, help="Points, higher is better. The rule is stated above the table."),
-        "95 % CI": st.column_config.TextColumn(width=96, help="95 % confidence interval of the score."),
-        "Rank, all rules": st.column_config.TextColumn(width=104, help="Best and worst rank under the four aggregation rules."),
-        "Coverage": st.column_config.ProgressColumn(
-            format="percent", min_value=0, max_value=1, width="small", help="Share of the tasks with a score."
-        ),
-        "Tokens / item": number(format="%.0f", width=100, help="Tokens computed by the model per item."),
-        "s / 1k items": number(
-            format="%.0f", width=92, help="Engine time in seconds per 1,000 items. Comparable only on the same machine."
-        ),
-        "Source": st.column_config.TextColumn(
-            width="small", help="The tool that ran the model. Imported scores are recomputed from their items."
-        ),
-        "Parameters": number("Parameters (B)", format="%.2f", width=112),
-        **score,
-    }
 
 
 def notes(found: Board) -> None:
@@ -89,6 +69,16 @@ def notes(found: Board) -> None:
         st.caption(plain(note))
 
 
+def lead(found: Board) -> str:
+    """Which models lead, as a sentence."""
+    names = found.table[found.table.Tier == 1].Model.tolist()
+    if not names:
+        return "No model is ranked."
+    if len(names) == 1:
+        return f"{names[0]} leads." if found.ranked > 1 else ""
+    return f"{len(names)} models share the lead ({', '.join(names[:4])}{' …' * (len(names) > 4)}): their differences are not significant."
+
+
 def draw_charts(found: Board) -> None:
     ranked = found.table.iloc[: found.ranked]
     left, right = st.columns(2)
@@ -111,19 +101,6 @@ def draw_charts(found: Board) -> None:
         st.altair_chart(charts.pareto(table, str(cost)), width="stretch")
 
 
-def links(found: Board) -> None:
-    """Links from a model to its page, its items and a comparison."""
-    st.subheader("Details")
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        names = found.table.Model.tolist()
-        model = st.selectbox("Model", names, key="look", bind="query-params", width=300)
-        shell.link("model", "Scores and runs", model=str(model))
-        shell.link("items", "Items", who=str(model))
-        if len(names) > 1:
-            other = names[1] if model == names[0] else names[0]
-            shell.link("compare", f"Compare with {plain(other, 40)}", first=other, second=str(model))
-
-
 def page() -> None:
     shell.head(
         "Board",
@@ -141,22 +118,14 @@ def page() -> None:
     if not len(found.table):
         shell.empty("No model matches these filters. Remove a filter or switch off Complete only.")
         return
-    st.caption(RULES[by])
+    st.markdown(f"**{plain(lead(found))}** {plain(found.about)}")
+    if found.matrix is not None:
+        matrix.show(found.matrix)
     notes(found)
-    order = [name for name in found.table.columns if name not in HIDDEN]
-    order = ["Rank", "Model", *(name for name in order if name not in ("Rank", "Model"))]
-    shell.table(
-        found.table,
-        column_order=order,
-        column_config=settings(found),
-        hide_index=True,
-        placeholder="–",
-        alt="Models with rank intervals and scores",
-    )
+    st.caption(RULES[by])
     shell.downloads(found.table.drop(columns=["best", "worst"]), "board")
     if found.ranked:
         draw_charts(found)
-    links(found)
 
 
 shell.run_page(page)

@@ -1,161 +1,211 @@
-"""Compare: differences between two models in settings, scores and single responses."""
+"""Compare: the verdict and the differences between two models, item by item, and more models side by side."""
 
 from __future__ import annotations
 
-import difflib
-import json
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from assay.harness.reports.formatting import aggregate_line, details
 from assay.leaderboard.charts import charts
-from assay.leaderboard.data import frames, paired
-from assay.leaderboard.data.queries import Pair
+from assay.leaderboard.data import assembly, frames, paired
+from assay.leaderboard.data.ranking import AGGREGATORS
 from assay.leaderboard.data.safe_text import plain, visible
-from assay.leaderboard.pages import shell
+from assay.leaderboard.pages import matrix, reading, shell
 
-FORMATS = {"Baseline": "%.2f", "Candidate": "%.2f", "p": "%.4f", "p (Holm)": "%.4f"}
+FORMATS = {"Baseline": "%.1f", "Candidate": "%.1f", "p": "%.4f", "p (Holm)": "%.4f"}
+CALLOUTS = {"pass": st.success, "regressed": st.error, "inconclusive": st.warning}
+MOST_FLIPS = 500
 
 
 def comparable() -> dict[str, dict[str, str]]:
-    """The run of each task, by label of what can be compared: a model (its ranked scores) or a run (key "": all its tasks)."""
+    """The bundle of each task, by label of what can be compared: a model (its ranked scores) or a run (key "": all its tasks)."""
     cells, runs = shell.cells(), shell.read("runs")
-    found = {label: dict(zip(part.task, part.run_id, strict=True)) for label, part in cells[cells.metric != "total"].groupby("label")}
+    bundles = dict(zip(runs.run_id, runs.bundle, strict=True))
+    found = {
+        label: {task: str(bundles[run]) for task, run in zip(part.task, part.run_id, strict=True)}
+        for label, part in cells[cells.metric != "total"].groupby("label")
+    }
     for run, label in shell.run_labels(runs[runs.status == "complete"]).items():
-        found[label] = {"": run}
+        found[label] = {"": str(bundles[run])}
     return found
 
 
-def run_pairs(first: dict[str, str], second: dict[str, str]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Pairs of runs with the tasks to compare; no tasks means all that both have."""
-    if "" in first or "" in second:
-        ones, twos = ({each.get("")} if "" in each else set(each.values()) for each in (first, second))
-        return [(str(one), str(two), ()) for one in sorted(map(str, ones)) for two in sorted(map(str, twos))]
-    together: dict[tuple[str, str], list[str]] = {}
-    for task in sorted(first.keys() & second.keys()):
-        together.setdefault((first[task], second[task]), []).append(task)
-    return [(one, two, tuple(tasks)) for (one, two), tasks in together.items()]
+Side = tuple[tuple[str, str], ...]
 
 
-def collect(
-    first: dict[str, str], second: dict[str, str]
-) -> tuple[list[paired.Compared], list[tuple[str, str, str]], dict[str, tuple[str, str]]]:
-    """All compared metrics, settings that differ, and the two runs of each task."""
-    pairs: list[Pair] = []
-    broken: dict[str, str] = {}
-    settings: list[tuple[str, str, str]] = []
-    runs: dict[str, tuple[str, str]] = {}
-    for one, two, tasks in run_pairs(first, second):
-        manifests = [json.loads(shell.read("manifest", run) or "{}") for run in (one, two)]
-        wrong, different = paired.differing(*manifests)
-        kept = [pair for pair in shell.read("pairs", one, two) if not tasks or pair.task in tasks]
-        pairs += [pair for pair in kept if pair.task not in runs or runs[pair.task] == (one, two)]
-        runs.update({pair.task: (one, two) for pair in kept if pair.task not in runs})
-        broken.update(wrong)
-        settings += [each for each in different if each not in settings]
-    return paired.compare(pairs, broken), settings, runs
+def load_pairing(folder: str, stamp: str, first: Side, second: Side) -> paired.Pairing:
+    return paired.pairing(Path(folder), dict(first), dict(second))
 
 
-def setup(rows: list[paired.Compared], settings: list[tuple[str, str, str]]) -> None:
+cached_pairing = st.cache_resource(max_entries=16, show_spinner="Comparing item by item ...")(load_pairing)
+
+
+def setup(found: paired.Pairing) -> None:
     """Tasks that cannot be compared, and settings that differ."""
-    blocked = [each for each in rows if each.pair.main and each.reason.startswith("not comparable")]
-    if blocked:
-        st.error("\n\n".join(f"{plain(each.pair.task, 80)}: {plain(each.reason, 200)}" for each in blocked[:8]), icon=":material/block:")
-    if settings:
+    if found.blocked:
+        lines = [f"{plain(task, 80)}: not comparable: {plain(why, 200)}" for task, why in found.blocked.items()]
+        st.error("\n\n".join(lines[:8]), icon=":material/block:")
+    if found.settings:
         st.warning("Settings differ between the runs and contribute to every difference below.", icon=":material/tune:")
         shell.table(
-            [{"Setting": name, "Baseline": visible(one, 80), "Candidate": visible(two, 80)} for name, one, two in settings],
+            [{"Setting": name, "Baseline": visible(one, 80), "Candidate": visible(two, 80)} for name, one, two in found.settings],
             hide_index=True,
             alt="Settings",
         )
-    elif not blocked:
+    elif not found.blocked:
         st.caption("Tasks, items, shots, decoding, metrics and settings are the same: only the models differ.")
 
 
-def forest(rows: list[paired.Compared]) -> None:
-    shown = [each for each in rows if each.pair.main and each.difference is not None]
+def verdict(found: paired.Pairing) -> None:
+    """The gate's verdict on these tasks with the default policy, and what would decide it."""
+    if found.decision is None or found.comparison is None:
+        return
+    decision = found.decision
+    reasons = "; ".join(plain(each, 400) for each in decision.reasons)
+    CALLOUTS[decision.verdict](f"**{decision.verdict}**: {reasons}. {plain(aggregate_line(decision), 300)}")
+    with st.expander("What would decide it, and what the verdict covers"):
+        for line in details(decision, found.comparison):
+            st.markdown(f"- {plain(line, 600)}")
+        st.caption("The gate with its default margins. `assay gate` records a decision, counts attempts, and reads your policy.")
+
+
+def forest(found: paired.Pairing) -> None:
+    shown = sorted((row for row in found.rows if row.main and row.difference.bounded), key=lambda row: row.difference.delta)
     if not shown:
         return
-    found = []
-    for number, each in enumerate(sorted(shown, key=lambda row: row.difference.delta if row.difference else 0.0)):
-        d = each.difference
-        assert d is not None
-        ends = {name: each.scale * getattr(d, name) for name in ("delta", "low", "high")}
-        found.append({"label": visible(each.pair.task, 60), **ends, "sign": each.direction, "order": number})
-    st.altair_chart(charts.forest(frames.DataFrame(found)), width="stretch")
+    counts = {name: sum(paired.direction(row) == name for row in shown) for name in ("worse", "better", "not significant")}
+    st.subheader(f"{counts['worse']} tasks worse, {counts['better']} better, {counts['not significant']} without a significant difference")
+    marks = []
+    for number, row in enumerate(shown):
+        ends = {name: row.points * getattr(row.difference, name) for name in ("delta", "low", "high")}
+        marks.append({"label": visible(row.task, 60), **ends, "sign": paired.direction(row), "order": number})
+    st.altair_chart(charts.forest(frames.DataFrame(marks)), width="stretch")
     st.caption("Lines: 90 % confidence intervals. Red or green: p < 0.05 (two-sided), Holm-corrected over all tasks.")
 
 
-def flips(rows: list[paired.Compared], runs: dict[str, tuple[str, str]], names: tuple[str, str]) -> None:
-    shown = {each.pair.task: each for each in rows if each.pair.main and len(each.pair.first)}
-    if not shown:
+def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
+    """The items whose score changed, and the two responses to the one that is clicked."""
+    rows = [row for row in found.rows if row.main and not row.total and (row.gained or row.lost)]
+    if not rows:
         return
     st.subheader("Flipped items")
-    task = st.selectbox("Task", list(shown), key="task", bind="query-params", format_func=lambda each: visible(each, 80))
-    each = shown.get(str(task)) or next(iter(shown.values()))
-    gained, lost = each.flips
-    side = st.segmented_control("Change", ["lost", "gained"], default="lost", required=True, key="side", bind="query-params")
-    items = lost if side == "lost" else gained
-    st.caption(f"The candidate lost {len(lost)} and gained {len(gained)} of {len(each.pair.items)} items.")
-    if not items:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        side = st.segmented_control("Change", ["lost", "gained"], default="lost", required=True, key="side", bind="query-params")
+        tasks = [row.task for row in rows]
+        task = st.selectbox(
+            "Task",
+            tasks,
+            index=None,
+            key="task",
+            bind="query-params",
+            placeholder="all",
+            format_func=lambda each: visible(each, 80),
+            width=300,
+        )
+    chosen = [row for row in rows if task in (None, row.task)]
+    lost, gained = (sum(len(getattr(row, name)) for row in chosen) for name in ("lost", "gained"))
+    items = sum(row.difference.n for row in chosen)
+    st.caption(f"The candidate lost {lost} and gained {gained} of {items} items. Click a row to read both responses.")
+    listed = [(row.task, item) for row in chosen for item in getattr(row, str(side))][:MOST_FLIPS]
+    if not listed:
         return
-    item = st.selectbox("Item", list(items), key="flip", bind="query-params", format_func=lambda each: visible(each, 80))
-    responses = shell.read("responses", each.pair.task, str(item))
-    found = [responses[responses.run_id == run] for run in runs[each.pair.task]]
-    if all(len(part) for part in found):
-        beside(found, names)
-        shell.link("items", "All responses to this item", of=each.pair.task, item=str(item))
+    shown = shell.read("flipped", tuple(found.runs[task] for task, _ in listed), tuple(listed))
+    event = shell.table(
+        [
+            {
+                "Task": visible(row.task, 60),
+                "Item": visible(row.item_id, 40),
+                "Gold": visible(row.gold, 80),
+                "Baseline": visible(row.baseline_output, 160),
+                "Candidate": visible(row.candidate_output, 160),
+            }
+            for row in shown.itertuples()
+        ],
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="flips",
+        height=min(38 + 35 * len(shown), 320),
+        alt="Flipped items with both responses",
+    )
+    picked = event.selection.rows
+    row = shown.iloc[picked[0] if picked and picked[0] < len(shown) else 0]
+    beside(row, found.runs[row.task], names)
 
 
-def beside(found: list[Any], names: tuple[str, str]) -> None:
-    """The prompt, the two responses side by side, and their text difference."""
-    one, two = (part.iloc[0] for part in found)
-    st.markdown("**Prompt**" if one.prompt == two.prompt else "**Prompt of the baseline** (the candidate had another prompt)")
-    st.code(visible(one.prompt, 6000, lines=True), language=None, wrap_lines=True)
-    for column, row, name in zip(st.columns(2), (one, two), names, strict=True):
-        with column:
-            st.markdown(f"**{plain(name, 80)}** · {'right' if row.correct == row.correct and row.correct >= 0.5 else 'wrong'}")
-            st.code(visible(row.output, 6000, lines=True) or "(empty)", language=None, wrap_lines=True)
-    st.caption(f"Gold: {plain(one.gold, 400)}")
-    texts = [visible(row.output, 6000, lines=True).splitlines() for row in (one, two)]
-    if max(map(len, texts)) > 1 or sum(map(len, texts[0] + texts[1])) > 200:
-        lines = list(difflib.unified_diff(texts[0], texts[1], "baseline", "candidate", lineterm="", n=2))
-        st.code("\n".join(lines), language="diff", wrap_lines=True)
+def beside(row: Any, runs: tuple[str, str], names: tuple[str, str]) -> None:
+    """The prompt and the two responses side by side."""
+    responses = shell.read("responses", row.task, row.item_id)
+    sides = [responses[responses.run_id == run] for run in runs]
+    if not all(len(part) for part in sides):
+        return
+    one, two = (part.iloc[0] for part in sides)
+    st.markdown(f"**{plain(row.task, 80)}, item {plain(row.item_id, 60)}** · gold: {plain(one.gold, 400)}")
+    if one.prompt != two.prompt:
+        st.caption("The candidate had another prompt; this is the baseline's.")
+    reading.prompt(str(one.prompt), shell.other_prompts(runs[0], row.task, row.item_id))
+    reading.two_answers(names, (reading.outcome(one), reading.outcome(two)), (str(one.output), str(two.output)))
+    shell.link("items", "All responses to this item", of=row.task, item=row.item_id)
+
+
+def side_by_side(labels: list[str]) -> None:
+    """The matrix of the chosen models, on all tasks."""
+    cells = shell.cells()
+    models = [label for label in labels if label in set(cells.label)]
+    if len(models) > 1:
+        found = shell.board(assembly.Filters(group=assembly.ALL, models=tuple(models)), AGGREGATORS[0])
+        if found.matrix is not None:
+            st.subheader("Side by side")
+            matrix.show(found.matrix, ranked=False)
+            st.caption("Tints compare these models only; ranks are on the Board.")
 
 
 def page() -> None:
-    shell.head(
-        "Compare",
-        "Differences between a baseline and a candidate, paired by item, with the same statistics as assay compare and assay gate.",
-    )
+    shell.head("Compare", "Paired by item, with the statistics of assay compare and assay gate.")
     known = comparable()
     if len(known) < 2:
         shell.empty("A comparison needs two complete runs. Score another model:", "assay run --model OTHER --tasks TASKS")
         return
-    left, right = st.columns(2)
+    left, right, more = st.columns([2, 2, 1])
     first = left.selectbox("Baseline", list(known), index=None, key="first", bind="query-params", placeholder="choose a model or run")
     second = right.selectbox("Candidate", list(known), index=None, key="second", bind="query-params", placeholder="choose a model or run")
+    others = more.multiselect("More models", list(dict.fromkeys(shell.cells().label)), key="more", bind="query-params", placeholder="none")
     if first not in known or second not in known:
-        shell.empty("Choose two models or runs. On the command line:", "assay compare BASELINE CANDIDATE")
+        shell.empty("Choose two models or runs, or tick them on the Board. On the command line:", "assay compare BASELINE CANDIDATE")
         return
-    rows, settings, runs = collect(known[str(first)], known[str(second)])
-    if not rows:
+    one, two = (tuple(sorted(known[str(each)].items())) for each in (first, second))
+    found = cached_pairing(str(shell.root()), shell.stamp(), one, two)
+    if not found.runs:
         shell.empty("These two have no task in common. Score one on the tasks of the other:", "assay run --model OTHER --tasks TASKS")
         return
-    setup(rows, settings)
-    forest(rows)
-    table = paired.table(rows)
+    verdict(found)
+    setup(found)
+    forest(found)
+    table = paired.table(found)
     shown = table.assign(Task=[visible(text, 80) for text in table.Task], Note=[visible(text, 120) for text in table.Note])
     config = {name: st.column_config.NumberColumn(format=form) for name, form in FORMATS.items()}
     config["MDE80"] = st.column_config.NumberColumn(
-        format="%.2f", help="Minimum detectable effect: the smallest loss in points that the test detects with 80 % power."
+        format="%.1f", help="Minimum detectable effect: the smallest loss in points that the test detects with 80 % power."
     )
     for name in ("Low", "High"):
-        config[name] = st.column_config.NumberColumn(format="%+.2f", help="Limit of the 90 % confidence interval, points.")
-    config["Difference"] = st.column_config.NumberColumn(format="%+.2f", help="Candidate minus baseline, points; higher is better.")
-    shell.table(shown, hide_index=True, column_config=config, placeholder="–", alt="Paired differences")
+        config[name] = st.column_config.NumberColumn(format="%+.1f", help="Limit of the 90 % confidence interval, points.")
+    config["Difference"] = st.column_config.NumberColumn(format="%+.1f", help="Candidate minus baseline, points; higher is better.")
+    config["Task"] = st.column_config.TextColumn(pinned=True)
+    order = [name for name in paired.COLUMNS if name not in ("Main", "p")]
+    shell.table(
+        shown,
+        column_order=order,
+        hide_index=True,
+        column_config=config,
+        placeholder="–",
+        height=min(38 + 35 * len(shown), 750),
+        alt="Paired differences",
+    )
     shell.downloads(table, "compare")
-    flips(rows, runs, (str(first), str(second)))
+    flips(found, (str(first), str(second)))
+    side_by_side([str(first), str(second), *others])
 
 
 shell.run_page(page)

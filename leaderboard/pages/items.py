@@ -1,18 +1,20 @@
-"""Items: the exact prompt of every item and every model's response."""
+"""Items: each item's prompt, gold answer and the responses of all models, to read one after the other."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
 from assay.leaderboard.data import bundles, frames
 from assay.leaderboard.data.queries import PAGE, ItemFilter
-from assay.leaderboard.data.safe_text import plain, visible
-from assay.leaderboard.pages import shell
+from assay.leaderboard.data.safe_text import folder, plain, visible
+from assay.leaderboard.pages import reading, shell
 
 OUTCOMES = ("right", "wrong", "unparsed", "truncated", "error")
+AGREEMENTS = {"some": "models differ", "all": "all models right", "none": "all models wrong"}
 
 
 def read_filters() -> ItemFilter:
@@ -23,36 +25,47 @@ def read_filters() -> ItemFilter:
     names.update({label: (run,) for run, label in shell.run_labels(runs).items()})
     tasks = sorted(set(shell.read("task_names").task))
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        model = st.selectbox("Model or run", list(names), index=None, key="who", bind="query-params", placeholder="any", width=300)
-        task = st.selectbox("Task", tasks, index=None, key="task", bind="query-params", placeholder="any", width=260)
+        model = st.selectbox("Model or run", list(names), index=None, key="who", bind="query-params", placeholder="any", width=260)
+        task = st.selectbox("Task", tasks, index=None, key="task", bind="query-params", placeholder="any", width=240)
         text = ""
         if shell.items_shown():  # a search would reveal hidden texts
-            text = st.text_input("Text", key="text", bind="query-params", placeholder="in prompt, response or item id", width=260)
-    outcome = st.pills("Outcome", OUTCOMES, key="outcome", bind="query-params")
-    return ItemFilter(names.get(str(model), ()), task or "", outcome or "", text.strip())
+            text = st.text_input("Text", key="text", bind="query-params", placeholder="in prompt, response or item id", width=240)
+        outcome = st.pills("Outcome", OUTCOMES, key="outcome", bind="query-params")
+        agreement = st.pills("Agreement", list(AGREEMENTS), key="agree", bind="query-params", format_func=AGREEMENTS.get)
+    return ItemFilter(names.get(str(model), ()), task or "", outcome or "", text.strip(), agreement=agreement or "")
 
 
-def listing(item_filter: ItemFilter) -> None:
+def listing(item_filter: ItemFilter) -> Any:
+    """The page of matching responses; None if there is none."""
     page = int(st.session_state.get("page", 1))
     count, rows = shell.read("item_page", item_filter, page)
     if not count:
         shell.empty("No item matches these filters. Remove a filter.")
-        return
+        return None
     pages = min((count + PAGE - 1) // PAGE, 2000)
-    st.caption(f"{count:,} responses" + (f", {PAGE} per page" if pages > 1 else ""))
+    st.caption(f"{count:,} responses" + (f", {PAGE} per page" if pages > 1 else "") + ". Click a row to read it.")
     labels = shell.run_labels(shell.read("runs"))
     shown = rows.assign(
-        Outcome=[outcome(row) for row in rows.itertuples()],
+        Outcome=[reading.SIGNS.get(found := reading.outcome(row), found) for row in rows.itertuples()],
         Model=[labels.get(run, run).split(" · ")[0] for run in rows.run_id],
         Response=[visible(text, 200) for text in rows.output],
         Gold=[visible(text, 200) for text in rows.gold],
-        Prompt=[visible(text, 200) for text in rows.prompt],
+        Prompt=[visible(text[-200:]) for text in rows.prompt],
         Item=[visible(text, 60) for text in rows.item_id],
         Task=[visible(text, 60) for text in rows.task],
     )
     order = ["Outcome", "Item", "Model", "Task", "Response", "Gold", "Prompt"]
+    config: dict[str, Any] = {name: st.column_config.TextColumn(width="small") for name in ("Outcome", "Item", "Gold")}
     event = shell.table(
-        shown, column_order=order, hide_index=True, on_select="rerun", selection_mode="single-row", key="rows", height=320, alt="Responses"
+        shown,
+        column_order=order,
+        column_config=config,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="rows",
+        height=min(38 + 35 * len(rows), 248),
+        alt="Responses",
     )
     if pages > 1:
         st.pagination(pages, key="page", bind="query-params")
@@ -61,50 +74,61 @@ def listing(item_filter: ItemFilter) -> None:
         row = rows.iloc[picked[0]]
         if (row.task, row.item_id) != (st.session_state.get("seen_task"), st.session_state.get("seen_item")):
             st.session_state.seen_task, st.session_state.seen_item = row.task, row.item_id
-            st.session_state.chosen_item = (row.task, row.item_id)
+            st.session_state.chosen_item = (row.task, row.item_id, row.run_id)
             st.rerun()
+    return rows
 
 
-def outcome(row: object) -> str:
-    status, correct = getattr(row, "status", ""), getattr(row, "correct", None)
-    if status != "scored":
-        return str(status)
-    return "–" if correct is None or correct != correct else "right" if correct >= 0.5 else "wrong"
+def steps(rows: Any, task: str, item: str, run: str) -> None:
+    """Buttons for the previous and the next response of the list."""
+    keys = list(zip(rows.task, rows.item_id, rows.run_id, strict=True))
+    here = next((place for place, key in enumerate(keys) if key[:2] == (task, item) and run in ("", key[2])), -1)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        back = st.button("← Previous", shortcut="p", disabled=here <= 0, help="Key p")
+        following = st.button("Next →", shortcut="n", disabled=here + 1 >= len(keys), help="Key n")
+        st.caption(f"{here + 1} of {len(keys)} on this page" if here >= 0 else "not in the list above")
+    if back or following:
+        target = keys[here + (1 if following else -1)]
+        st.session_state.seen_task, st.session_state.seen_item = target[:2]
+        st.session_state.chosen_item = target
+        st.rerun()
 
 
-def detail(task: str, item: str) -> None:
-    """One item: gold, prompt and all responses."""
+def detail(task: str, item: str, run: str) -> None:
+    """One item: prompt, gold answer and every model's response."""
     responses = shell.read("responses", task, item)
-    st.subheader("Item details")
     if not len(responses):
         shell.empty(f"No indexed run has item {item} of {task}. Choose an item in the table above.")
         return
-    st.caption(f"Item {plain(item, 80)} of {plain(task, 80)}, cluster {plain(responses.item_cluster.iloc[0], 80)}")
     labels = shell.run_labels(responses)
     right = (responses.correct.fillna(0) >= 0.5).sum()
-    st.markdown(f"**{right} of {len(responses)} runs are right.** Gold answer:")
-    st.code(visible(responses.gold.iloc[0], 4000, lines=True) or "(hidden)", language=None, wrap_lines=True)
-    table = responses.assign(
-        Outcome=[outcome(row) for row in responses.itertuples()],
-        Model=[visible(name, 60) for name in responses.model],
-        Response=[visible(text, 300) for text in responses.output],
-        Engine=responses.engine,
-        Run=responses.run_id,
-    )
-    shell.table(table, column_order=["Outcome", "Model", "Response", "Engine", "Run"], hide_index=True, alt="All responses to this item")
-    run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
     row = responses[responses.run_id == run].iloc[0] if run in set(responses.run_id) else responses.iloc[0]
-    left, right_column = st.columns(2)
+    st.subheader(f"{plain(task, 80)}, item {plain(item, 80)}")
+    st.caption(f"{right} of {len(responses)} runs are right · cluster {plain(row.item_cluster, 80)}")
+    left, right_column = st.columns([3, 2])
     with left:
         st.markdown("**Prompt**")
-        st.code(visible(row.prompt, 20000, lines=True), language=None, wrap_lines=True)
+        reading.prompt(str(row.prompt), shell.other_prompts(row.run_id, task, item))
     with right_column:
-        st.markdown(f"**Response** ({outcome(row)})")
+        st.markdown("**Gold answer**")
+        st.code(visible(row.gold, 4000, lines=True) or "(hidden)", language=None, wrap_lines=True)
+        st.markdown(f"**Response** of {plain(labels[row.run_id].split(' · ')[0], 60)} ({reading.outcome(row)})")
         st.code(visible(row.output, 20000, lines=True) or "(empty)", language=None, wrap_lines=True)
         if row.error:
             st.code(visible(row.error, 2000, lines=True), language=None, wrap_lines=True)
+    st.markdown(f"**All {len(responses)} responses**")
+    ordered = responses.sort_values("correct", ascending=False, kind="stable")
+    reading.answers([answer(each) for each in ordered.itertuples()])
     if shell.items_shown():
+        st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
         bundle_facts(row, task, item)
+
+
+def answer(row: Any) -> str:
+    """One response as HTML; a thinking part in it is folded."""
+    thought, end, text = str(row.output).rpartition("</think>")
+    name = visible(folder(row.model), 60)
+    return reading.article(name, reading.outcome(row), reading.safe(text.strip() if end else text), thought.replace("<think>", "").strip())
 
 
 def load_record(bundle: str, task: str, item: str) -> bundles.ItemRecord | None:
@@ -114,18 +138,21 @@ def load_record(bundle: str, task: str, item: str) -> bundles.ItemRecord | None:
 cached_record = st.cache_data(max_entries=32, show_spinner=False)(load_record)
 
 
-def bundle_facts(row: object, task: str, item: str) -> None:
+def bundle_facts(row: Any, task: str, item: str) -> None:
     """Log-likelihoods of the choices and tokens of the prompt, read from the run's bundle."""
     if not st.toggle("Log-likelihoods and tokens", key="deep", bind="query-params", help="Reads the run's bundle and verifies its hashes."):
         return
-    found = cached_record(str(shell.root() / str(row.bundle)), task, item)  # type: ignore[attr-defined]
+    found = cached_record(str(shell.root() / str(row.bundle)), task, item)
     if found is None:
         shell.empty("The run's bundle has no such item. To check the store, run:", "assay store check")
         return
     if found.choices and "loglikelihoods" in found.output:
         choices(found)
+    for thought in found.output.get("thoughts", ()):
+        with st.expander(f"Thinking ({thought.get('tokens', 0):,} tokens)"):
+            st.code(visible(thought.get("text", ""), 20000, lines=True), language=None, wrap_lines=True)
     st.caption(f"Hash of the token ids: {plain(found.key)}. Few-shot examples: {plain(', '.join(found.shots)) or 'none'}.")
-    facts = shell.read("runs").set_index("run_id").loc[row.run_id]  # type: ignore[attr-defined]
+    facts = shell.read("runs").set_index("run_id").loc[row.run_id]
     pieces = bundles.token_pieces(Path(str(facts.model_path)), found.prompt)
     if pieces is None:
         st.caption("Tokens not shown: the model's tokenizer is not on this machine.")
@@ -154,18 +181,24 @@ def choices(found: bundles.ItemRecord) -> None:
 
 
 def page() -> None:
-    shell.head("Items", "The exact prompt of every item and every model's response.")
+    shell.head("Items", "Read items one after the other: the exact prompt, the gold answer, and every model's response.")
     if not shell.items_shown():
         st.caption("Prompts, gold and responses are hidden on an exposed leaderboard. To show them: `assay board --expose --show-items`")
     if (jump := st.session_state.pop("chosen_item", None)) is not None:
-        st.session_state.of, st.session_state.item = jump
-    item_filter = read_filters()
-    listing(item_filter)
-    with st.container(horizontal=True):
-        of = st.text_input("Task of the item", key="of", bind="query-params", placeholder="select a row above or enter a task", width=320)
-        item = st.text_input("Item", key="item", bind="query-params", placeholder="item id", width=260)
-    if item and (of or item_filter.task):
-        detail(of or item_filter.task, item)
+        st.session_state.of, st.session_state.item, st.session_state.run = jump
+    chosen = read_filters()
+    rows = listing(chosen)
+    of, item = st.session_state.get("of"), st.session_state.get("item")
+    with st.popover("Open an item by its id"):
+        of = st.text_input("Task of the item", key="of", bind="query-params", placeholder="select a row above or enter a task")
+        item = st.text_input("Item", key="item", bind="query-params", placeholder="item id")
+    run = str(st.session_state.get("run") or "")
+    if not item and rows is not None and len(rows):
+        of, item, run = rows.task.iloc[0], rows.item_id.iloc[0], rows.run_id.iloc[0]
+    if item and (of or chosen.task):
+        if rows is not None:
+            steps(rows, of or chosen.task, item, run)
+        detail(of or chosen.task, item, run)
 
 
 shell.run_page(page)

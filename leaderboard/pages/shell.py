@@ -19,13 +19,22 @@ from assay.leaderboard.data.safe_text import ITEMS, folder, plain, visible
 from assay.leaderboard.documents.export import FORMATS, formula_safe
 
 CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
-CONTENT = ("prompt", "output", "gold")
+CONTENT = ("prompt", "output", "gold", "baseline_output", "candidate_output")
 PAGES = Path(__file__).parent
 
 
 def root() -> Path:
     """The results folder that the leaderboard serves."""
     return Path(os.environ.get("ASSAY_RESULTS") or "results")
+
+
+def stamp() -> str:
+    return queries.stamp(root())
+
+
+def other_prompts(run: str, task: str, item: str) -> list[str]:
+    """Prompts of other items of a task, which tell what all of them share; none where prompts are hidden."""
+    return read("other_prompts", run, task, item).prompt.tolist() if items_shown() else []
 
 
 def head(title: str, about: str) -> None:
@@ -127,6 +136,11 @@ def run_labels(runs: Any) -> dict[str, str]:
 def link(page: str, label: str, **state: str) -> None:
     """A link to a page with a state. The label must be escaped."""
     st.page_link(str(PAGES / f"{page}.py"), label=label, query_params={name: value for name, value in state.items() if value})
+
+
+def open_page(page: str, **state: Any) -> None:
+    """Opens a page with a state."""
+    st.switch_page(str(PAGES / f"{page}.py"), query_params=state)
 
 
 def table(data: Any, column_order: Sequence[str] = (), column_config: Mapping[str, Any] | None = None, **options: Any) -> Any:

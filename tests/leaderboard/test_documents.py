@@ -91,11 +91,11 @@ def test_a_report_as_markdown_and_as_json(store: Path, runs: list[str], capsys: 
 def test_differences_are_those_of_the_compare_page(store: Path, runs: list[str]) -> None:
     from assay.leaderboard.data import paired
 
-    rows = paired.compare(queries.pairs(store, *runs), {})
+    found = paired.pairing(store, *({"": f"runs/{run}"} for run in runs))
     text = run_report(store, runs, markdown=True, items=0)
-    for each in rows:
-        assert each.difference is not None
-        assert f"{100 * each.difference.delta:.2f}" in text
+    assert len(found.rows) == 3
+    for row in found.rows:
+        assert f"{100 * row.difference.delta:.2f}" in text
 
 
 def test_incomplete_runs_and_unknown_formats_are_errors(store: Path) -> None:

@@ -15,7 +15,6 @@ from made_store import HOSTILE, Made, make_run
 
 from assay import accuracy
 from assay.harness.decide.compare import Side, compare
-from assay.harness.decide.mismatch import FIELDS
 from assay.harness.store import index, read_run
 from assay.leaderboard.data import bundles, paired, queries, studies
 from assay.leaderboard.data.assembly import Filters, assemble, with_columns
@@ -52,41 +51,64 @@ def test_malformed_gate_lines_are_skipped(store: Path, tmp_path: Path) -> None:
     assert len(bundles.gates(tmp_path)) == 0
 
 
+def bundles_of(store: Path, *models: str) -> list[dict[str, str]]:
+    """The side of a whole run for each model."""
+    runs = queries.cells(store).drop_duplicates("model").set_index("model").run_id
+    return [{"": f"runs/{runs[name]}"} for name in models]
+
+
 def test_comparisons_agree_with_assay_compare(store: Path) -> None:
-    cells = queries.cells(store).drop_duplicates("model").set_index("model")
-    runs = [cells.loc[name, "run_id"] for name in ("acme/Otter-7B", "beta/Heron-3B")]
-    own = paired.compare(queries.pairs(store, *runs), {})
-    gate = compare(*(side(store / "runs" / run) for run in runs))
-    assert [each.pair.task for each in own] == sorted(row.task for row in gate.rows)
-    for each in own:
-        row = next(row for row in gate.rows if row.task == each.pair.task)
-        assert each.difference == row.difference
-        assert each.p_holm == pytest.approx(row.p_holm)
-        assert each.flips == (row.gained, row.lost)
+    sides = bundles_of(store, "acme/Otter-7B", "beta/Heron-3B")
+    own = paired.pairing(store, *sides)
+    gate = compare(*(side(store / each[""]) for each in sides))
+    assert [(row.task, row.difference, row.gained, row.lost) for row in own.rows] == [
+        (row.task, row.difference, row.gained, row.lost) for row in gate.rows
+    ]
+    assert [row.p_holm for row in own.rows] == pytest.approx([row.p_holm for row in gate.rows])
+    assert own.decision is not None and own.decision.verdict in ("pass", "inconclusive", "regressed")
 
 
-def test_comparability_fields_are_those_of_the_gate() -> None:
-    assert paired.FIELDS == FIELDS
+def test_a_model_is_compared_on_the_runs_of_its_scores(store: Path) -> None:
+    """One task from each of two runs gives the same differences as both runs as a whole."""
+    first, second = bundles_of(store, "acme/Otter-7B", "beta/Heron-3B")
+    whole = paired.pairing(store, first, second)
+    parts = {"letters/first@own": first[""], "numbers/add@own": first[""]}
+    found = paired.pairing(store, parts, second)
+    assert {row.task: row.difference for row in found.rows} == {row.task: row.difference for row in whole.rows if row.task in parts}
 
 
-def test_scores_that_are_not_means_and_unpaired_items_get_a_reason() -> None:
-    pair = queries.Pair("t", "mcc", True, "higher", (0.4, 0.5), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2))
-    (found,) = paired.compare([pair], {})
-    assert found.difference is None
-    assert "not a mean" in found.reason
-    (other,) = paired.compare(
-        [queries.Pair("t", "accuracy", True, "higher", (1.0, 0.0), ("a", "b"), np.arange(2), np.ones(2), np.zeros(2), unpaired=1)], {}
-    )
-    assert "only one run" in other.reason
+def test_runs_on_other_items_are_blocked_with_the_reason(store: Path) -> None:
+    (one,) = bundles_of(store, "acme/Otter-7B")
+    (other,) = bundles_of(store, "beta/Old-3B")
+    found = paired.pairing(store, one, other)
+    assert found.comparison is None and found.decision is None
+    assert list(found.blocked) == ["numbers/add@own"]
+    assert "fingerprint" in found.blocked["numbers/add@own"] or "prompts" in found.blocked["numbers/add@own"]
+
+
+def test_a_score_that_is_no_mean_is_not_compared_without_its_task(store: Path, tmp_path: Path) -> None:
+    run = read_run(store / bundles_of(store, "acme/Otter-7B")[0][""])
+    side = paired.stored_side(run)
+    assert set(side.metrics) == set(run.stats())
+    results = [each | {"value": each["value"] / 2} for each in run.summary()["results"]]
+
+    class Changed:
+        id, manifest, status = run.id, run.manifest, run.status
+
+        def stats(self) -> object:
+            return run.stats()
+
+        def summary(self) -> dict[str, object]:
+            return {**run.summary(), "results": results}
+
+    assert not paired.stored_side(Changed()).metrics  # type: ignore[arg-type]
 
 
 def test_a_difference_has_a_direction_only_if_it_is_significant(store: Path) -> None:
-    cells = queries.cells(store).drop_duplicates("model").set_index("model")
-    runs = [cells.loc[name, "run_id"] for name in ("acme/Otter-7B", "beta/Wren-300M")]
-    worst = min(paired.compare(queries.pairs(store, *runs), {}), key=lambda each: each.p_holm or 0.0)
-    assert worst.direction == "worse"
-    assert replace(worst, p_holm=0.0).direction == "worse"
-    assert replace(worst, p_holm=0.06).direction == replace(worst, p_holm=None).direction == "not significant"
+    rows = paired.pairing(store, *bundles_of(store, "acme/Otter-7B", "beta/Wren-300M")).rows
+    worst = min(rows, key=lambda row: row.p_holm or 0.0)
+    assert paired.direction(worst) == "worse"
+    assert paired.direction(replace(worst, p_holm=0.06)) == paired.direction(replace(worst, p_holm=None)) == "not significant"
 
 
 def test_durations_have_units() -> None:

@@ -1,0 +1,73 @@
+"""Prompts and responses to read: few-shot examples and thinking are folded, differences are marked by word. All texts are escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from assay.leaderboard.charts.drawing import escaped
+from assay.leaderboard.data.safe_text import visible
+from assay.leaderboard.data.words import Kind, shared_start, word_difference
+
+LONGEST = 20_000
+STYLE = """<style>
+.answers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); gap: 10px; }
+.answers article { border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 6px; padding: 8px 12px;
+  border-top-width: 3px; min-width: 0; }
+.answers article.right { border-top-color: #2b7f77; }
+.answers article.wrong { border-top-color: #b8475b; }
+.answers header { display: flex; justify-content: space-between; gap: 8px; font-weight: 600; font-size: .85rem; overflow-wrap: anywhere; }
+.answers header span:last-child { font-weight: 400; white-space: nowrap; }
+.answers p { margin: 6px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: monospace; font-size: .84rem; }
+.answers details { margin-top: 6px; font-size: .84rem; }
+.answers summary { cursor: pointer; }
+.answers del { background: color-mix(in srgb, #b8475b 26%, transparent); text-decoration: none; border-radius: 2px; }
+.answers ins { background: color-mix(in srgb, #2b7f77 32%, transparent); text-decoration: none; border-radius: 2px; }
+</style>"""
+SIGNS = {"right": "✓ right", "wrong": "✗ wrong"}
+TAGS: dict[Kind, str] = {"removed": "del", "added": "ins"}
+
+
+def outcome(row: Any) -> str:
+    """right, wrong, or the status of a response that was not scored as usual."""
+    if row.status != "scored":
+        return str(row.status)
+    return "–" if row.correct is None or row.correct != row.correct else "right" if row.correct >= 0.5 else "wrong"
+
+
+def prompt(text: str, others: Sequence[str]) -> None:
+    """The prompt, its start folded where all prompts of the task (`others`) share it."""
+    cut = shared_start(text, others)
+    if cut:
+        with st.expander(f"Instructions and few-shot examples, the same in all prompts ({cut:,} characters)"):
+            st.code(visible(text[:cut], LONGEST, lines=True), language=None, wrap_lines=True)
+    st.code(visible(text[cut:], LONGEST, lines=True), language=None, wrap_lines=True)
+
+
+def marked(pieces: Sequence[tuple[Kind, str]]) -> str:
+    return "".join(f"<{TAGS[kind]}>{safe(text)}</{TAGS[kind]}>" if kind in TAGS else safe(text) for kind, text in pieces)
+
+
+def safe(text: str) -> str:
+    return "\n".join(escaped(line) for line in text[:LONGEST].split("\n"))
+
+
+def article(name: str, outcome: str, body: str, thought: str = "") -> str:
+    """One response; `body` is HTML."""
+    fold = f"<details><summary>thinking ({len(thought.split()):,} words)</summary><p>{safe(thought)}</p></details>" if thought else ""
+    kind = outcome if outcome in SIGNS else "other"
+    head = f"<header><span>{escaped(name, 80)}</span><span>{escaped(SIGNS.get(outcome, outcome))}</span></header>"
+    return f'<article class="{kind}">{head}{fold}<p>{body or "(empty)"}</p></article>'
+
+
+def answers(articles: Sequence[str]) -> None:
+    """Responses beside each other."""
+    st.html(f'{STYLE}<div class="answers">{"".join(articles)}</div>')
+
+
+def two_answers(names: tuple[str, str], outcomes: tuple[str, str], texts: tuple[str, str]) -> None:
+    """Two responses beside each other, with the words marked in which they differ."""
+    parts = map(marked, word_difference(texts[0][:LONGEST], texts[1][:LONGEST]))
+    answers([article(name, outcome, body) for name, outcome, body in zip(names, outcomes, parts, strict=True)])
