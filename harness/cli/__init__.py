@@ -39,7 +39,7 @@ PANELS = {
     "Results": ("board", "report", "store"),
     "Tasks": ("tasks", "show", "new-task"),
     "Validate": ("check", "audit", "rerun"),
-    "Fine-tune": ("tune", "study"),
+    "Fine-tune": ("tune", "forget", "study"),
 }
 """The panels of `assay --help` and their commands, in order. Commands of plugins are listed below them."""
 

@@ -12,6 +12,7 @@ from assay.harness.prompt.render import joint_after, render, render_chat, trimme
 from assay.harness.prompt.tokens import Tokenizer, encode_pairs, open_tokenizer
 from assay.harness.run.prepare import default_split
 from assay.harness.run.selection import select
+from assay.harness.store import list_runs
 from assay.harness.task.matching import Matcher
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "encode_pairs",
     "find_model",
     "joint_after",
+    "list_runs",
     "open_engine",
     "open_tokenizer",
     "release",

@@ -18,7 +18,8 @@ from assay import Access, AssayError, Choose, Doc, Generate, Layout, ModelRef, P
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.stages import surroundings
 from assay.tuners import toy
-from assay.tuners.commands import read_budget, read_options, run_and_show, share_options
+from assay.tuners.commands.options import read_budget, read_options, share_options
+from assay.tuners.commands.output import run_plan
 from assay.tuners.study.design import (
     Study,
     choose_rates,
@@ -193,7 +194,7 @@ def test_one_of_several_processes_of_a_launcher_is_refused(base: ModelRef, tmp_p
     with pytest.raises(AssayError, match="as one of 2 processes"):
         run_study(small(), base, ACCESS, Counter(), tmp_path / "study")
     with pytest.raises(AssayError, match="as one of 2 processes"):
-        run_and_show(small(), "toy", surroundings(), tmp_path / "study", as_json=True)
+        run_plan(small(), base, surroundings(), tmp_path / "study")
     assert not (tmp_path / "study").exists()
 
 

@@ -31,7 +31,9 @@ from assay.tuners.report.claims import (
     verdict,
 )
 from assay.tuners.report.figures import draw, short, targets_of
-from assay.tuners.study.rows import FILE, read_rows
+from assay.tuners.report.paired import Items, contrast
+from assay.tuners.report.paired_text import paired_table
+from assay.tuners.study.rows import FILE, ITEMS_FILE, read_items, read_rows
 from assay.tuners.study.trial import current_names
 from assay.tuners.training.state import write_atomic
 
@@ -55,7 +57,8 @@ def build(folder: Path) -> Path:
     rows = read_rows(folder / FILE)
     facts: dict[str, Any] = json.loads(current_names((folder / "study.json").read_text())) if (folder / "study.json").is_file() else {}
     figures = draw(rows, folder / "figures")
-    parts = (heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows), controls(rows), figure_links(figures))
+    items = read_items(folder / ITEMS_FILE)
+    parts = (heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items), controls(rows), figure_links(figures))
     text = "\n".join(line for part in parts for line in part)
     write_atomic(folder / "REPORT.md", (text + "\n").encode(), "the rows are unchanged")
     return folder / "REPORT.md"
@@ -174,13 +177,13 @@ def rise_note(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def claims_section(rows: Sequence[Row]) -> Iterator[str]:
+def claims_section(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]:
     yield ""
     yield "## The claims"
     for number, (title, lines) in enumerate(
         (
-            ("PEFT saves space", size_claim(rows)),
-            ("PEFT forgets less than full fine-tuning at the same gain", forgetting_claim(rows)),
+            ("PEFT saves space", size_claim(rows, items)),
+            ("PEFT forgets less than full fine-tuning at the same gain", (*paired_table(rows, items), *forgetting_claim(rows))),
             ("Tuning on several tasks at once forgets less", mitigation_claim(rows)),
             ("Few-shot examples are not enough for a small model, and cost context", in_context_claim(rows)),
         ),
@@ -190,20 +193,23 @@ def claims_section(rows: Sequence[Row]) -> Iterator[str]:
         yield f"**{number}. {title}.** " + (" ".join(lines) or "No rows yet.")
 
 
-def size_claim(rows: Sequence[Row]) -> Iterator[str]:
+def size_claim(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]:
     """Bytes per further task compared with full tuning, and whether the savings cost gain."""
     for target in targets_of(rows):
         full = main_rows(rows, target, "full")
-        size, gain = estimate(full, "saved_bytes"), estimate(full, "gain")
-        if not size or not gain:
+        size = estimate(full, "saved_bytes")
+        if not size:
             continue
         by_verdict: dict[str, list[str]] = {}
         larger: list[str] = []
         for name in methods_of(rows, target):
-            own, other = estimate(main_rows(rows, target, name), "saved_bytes"), estimate(main_rows(rows, target, name), "gain")
-            if name != "full" and own and other:
-                value, low, high = difference(other, gain)
-                word = verdict(low, high, "gain is higher", "gain is lower", "gain is not significantly different")
+            own, change = (
+                estimate(main_rows(rows, target, name), "saved_bytes"),
+                contrast(main_rows(rows, target, name), full, "gain", items=items),
+            )
+            if name != "full" and own and change:
+                value = change.value
+                word = verdict(change.low, change.high, "gain is higher", "gain is lower", "gain is not significantly different")
                 times = format(size.value / own.value, ",.0f" if size.value > 10 * own.value else ".1f")
                 by_verdict.setdefault(word, []).append(f"{name} ({times}x, {100 * value:+.1f})")
                 larger += [name] * (own.value >= size.value)
@@ -215,7 +221,8 @@ def size_claim(rows: Sequence[Row]) -> Iterator[str]:
         listed = "; ".join(f"{word}: {', '.join(names)}" for word, names in by_verdict.items())
         yield (
             f"{short(target)}: {smaller} than full tuning, which stores {size.value / 1e6:,.0f} MB per further task. In brackets how many "
-            f"times smaller a method is, and its gain minus that of full tuning (points), tested by its 95% confidence interval: {listed}."
+            f"times smaller a method is, and its gain minus that of full tuning (points), tested by its paired 95% "
+            f"confidence interval: {listed}."
         )
     peak = {
         name: estimate([row for row in rows if row["method"] == name and row.get("loss_tokens")], "peak_memory") for name in CONTROL_METHODS

@@ -48,7 +48,7 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
         validation[name] = first_tokens(probed)
     protected, probes = retention_examples(study, tasks, tokenizer, model.positions, access, scored)
     few_shot = find_few_shot_tasks(study, tasks, scored, access)
-    texts = read_neutral(study, access)
+    texts = read_neutral(study.text, access) if study.text else []
     text, bytes_per_token, used = neutral_text(study, texts, tokenizer, model.positions)
     known = {*texts[:used], *(doc.answer for _, docs in scored for doc in docs)}
     unmeasured = [] if protected else [each for each in texts[used:] if each not in known][: study.examples]
@@ -190,13 +190,11 @@ def retention_examples(
     return equal, probes
 
 
-def read_neutral(study: Study, access: Access) -> list[str]:
-    """The study's neutral texts, from a file or from a task's scored split."""
-    if not study.text:
-        return []
-    if Path(study.text).is_file() or Path(study.text).suffix == ".txt":
-        return read_texts(Path(study.text))
-    task = single_task(find_tasks([study.text], access), study.text)
+def read_neutral(name: str, access: Access) -> list[str]:
+    """Neutral texts, from a file or from a task's scored split."""
+    if Path(name).is_file() or Path(name).suffix == ".txt":
+        return read_texts(Path(name))
+    task = single_task(find_tasks([name], access), name)
     return [doc.answer for doc in read_docs(task, scored_split(task, access), access)]
 
 

@@ -13,6 +13,9 @@ from assay.tuners.study.trial import Row, current_names, is_separable, json_safe
 from assay.tuners.training.state import write_atomic
 
 FILE = "trials.parquet"
+ITEMS_FILE = "items.parquet"
+SCORES = "item_scores"
+"""The field of a trial's row with the target's score of each item; stored in `items.parquet` alone."""
 
 
 def add_derived_columns(rows: Sequence[Row], chosen: Mapping[tuple[str, str], float]) -> list[Row]:
@@ -55,12 +58,41 @@ def best_in_context(rows: Sequence[Row]) -> dict[str, Row]:
     return best
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write one Parquet file with a row per trial, atomically; nested values become JSON text."""
+def write_items(rows: Sequence[Row], path: Path) -> None:
+    """Write the item scores of these rows, and keep those of other trials that the file holds already."""
     import pyarrow
     import pyarrow.parquet
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    new = {str(row["trial"]): row[SCORES] for row in rows if row.get(SCORES)}
+    every = sorted((trial, item, float(score)) for trial, scores in (read_items(path) | new).items() for item, score in scores.items())
+    if not new:
+        return
+    trials, items, scores = zip(*every, strict=True)
+    buffer = io.BytesIO()
+    table = pyarrow.table({"trial": trials, "item": items, "score": scores})
+    pyarrow.parquet.write_table(table, buffer, compression="zstd")
+    write_atomic(path, buffer.getvalue(), "the scores remain in the trials' folders")
+
+
+def read_items(path: Path) -> dict[str, dict[str, float]]:
+    """By trial the score of each item of the target; empty without the file."""
+    import pyarrow.parquet
+
+    if not path.is_file():
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for row in pyarrow.parquet.read_table(io.BytesIO(path.read_bytes())).to_pylist():
+        found.setdefault(row["trial"], {})[row["item"]] = row["score"]
+    return found
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write one Parquet file with a row per trial, atomically; nested values become JSON text. Item scores go into `items.parquet`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    write_items(rows, path.with_name(ITEMS_FILE))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != SCORES]
     flat = [{n: json.dumps(v) if isinstance(v := row.get(n), dict | list | tuple) else v for n in names} for row in rows]
     buffer = io.BytesIO()
     columns = {name: [row[name] for row in flat] for name in names}

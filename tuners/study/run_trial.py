@@ -14,10 +14,22 @@ from typing import Any
 from assay import AssayError
 from assay.harness.run.stages import encode_pairs
 from assay.tuners.methods import find_method
-from assay.tuners.methods.saved import attach, saved_bytes
+from assay.tuners.methods.saved import saved_bytes
 from assay.tuners.study.forgetting import bits_per_byte
 from assay.tuners.study.scoring import EngineLogprobs, difference, drops_row, recovered, shots_name
-from assay.tuners.study.trial import Row, StudySetup, Trial, open_base, plan_trial, prepare_model, protected_examples, virtual_tokens
+from assay.tuners.study.trial import (
+    Row,
+    Served,
+    StudySetup,
+    Trial,
+    data_row,
+    open_base,
+    open_served,
+    plan_trial,
+    prepare_model,
+    protected_examples,
+    virtual_tokens,
+)
 from assay.tuners.training import selection
 from assay.tuners.training.batches import Example
 from assay.tuners.training.loss import kl_of, largest_difference, log_probabilities, loss_of
@@ -35,8 +47,6 @@ from assay.tuners.training.mitigation import (
 from assay.tuners.training.train import Progress, Trained, train
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
-Served = tuple[Path, Path | None]
-"""Model directory and adapter, as engines load a result."""
 
 
 def run_trial(
@@ -64,7 +74,7 @@ def run_trial(
         except AssayError as error:
             return {"family": method.family, "status": "refused", "reason": str(error)}
         done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
-        row = costs(method, trainable, done)
+        row = costs(method, trainable, done) | data_row(setup, trial, steps)
         if done.status == "diverged":
             return {**row, "seconds": time.monotonic() - began}
         served, trained = save_result(setup, trainable, mitigation, folder), trainable.model
@@ -103,8 +113,9 @@ def costs(method: Method, trainable: Trainable, done: Trained) -> Row:
 COSTS = (
     *("family", "route", "steps", "loss_tokens", "processed_tokens", "train_seconds", "tokens_per_second", "peak_memory"),
     *("trainable_parameters", "first_loss", "final_loss", "virtual_tokens", "status"),
+    *("training_rows", "rows_left_out", "answers_cut", "epochs"),
 )
-"""The columns of `costs`."""
+"""The columns about training."""
 
 
 def uninterpolated(trial: Trial) -> Trial:
@@ -177,12 +188,6 @@ def serve(setup: StudySetup, mitigation: Mitigation, result: Path, merged: Calla
     return folder, None
 
 
-def open_served(served: Served) -> Module:
-    """Load the served model from disk into this process."""
-    model, adapter = served
-    return open_base(model) if adapter is None else attach(open_base(model), adapter)
-
-
 def divergence_row(setup: StudySetup, trial: Trial, served: Served, trained: Module | None) -> Row:
     """KL of the served model from the base, and its largest difference from the `trained` model (`parity`; None if interpolated).
 
@@ -236,6 +241,7 @@ def scores(setup: StudySetup, trial: Trial, served: Served, trained: Module | No
         "gain_high": gain.high,
         "items": len(after.clusters),
         "run_id": after.run,
+        "item_scores": dict(after.items),
     }
     if after.invalid is not None:
         row |= {"invalid_output_rate": after.invalid, "invalid_output_rate_base": before.invalid}

@@ -217,7 +217,7 @@ def difference(before: Score, after: Score, metric: Metric[Any] | None = None) -
     ids = list(before.stats)
     one, two = (np.array([score.stats[i] for i in ids], dtype=np.float64) for score in (before, after))
     part = Part(metric, one, codes([before.groups[i] for i in ids]), codes([before.clusters[i] for i in ids]))
-    found = paired.paired_difference(part, two, alpha=0.025)
+    found = paired.paired_difference(part, two, levels=paired.Levels(0.025))
     return Difference(found.delta, found.low, found.high, found.p_loss)
 
 

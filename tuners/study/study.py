@@ -56,7 +56,7 @@ def untuned(setup: StudySetup, trial: Trial) -> Row:
         "target_score": after.value, "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high, "average_drop": 0.0, "kl_base": 0.0,
         "kl_target": 0.0, "kl_text": 0.0, "delta_bits_per_byte": 0.0, "trainable_parameters": 0, "saved_bytes": 0, "shots": shots,
         "context_tokens": prompt + shots * length, "run_id": after.run, "route": "base", "items": len(before.clusters),
-        **({} if shots else base_retention(setup) | overlap_row(setup, trial.target)),
+        **({"item_scores": dict(after.items)} if shots else base_retention(setup) | overlap_row(setup, trial.target)),
     }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from assay import AssayError, Doc, Metric, Task
 from assay.harness.run.stages import Tokenizer
 from assay.tuners.methods import find_method
 from assay.tuners.methods.peft_method import try_forward
+from assay.tuners.methods.saved import attach
 from assay.tuners.study.scoring import Score, Scorer
-from assay.tuners.training.batches import Example, Limit, Step, plan_steps
-from assay.tuners.training.data import longest_scored, task_examples
+from assay.tuners.training.batches import UNLIMITED, Example, Limit, Step, plan_steps
+from assay.tuners.training.data import cut_examples, longest_scored, task_examples
 from assay.tuners.training.method import Module, Trainable
 from assay.tuners.training.mitigation import Mitigation
 from assay.tuners.training.mix import mix
@@ -74,7 +75,7 @@ class StudySetup:
     scorer: Scorer
     recipe: Recipe
     batch: int = 8
-    limit: Limit = Limit()
+    limit: Limit = field(default_factory=Limit)
     max_length: int = 0
     """As in `Study`."""
     text: Sequence[Example] = ()
@@ -117,6 +118,16 @@ def open_base(path: Path) -> Module:
     return model.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
 
 
+Served = tuple[Path, Path | None]
+"""Model directory and adapter, as engines load a result."""
+
+
+def open_served(served: Served) -> Module:
+    """Load the served model from disk into this process."""
+    model, adapter = served
+    return open_base(model) if adapter is None else attach(open_base(model), adapter)
+
+
 def plan_trial(setup: StudySetup, trial: Trial, mitigation: Mitigation) -> tuple[Step, ...]:
     """The steps of a trial; equal for all methods with equal target, seed, labels and mitigation."""
     if not trial.loss_tokens:
@@ -140,9 +151,21 @@ def training_examples(setup: StudySetup, target: str) -> list[Example]:
     """The training examples of a target, encoded once for all trials."""
     key = f"training examples of {target}"
     if key not in setup.references:
-        docs = setup.training[target]
-        setup.references[key] = task_examples(setup.tasks[target], docs, setup.tokenizer, setup.positions, setup.chat, setup.max_length)
+        docs, most = setup.training[target], setup.max_length
+        whole = task_examples(setup.tasks[target], docs, setup.tokenizer, setup.positions, setup.chat, UNLIMITED if most else 0)
+        setup.references[key] = cut_examples(whole, most) if most else whole
+        setup.references[f"lengths of {target}"] = {
+            "training_rows": len(docs),
+            "rows_left_out": len(docs) - len(setup.references[key]),
+            "answers_cut": sum(example.loss_from < most < len(example.ids) for example in whole),
+        }
     return list(setup.references[key])
+
+
+def data_row(setup: StudySetup, trial: Trial, steps: Sequence[Step]) -> Row:
+    """The columns about training data: rows of the target, those left out or cut because they are too long, and epochs trained."""
+    used = len(training_examples(setup, trial.target))
+    return {**setup.references[f"lengths of {trial.target}"], "epochs": sum(len(step.target) for step in steps) / max(1, used)}
 
 
 def protected_examples(setup: StudySetup, mitigation: Mitigation) -> Sequence[Example]:

@@ -91,7 +91,7 @@ def task_examples(
     cuts = encode_pairs(tokenizer, pairs, special=chat, exact=generated)
     examples = [Example(cut.context + cut.continuations[0] + ending, len(cut.context)) for cut in cuts]
     if most:
-        return [Example(example.ids[:most], example.loss_from) for example in examples if example.loss_from < most]
+        return cut_examples(examples, most)
     long = [len(example.ids) for example in examples if len(example.ids) > positions]
     if long:
         raise AssayError(
@@ -100,6 +100,11 @@ def task_examples(
             do="use a task with shorter prompts or a model with a longer context",
         )
     return examples
+
+
+def cut_examples(examples: Sequence[Example], most: int) -> list[Example]:
+    """Examples of at most so many tokens: longer answers are cut, and examples whose prompts are as long are left out."""
+    return [Example(example.ids[:most], example.loss_from) for example in examples if example.loss_from < most]
 
 
 def longest_scored(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer, chat: bool = False) -> int:

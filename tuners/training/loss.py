@@ -97,12 +97,24 @@ def kl_of(base: Tensor, tuned: Tensor) -> float:
     return float(torch.nn.functional.kl_div(tuned, base, log_target=True, reduction="sum")) / len(base)
 
 
+def kl_by_position(base: Tensor, tuned: Tensor) -> Tensor:
+    """KL(base || tuned) in nats at each position, from log-probabilities of the same examples."""
+    import torch
+
+    return torch.nn.functional.kl_div(tuned, base, log_target=True, reduction="none").sum(-1)
+
+
 def loss_of(logs: Tensor, examples: Sequence[Example]) -> float:
     """Mean negative log-likelihood per loss token in nats, from log-probabilities of these examples."""
+    return float(loss_by_position(logs, examples).mean())
+
+
+def loss_by_position(logs: Tensor, examples: Sequence[Example]) -> Tensor:
+    """Negative log-likelihood of each loss token in nats, in the order of `log_probabilities`."""
     import torch
 
     targets = torch.tensor([token for example in by_length(examples) for token in example.ids[example.loss_from :]])
-    return -float(logs.gather(1, targets[:, None]).double().mean())
+    return -logs.gather(1, targets[:, None])[:, 0].double()
 
 
 def largest_difference(one: Module, other: Module, examples: Sequence[Example]) -> float:

@@ -1,0 +1,47 @@
+"""assay study."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from assay import AssayError
+from assay.harness.run.stages import surroundings
+from assay.tuners.commands.options import Json, names
+from assay.tuners.commands.output import check_installed, open_model, print_rows, run_plan
+from assay.tuners.report.text import build
+from assay.tuners.study.presets import MODELS, find_preset
+
+
+def study(
+    preset: Annotated[
+        str, typer.Argument(help="toy (minutes), cpu-mini (hours), gpu; toy-sequence and cpu-sequence train on one task after another.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Model to use instead of the preset's.")] = "",
+    methods: Annotated[str, typer.Option(help="Comma-separated list of methods to run.")] = "",
+    seeds: Annotated[int | None, typer.Option(help="Number of random seeds, counted from 0. \\[default: the preset's]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder. \\[default: results/studies/<preset>]")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report and figures of this study folder and exit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a grid of methods, learning rates, seeds and mitigations. The same command resumes an interrupted study."""
+    if report is not None:
+        path = str(build(report))
+        sys.stdout.write((json.dumps({"report": path}) if as_json else path) + "\n")
+        return
+    if not preset:
+        raise AssayError("no preset named", do="run assay study toy (or cpu-mini, gpu), or assay study --report FOLDER")
+    check_installed()
+    chosen: Any = find_preset(preset)
+    if methods:
+        chosen = replace(chosen, methods=names(methods))
+    if seeds is not None:
+        chosen = replace(chosen, seeds=tuple(range(seeds)))
+    place = surroundings()
+    ref, root = open_model(model or MODELS[preset], place), out or place.results / "studies" / preset
+    print_rows(chosen, ref, run_plan(chosen, ref, place, root), root, as_json)
