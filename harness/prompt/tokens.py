@@ -15,6 +15,7 @@ from assay.harness.errors import AssayError, redact
 from assay.harness.model.weights import read_json
 from assay.harness.prompt.chat import CALL, TemplateCall, render_chats
 from assay.harness.prompt.render import Message
+from assay.harness.prompt.shared_prefixes import cut_margin, encode_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Tokenizer:
     digest: str
     inner: Any
     ends: TokenIds = ()
+    margin: int | None = None
+    """Characters that must follow where a text is cut to encode its parts; None if it must be encoded whole (shared_prefixes.py)."""
 
     def start(self) -> TokenIds:
         """The context of a text without a prompt: `prefix`, else `empty`. Raises AssayError if the tokenizer has neither BOS nor EOS."""
@@ -118,7 +121,8 @@ def open_tokenizer(path: Path, model: Path | None = None) -> Tokenizer:
     for name in TOKENIZER_FILES:
         if (path / name).is_file():
             state.update(name.encode() + (path / name).read_bytes())
-    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), state.hexdigest()[:24], inner, ends_of(model or path, inner))
+    ends, margin = ends_of(model or path, inner), cut_margin(inner)
+    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), state.hexdigest()[:24], inner, ends, margin)
 
 
 def ends_of(path: Path, inner: Any) -> TokenIds:
@@ -170,16 +174,17 @@ def encode_pairs(
     """
     exact = exact or special
     contexts = [prompt if exact or not continuations else prompt.rstrip() for prompt, continuations in pairs]
-    wholes = [prompt + continuation for prompt, continuations in pairs for continuation in continuations]
-    encoded = dict(zip((texts := list(dict.fromkeys(contexts + wholes))), tokenizer.encode(texts), strict=True))
+    wholes = [(text, prompt + each) for text, (prompt, continuations) in zip(contexts, pairs, strict=True) for each in continuations]
+    encoded, ended = encode_shared(tokenizer.encode, tokenizer.inner, tokenizer.margin, contexts, wholes)
     encoded_pairs = []
     for context_text, (prompt, continuations) in zip(contexts, pairs, strict=True):
         context, moved, tails = encoded[context_text], 0, []
         for continuation in continuations:
-            whole = encoded[prompt + continuation]
-            changed = whole[: len(context)] != context
+            whole = ended[context_text, prompt + continuation]
+            rest = context[whole.kept :]
+            changed = whole.ids[: len(rest)] != rest
             moved += changed and not exact
-            tail = () if changed and exact else whole[len(context) :]
+            tail = () if changed and exact else whole.ids[len(rest) :]
             tail = tail or tokenizer.encode([continuation])[0]
             if not tail:
                 raise AssayError(
