@@ -29,6 +29,8 @@ CONCURRENT = 16
 """Requests in flight, unless --batch sets another number."""
 PROBE = 8
 """Tokens (or characters) of the request that finds out what the server can do."""
+PROBE_TEXT = 64
+"""Characters of that request where log-probabilities of text are tried: more than one token, and the first has none on many servers."""
 UNBOUNDED = 1 << 20
 OWN_SAMPLING = ("vllm", "sglang")
 """Servers that apply the checkpoint's own sampling settings unless a request sets them, and know these fields."""
@@ -132,7 +134,7 @@ class ServedEngine:
             raise AssayError(
                 "log-likelihoods cannot be read from a chat", where=self.server.address, do="leave out --chat, or add --tokenizer DIR"
             )
-        ids = (group.context + group.continuations[0])[-PROBE:]
+        ids = (group.context + group.continuations[0])[-(PROBE_TEXT if self.server.prompts == "text" else PROBE) :]
         ids = ids if len(ids) > 1 else ids * 2
         reasons = []
         for route in ("echo",) if self.server.prompts == "text" else ROUTES:

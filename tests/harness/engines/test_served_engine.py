@@ -73,6 +73,14 @@ def test_text_is_scored_by_the_tokens_that_spell_the_continuation() -> None:
         assert all(isinstance(body["prompt"], str) for body in state.bodies)
 
 
+def test_a_server_is_accepted_whose_first_choice_is_one_long_token() -> None:
+    """The first token of a prompt has no log-probability: the request that tries the server must hold more than the choice."""
+    group = ScoreGroup(ids_of("Is it good or bad?\nAnswer:"), (ids_of(" negative"), ids_of(" positive")))
+    with serving() as state, opened(state, "text") as engine:
+        engine.find_route(group)
+        assert engine.route == "echo" and score(engine, [group])[0].logprobs == ((logprob(" negative"),), (logprob(" positive"),))
+
+
 def test_a_server_without_prompt_logprobs_is_refused_by_name() -> None:
     with serving(ways=("generate", "chat")) as state:
         with opened(state) as engine, pytest.raises(AssayError, match=r"returns no log-probabilities of a prompt .*prompt_logprobs.*echo"):
