@@ -22,7 +22,7 @@ from assay.harness.model.find import ModelRef, tokenizer_folder
 from assay.harness.model.served import Prompts, Server, clean_address
 from assay.harness.prompt.chat import CALL, TemplateCall
 from assay.harness.prompt.render import Message
-from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
+from assay.harness.prompt.tokens import Tokenizer, open_tokenizer, tokenizer_digest
 from assay.harness.store.plan import Plan
 
 SERVERS_OWN = (
@@ -121,6 +121,13 @@ def tokenizer_of(model: ModelRef) -> Tokenizer:
     if model.server is None or model.server.prompts == "ids":
         return open_tokenizer(model.path) if model.server else open_tokenizer(tokenizer_folder(model), model.path)
     return ServedTokenizer((), NOTHING, hashlib.sha256(b"the server's").hexdigest()[:24], ServerTokenizer())
+
+
+def digest_of_tokenizer(model: ModelRef) -> str:
+    """The digest of `tokenizer_of(model)`, without loading a tokenizer."""
+    if model.server is None or model.server.prompts == "ids":
+        return tokenizer_digest(model.path if model.server else tokenizer_folder(model))
+    return tokenizer_of(model).digest
 
 
 def check_server(model: ModelRef, tokenizer: Tokenizer, requests: Sequence[ScoreGroup | GenRequest]) -> None:

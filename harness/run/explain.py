@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from assay.harness.files.atomic import to_json, write_file
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef
 from assay.harness.prompt.render import render
-from assay.harness.prompt.served import tokenizer_of
+from assay.harness.prompt.served import digest_of_tokenizer, tokenizer_of
 from assay.harness.prompt.tokens import Tokenizer
 from assay.harness.run.dispatch import RunProgress
 from assay.harness.run.doctor import pick_engine
@@ -107,17 +109,22 @@ class Explanation:
 
 
 def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanation:
-    """Count the items and tokens of a plan. Loads only the tokenizer; keeps counts in assay's cache. Raises AssayError as a run would."""
+    """Count the items and tokens of a plan. Raises AssayError as a run would.
+
+    Loads no model, and the tokenizer only for prompts whose counts are not in assay's cache.
+    """
     access = place.access(plan.allow_partial)
     progress.stage(f"reading model {plan.model}")
     model = find_planned_model(plan, place)
     engine, reason = pick_engine(model, plan.engine)
-    tokenizer = tokenizer_of(model)
+    digest, tokenizer = digest_of_tokenizer(model), functools.cache(lambda: tokenizer_of(model))
 
     def cost(task: Task) -> TaskCost:
         progress.stage(f"counting tokens of {task.full_name}")
         positions = positions_with(plan.engine_args, model.positions)
-        return cost_of(load_task(task, plan, access), plan, tokenizer, positions, place.cache / "plans")
+        loaded = load_task(task, plan, access)
+        path = place.cache / "plans" / f"{key_of(loaded, plan, digest, positions)}.json"
+        return cost_of(path, lambda: count_tokens(loaded, plan, tokenizer(), positions))
 
     costs, left_out = for_each_task(select_planned(plan, access), cost)
     reasons = tuple(reason for _, reason in left_out)
@@ -125,14 +132,13 @@ def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanati
     return Explanation(model.name, model.digest, model.parameters, engine, reason, costs, reasons, speed)
 
 
-def cost_of(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions: int, cache: Path) -> TaskCost:
+def cost_of(path: Path, count: Callable[[], TaskCost]) -> TaskCost:
     """The cost of a task, from the cache where these texts were counted with this tokenizer before."""
-    path = cache / f"{key_of(loaded, plan, tokenizer, positions)}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return TaskCost(**json.loads(path.read_text(encoding="utf-8")))
-    cost = count_tokens(loaded, plan, tokenizer, positions)
+    cost = count()
     with contextlib.suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, to_json(asdict(cost), str(path)))
     return cost
 
@@ -149,12 +155,13 @@ def count_tokens(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions
     return TaskCost(task.full_name, len(items), loaded.count, len(distinct), logical, count(groups, prompts).ideal, generated)
 
 
-def key_of(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions: int) -> str:
+def key_of(loaded: LoadedTask, plan: Plan, tokenizer: str, positions: int) -> str:
     """Hash of everything that the counts depend on, the rendered texts included."""
     state = hashlib.sha256()
     task = loaded.task
-    head = [FORMAT, tokenizer.digest, task.full_name, repr(task.ask), loaded.count, plan.chat, plan.drop_shots, plan.shard, positions]
-    state.update(json.dumps(head).encode())
+    head = [FORMAT, tokenizer, task.full_name, repr(task.ask), loaded.count, plan.chat, plan.drop_shots, plan.shard, positions]
+    chat = [plan.system, plan.template_args, plan.template_date, plan.one_turn, plan.assistant_prefix] if plan.chat else []
+    state.update(json.dumps([*head, plan.overlong, *chat]).encode())
     for number, doc in enumerate(loaded.docs):
         rendered = render(task, doc, loaded.examples(number))
         state.update(json.dumps([rendered.prompt, rendered.continuations]).encode())

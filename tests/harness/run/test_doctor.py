@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import write_task
 
+from assay import AssayError, Plan
 from assay.harness.files.places import Surroundings
 from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.find import ModelRef
 from assay.harness.model.weights import Tensor
-from assay.harness.run.doctor import Finding, Machine, examine, inspect_machine, pick_engine, satisfies, wanted_ranges
+from assay.harness.run.dispatch import NoProgress
+from assay.harness.run.doctor import Finding, Machine, check_machine, examine, inspect_machine, pick_engine, satisfies, wanted_ranges
+from assay.harness.run.evaluate import prepare
 
 RANGES = {
     "torch": "<2.14,>=2.10",
@@ -212,3 +216,31 @@ def test_this_machine_is_inspected_without_importing_libraries() -> None:
         f"import sys; from assay.harness.run.doctor import examine; assert examine(); assert not set('{heavy}'.split()) & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_engine_or_device_is_an_error_before_a_model_is_read(tmp_path: Path) -> None:
+    gpu = replace(HEALTHY, torch_cuda=True, gpu=True)
+    with pytest.raises(AssayError, match="vLLM is not installed"):
+        check_machine("vllm", "auto", HEALTHY)
+    for engine, machine in (("auto", HEALTHY), ("hf", replace(HEALTHY, gpu=True)), ("vllm", WITH_VLLM)):
+        with pytest.raises(AssayError, match="no CUDA device is available"):
+            check_machine(engine, "cuda", machine)
+    for engine, device, machine in (
+        ("vllm", "auto", WITH_VLLM),
+        ("hf", "cuda", gpu),
+        ("scripted:hashed", "cuda", HEALTHY),
+        ("auto", "cpu", HEALTHY),
+    ):
+        check_machine(engine, device, machine)
+    plan = Plan(model=str(tmp_path / "no such model"), tasks=("mmlu",), engine="hf", device="cuda")
+    if not inspect_machine().torch_cuda:
+        with pytest.raises(AssayError, match="no CUDA device is available"):
+            prepare(plan, Surroundings(tmp_path, tmp_path, None, True), NoProgress())
+
+
+def test_an_unknown_split_is_an_error_before_a_model_is_read(tmp_path: Path) -> None:
+    plan = Plan(model=str(tmp_path / "no such model"), tasks=(str(write_task(tmp_path)),), engine="scripted", split="nowhere")
+    with pytest.raises(AssayError, match="no split 'nowhere'"):
+        prepare(plan, Surroundings(tmp_path, tmp_path, None, True), NoProgress())
+    with pytest.raises(AssayError, match="no such model"):
+        prepare(replace(plan, split="test"), Surroundings(tmp_path, tmp_path, None, True), NoProgress())

@@ -19,6 +19,7 @@ from assay.harness.run import explain as explaining
 from assay.harness.run.dispatch import NoProgress
 from assay.harness.run.evaluate import evaluate
 from assay.harness.run.explain import Speed, explain
+from tests.harness.prompt.chat_models import CHATML, make_chat_tokenizer
 
 
 def plan_of(folder: Path, **changes: object) -> Plan:
@@ -45,6 +46,7 @@ def test_counts_are_cached_and_an_edited_task_is_counted_again(tmp_path: Path, m
     plan, here = plan_of(tmp_path), place(tmp_path)
     first = explain(plan, here, NoProgress())
     monkeypatch.setattr(explaining, "count_tokens", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(explaining, "tokenizer_of", lambda _: pytest.fail("a tokenizer was loaded"))
     assert explain(plan, here, NoProgress()) == first
     monkeypatch.undo()
     (kept,) = (here.cache / "plans").glob("*.json")
@@ -55,6 +57,14 @@ def test_counts_are_cached_and_an_edited_task_is_counted_again(tmp_path: Path, m
     assert explain(plan, here, NoProgress()).total.ideal > first.total.ideal
     more = [replace(plan, limit=5), replace(plan, shots=0, shard="1/2")]
     assert [explain(each, here, NoProgress()).total.items for each in more] == [5, 6]
+
+
+def test_counts_of_a_chat_depend_on_what_the_chat_holds(tmp_path: Path) -> None:
+    plan, here = replace(plan_of(tmp_path), chat=True), place(tmp_path)
+    make_chat_tokenizer(tmp_path / "m", CHATML)
+    plain = explain(plan, here, NoProgress()).total.ideal
+    for changes in ({"system": "Be brief."}, {"assistant_prefix": "The sum is"}):
+        assert explain(replace(plan, **changes), here, NoProgress()).total.ideal != plain  # type: ignore[arg-type]
 
 
 def test_speed_is_that_of_earlier_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
