@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from assay.harness.store import create_bundle, index, open_writer
 from assay.harness.store.record import Item, Record
 from assay.leaderboard.demo.content import TASKS, Invented, Question
+from assay.leaderboard.demo.gates import write_gates
 from assay.leaderboard.demo.studies import write_studies
 
 VERSION = 1
@@ -45,7 +46,7 @@ MODELS = (
     Invention("acme/otter-1b", 1_100_000_000, 0.2),
     Invention("beta/heron-8b", 8_000_000_000, 1.65, {"arithmetic": -0.3, "words": 0.5}, ()),
     Invention("beta/heron-3b", 3_200_000_000, 0.75),
-    Invention("beta/heron-3b+tuned/lora-0/result", 3_200_000_000, 0.7, {"arithmetic": 0.9, "words": -0.5}, adapter="tuned/lora-0/result"),
+    Invention("beta/heron-3b+tuned/lora-0/result", 3_200_000_000, 0.7, {"arithmetic": 0.7, "words": -1.0}, adapter="tuned/lora-0/result"),
     Invention("delta/wren-4b-thinking", 4_000_000_000, 1.1, {"reasoning": 1.3, "arithmetic": 0.6}, ()),
     Invention("delta/wren-500m", 500_000_000, -0.5),
     Invention("finch-2b/step-1000", 2_000_000_000, -0.7),
@@ -190,16 +191,16 @@ def write_run(root: Path, model: Invention, part: float = 1.0, purpose: str = "r
 
 
 def inventions() -> Iterator[tuple[Invention, float, str]]:
-    """Every run of the store: the models, a smoke run, and a run that was interrupted."""
+    """Every run of the store with the part that was finished and its purpose: the models, a smoke run, and an interrupted run."""
     yield from ((model, 1.0, "release") for model in MODELS)
     yield Invention("acme/otter-1b", 1_100_000_000, 0.2, tasks=("letters/first@demo",)), 1.0, "smoke"
     yield Invention("acme/otter-30b", 30_000_000_000, 2.0), 0.4, "release"
 
 
 def write_store(root: Path) -> Path:
-    """Writes the runs, studies and index into a new folder. Gates are added by the caller, from the same statistics as `assay gate`."""
-    for model, part, purpose in inventions():
-        write_run(root, model, part, purpose)
+    """Writes the runs, studies, gates and index into a new folder."""
+    bundles = {model.name: write_run(root, model, part, purpose) for model, part, purpose in reversed(list(inventions()))}
     write_studies(root)
+    write_gates(root, bundles)
     index(root)
     return root

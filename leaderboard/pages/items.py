@@ -116,7 +116,7 @@ def detail(task: str, item: str, run: str) -> None:
         st.code(visible(row.output, 20000, lines=True) or "(empty)", language=None, wrap_lines=True)
         if row.error:
             st.code(visible(row.error, 2000, lines=True), language=None, wrap_lines=True)
-    st.markdown(f"**All {len(responses)} responses**")
+    st.markdown(f"**All {len(responses)} runs**")
     ordered = responses.sort_values("correct", ascending=False, kind="stable")
     reading.answers([answer(each) for each in ordered.itertuples()])
     if shell.items_shown():

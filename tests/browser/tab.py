@@ -65,6 +65,19 @@ class Tab:
         table.locator("[role=gridcell]").first.wait_for(state="attached", timeout=60_000)
         return [str(text) for text in table.locator("[role=gridcell]").all_text_contents()]
 
+    def models(self) -> list[str]:
+        """The models of the matrix, in the order shown."""
+        rows = self.page.locator(".matrix tbody tr")
+        rows.first.wait_for(timeout=60_000)
+        return [str(name) for name in rows.evaluate_all("rows => rows.map(row => row.dataset.label)")]
+
+    def click_cell(self, model: str, head: str) -> None:
+        """Clicks a score of the matrix: the task's short name, unfolded first."""
+        unfold = self.page.locator(".matrix button[data-all]")
+        if unfold.is_visible() and unfold.inner_text() == "Unfold all":
+            unfold.click()
+        self.page.locator(f".matrix tr[data-label='{model}'] td[data-head='{head}'] a").click()
+
     def click(self, x: int, y: int) -> None:
         """Clicks into the first table by position: it is a canvas."""
         table = self.page.locator("[data-testid=stDataFrame]").first

@@ -50,7 +50,7 @@ def test_every_page_opens_and_fits_wide_and_narrow_windows(name: str, chromium: 
 
 def test_a_deep_link_restores_the_state(tab: Tab) -> None:
     tab.open("board", "set=letters&by=mean+win+rate&name=otter")
-    shown = tab.cells()
+    shown = tab.models()
     assert "acme/Otter-7B" in shown
     assert "beta/Heron-3B" not in shown
     assert tab.page.get_by_text("share of the other models that a model beats").count() == 1
@@ -58,6 +58,7 @@ def test_a_deep_link_restores_the_state(tab: Tab) -> None:
 
 def test_a_choice_is_in_the_url_and_survives_a_reload(tab: Tab) -> None:
     tab.open("board")
+    tab.page.get_by_role("button", name="More filters").click()
     tab.page.get_by_role("radio", name="Bradley-Terry").or_(tab.page.get_by_role("button", name="Bradley-Terry")).first.click()
     tab.settle()
     assert tab.state()["by"] == ["Bradley-Terry"]
@@ -68,24 +69,56 @@ def test_a_choice_is_in_the_url_and_survives_a_reload(tab: Tab) -> None:
 
 def test_a_click_on_a_header_sorts(tab: Tab) -> None:
     tab.open("board")
-    assert tab.cells().index("acme/Otter-7B") < tab.cells().index("beta/Wren-300M")
-    tab.click(15, 16)  # the column of ranks: ascending, then descending
-    tab.click(15, 16)
-    assert tab.cells().index("acme/Otter-7B") > tab.cells().index("beta/Wren-300M")
+    ranked = tab.models()
+    assert ranked.index("acme/Otter-7B") < ranked.index("beta/Wren-300M")
+    tab.page.get_by_role("button", name="Rank").click()
+    assert tab.models() == ranked  # best first
+    tab.page.get_by_role("button", name="Rank").click()
+    assert tab.models().index("acme/Otter-7B") > tab.models().index("beta/Wren-300M")
+    tab.page.get_by_role("button", name="Model", exact=True).click()
+    names = tab.models()
+    assert names in (sorted(names, key=str.lower), sorted(names, key=str.lower, reverse=True))
 
 
-def test_links_lead_from_a_rank_to_an_item(tab: Tab) -> None:
+def test_a_cell_leads_to_its_items(tab: Tab) -> None:
     tab.open("board")
-    tab.page.get_by_role("link", name="Items", exact=True).last.click()
+    tab.click_cell("beta/Heron-3B", "first")
     tab.page.wait_for_url("**/items?**")
     tab.settle()
-    assert tab.state()["who"] == ["acme/Otter-7B"]
+    assert tab.state()["who"] == ["beta/Heron-3B"] and tab.state()["outcome"] == ["wrong"]
     tab.click(16, 50)
     tab.page.get_by_role("strong").filter(has_text="Response").wait_for(timeout=30_000)
     tab.settle()
-    assert tab.state()["item"] == ["i0000"]
-    assert tab.page.get_by_text("Question 0 of letters/first@own: which word comes 0 places after 'ant'?").count() >= 1
-    assert "beta/Heron-3B" in tab.cells(1)  # all responses to it
+    item = tab.state()["item"]
+    assert tab.page.get_by_text(f"Question {int(item[0][1:])} of letters/first@own: which word comes").count() >= 1
+    answers = tab.page.locator(".answers article").all_inner_texts()
+    assert len(answers) == 7 and any("beta/Heron-3B" in text and "wrong" in text for text in answers)
+    tab.page.keyboard.press("n")
+    tab.page.wait_for_function(f"!location.search.includes('item={item[0]}')", timeout=30_000)
+
+
+def test_two_ticked_models_lead_to_a_comparison(tab: Tab) -> None:
+    tab.open("board")
+    for name in ("acme/Otter-7B", "beta/Heron-3B"):
+        tab.page.get_by_label(f"Select {name} to compare").check()
+    tab.page.get_by_role("link", name="Compare").last.click()
+    tab.page.wait_for_url("**/compare?**")
+    tab.settle()
+    assert (tab.state()["first"], tab.state()["second"]) == (["acme/Otter-7B"], ["beta/Heron-3B"])
+    tab.page.get_by_role("heading", name="Flipped items").wait_for(timeout=30_000)
+    assert tab.page.locator(".answers del, .answers ins").count() >= 1
+
+
+def test_a_score_shows_its_interval_on_hover_and_by_keyboard(tab: Tab) -> None:
+    tab.open("board")
+    cell = tab.page.locator(
+        ".matrix tr[data-label='beta/Heron-3B'] td[data-head='add'] a, .matrix tr[data-label='beta/Heron-3B'] td a"
+    ).first
+    cell.hover()
+    tip = tab.page.locator(".matrix .tooltip")
+    assert "beta/Heron-3B on" in tip.inner_text() and "items" in tip.inner_text()
+    cell.focus()
+    assert tip.is_visible()
 
 
 def test_hostile_names_and_responses_are_escaped(tab: Tab) -> None:

@@ -23,6 +23,7 @@ from assay.leaderboard.data.formats import duration
 from assay.leaderboard.data.frames import DataFrame
 from assay.leaderboard.data.ranking import pareto_front
 from assay.leaderboard.data.safe_text import family, labels, plain, visible
+from assay.leaderboard.data.words import shared_start, word_difference
 from assay.leaderboard.documents import export
 
 
@@ -113,6 +114,28 @@ def test_a_difference_has_a_direction_only_if_it_is_significant(store: Path) -> 
 
 def test_durations_have_units() -> None:
     assert [duration(each) for each in (42.0, 90.0, 91.0, 5400.0, 7560.0, None)] == ["42 s", "90 s", "1.5 min", "90.0 min", "2.1 h", "–"]
+
+
+def test_words_that_differ_are_marked_and_texts_are_kept() -> None:
+    left, right = word_difference("The answer is 12.", "The answer is 13.")
+    assert "".join(text for _, text in left) == "The answer is 12." and "".join(text for _, text in right) == "The answer is 13."
+    assert ("removed", "12") in left and ("same", "The answer is ") in right
+    assert word_difference("a", "a") == ([("same", "a")], [("same", "a")])
+    assert word_difference("", "b c") == ([], [("added", "b c")])
+
+
+def test_the_shared_start_of_prompts_ends_at_a_blank_line() -> None:
+    shots = "Answer each question.\n\nQ: 1 + 1?\nA: 2\n\n"
+    prompts = [f"{shots}Q: {number} + 3?\nA:" for number in (2, 4, 5)]
+    assert prompts[0][: shared_start(prompts[0], prompts[1:])] == shots
+    assert shared_start("Q: 2?", ["Q: 3?"]) == shared_start("Q: 2?", []) == 0
+
+
+def test_items_can_be_filtered_by_how_many_models_are_right(store: Path) -> None:
+    counts = {each: queries.item_page(store, queries.ItemFilter(agreement=each))[0] for each in ("all", "some", "none")}
+    assert sum(counts.values()) == queries.item_page(store, queries.ItemFilter())[0] and counts["some"]
+    _, rows = queries.item_page(store, queries.ItemFilter(agreement="none", task="numbers/add@own"))
+    assert not rows.correct.any()
 
 
 def test_search_text_never_becomes_sql(store: Path) -> None:

@@ -34,7 +34,9 @@ with sync_playwright() as playwright:
     page.goto(address)
     settle(page)
     print("board:", page.locator("h1").first.inner_text())
-    page.get_by_role("link", name="Items", exact=True).last.click()  # the first one is in the navigation
+    first = page.locator(".matrix tbody tr").first
+    print("first:", first.get_attribute("data-label"))
+    first.locator("td a:visible").first.click()  # a score leads to the items behind it
     page.wait_for_url("**/items?**")
     settle(page)
     box = page.locator("[data-testid=stDataFrame]").first.bounding_box()

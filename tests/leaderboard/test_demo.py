@@ -1,0 +1,82 @@
+"""The generated store of `assay board --demo`: what it holds, and every page on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.harness.store import check, query
+from assay.leaderboard import commands
+from assay.leaderboard.data import bundles, paired, queries, studies
+from assay.leaderboard.data.assembly import ALL, Board, Filters, assemble, with_columns
+from assay.leaderboard.data.matrix import LEVELS
+from assay.leaderboard.data.ranking import AGGREGATORS
+from assay.leaderboard.demo import cached
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield cached.demo_store(tmp_path_factory.mktemp("cache"))
+
+
+def board(root: Path, filters: Filters) -> Board:
+    return assemble(root, with_columns(queries.cells(root)), filters, AGGREGATORS[0])
+
+
+def test_the_store_is_valid_and_written_once(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not check(demo)
+    monkeypatch.setattr(cached, "write_store", lambda root: pytest.fail("written again"))
+    assert cached.demo_store(demo.parent) == demo
+    assert query(demo, "SELECT count(DISTINCT model_digest), count(DISTINCT task) FROM leaderboard") == [(12, 14)]
+    assert studies.trials(demo, ()).study.nunique() == 3
+    assert {"pass", "inconclusive", "regressed"} == set(bundles.gates(demo).verdict)
+
+
+def test_the_default_set_ranks_every_model(demo: Path) -> None:
+    """8 of 12 models lack three tasks: the default set leaves these out, and all models have a rank on it."""
+    found = board(demo, Filters())
+    assert len(found.tasks) == 11 and found.ranked == 12
+    assert "11 of 14 tasks" in found.about and "11 of 12 models" in found.about
+    every = board(demo, Filters(group=ALL))
+    assert len(every.tasks) == 14 and every.ranked == 12
+    assert sum(bool(row.partial) for row in every.matrix.rows) == 8  # type: ignore[union-attr]
+    other = assemble(demo, with_columns(queries.cells(demo)), Filters(group=ALL), "Bradley-Terry")
+    assert other.ranked == 4 and any("this rule ranks only models with all scores" in note for note in other.notes)
+
+
+def test_cells_share_the_lead_only_where_no_score_is_significantly_better(demo: Path) -> None:
+    matrix = board(demo, Filters(group=ALL)).matrix
+    assert matrix is not None
+    place = next(number for number, head in enumerate(matrix.heads) if head.short == "chain")
+    cells = {row.label: row.cells[place] for row in matrix.rows}
+    assert cells["acme/otter-1b"] is None  # not scored: a gap, not a zero
+    leaders = {label for label, cell in cells.items() if cell and cell.tint == LEVELS}
+    assert leaders == {"delta/wren-4b-thinking"}
+    first = next(number for number, head in enumerate(matrix.heads) if head.short == "first")
+    assert matrix.heads[first].ceiling and sum(row.cells[first].tint == LEVELS for row in matrix.rows) > 6  # type: ignore[union-attr]
+    weak = next(row for row in matrix.rows if row.label == "finch-2b/step-1000")
+    assert any(cell is not None and cell.guessing for cell in weak.cells)
+
+
+def test_gates_and_compare_agree(demo: Path) -> None:
+    gates = bundles.gates(demo)
+    row = gates[gates.verdict == "regressed"].iloc[0]
+    found = paired.pairing(demo, {"": f"runs/{row.baseline_run}"}, {"": f"runs/{row.candidate_run}"})
+    assert found.decision is not None and found.decision.verdict == "regressed"
+    assert found.decision.delta == pytest.approx(row.delta)
+
+
+def test_the_command_serves_the_demo_and_no_other_folder(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from assay.harness.errors import AssayError
+
+    served: list[dict[str, str]] = []
+    monkeypatch.setenv("ASSAY_CACHE", str(demo.parent))
+    monkeypatch.setattr(commands.os, "execve", lambda path, line, env: served.append(env))
+    commands.board(demo=True)
+    assert served[0]["ASSAY_RESULTS"] == str(demo)
+    with pytest.raises(AssayError, match="--results"):
+        commands.board(demo=True, results=demo)
