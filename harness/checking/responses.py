@@ -33,6 +33,8 @@ FALSE_ALARM = 0.04
 """False alarm rate of the position bias warning, divided by the number of choices."""
 REPEATED = re.compile(r"(.{1,12}?)\1{3,}\s*", re.DOTALL)
 LETTER = re.compile(r"\W?([A-J])\W?")
+END_TOKEN = re.compile(r"(</s>|<(?:eos|end_of_turn|end_of_text)>|<\|[a-z_]{2,30}\|>)\s*\Z")
+"""The usual tokens that end a text or a turn."""
 ECHO = 20
 """A response that starts with a prompt line of at least so many characters is an echo."""
 
@@ -173,6 +175,7 @@ def unparsed(run: TaskRecords, ask: Generate) -> list[Finding]:
         *rated(run, "length-cut", cut, what, do, 0.01, 0.05 if grave else 1.0),
         *scored_wrong(run),
         *lettered(run),
+        *end_tokens(run),
     ]
 
 
@@ -212,6 +215,19 @@ def lettered(run: TaskRecords) -> list[Finding]:
     places = run.where(named)
     what, do = "right answers name a listed option by its letter and were scored as wrong", "give the letters as references or as choices"
     return rated(run, "unparsed", places, what, do, 0.02, 1.0 if run.task.protocol else 0.1)
+
+
+def end_tokens(run: TaskRecords) -> list[Finding]:
+    """Responses not scored as right that end in a model's end token as text, which some servers return."""
+
+    def ended(item: Item, record: Record) -> str:
+        found = END_TOKEN.search(text_of(record))
+        return found[1] if found and record.correct != 1.0 and not item.gold.endswith(found[1]) else ""
+
+    places = run.where(ended)
+    token = places[0].note if places else ""
+    what, do = f"responses end in {token!r}, a token that the server should have removed", f"cut it with --stop {token!r}"
+    return rated(run, "end-token", places, what, do, 0.02, 0.1)
 
 
 def degenerate(run: TaskRecords) -> list[Finding]:
