@@ -83,7 +83,11 @@ def open_engine(model: ModelRef, settings: Settings) -> VllmEngine:
         engine.use_cache, engine.in_flight = False, 1
         engine.stats.notes += ("no prefix cache: the fast scores were found wrong",)
     else:
-        self_check(engine)
+        try:
+            self_check(engine)
+        except Incomplete as error:  # a kernel that this model needs may be missing: no request can succeed
+            engine.close()
+            raise AssayError(f"vLLM cannot run this model: {error.what}", where=str(model.path), do="try --engine hf") from None
     return engine
 
 

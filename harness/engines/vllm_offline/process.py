@@ -18,6 +18,7 @@ from assay.harness.engines.threads import cores, set_passive_wait
 from assay.harness.engines.vllm_offline.checks import adapter_options
 from assay.harness.errors import AssayError, redact
 from assay.harness.model.checkpoint import Checkpoint
+from assay.harness.model.quantized import quantization_method
 
 CPU_CACHE = 512 * 2**20
 """Bytes for keys and values on a CPU; vLLM writes to all of them when it starts."""
@@ -93,7 +94,8 @@ def import_vllm(cpu: bool) -> tuple[Any, Any]:
 def cause(error: BaseException) -> str:
     """The last line of an error with text: pydantic and vLLM put the cause below a heading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "errors.pydantic.dev" not in line]
-    return redact(lines[-1] if lines else type(error).__name__)[:300]
+    text = lines[-1].removeprefix("Value error, ").partition(" [type=")[0] if lines else type(error).__name__
+    return redact(text)[:300]
 
 
 def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str) -> dict[str, Any]:
@@ -102,7 +104,8 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
     options: dict[str, Any] = {
         "model": path,
         "tokenizer": path if checkpoint.tokenizer == checkpoint.path else str(checkpoint.tokenizer),
-        "dtype": ("float32" if cpu else "auto") if dtype == "auto" else dtype,
+        # Kernels for quantised weights take 16 bits only: there vLLM chooses.
+        "dtype": "float32" if dtype == "auto" and cpu and not quantization_method(checkpoint.config) else dtype,
         "seed": settings.seed,
         "load_format": "safetensors",
         "use_tqdm_on_load": False,
