@@ -1,7 +1,8 @@
-"""HELM-style scenarios: HELM's prompts, decoding and metrics, run locally and without web services.
+"""HELM's scenarios: its prompts, decoding and metrics, run locally and without web services.
 
-`helm-lite` and `helm-classic` are the scenarios of HELM's two suites with open data; `helm` is all scenarios. HELM ranks by mean
-win rate over models; the totals here are unweighted means of main metrics, which do not need other models.
+`helm-lite` and `helm-classic` are the scenarios of HELM's two suites whose data can be loaded; `helm` is all scenarios, also those of
+the protocol `helm-format`, which are in HELM's format only and in no total of HELM's. HELM ranks by mean win rate over models; the totals
+here are unweighted means of main metrics, which do not need other models.
 """
 
 from __future__ import annotations
@@ -13,19 +14,31 @@ from assay.tasks._helm.qa import (
     BOOLQ,
     GSM8K,
     HELLASWAG,
-    MATH,
-    NQ_OPEN,
+    MATH_TASKS,
+    MED_QA,
     OPENBOOKQA,
     OPENBOOKQA_CLASSIC,
     QA_TASKS,
     TOLERANT_TASKS,
     TRUTHFULQA,
 )
+from assay.tasks._helm.reading import NARRATIVE_QA, NATURAL_QA_CLOSED, NATURAL_QA_OPEN, QUAC, READING_TASKS
+from assay.tasks._helm.summaries import CNN, SUMMARY_TASKS, XSUM
 from assay.tasks._helm.synthetic import DYCK_TASKS, REASONING_TASKS, SYNTHETIC_TASKS
-from assay.tasks._helm.text import FLORES_TASKS, IMDB, MATCHING_TASKS, MODELLING_TASKS, MULTI30K_TASKS, TEXT_TASKS, XSUM
+from assay.tasks._helm.text import CIVIL_COMMENTS_TASKS, IMDB, MATCHING_TASKS, MODELLING_TASKS, TEXT_TASKS
+from assay.tasks._helm.translation import FLORES_TASKS, MULTI30K_TASKS, TRANSLATION_TASKS, WMT_14_TASKS
 from assay.tasks.mmlu import HELM_TASKS
 
-HELM: tuple[Task, ...] = (*QA_TASKS, *TEXT_TASKS, *BIAS_TASKS, *LEGAL_TASKS, *SYNTHETIC_TASKS)
+HELM: tuple[Task, ...] = (
+    *QA_TASKS,
+    *READING_TASKS,
+    *TEXT_TASKS,
+    *SUMMARY_TASKS,
+    *TRANSLATION_TASKS,
+    *BIAS_TASKS,
+    *LEGAL_TASKS,
+    *SYNTHETIC_TASKS,
+)
 TASKS: tuple[Task, ...] = (*HELM, *TOLERANT_TASKS)
 MMLU = tuple(HELM_TASKS.values())
 
@@ -37,8 +50,32 @@ def mean_of(name: str, *groups: tuple[Task, ...]) -> Total:
     )
 
 
-LITE = ((NQ_OPEN,), (OPENBOOKQA,), MMLU, (MATH,), (GSM8K,), LEGAL_TASKS)
-CLASSIC = (MMLU, (BOOLQ,), (NQ_OPEN,), (HELLASWAG,), (OPENBOOKQA_CLASSIC,), (TRUTHFULQA,), (XSUM,), (IMDB,))
+LITE = (
+    (NARRATIVE_QA,),
+    (NATURAL_QA_OPEN,),
+    (NATURAL_QA_CLOSED,),
+    (OPENBOOKQA,),
+    MMLU,
+    MATH_TASKS,
+    (GSM8K,),
+    LEGAL_TASKS,
+    (MED_QA,),
+)
+CLASSIC = (
+    MMLU,
+    (BOOLQ,),
+    (NARRATIVE_QA,),
+    (NATURAL_QA_CLOSED,),
+    (NATURAL_QA_OPEN,),
+    (QUAC,),
+    (HELLASWAG,),
+    (OPENBOOKQA_CLASSIC,),
+    (TRUTHFULQA,),
+    (CNN,),
+    (XSUM,),
+    (IMDB,),
+    CIVIL_COMMENTS_TASKS,
+)
 
 
 def suite(name: str, groups: tuple[tuple[Task, ...], ...], about: str) -> Family:
@@ -46,17 +83,20 @@ def suite(name: str, groups: tuple[tuple[Task, ...], ...], about: str) -> Family
 
 
 FAMILIES: tuple[Family, ...] = (
-    suite("helm-lite", LITE, "HELM Lite without NarrativeQA, NaturalQuestions with passages, MedQA and WMT 14."),
-    suite("helm-classic", CLASSIC, "HELM Classic without NarrativeQA, QuAC, MS MARCO, CNN/DailyMail, CivilComments and RAFT."),
+    suite("helm-lite", LITE, "HELM Lite without WMT 14."),
+    suite("helm-classic", CLASSIC, "HELM Classic without MS MARCO and RAFT."),
     suite("helm/blimp", (BLIMP_TASKS,), "67 paradigms of minimal pairs; the mean over paradigms."),
     suite("helm/bbq", (BBQ_TASKS,), "Stereotypes in question answering, by category."),
     suite("helm/legalbench", (LEGAL_TASKS,), "The five LegalBench tasks of HELM Lite."),
+    suite("helm/math", (MATH_TASKS,), "MATH by subject and level, with written reasoning."),
+    suite("helm/civil_comments", (CIVIL_COMMENTS_TASKS,), "Is a comment toxic? By the groups that it mentions."),
     suite("helm/entity_matching", (MATCHING_TASKS,), "Do two product records describe the same product?"),
     suite("helm/synthetic_reasoning", (REASONING_TASKS,), "Patterns, substitutions, rules; needs no data."),
     Family("helm/bold", BOLD_TASKS, about="Generated continuations of encyclopedia openings, by domain."),
     Family("helm/dyck", DYCK_TASKS, about="Closing brackets; needs no data."),
     Family("helm/flores", FLORES_TASKS, about="Translation between English and 17 languages."),
     Family("helm/multi30k", MULTI30K_TASKS, about="Translation of image descriptions."),
+    Family("helm/wmt_14", WMT_14_TASKS, about="Translation of news into English."),
     Family("helm/language_modelling", MODELLING_TASKS, about="Bits per byte."),
-    Family("helm", HELM, about="All HELM-style scenarios."),
+    Family("helm", HELM, about="All of HELM's scenarios, and others in its format."),
 )

@@ -123,7 +123,8 @@ def joint(row: Row) -> Doc:
     index = gold(row)
     right = () if index is None else (row["choices"][index],)
     references = tuple(letter for letter, choice in zip(LETTERS, row["choices"], strict=True) if choice in right)
-    return Doc(f"Question: {row['question']}\n{lettered(row)}Answer:", references=references, inputs=(row["question"],))
+    text, meta = f"Question: {row['question']}\n{lettered(row)}Answer:", {"options": list(row["choices"])}
+    return Doc(text, references=references, inputs=(row["question"],), meta=meta)
 
 
 def is_letter(doc: Doc, output: Completion) -> bool:

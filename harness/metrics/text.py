@@ -33,6 +33,7 @@ __all__ = [
     "numeric_match",
     "prefix_exact_match",
     "quasi_exact_match",
+    "quasi_exact_match_symbols",
     "rouge",
     "ter",
 ]
@@ -43,6 +44,9 @@ SPACED = ("13a", "intl", "none")
 Rouge = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
 NUMBER = re.compile(r"-?[\d,]+(?:.\d+)?")  # HELM's pattern; its dot is any character, kept for parity
 DECIMAL = re.compile(r"(?:(?<!\w)[-+])?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")  # the 25 of "20-25" has no sign
+TIME = re.compile(r"\d+(?::\d+)+")
+"""A time of day or a ratio: no number."""
+OPERATORS = frozenset("+-*/=<>^%|&~!")
 GROUPED = re.compile(r"(?<=\d)(?:\{,\}|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
 """Thousands separators of LaTeX, and spaces that do not break a line."""
 MINUS = str.maketrans("\u2212\u2010\u2011", "---")
@@ -89,7 +93,17 @@ def same(gold: str, text: str) -> float:
 
 
 def quasi_same(gold: str, text: str) -> float:
-    return float(bool(text) and normalize_text(gold) == normalize_text(text))
+    return float(bool(text.strip()) and normalize_text(gold) == normalize_text(text))
+
+
+def keep_symbols(text: str) -> str:
+    """`normalize_text` with two exceptions: words of operators only (+, ->, <=) stay, and so does a text of which nothing else is left."""
+    kept = " ".join(word if not set(word) - OPERATORS else normalize_text(word) for word in text.split())
+    return " ".join(kept.split()) or " ".join(text.lower().split())
+
+
+def symbols_same(gold: str, text: str) -> float:
+    return float(bool(text.strip()) and keep_symbols(gold) == keep_symbols(text))
 
 
 def begins(gold: str, text: str) -> float:
@@ -97,7 +111,8 @@ def begins(gold: str, text: str) -> float:
 
 
 def last_piece(gold: str, text: str) -> float:
-    return same(gold.split(" ")[-1].strip(), text.split(" ")[-1].strip())
+    """HELM strips the response, not the reference, before it splits at the last space."""
+    return same(gold.split(" ")[-1].strip(), text.strip().split(" ")[-1].strip())
 
 
 def word_f1(gold: str, text: str) -> float:
@@ -127,8 +142,11 @@ def has_number(doc: Doc, output: Completion) -> bool:
 
 
 def as_number(text: str) -> float | None:
-    """The last number in a text, whatever its minus sign and its thousands separators are; None where there is none."""
-    found = DECIMAL.findall(GROUPED.sub("", text.translate(MINUS)))
+    """The last number in a text, whatever its minus sign and its thousands separators are; None where there is none.
+
+    A time or ratio such as 7:30 is no number.
+    """
+    found = DECIMAL.findall(TIME.sub(" ", GROUPED.sub("", text.translate(MINUS))))
     return float(found[-1].replace(",", "")) if found else None
 
 
@@ -145,13 +163,18 @@ quasi_exact_match: Metric[Completion] = Metric(
 )
 """Exact match after lower-casing and dropping punctuation, articles and extra spaces."""
 
+quasi_exact_match_symbols: Metric[Completion] = Metric(
+    "quasi_exact_match_symbols", best(symbols_same), reads=Completion, signature="operators kept|best-reference", rule=blank_rule
+)
+"""The same, but operators that stand alone count, and an answer of articles and punctuation only is compared as it is. Not HELM's."""
+
 prefix_exact_match: Metric[Completion] = Metric(
     "prefix_exact_match", best(begins), reads=Completion, signature="strip|best-reference", rule=blank_rule
 )
 """Share of texts that begin with a reference: for models that continue after the answer."""
 
 exact_match_indicator: Metric[Completion] = Metric(
-    "exact_match_indicator", best(last_piece), reads=Completion, signature="helm|after:space", rule=blank_rule
+    "exact_match_indicator", best(last_piece), reads=Completion, signature="helm|strip|after:space", rule=blank_rule
 )
 """Exact match of what follows the last space only, as HELM scores Dyck words and GSM8K."""
 
@@ -185,7 +208,7 @@ def numeric_match(tolerance: float = 0.0) -> Metric[Completion]:
             raise AssayError(f"the reference {gold!r} holds no number", do="give numeric references for numeric_match")
         return float(given is not None and abs(given - wanted) <= tolerance * (abs(wanted) or 1.0))
 
-    return Metric("numeric_match", best(near, full=None), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}|signs:2")
+    return Metric("numeric_match", best(near, full=None), reads=Completion, parses=has_number, signature=f"tolerance:{tolerance:g}|signs:3")
 
 
 @functools.cache

@@ -1,10 +1,11 @@
 """Tasks under perturbations: `glue/sst2+robustness` is sst2 and a second task that scores every item of sst2 with its perturbations.
 
 A pure function from Task to Task. The items of the second task are the originals and their perturbations. The perturbations of an item
-share its group and depend only on the item's id, so every model and every run gets the same texts. Gold, choices and few-shot examples
-do not change. Scores: each metric under each perturbation over all items (an item that a perturbation does not change counts with its
-original), and the worst case over the original and all perturbations: per item if the score is a mean, otherwise of the whole score.
-The worst case of a metric where lower is better is the maximum (HELM takes the minimum of these too).
+share its group and depend only on the item's id, so every model and every run gets the same texts. As in HELM, dialect, gender and names
+also change the references and choices (or the options that the prompt shows); few-shot examples never change. Scores: each metric under
+each perturbation over all items (an item that a perturbation does not change counts with its original), and the worst case over the
+original and all perturbations: per item if the score is a mean, otherwise of the whole score. The worst case of a metric where lower is
+better is the maximum (HELM takes the minimum of these too).
 """
 
 from __future__ import annotations
@@ -88,20 +89,40 @@ class Variants:
         meta = {**doc.meta, "own_group": doc.group}
         found = [replace(doc, group=doc.id, meta={**meta, "variant": 0})]
         for number, name in enumerate(self.names, 1):
-            prompt = perturbed_prompt(doc, name)
-            if prompt != doc.prompt:
-                found.append(replace(doc, prompt=prompt, inputs=(), id=f"{doc.id}~{name}", group=doc.id, meta={**meta, "variant": number}))
+            variant = perturbed_doc(doc, name)
+            if variant is not None:
+                found.append(replace(variant, inputs=(), id=f"{doc.id}~{name}", group=doc.id, meta={**meta, "variant": number}))
         return tuple(found)
 
 
-def perturbed_prompt(doc: Doc, name: str) -> str:
-    """Return the prompt with its input texts perturbed; the random seed is the perturbation's name and the item's id."""
-    draw, done, rest = Random(f"{name}:{doc.id}"), "", doc.prompt
-    for text in doc.inputs:
-        before, found, after = rest.partition(text)
+def perturbed_doc(doc: Doc, name: str) -> Doc | None:
+    """Return the Doc with its input texts perturbed, and for some perturbations its answers; None where no input text changes.
+
+    `meta["options"]` are the answers that the prompt shows after the inputs; otherwise the answers are the choices or the references.
+    The random seed is the perturbation's name and the item's id.
+    """
+    perturbation, draw = PERTURBATIONS[name], Random(f"{name}:{doc.id}")
+    shown: tuple[str, ...] = tuple(doc.meta.get("options", ()))
+    answers = (shown or doc.choices or doc.references) if perturbation.answers else ()
+    changed = perturbation.all((*answers, *doc.inputs), draw)
+    new, inputs = changed[: len(answers)], changed[len(answers) :]
+    if inputs == doc.inputs:
+        return None
+    options = [pair for pair in zip(answers, new, strict=True) if shown and pair[0] != pair[1]]
+    prompt = replaced(doc.prompt, (*zip(doc.inputs, inputs, strict=True), *options))
+    if not answers or shown:
+        return replace(doc, prompt=prompt)
+    return replace(doc, prompt=prompt, choices=new) if doc.choices else replace(doc, prompt=prompt, references=new)
+
+
+def replaced(prompt: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Return the prompt with the first text of each pair, in order of its place, replaced by the second."""
+    done = ""
+    for text, other in pairs:
+        before, found, after = prompt.partition(text)
         if found:
-            done, rest = done + before + PERTURBATIONS[name].change(text, draw), after
-    return done + rest
+            done, prompt = done + before + other, after
+    return done + prompt
 
 
 def perturbed(task: Task, names: Sequence[str]) -> Task:

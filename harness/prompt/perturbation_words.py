@@ -1,7 +1,8 @@
 """Word lists of the perturbations, included here so that prompts never depend on a download.
 
 Names: Greenwald et al. 1998 as listed by Caliskan et al. 2017. Pronouns: Lauscher et al. 2022. Keys: neighbours at distance one on a
-QWERTY keyboard. Dialect: frequent spellings after Ziems et al. 2022 (VALUE). Misspellings: frequent ones of English, chosen by us.
+QWERTY keyboard. Dialect: frequent spellings after Ziems et al. 2022 (VALUE). Misspellings: frequent ones of English,
+chosen by us (HELM's list is read from crfm-helm). Contractions and fillers: HELM's, after Kovatchev et al. 2021 and Laserna et al. 2014.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ KEYS: Mapping[str, str] = {
 }
 
 NEGATED = "are could did does do had has have is might must need ought should was were would"
-SUBJECTS = {
-    **dict.fromkeys(words("he she it that there what who where how"), ("is", "will", "would")),
-    **dict.fromkeys(words("we you they"), ("are", "have", "will", "would")),
-    "i": ("am", "have", "will", "would"),
+SUBJECTS: Mapping[str, str] = {
+    **dict.fromkeys(words("he she it"), "would will is"),
+    **dict.fromkeys(words("they we you"), "would will are have"),
+    **dict.fromkeys(words("that there"), "would is"),
+    **{"i": "would will am have", "how": "did will is", "what": "are is", "when": "is", "where": "did is have", "who": "will is have"},
+    **{"why": "is", "could": "have", "might": "have", "must": "have", "should": "have", "would": "have"},
 }
-SHORT = {"is": "'s", "are": "'re", "am": "'m", "have": "'ve", "will": "'ll", "would": "'d"}
+SHORT = {"is": "'s", "are": "'re", "am": "'m", "have": "'ve", "will": "'ll", "would": "'d", "did": "'d"}
 CONTRACTIONS: Mapping[str, str] = {
     **{f"{verb} not": f"{verb}n't" for verb in words(NEGATED)},
-    **{f"{who} {verb}": who + SHORT[verb] for who, verbs in SUBJECTS.items() for verb in verbs},
-    **{"cannot": "can't", "shall not": "shan't", "will not": "won't", "could have": "could've", "should have": "should've"},
-    **{"would have": "would've", "might have": "might've", "must have": "must've"},
+    **{f"{who} {verb}": who + SHORT[verb] for who, verbs in SUBJECTS.items() for verb in words(verbs)},
+    **{"cannot": "can't", "shall not": "shan't", "will not": "won't", "how do you": "how'd'y", "madam": "ma'am"},
 }
 """Short form by long form, in lower case."""
 
@@ -95,7 +97,7 @@ DIALECT: Mapping[str, str] = pairs(
 """Standard American English to African American Vernacular English."""
 
 PRONOUNS: Mapping[str, str] = {"he": "she", "him": "her", "his": "her", "himself": "herself"}
-"""Male to female. `his` is mapped as a determiner, its first reading."""
+"""Male to female, in HELM's order. `his` is mapped as a determiner, its first reading."""
 
 NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "male": (
@@ -129,7 +131,7 @@ FILLERS = (
     "that is",
     "I assume",
     "I feel",
-    "in my opinion",
+    "In my opinion",
     "I would say",
     *("maybe", "perhaps", "probably", "possibly", "most likely", "uhm", "umm", "ahh", "err"),
     *("actually", "obviously", "naturally", "like", "you know"),

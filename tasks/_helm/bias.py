@@ -84,7 +84,7 @@ def bbq(row: Row) -> Doc:
     meta = {**roles, "negative": row["question_polarity"] == "neg", "ambiguous": row["context_condition"] == "ambig"}
     text = f"{row['context']}\nQuestion: {row['question']}"
     answers = tuple(row[f"ans{index}"] for index in range(3))
-    return joint_doc(text, "Passage", answers, row["label"], meta, inputs=(row["context"], row["question"]))
+    return joint_doc(text, "Passage", answers, row["label"], meta)
 
 
 def bias_counts(doc: Doc, output: Completion) -> tuple[float, ...]:

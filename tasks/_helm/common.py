@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay import Access, AssayError, Doc, Generate, Metric, Missing, Shots, Task, Worked, exact_match, inline
+from assay.harness.metrics.text import normalize_text, quasi_exact_match
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
     from assay.harness.task.source import Rows, Source
 
 HELM = "Liang et al. 2022, Holistic Evaluation of Language Models"
+FORMAT = "helm-format"
+"""The protocol of tasks in HELM's format that are not HELM's: data sets, subsets or few-shot examples that it does not have."""
 FIVE_SHOTS = Shots(5, order="balanced")
 """HELM's in-context examples: one set for all items, balanced by label."""
 
@@ -69,6 +72,12 @@ def ask_after(text: str, noun: str, answer_noun: str) -> str:
     return f"{noun}: {text}\n{answer_noun}:" if noun else f"{text}\n{answer_noun}:"
 
 
+def passage_question(passage: str, question: str, answers: Iterable[str], **fields: Any) -> Doc:
+    """HELM's passage with a question below it, and `Answer:`. Perturbations change both, as in HELM."""
+    text = f"{passage}\nQuestion: {question}"
+    return Doc(ask_after(text, "Passage", "Answer"), references=tuple(dict.fromkeys(answers)), inputs=(text,), **fields)
+
+
 def lettered(text: str, noun: str, choices: tuple[str, ...]) -> str:
     """The joint format: question, choices with letters, `Answer:`."""
     listed = "".join(f"{letter(index)}. {choice}\n" for index, choice in enumerate(choices))
@@ -82,14 +91,16 @@ def letter(index: int) -> str:
 def joint_doc(
     text: str, noun: str, choices: tuple[str, ...], gold: int, meta: Mapping[str, Any] | None = None, inputs: tuple[str, ...] = ()
 ) -> Doc:
-    """A multiple-choice question answered by a letter. `meta["label"]`, by which HELM balances few-shot examples, is the text.
+    """A multiple-choice question answered by a letter (also that of an equal option).
 
-    `inputs`: the parts of the text that a perturbation may change; all of it if empty.
+    `meta["label"]`, by which HELM balances few-shot examples, is the text. `inputs`: the parts of the text that a perturbation may change;
+    all of it if empty. Some perturbations also change `meta["options"]`.
     """
     if not 0 <= gold < len(choices):
         raise AssayError(f"gold {gold} is out of range for {len(choices)} choices", do="fix the row")
-    label = {"label": choices[gold], **(meta or {})}
-    return Doc(lettered(text, noun, choices), references=(letter(gold),), meta=label, inputs=inputs or (text,))
+    label = {"label": choices[gold], "options": list(choices), **(meta or {})}
+    same = (letter(index) for index, choice in enumerate(choices) if index != gold and choice.strip() == choices[gold].strip())
+    return Doc(lettered(text, noun, choices), references=(letter(gold), *same), meta=label, inputs=inputs or (text,))
 
 
 def is_capital_letter(doc: Doc, output: Any) -> bool:
@@ -100,6 +111,19 @@ def is_capital_letter(doc: Doc, output: Any) -> bool:
 
 letter_match: Metric[Any] = replace(exact_match, parses=is_capital_letter, signature=f"{exact_match.signature}|letter")
 """Exact match of the letter. A response other than a single capital letter is wrong and counts as unparsed."""
+
+
+def quasi_letter(doc: Doc, output: Any) -> tuple[float, ...]:
+    """Whether the option of the response's letter equals the correct one after normalisation."""
+    options, text = dict(enumerate(doc.meta["options"])), output.text.strip()
+    gold, given = options[ord(doc.references[0]) - ord("A")], options.get(ord(text) - ord("A")) if len(text) == 1 else None
+    return (float(bool(given) and normalize_text(gold) == normalize_text(str(given))),)
+
+
+letter_quasi_match: Metric[Any] = replace(
+    quasi_exact_match, measure=quasi_letter, parses=is_capital_letter, signature=f"{quasi_exact_match.signature}|letter", unmeasurable=None
+)
+"""HELM's quasi-exact match of the option that the letter stands for."""
 
 ONE_TOKEN = Generate(1)
 """HELM generates one token in the joint format."""

@@ -1,4 +1,7 @@
-"""LegalBench, the five tasks of HELM Lite."""
+"""LegalBench, the five tasks of HELM Lite.
+
+Instructions, fields and output nouns are those of LegalBench (CC BY 4.0), helm_prompt_settings.jsonl, which HELM reads.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ SUBSETS: dict[str, tuple[str, Fields, str, str]] = {
     "abercrombie": (
         "A mark is generic if it is the common name for the product. A mark is descriptive if it describes a purpose, nature, or "
         "attribute of the product. A mark is suggestive if it suggests or implies a quality or characteristic of the product. A mark is "
-        "arbitrary if it is a real English word that has no relation to the product. A mark is fanciful if it is an invented word.",
+        "arbitrary if it is a real English word that has no relation to the product. A mark is fanciful if it is an invented word. "
+        "Label the type of mark for the following products.",
         (("Description", "text"),),
-        "Label",
+        "Type",
         "fanciful",
     ),
     "corporate_lobbying": (
@@ -33,25 +37,32 @@ SUBSETS: dict[str, tuple[str, Fields, str, str]] = {
             ("Company name", "company_name"),
             ("Company business description", "company_description"),
         ),
-        "Is this bill potentially relevant to the company? Yes or No?",
+        "Label",
         "No",
     ),
     "function_of_decision_section": (
-        "Classify the following text using one of these functions of a section of a legal decision: Facts, Procedural History, Issue, "
-        "Rule, Analysis, Conclusion, Decree.",
+        "Classify the following text using the following definitions.\n\n"
+        "- Facts: The paragraph describes the factual background that led up to the present lawsuit.\n"
+        "- Procedural History: The paragraph describes the course of litigation that led to the current proceeding before the court.\n"
+        "- Issue: The paragraph describes the legal or factual issue that must be resolved by the court.\n"
+        "- Rule: The paragraph describes a rule of law relevant to resolving the issue.\n"
+        "- Analysis: The paragraph analyzes the legal issue by applying the relevant legal principles to the facts of the present "
+        "dispute.\n"
+        "- Conclusion: The paragraph presents a conclusion of the court.\n"
+        "- Decree: The paragraph constitutes a decree resolving the dispute.",
         (("Text", "Paragraph"),),
-        "Label",
+        "Function",
         "Facts",
     ),
     "international_citizenship_questions": (
-        "Answer the following questions considering the state of international law on January 1st, 2020.",
+        "Answer the following questions considering the state of international law on January 1st, 2020. Answer Yes or No.",
         (("Question", "question"),),
         "Answer",
         "Yes",
     ),
     "proa": (
-        "A private right of action (PROA) exists when a statute empowers an ordinary individual (i.e., a private person) to legally "
-        "enforce their rights by bringing an action in court. Does the following clause of a statute specify a private right of action?",
+        "A private right of action is when a regular person, a private citizen, is legally entitled to enforce their rights under a "
+        "given statute. Does the clause specify a private right of action? Answer Yes or No.",
         (("Statute", "text"),),
         "Answer",
         "No",
@@ -59,10 +70,13 @@ SUBSETS: dict[str, tuple[str, Fields, str, str]] = {
 }
 """Instruction, prompt fields, prefix of the answer, a valid answer."""
 
+TRAIN_ROWS = {"international_citizenship_questions": 4}
+"""Splits with fewer than five rows: HELM shows all of them."""
+
 
 def clause(fields: Fields, noun: str, row: Row) -> Doc:
     text = "\n".join(f"{name}: {row[column]}" for name, column in fields)
-    return Doc(ask_after(text, "", noun.removesuffix(":")), references=(row["answer"],))
+    return Doc(ask_after(text, "", noun), references=(row["answer"],), inputs=(text,))
 
 
 def rows_of(subset: str) -> Derived:
@@ -82,10 +96,11 @@ def legal_task(subset: str) -> Task:
         doc=functools.partial(clause, fields, noun),
         ask=Generate(30, ("\n",)),
         metrics=(quasi_exact_match, exact_match),
-        shots=Shots(0, split="train", order="balanced"),
+        version=2,
+        shots=Shots(min(5, TRAIN_ROWS.get(subset, 5)), order="balanced"),
         layout=Layout(instructions=instructions(instruction)),
         worked=worked(row, prompt, answer),
-        about="A task of LegalBench. HELM uses five rows of the train split (--shots 5). Instructions are paraphrased from LegalBench.",
+        about="A task of LegalBench, with up to five few-shot examples (all four of international_citizenship_questions).",
         licence="CC BY 4.0",
         citation="Guha et al. 2023, LegalBench: A Collaboratively Built Benchmark for Measuring Legal Reasoning in Large Language Models",
     )

@@ -11,6 +11,7 @@ from assay.harness.metrics.calibration import calibration
 from assay.harness.metrics.text import exact_match, exact_match_indicator, f1_words, final_number, numeric_match, quasi_exact_match
 from assay.tasks._helm.common import (
     FIVE_SHOTS,
+    FORMAT,
     ONE_TOKEN,
     Derived,
     DerivedSplit,
@@ -18,6 +19,8 @@ from assay.tasks._helm.common import (
     instructions,
     joint_doc,
     letter_match,
+    letter_quasi_match,
+    passage_question,
     scenario,
     worked,
 )
@@ -32,21 +35,21 @@ NEWLINE = ("\n",)
 
 def boolq(row: Row) -> Doc:
     question = row["question"].strip().capitalize().removesuffix("?")
-    answer = ("Yes" if row["label"] else "No",) if row["label"] >= 0 else ()
-    return Doc(ask_after(f"{row['passage']}\nQuestion: {question}?", "Passage", "Answer"), references=answer, cluster=row["passage"])
+    return passage_question(row["passage"], f"{question}?", ("Yes" if row["answer"] else "No",), cluster=row["passage"])
 
 
 BOOLQ = scenario(
     "boolq",
-    rows=hub("aps/super_glue", "boolq"),
+    rows=hub("google/boolq"),
     doc=boolq,
     ask=Generate(5, NEWLINE),
     metrics=MATCHES,
     split="validation",
+    version=2,
     shots=FIVE_SHOTS,
     worked=worked(
-        {"question": "do foxes live in Iceland", "passage": "Foxes -- The arctic fox is native to Iceland.", "idx": 0, "label": 1},
-        "Passage: Foxes -- The arctic fox is native to Iceland.\nQuestion: Do foxes live in iceland?\nAnswer:",
+        {"question": "do foxes live in Iceland", "passage": "The arctic fox is native to Iceland.", "answer": True},
+        "Passage: The arctic fox is native to Iceland.\nQuestion: Do foxes live in iceland?\nAnswer:",
         "Yes",
     ),
     about="Yes/no questions about a paragraph, answered by generating Yes or No.",
@@ -59,7 +62,7 @@ def natural_question(row: Row) -> Doc:
     question = row["question"].capitalize()
     if not question.endswith("?"):
         question += "?"
-    return Doc(ask_after(question, "Question", "Answer"), references=tuple(dict.fromkeys(row["answer"])))
+    return Doc(ask_after(question, "Question", "Answer"), references=tuple(dict.fromkeys(row["answer"])), inputs=(question,))
 
 
 OWN_QUESTIONS = (
@@ -73,6 +76,7 @@ OWN_QUESTIONS = (
 
 NQ_OPEN = scenario(
     "nq_open",
+    protocol=FORMAT,
     rows=Derived(
         {
             "validation": DerivedSplit(((hub("google-research-datasets/nq_open", "nq_open"), "validation"),)),
@@ -89,7 +93,8 @@ NQ_OPEN = scenario(
         "Question: Who wrote the play faust?\nAnswer:",
         "Goethe",
     ),
-    about="Natural Questions, closed book: a question from a search engine, a short answer from memory. Few-shot examples are our own.",
+    about="Natural Questions, closed book, in HELM's format, with NQ-open's rows and few-shot examples of our own. HELM's own is "
+    "helm/natural_qa/closedbook.",
     licence="CC BY-SA 3.0",
     citation="Kwiatkowski et al. 2019, Natural Questions; Lee et al. 2019",
 )
@@ -191,10 +196,40 @@ OPENBOOKQA_CLASSIC = scenario(
 )
 
 
+def med_qa(row: Row) -> Doc:
+    """Some answers end in a stray quotation mark, which HELM drops."""
+    letters = tuple(row["options"])
+    options = tuple(text.rstrip('"').rstrip() for text in row["options"].values())
+    return joint_doc(row["question"], "Question", options, letters.index(row["answer_idx"]))
+
+
+MED_QA = scenario(
+    "med_qa",
+    rows=hub("GBaker/MedQA-USMLE-4-options"),
+    doc=med_qa,
+    ask=ONE_TOKEN,
+    metrics=(letter_quasi_match, letter_match),
+    split="test",
+    shots=FIVE_SHOTS,
+    layout=Layout(instructions=instructions("The following are multiple choice questions (with answers) about medicine.")),
+    worked=worked(
+        {"question": "Which vitamin prevents scurvy?", "options": {"A": "A", "B": "B12", "C": "C", "D": "K"}, "answer_idx": "C"},
+        "Question: Which vitamin prevents scurvy?\nA. A\nB. B12\nC. C\nD. K\nAnswer:",
+        "C",
+    ),
+    about="Questions of US medical licensing exams with four options, answered by letter.",
+    licence="MIT",
+    citation="Jin et al. 2020, What Disease does this Patient Have? A Large-scale Open Domain Question Answering Dataset",
+)
+
+
 def hellaswag(row: Row) -> Doc:
+    """HELM puts two spaces before the endings where `ctx_b` is empty: the second is the first character of each choice."""
     second = row["ctx_b"][:1].upper() + row["ctx_b"][1:]
-    text = f"{row['activity_label']}: {row['ctx_a']} {second}".rstrip()
-    return Doc(text, choices=tuple(row["endings"]), gold=int(row["label"]) if row["label"] != "" else None)
+    text = f"{row['activity_label']}: {row['ctx_a']} {second}"
+    prompt = text.rstrip()
+    endings = tuple(text[len(prompt) :] + ending for ending in row["endings"])
+    return Doc(prompt, choices=endings, gold=int(row["label"]) if row["label"] != "" else None, inputs=(prompt,))
 
 
 BY_TOKENS = Choose(normalize="tokens", ties="first")
@@ -205,6 +240,7 @@ HELLASWAG = scenario(
     ask=BY_TOKENS,
     metrics=(accuracy, *calibration(BY_TOKENS)),
     split="validation",
+    version=2,
     worked=worked(
         {
             "activity_label": "Baking",
@@ -216,7 +252,7 @@ HELLASWAG = scenario(
         "Baking: A man mixes flour and water. He",
         "kneads the dough.",
     ),
-    about="How does the scene continue? Four endings ranked by log-likelihood per token. (HELM doubles a space where ctx_b is empty.)",
+    about="How does the scene continue? Four endings ranked by log-likelihood per token.",
     licence="MIT",
     citation="Zellers et al. 2019, HellaSwag: Can a Machine Really Finish Your Sentence?",
 )
@@ -224,7 +260,7 @@ HELLASWAG = scenario(
 
 def gsm8k(row: Row) -> Doc:
     answer = row["answer"].replace("####", "The answer is").replace("\n", " ") + "."
-    return Doc(f"Q: {row['question']}\nA:", references=(answer,))
+    return Doc(f"Q: {row['question']}\nA:", references=(answer,), inputs=(row["question"],))
 
 
 GSM8K = scenario(
@@ -232,7 +268,7 @@ GSM8K = scenario(
     rows=hub("openai/gsm8k", "main"),
     doc=gsm8k,
     ask=Generate(400, ("\n\n",)),
-    metrics=(final_number, exact_match_indicator),
+    metrics=(final_number, exact_match_indicator, numeric_match()),
     split="test",
     shots=FIVE_SHOTS,
     worked=worked(
@@ -240,14 +276,15 @@ GSM8K = scenario(
         "Q: Tom has 3 bags of 4 pears. How many pears?\nA:",
         "3 bags of 4 are <<3*4=12>>12 pears. The answer is 12.",
     ),
-    about="Grade-school word problems with generated reasoning; the last number is scored.",
+    about="Grade-school word problems with generated reasoning; the last number is scored. numeric_match compares it as a number, where "
+    "HELM's pattern finds none in `18 is the result, as computed` and takes 18.00 for another number than 18.",
     licence="MIT",
     citation="Cobbe et al. 2021, Training Verifiers to Solve Math Word Problems",
 )
 
 
 def math(row: Row) -> Doc:
-    return Doc(f"Problem: {row['problem']}\nAnswer:", references=(row["solution"],))
+    return Doc(f"Problem: {row['problem']}\nAnswer:", references=(row["solution"],), inputs=(row["problem"],))
 
 
 OWN_PROBLEMS = (
@@ -266,19 +303,14 @@ OWN_PROBLEMS = (
     },
 )
 
-MATH = scenario(
+COMPETITION = scenario(
     "math",
-    rows=Derived(
-        {
-            "test": DerivedSplit(((hub("HuggingFaceH4/MATH-500", "default"), "test"),)),
-            "exemplars": DerivedSplit(((inline(exemplars=OWN_PROBLEMS), "exemplars"),)),
-        }
-    ),
     doc=math,
+    rows=hub("EleutherAI/hendrycks_math", "algebra"),
     ask=Generate(400, ("###",)),
     metrics=(math_equivalent,),
     split="test",
-    shots=Shots(4, split="exemplars", order="first"),
+    shots=Shots(8, order="balanced"),
     layout=Layout(
         instructions="Given a mathematics problem, determine the answer. Simplify your answer as much as possible.\n###\n",
         separator="\n###\n",
@@ -288,9 +320,42 @@ MATH = scenario(
         "Problem: What is $2^5$?\nAnswer:",
         "It is $\\boxed{32}$.",
     ),
-    about="500 problems of MATH's test set; the last boxed answer is scored. HELM uses 8 training problems as examples, here 4 of our own.",
     licence="MIT",
-    citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset; Lightman et al. 2023",
+    citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset",
+)
+SUBJECTS = (
+    "algebra",
+    "counting_and_probability",
+    "geometry",
+    "intermediate_algebra",
+    "number_theory",
+    "prealgebra",
+    "precalculus",
+)
+
+
+def math_task(subject: str, level: int) -> Task:
+    return replace(
+        COMPETITION,
+        name=f"helm/math/{subject}/{level}",
+        rows=hub("EleutherAI/hendrycks_math", subject, where={"level": f"Level {level}"}),
+        about=f"Competition problems ({subject.replace('_', ' ')}, level {level}) with written reasoning; the last boxed answer is scored.",
+    )
+
+
+MATH_TASKS = tuple(math_task(subject, level) for subject in SUBJECTS for level in range(1, 6))
+MATH = replace(
+    COMPETITION,
+    protocol=FORMAT,
+    rows=Derived(
+        {
+            "test": DerivedSplit(((hub("HuggingFaceH4/MATH-500", "default"), "test"),)),
+            "exemplars": DerivedSplit(((inline(exemplars=OWN_PROBLEMS), "exemplars"),)),
+        }
+    ),
+    shots=Shots(4, split="exemplars", order="first"),
+    about="500 problems of MATH's test set in HELM's format with 4 examples of our own; HELM's own are helm/math/<subject>/<level>.",
+    citation=f"{COMPETITION.citation}; Lightman et al. 2023",
 )
 
 GSM8K_TOLERANT = replace(
@@ -307,4 +372,15 @@ MATH_TOLERANT = replace(
 )
 TOLERANT_TASKS: tuple[Task, ...] = (GSM8K_TOLERANT, MATH_TOLERANT)
 
-QA_TASKS: tuple[Task, ...] = (BOOLQ, NQ_OPEN, TRUTHFULQA, OPENBOOKQA, OPENBOOKQA_CLASSIC, HELLASWAG, GSM8K, MATH)
+QA_TASKS: tuple[Task, ...] = (
+    BOOLQ,
+    NQ_OPEN,
+    TRUTHFULQA,
+    OPENBOOKQA,
+    OPENBOOKQA_CLASSIC,
+    MED_QA,
+    HELLASWAG,
+    GSM8K,
+    MATH,
+    *MATH_TASKS,
+)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from assay import Doc, Generate, Layout, Shots, Task, exact_match, made
-from assay.harness.metrics.text import exact_match_indicator, quasi_exact_match
+from assay.harness.metrics.text import exact_match_indicator, quasi_exact_match, quasi_exact_match_symbols
 from assay.tasks._helm.common import FIVE_SHOTS, ask_after, instructions, scenario, worked
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def reasoning_split(mode: str, split: str) -> tuple[Row, ...]:
 
 
 def read_reasoning(row: Row) -> Doc:
-    return Doc(ask_after(row["input"], "", "Target"), references=(row["target"],))
+    return Doc(ask_after(row["input"], "", "Target"), references=(row["target"],), inputs=(row["input"],))
 
 
 EXAMPLES = {
@@ -101,12 +101,12 @@ def reasoning_task(mode: str) -> Task:
         rows=made(functools.partial(reasoning_split, mode), *SIZES),
         doc=read_reasoning,
         ask=Generate(50, ("\n",)),
-        metrics=(quasi_exact_match, exact_match),
+        metrics=(quasi_exact_match, exact_match, quasi_exact_match_symbols),
         split="test",
         shots=FIVE_SHOTS,
         layout=Layout(instructions=instructions("Please solve the following problem.")),
         worked=worked({"input": text, "target": answer}, f"{text}\nTarget:", answer),
-        about=ABOUTS[mode],
+        about=f"{ABOUTS[mode]} HELM's main metric ignores + - * =; the two others do not.",
         licence=LICENCE,
         citation="Liang et al. 2022, HELM; after Wu et al. 2021, LIME",
     )

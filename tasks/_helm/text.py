@@ -1,4 +1,4 @@
-"""HELM's text classification, summarization, translation and language modelling scenarios."""
+"""HELM's text classification and entity matching scenarios, and bits per byte of three texts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay import Doc, Generate, Layout, Perplexity, Pooled, Shots, Task, hub
+from assay import Doc, Generate, Layout, Perplexity, Pooled, Task, hub
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
-from assay.harness.metrics.text import bleu, chrf, exact_match, quasi_exact_match, rouge, ter
-from assay.tasks._helm.common import FIVE_SHOTS, Derived, DerivedSplit, ask_after, instructions, scenario, worked
+from assay.harness.metrics.text import exact_match, quasi_exact_match
+from assay.tasks._helm.common import FIVE_SHOTS, FORMAT, Derived, DerivedSplit, ask_after, instructions, passage_question, scenario, worked
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
@@ -25,7 +25,8 @@ IMDB_CITATION = "Maas et al. 2011, Learning Word Vectors for Sentiment Analysis"
 
 def imdb(row: Row) -> Doc:
     references = (SENTIMENT[row["label"]],) if row["label"] >= 0 else ()
-    return Doc(ask_after(row["text"].strip(), "Passage", "Sentiment"), references=references, group=row.get("pair", ""))
+    text = row["text"].strip()
+    return Doc(ask_after(text, "Passage", "Sentiment"), references=references, group=row.get("pair", ""), inputs=(text,))
 
 
 REVIEWS = hub("stanfordnlp/imdb", "plain_text")
@@ -90,16 +91,24 @@ IMDB_CONTRAST = scenario(
 MATCHING = ("Structured_Beer", "Structured_iTunes-Amazon", "Structured_Fodors-Zagats", "Dirty_iTunes-Amazon", "Textual_Abt-Buy")
 
 
+NOT_A_NUMBER = frozenset(
+    (
+        *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL"),
+        *("NaN", "None", "n/a", "nan", "null"),
+    )
+)
+"""What pandas, with which HELM reads the tables, takes for a missing value and HELM shows as `nan`."""
+
+
 def described(entity: str) -> str:
-    """`COL name VAL value ...` as HELM writes a row: `name: value. name: value`."""
-    parts = [part.partition(" VAL ") for part in f" {entity}".split(" COL ") if part.strip()]
-    return ". ".join(f"{name.strip()}: {value.strip()}".strip() for name, _, value in parts)
+    """`COL name VAL value ...` as HELM writes a row: `name: value. name: value`. A missing value is `nan`."""
+    parts = [part.partition(" VAL") for part in f" {entity}".split(" COL ") if part.strip()]
+    return ". ".join(f"{name.strip()}: {'nan' if value.strip() in NOT_A_NUMBER else value.strip()}" for name, _, value in parts)
 
 
 def matching(row: Row) -> Doc:
-    left, right = described(row["left"]), described(row["right"])
-    text = f"Product A is {left}. Product B is {right}. Are A and B the same?"
-    return Doc(ask_after(text, "", "Answer"), references=("Yes" if row["label"] else "No",), inputs=(left, right))
+    text = f"Product A is {described(row['left'])}. Product B is {described(row['right'])}. Are A and B the same?"
+    return Doc(ask_after(text, "", "Answer"), references=("Yes" if row["label"] else "No",), inputs=(text,))
 
 
 def matching_task(dataset: str) -> Task:
@@ -111,6 +120,7 @@ def matching_task(dataset: str) -> Task:
         ask=Generate(5, NEWLINE),
         metrics=(quasi_exact_match, exact_match),
         split="test",
+        version=2,
         shots=FIVE_SHOTS,
         layout=Layout(instructions=instructions("Are Product A and Product B the same? Yes or No?")),
         worked=worked(
@@ -122,159 +132,34 @@ def matching_task(dataset: str) -> Task:
     )
 
 
-def squeezed(text: str, words: int | None = None) -> str:
-    return " ".join(text.split()[:words])
+DEMOGRAPHICS = ("all", "male", "female", "LGBTQ", "christian", "muslim", "other_religions", "black", "white")
 
 
-def xsum(row: Row) -> Doc:
-    article = squeezed(row["document"], 512)
-    prompt = f"###\nArticle: {article}\n\nSummarize the above article in 1 sentence.\n"
-    return Doc(prompt, references=(squeezed(row["summary"]),), inputs=(article,))
+def civil_comment(row: Row) -> Doc:
+    return passage_question(row["text"], "Is the passage above toxic?", (str(row["gold"]),))
 
 
-SUMMARY = tuple(rouge(kind) for kind in ("rouge2", "rouge1", "rougeL", "rougeLsum"))
-XSUM = scenario(
-    "xsum",
-    rows=hub("EdinburghNLP/xsum", "default"),
-    doc=xsum,
-    ask=Generate(64, ("###",)),
-    metrics=SUMMARY,
-    split="test",
-    shots=Shots(0, split="train", order="balanced"),
-    layout=Layout(separator="\n"),
-    worked=worked(
-        {"document": "Rain fell\nall day.", "summary": "It rained.", "id": "1"},
-        "###\nArticle: Rain fell all day.\n\nSummarize the above article in 1 sentence.\n",
-        "It rained.",
-    ),
-    about="A news article in one sentence. HELM uses five training articles (--shots 5) and temperature 0.3; here greedy.",
-    licence="BBC texts; research use",
-    citation="Narayan et al. 2018, Don't Give Me the Details, Just the Summary!",
-)
-
-
-def one_per_dialogue(rows: Sequence[Row]) -> Iterable[Row]:
-    """The three summaries of a test dialogue (ids test_<n>_<1..3>) as references of one item."""
-    found: dict[str, dict[str, object]] = {}
-    for row in rows:
-        item = found.setdefault(row["dialogue"], {"id": row["id"].rsplit("_", 1)[0], "dialogue": row["dialogue"], "summaries": []})
-        summaries = item["summaries"]
-        assert isinstance(summaries, list)
-        summaries.append(row["summary"])
-    return found.values()
-
-
-def dialogsum(row: Row) -> Doc:
-    text = f"###\nDialogue: {row['dialogue'].strip()}\n\nSummarize the above dialogue in 1 sentence.\n"
-    summaries = row["summaries"] if "summaries" in row else (row["summary"],)
-    return Doc(text, references=tuple(squeezed(summary) for summary in summaries))
-
-
-DIALOGUES = hub("knkarthick/dialogsum", "default")
-DIALOGSUM = scenario(
-    "dialogsum",
-    rows=Derived({split: DerivedSplit(((DIALOGUES, split),), one_per_dialogue) for split in ("validation", "test")}),
-    doc=dialogsum,
-    ask=Generate(64, ("###",)),
-    metrics=SUMMARY,
-    split="test",
-    shots=Shots(2, split="validation"),
-    layout=Layout(separator="\n"),
-    worked=worked(
-        {"id": "test_0", "dialogue": "#Person1#: Tea?\n#Person2#: Please.", "summaries": ["#Person2# wants tea.", "Tea is offered."]},
-        "###\nDialogue: #Person1#: Tea?\n#Person2#: Please.\n\nSummarize the above dialogue in 1 sentence.\n",
-        "#Person2# wants tea.",
-    ),
-    about="A conversation in one sentence, in HELM's summarization format, best of three references. Not a HELM data set.",
-    licence="CC BY-NC-SA 4.0",
-    citation="Chen et al. 2021, DialogSum: A Real-Life Scenario Dialogue Summarization Dataset",
-)
-
-LANGUAGES = {
-    "fra_Latn": "French",
-    "deu_Latn": "German",
-    "spa_Latn": "Spanish",
-    "ita_Latn": "Italian",
-    "por_Latn": "Portuguese",
-    "nld_Latn": "Dutch",
-    "ces_Latn": "Czech",
-    "pol_Latn": "Polish",
-    "rus_Cyrl": "Russian",
-    "zho_Hans": "Chinese",
-    "jpn_Jpan": "Japanese",
-    "hin_Deva": "Hindi",
-    "arb_Arab": "Arabic",
-    "swh_Latn": "Swahili",
-    "fin_Latn": "Finnish",
-    "tur_Latn": "Turkish",
-    "vie_Latn": "Vietnamese",
-    "eng_Latn": "English",
-    "en": "English",
-    "de": "German",
-    "fr": "French",
-}
-TOKENIZERS = {"zho_Hans": "zh", "jpn_Jpan": "char"}
-"""BLEU's tokenizer for languages without spaces. Japanese is split by character, since MeCab would be another dependency."""
-
-
-def translation(source: str, target: str, row: Row) -> Doc:
-    return Doc(f"{LANGUAGES[source]}: {row[source].strip()}\n{LANGUAGES[target]}:", references=(row[target].strip(),))
-
-
-def aligned(source: str, target: str, sources: Sequence[Row], targets: Sequence[Row]) -> Iterable[Row]:
-    """Rows of two languages joined by their id."""
-    other = {row["id"]: row["sentence"] for row in targets}
-    return ({source: row["sentence"], target: other[row["id"]]} for row in sources)
-
-
-def translation_task(name: str, source: str, target: str, **fields: object) -> Task:
-    from_language, to_language = LANGUAGES[source], LANGUAGES[target]
+def civil_comments_task(demographic: str) -> Task:
     return scenario(
-        f"{name}/{source}-{target}",
-        version=2,
-        doc=functools.partial(translation, source, target),
-        ask=Generate(100, ("\n\n",)),
-        metrics=(bleu(TOKENIZERS.get(target, "13a")), chrf(), ter()) if target not in TOKENIZERS else (bleu(TOKENIZERS[target]), chrf()),
-        layout=Layout(instructions=f"Translate the following sentences from {from_language} to {to_language}.\n"),
-        worked=worked({source: "abc", target: "xyz"}, f"{from_language}: abc\n{to_language}:", "xyz"),
-        about=f"{from_language} to {to_language}, one few-shot example, in the format of HELM's WMT 14 scenario.",
-        **fields,
-    )
-
-
-def flores_task(source: str, target: str) -> Task:
-    join = functools.partial(aligned, source, target)
-    parts = {split: tuple((hub("facebook/flores", language), split) for language in (source, target)) for split in ("dev", "devtest")}
-    return translation_task(
-        "flores",
-        source,
-        target,
-        rows=Derived({split: DerivedSplit(found, join) for split, found in parts.items()}),
-        split="devtest",
-        shots=Shots(1, split="dev"),
-        licence="CC BY-SA 4.0",
-        citation="NLLB Team 2022, No Language Left Behind; Goyal et al. 2022, FLORES-101",
-    )
-
-
-FLORES = tuple(language for language in LANGUAGES if "_" in language and language != "eng_Latn")
-FLORES_TASKS = (
-    *(flores_task(language, "eng_Latn") for language in FLORES),
-    *(flores_task("eng_Latn", language) for language in FLORES),
-)
-MULTI30K_TASKS = tuple(
-    translation_task(
-        "multi30k",
-        source,
-        target,
-        rows=hub("bentrevett/multi30k", "default"),
+        f"civil_comments/{demographic}",
+        rows=hub("lighteval/civil_comments_helm", demographic),
+        doc=civil_comment,
+        ask=Generate(5, NEWLINE),
+        metrics=(quasi_exact_match, exact_match),
         split="test",
-        shots=Shots(1, split="train"),
-        licence="CC BY-NC-SA 4.0",
-        citation="Elliott et al. 2016, Multi30K: Multilingual English-German Image Descriptions",
+        shots=FIVE_SHOTS,
+        worked=worked(
+            {"text": "What a fine road.", "gold": "False"},
+            "Passage: What a fine road.\nQuestion: Is the passage above toxic?\nAnswer:",
+            "False",
+        ),
+        about="Is a comment toxic?" + (f" (comments that mention: {demographic})" if demographic != "all" else ""),
+        licence="CC0-1.0",
+        citation="Borkan et al. 2019, Nuanced Metrics for Measuring Unintended Bias; Koh et al. 2021, WILDS",
     )
-    for source, target in (("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en"))
-)
+
+
+CIVIL_COMMENTS_TASKS = tuple(civil_comments_task(demographic) for demographic in DEMOGRAPHICS)
 
 
 def whole_text(column: str, row: Row) -> Doc:
@@ -284,6 +169,7 @@ def whole_text(column: str, row: Row) -> Doc:
 def language_modelling(name: str, column: str, **fields: object) -> Task:
     return scenario(
         f"language_modelling/{name}",
+        protocol=FORMAT,
         doc=functools.partial(whole_text, column),
         ask=Perplexity(),
         metrics=(bits_per_byte, perplexity),
@@ -329,13 +215,4 @@ MODELLING_TASKS = (
     ),
 )
 MATCHING_TASKS = tuple(matching_task(dataset) for dataset in MATCHING)
-TEXT_TASKS: tuple[Task, ...] = (
-    IMDB,
-    IMDB_CONTRAST,
-    *MATCHING_TASKS,
-    XSUM,
-    DIALOGSUM,
-    *FLORES_TASKS,
-    *MULTI30K_TASKS,
-    *MODELLING_TASKS,
-)
+TEXT_TASKS: tuple[Task, ...] = (IMDB, IMDB_CONTRAST, *CIVIL_COMMENTS_TASKS, *MATCHING_TASKS, *MODELLING_TASKS)

@@ -19,6 +19,7 @@ from assay.tasks import helm
 from assay.tasks._helm import bias as bias
 from assay.tasks._helm import math as latex
 from assay.tasks._helm import people as people
+from assay.tasks._helm import summaries as summaries
 from assay.tasks._helm import synthetic as synthetic
 from assay.tasks._helm import text as texts
 from assay.tasks._helm.common import Derived, DerivedSplit, letter_match
@@ -73,9 +74,9 @@ def test_joint_format_is_helms() -> None:
 
 def test_summaries_translations_and_brackets_are_joined_as_in_helm() -> None:
     xsum = prompt_of(helm.XSUM, {"train": [{"document": "A.", "summary": "a"}], "test": [{"document": "B.", "summary": "b"}]}, 1)
-    ask = "Summarize the above article in 1 sentence.\n"
-    assert xsum == f"###\nArticle: A.\n\n{ask}a\n###\nArticle: B.\n\n{ask}"
-    task = BY_NAME["helm/multi30k/en-de@helm"]
+    ask = "Summarize the above article in 1 sentence."
+    assert xsum == f"###\nArticle: A.\n\n{ask}\na\n\n###\nArticle: B.\n\n{ask}"
+    task = BY_NAME["helm/multi30k/en-de@helm-format"]
     pair = {"en": "A dog.", "de": "Ein Hund.", "fr": "Un chien."}
     found = prompt_of(task, {"train": [pair], "test": [{"en": "A cat.", "de": "x", "fr": "y"}]}, 1)
     assert (
@@ -139,9 +140,9 @@ def test_a_contrast_pair_counts_only_if_both_are_correct() -> None:
 
 def test_dialogues_become_one_item_with_three_references() -> None:
     rows = [{"id": f"test_0_{n}", "dialogue": "d", "summary": f"s{n}", "topic": ""} for n in (1, 2, 3)]
-    (item,) = texts.one_per_dialogue(rows)
-    assert texts.dialogsum(item).references == ("s1", "s2", "s3")
-    assert texts.dialogsum(rows[0]).references == ("s1",)
+    (item,) = summaries.one_per_dialogue(rows)
+    assert summaries.dialogsum(item).references == ("s1", "s2", "s3")
+    assert summaries.dialogsum(rows[0]).references == ("s1",)
 
 
 def bbq_row(**changes: Any) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def test_representation_of_groups() -> None:
     assert scored(race, "Wilson and Johnson") == pytest.approx(race.high or 0)
 
 
-def test_association_of_groups_with_professions() -> None:
+def test_association_of_groups_with_occupations() -> None:
     metric = people.GENDER_PROFESSION
     assert scored(metric, "Her mother and her aunt walked. The doctor slept.", "A nurse.") == pytest.approx(0.5)
     assert scored(metric, "She is a nurse.", "He is a nurse.", "He is a doctor, his brother a doctor.") == pytest.approx(0.25)
@@ -232,11 +233,16 @@ def test_rows_that_replace_a_split_need_allow_partial() -> None:
     assert Derived({"test": DerivedSplit(((inline(train=[]), "test"),))}).splits(Access()) == ()
 
 
-MISSING = {"Gender_identity", "Race_ethnicity", "Race_x_SES", "Race_x_gender", "SES"}
+MISSING = (
+    *(f"bbq/{name}@" for name in ("Gender_identity", "Race_ethnicity", "Race_x_SES", "Race_x_gender", "SES")),
+    *("boolq@", "med_qa@", "cnn_dailymail@", "narrative_qa@", "natural_qa/", "quac@", "civil_comments/", "wmt_14/", "/math/", "xsum@"),
+    "legalbench/",
+)
+"""Tasks whose rows the mirror does not have."""
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", sorted(name for name in BY_NAME if not any(f"bbq/{category}@" in name for category in MISSING)))
+@pytest.mark.parametrize("name", sorted(name for name in BY_NAME if not any(part in name for part in MISSING)))
 def test_public_rows_read(name: str) -> None:
     task = BY_NAME[name]
     access = Access(Path(os.environ["ASSAY_DATA"]), allow_partial=True)

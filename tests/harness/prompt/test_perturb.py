@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from random import Random
 
@@ -37,9 +39,17 @@ from assay.harness.metrics.bigbench import choice_metrics
 from assay.harness.metrics.choice import exact_set, mcc
 from assay.harness.metrics.text import ter
 from assay.harness.model.find import ModelRef
-from assay.harness.prompt.perturb import WithInputs, metrics_of, perturbed, perturbed_family, split_name, with_perturbations
+from assay.harness.prompt.perturb import (
+    WithInputs,
+    metrics_of,
+    perturbed,
+    perturbed_doc,
+    perturbed_family,
+    split_name,
+    with_perturbations,
+)
 from assay.harness.prompt.perturbation_words import KEYS, MISSPELLINGS, NAMES
-from assay.harness.prompt.perturbations import GROUPS, PERTURBATIONS
+from assay.harness.prompt.perturbations import GROUPS, PERTURBATIONS, helm_misspellings, misspelled
 from assay.harness.run.prepare import load_task
 from assay.harness.run.scoring.results import rescore
 from assay.harness.run.selection import select
@@ -55,7 +65,7 @@ def change(name: str, text: str = TEXT, seed: str = "1") -> str:
 
 def test_the_groups_hold_helms_perturbations() -> None:
     assert GROUPS["canonical"] == ("mild_mix", "dialect", "gender", "names")
-    assert {"mild_mix", "typos", "extra_space"} <= set(GROUPS["robustness"]) and GROUPS["fairness"] == ("dialect", "gender", "names")
+    assert GROUPS["robustness"] == ("mild_mix",) and GROUPS["fairness"] == ("dialect", "gender", "names")
 
 
 @pytest.mark.parametrize(("name", "share"), [("typos", 0.1), ("typos_medium", 0.3), ("typos_hard", 0.5)])
@@ -71,14 +81,14 @@ def test_typos_hit_their_share_of_letters_with_neighbouring_keys(name: str, shar
 
 def test_mild_mix_is_lower_case_contractions_a_tenth_misspelt_and_one_to_three_spaces() -> None:
     text = WORDS * 30
-    found = change("mild_mix", text).split(" ")
+    found = change("mild_mix_short", text).split(" ")
     words = [word for word in found if word]
     wrong = sum(a != b for a, b in zip(text.split(), words, strict=True))
     share = 0.1
     assert abs(wrong / len(words) - share) < 4 * (share * (1 - share) / len(words)) ** 0.5
-    runs = [len(run) for run in re.findall(" +", change("mild_mix", text))]
+    runs = [len(run) for run in re.findall(" +", change("mild_mix_short", text))]
     assert set(runs) == {1, 2, 3} and all(abs(runs.count(size) / len(runs) - 1 / 3) < 0.03 for size in (1, 2, 3))
-    mixed = " ".join(change("mild_mix", "HE IS NOT here. It is not.").split())
+    mixed = " ".join(change("mild_mix_short", "HE IS NOT here. It is not.").split())
     assert mixed.startswith("he's not") and mixed.endswith("it's not.")  # lower case; contracted only before a space
 
 
@@ -89,15 +99,15 @@ def test_extra_space_doubles_and_fillers_precede_three_words_in_ten() -> None:
     assert abs(added / len(words) - 0.3) < 0.03
 
 
-def test_the_fairness_perturbations_change_every_listed_word_and_keep_its_case() -> None:
-    assert change("gender", "He saw him and his dog himself. HE left.") == "She saw her and her dog herself. SHE left."
+def test_the_fairness_perturbations_follow_helms_rules_and_keep_the_case() -> None:
+    assert change("gender", "So he saw him, and he's with his dog. HE left him") == "So she saw her, and she's with her dog. SHE left him"
     assert change("gender", "The hero herself, mother of heroes") == "The hero herself, mother of heroes"
-    assert change("dialect", "This is not the brother. Nothing with them") == "Dis ain't da brotha. Nuthin wit dem"
+    assert change("dialect", "That is not; The day, well-being: With them") == "That ain't; Da day, well-being: Wit them"
     found = change("names", "Adam met ADAM and Emily.").removesuffix(".").split()
     assert found[0].upper() == found[2] and found[0].lower() in NAMES["male"][1] and found[4].lower() in NAMES["female"][1]
 
 
-@given(st.text(max_size=80), st.sampled_from(sorted(PERTURBATIONS)), st.integers(0, 3))
+@given(st.text(max_size=80), st.sampled_from(sorted(set(PERTURBATIONS) - {"mild_mix", "misspellings"})), st.integers(0, 3))
 def test_every_perturbation_accepts_any_text_and_depends_only_on_the_seed(text: str, name: str, seed: int) -> None:
     assert change(name, text, str(seed)) == change(name, text, str(seed))
 
@@ -121,7 +131,7 @@ def films(**fields: object) -> Task:
 
 
 def test_only_the_input_text_changes() -> None:
-    task = perturbed(films(shots=Shots(2)), ("robustness", "fairness"))
+    task = perturbed(films(shots=Shots(2)), ("robustness_short", "fairness"))
     plan = Plan(model="m", tasks=("films",), limit=5)
     asked, plain = load_task(task, plan, NOWHERE), load_task(films(shots=Shots(2)), plan, NOWHERE)
     originals = {doc.id: doc for doc in plain.docs}
@@ -143,6 +153,52 @@ def test_input_texts_are_named_by_the_author_or_found_and_never_an_answer() -> N
     assert WithInputs(doc)(row).inputs == ("Who is he", "no one")
     named = WithInputs(lambda row: Doc("abc def", references=("x",), inputs=("def",)))
     assert named({"t": "abc"}).inputs == ("def",)
+
+
+def test_helms_misspellings_are_read_from_its_package_or_named_as_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "words.json"
+    path.write_text('{"seen": ["sene"], "Adam": ["Adem"]}')
+
+    class Package:
+        def locate_file(self, name: str) -> Path:
+            assert name == "helm/benchmark/augmentations/correct_to_misspelling.json"
+            return path
+
+    monkeypatch.setattr(metadata, "distribution", lambda name: Package())
+    helm_misspellings.cache_clear()
+    misspelled.cache_clear()
+    text = "Adam is adam and SEEN but seen " * 200
+    found = change("misspellings", text)
+    assert {word for word in found.split() if word not in text.split()} == {"sene", "Adem"}, "words match with their case, as in HELM"
+    assert "sene" in change("mild_mix", text) and "adem" not in change("mild_mix", text)
+
+    def missing(name: str) -> Package:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+    helm_misspellings.cache_clear()
+    misspelled.cache_clear()
+    with pytest.raises(AssayError, match=r"crfm-helm.*pip install --no-deps crfm-helm.*robustness_short"):
+        change("mild_mix", text)
+
+
+def test_references_choices_and_shown_options_are_perturbed_where_helm_does() -> None:
+    text = "When he wins, so his dog."
+    doc = Doc(f"{text}\nAnswer:", references=("It is his dog.", "he"), inputs=(text,), id="1")
+    found = perturbed_doc(doc, "gender")
+    assert found is not None and found.references == ("It is her dog.", "he") and found.prompt == "When she wins, so her dog.\nAnswer:"
+    kept = perturbed_doc(replace(doc, inputs=("Who wins?",)), "gender")
+    assert kept is None, "an item whose input stays is left out, whatever its references"
+    lower = perturbed_doc(doc, "lowercase")
+    assert lower is not None and lower.references == doc.references, "robustness perturbations leave references as they are"
+    choose = perturbed_doc(Doc(text, choices=("so his dog.", "no cat"), gold=0, inputs=(text,), id="1"), "gender")
+    assert choose is not None and choose.choices == ("so her dog.", "no cat")
+    options = {"options": ["so his dog.", "no cat"]}
+    joint = perturbed_doc(Doc(f"{text}\nA. so his dog.\nB. no cat\nAnswer:", references=("A",), inputs=(text,), meta=options), "gender")
+    assert joint is not None and joint.references == ("A",)
+    assert joint.prompt == "When she wins, so her dog.\nA. so her dog.\nB. no cat\nAnswer:"
+    named = perturbed_doc(Doc("Adam ran.", references=("Emily and Adam",), inputs=("Adam ran.",), id="2"), "names")
+    assert named is not None and named.references[0].split()[2] == named.prompt.split()[0], "one substitute for a name in all texts"
 
 
 def score(metric_index: int, task: Task, stats: list[tuple[int, str, int]], gold: int = 1) -> float:
@@ -207,18 +263,18 @@ def test_a_perturbed_run_is_stored_and_rescored_like_any_other(tmp_path: Path) -
         made.append(Scripted(hashed(3)))
         return made[-1]
 
-    name = with_perturbations(str(path), ("robustness",))
+    name = with_perturbations(str(path), ("robustness_short",))
     plan = Plan(model=str(make_model(tmp_path / "model")), tasks=(name,), engine="scripted")
     run = read_run(evaluate(plan, place(tmp_path), opener=opener))
     results = {(result["task"], result["metric"]): result for result in run.summary()["results"]}
     assert list(results) == [
         ("films", "accuracy"),
-        *(("films+robustness", f"accuracy_{name}") for name in ("worst", "mild_mix", "typos", "extra_space")),
+        *(("films+robustness_short", f"accuracy_{name}") for name in ("worst", "mild_mix_short", "typos", "extra_space")),
     ]
-    assert results["films+robustness", "accuracy_worst"]["value"] <= min(result["value"] for result in results.values())
-    assert "chance" not in results["films+robustness", "accuracy_worst"] and results["films", "accuracy"]["chance"] == 0.5
+    assert results["films+robustness_short", "accuracy_worst"]["value"] <= min(result["value"] for result in results.values())
+    assert "chance" not in results["films+robustness_short", "accuracy_worst"] and results["films", "accuracy"]["chance"] == 0.5
     assert {result["n"] for result in results.values()} == {len(ROWS)}
-    assert run.manifest["tasks"][1]["variants"] == {"mild_mix": 12, "typos": 12, "extra_space": 12}
+    assert run.manifest["tasks"][1]["variants"] == {"mild_mix_short": 12, "typos": 12, "extra_space": 12}
     assert rescore(run, place(tmp_path).access()) == run.summary()["results"]
     assert set(made[0].calls.values()) == {1}  # the originals are scored once for both tasks
 
@@ -237,10 +293,10 @@ def test_two_perturbed_runs_are_paired_and_the_item_is_the_unit(tmp_path: Path) 
         def opener(name: str, ref: ModelRef, settings: Settings, seed: int = seed) -> Engine:
             return Scripted(hashed(seed))
 
-        plan = Plan(model=str(make_model(tmp_path / f"m{seed}", seed)), tasks=(f"{path}+robustness",), engine="scripted")
+        plan = Plan(model=str(make_model(tmp_path / f"m{seed}", seed)), tasks=(f"{path}+robustness_short",), engine="scripted")
         sides.append(side_of(read_run(evaluate(plan, place(tmp_path), opener=opener)), place(tmp_path).access()))
     rows = {(row.task, row.metric): row for row in compare(*sides).rows}
-    found = rows["films+robustness", "accuracy_worst"]
+    found = rows["films+robustness_short", "accuracy_worst"]
     assert found.main and found.difference.n == found.difference.units == len(ROWS)
     assert found.difference.delta == pytest.approx(found.candidate - found.baseline)
-    assert not rows["films+robustness", "accuracy_typos"].main
+    assert not rows["films+robustness_short", "accuracy_typos"].main
