@@ -40,7 +40,8 @@ def watch_command(
 ) -> None:
     """Score checkpoints as training writes them, and optionally gate each one.
 
-    Folders that cannot be scored are reported once and skipped.
+    Folders that cannot be scored are reported once and skipped. With --gate, alpha is divided among the checkpoints (by --until N, or by
+    k (k + 1) for the k-th since one passed): waiting for one that passes does not raise the rate of false passes.
 
     [dim]assay watch runs/ --tasks glue/rte[/dim]
     [dim]assay watch lora/ --base builtin:smollm2-135m --tasks glue/rte[/dim]
@@ -54,7 +55,7 @@ def watch_command(
         run = run_json(read_run(bundle))
         verdict = ""
         if gate:
-            gated = gate_stored(place.results, str(bundle), gate, chosen, place.access(allow_partial=True))
+            gated = gate_stored(place.results, str(bundle), gate, chosen, place.access(allow_partial=True), series=until or 0)
             code, verdict = gated.exit_code, f"  {VERDICTS[gated.decision.verdict]}: {gated.decision.reasons[0]}"
             run |= {"gate": gate_json(gated.decision, gated.comparison, gated.exit_code)}
         found.append(run)

@@ -13,26 +13,32 @@ from typing import Any
 import numpy as np
 
 from assay.harness.decide.mismatch import Mismatch, task_mismatches
+from assay.harness.decide.noise_floor import floor_of, noise_of
+from assay.harness.decide.shared_items import Key, Paired, Shared, share_items, shared_of
 from assay.harness.decide.undefined import UndefinedRow, undefined_row, undefined_total
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.places import Access
-from assay.harness.run.noise import Noise, floors, sentence
+from assay.harness.run.noise import Noise, sentence
 from assay.harness.run.scoring.results import codes
 from assay.harness.run.scoring.signature import plan_settings, scorers
 from assay.harness.run.scoring.stored_tasks import selection_of
 from assay.harness.stats.correction import holm
-from assay.harness.stats.difference import Difference, paired_difference, total_difference, unit_of, units_of
-from assay.harness.stats.interval import Part, total_weights
+from assay.harness.stats.difference import (
+    Difference,
+    Levels,
+    paired_difference,
+    total_difference,
+    unit_of,
+    units_of,
+)
+from assay.harness.stats.interval import Part, is_above, total_weights
 from assay.harness.store import Run, StatTable
-from assay.harness.store.bundle import SUMMARY
-from assay.harness.store.read import content_errors
 from assay.harness.store.shapes import evidence_of
 from assay.harness.store.tables import string_array
 from assay.harness.task.metric import Array, Metric, Pooled
 from assay.harness.task.task import Term, Total
 
 RULES = {"first": "the first counts", "share": "each of k counts 1/k"}
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,10 @@ class Side:
     """Engine, dtype, chat and the plan's other options: where runs are comparable although they differ, a note names each difference."""
     noise: Noise = field(default_factory=dict)
     """Measured run-to-run noise by kind of repetition; empty if the run was not repeated."""
+    prompts: Mapping[Key, str] = field(default_factory=dict)
+    """The prompt of each (task, item), by which tasks that share items are found."""
+    baselines: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
+    """Scores that need no model, `chance` and `majority`, of each (task, metric) where they are known; equal in comparable runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,10 @@ class Row:
     """Number of lost items by status: wrong, unparsed, truncated."""
     floor: float | None = None
     """The noise floor in points (or the metric's own unit): the mean change per item when a run is repeated; None: not measured."""
+    signal: bool = True
+    """False where the baseline is not shown to be better than chance, so that no loss can be seen."""
+    chance: float | None = None
+    majority: float | None = None
 
     @property
     def within_floor(self) -> bool:
@@ -100,6 +114,9 @@ class Comparison:
     alpha: float
     undefined: tuple[UndefinedRow, ...] = ()
     """Metrics and totals without a score in one of the runs; they have no row."""
+    shared: tuple[Shared, ...] = ()
+    candidates: int = 1
+    """Number of models of which the candidate may be the best; passes rest on limits at alpha / candidates."""
 
     @property
     def main(self) -> tuple[Row, ...]:
@@ -131,7 +148,7 @@ def side_of(run: Run, access: Access) -> Side:
     tables = run.stats()
     if unknown := [key for key in tables if key not in metrics]:
         raise AssayError(f"no scorer for {unknown[0][1]}", where=f"{run.id} {unknown[0][0]}", do="install the plugin that defines the task")
-    plan = manifest["plan"]
+    plan, columns = manifest["plan"], [samples[name].to_pylist() for name in ("task", "item_id", "prompt")]
     settings = {"engine": manifest["engine"]["name"], "dtype": str(plan["dtype"]), "chat": str(plan["chat"]), **plan_settings(plan)}
     model = manifest["model"]
     return Side(
@@ -147,17 +164,14 @@ def side_of(run: Run, access: Access) -> Side:
         statuses=statuses,
         settings=settings,
         noise=noise_of(run),
+        prompts={(task, item): prompt for task, item, prompt in zip(*columns, strict=True)},
+        baselines={(each["task"], each["metric"]): known for each in run.summary()["results"] if (known := without_model(each))},
     )
 
 
-def noise_of(run: Run) -> Noise:
-    """The run's measured noise. Raises AssayError if an untrusted summary has another form."""
-    noise = run.summary().get("noise", {})
-    with content_errors(run.path / SUMMARY):
-        floors(noise)
-        for kind, facts in noise.items():
-            sentence(kind, facts)
-    return noise  # type: ignore[no-any-return]
+def without_model(result: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of a result that need no model: a uniform guess, and always the most frequent answer."""
+    return {name: float(result[name]) for name in ("chance", "majority") if result.get(name) is not None}
 
 
 def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[Mismatch, ...]:
@@ -179,8 +193,10 @@ def mismatches(baseline: Side, candidate: Side, tasks: Sequence[str]) -> tuple[M
     return tuple(found)
 
 
-def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha: float = 0.05, seed: int = 0) -> Comparison:
-    """Paired differences, candidate minus baseline, over `tasks` (default: all that both have).
+def compare(
+    baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha: float = 0.05, candidates: int = 1, seed: int = 0
+) -> Comparison:
+    """Paired differences, candidate minus baseline, over `tasks` (default: all that both have). `candidates`: see Comparison.
 
     Raises NotComparable naming the first differing field; AssayError for an unknown task.
     """
@@ -197,24 +213,34 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
     if missing := [key for key in keys if key not in candidate.tables]:
         raise NotComparable(f"the candidate has no {missing[0][1]}", where=missing[0][0], do=f"assay rerun {candidate.run}")
     parts = {key: paired(baseline, candidate, key) for key in keys}
+    levels = Levels(alpha, candidates)
     mains = {name: key[1] for name in reversed(chosen) for key in reversed(keys) if key[0] == name}
     undefined = [found for key in keys if (found := undefined_row(key, parts[key][1], parts[key][2], main=mains[key[0]] == key[1]))]
     gone = {(each.task, each.metric) for each in undefined}
     rows = [
         task_row(
-            key, parts[key], candidate, main=mains[key[0]] == key[1], difference=paired_difference(*parts[key][1:], alpha=alpha, seed=seed)
+            key,
+            parts[key],
+            candidate,
+            main=mains[key[0]] == key[1],
+            difference=paired_difference(*parts[key][1:], levels=levels, seed=seed),
         )
         for key in keys
         if key not in gone
     ]
-    noise = floor_of(baseline, candidate)
+    noise = floor_of(baseline.noise, candidate.noise)
     rows = [replace(row, floor=noise.get((row.task, row.metric))) for row in corrected(rows)]
     totals = [total for total in baseline.totals if all((term.task, term.metric) in parts for term in total.terms)]
     undefined += [found for total in totals if (found := undefined_total(total, undefined))]
     unset = {each.task for each in undefined if each.total}
+    known = {key: part for key, part in parts.items() if key not in gone}
+    groups, together = share_items(baseline.tables, baseline.prompts, baseline.tasks, known)
     rows += [
-        replace(total_row(total, parts, alpha, seed), floor=total_floor(total, parts, rows)) for total in totals if total.name not in unset
+        replace(total_row(total, together, groups, levels, seed), floor=total_floor(total, parts, rows))
+        for total in totals
+        if total.name not in unset
     ]
+    shared = tuple(shared_of(group, mains, together, seed) for group in groups)
     left_out = tuple(name for name in every if name not in chosen)
     return Comparison(
         baseline=baseline,
@@ -226,9 +252,12 @@ def compare(baseline: Side, candidate: Side, *, tasks: Sequence[str] = (), alpha
         notes=notes(baseline, candidate, [name for name in chosen if name not in mains])
         + tuple(map(str, undefined))
         + unchanged(baseline, candidate, parts)
+        + tuple(map(str, shared))
         + noise_notes(baseline, candidate, rows),
         alpha=alpha,
         undefined=tuple(undefined),
+        shared=shared,
+        candidates=candidates,
     )
 
 
@@ -269,12 +298,6 @@ def unchanged(baseline: Side, candidate: Side, parts: Mapping[Key, Paired]) -> t
     return ("every item has the same score in both runs although the weights differ: check that the adapter or checkpoint has an effect",)
 
 
-def floor_of(baseline: Side, candidate: Side) -> dict[Key, float]:
-    """The noise floor of every (task, metric) that either run measured; the larger if both did."""
-    one, two = floors(baseline.noise), floors(candidate.noise)
-    return {key: max(one.get(key, 0.0), two.get(key, 0.0)) for key in one | two}
-
-
 def total_floor(total: Total, parts: Mapping[Key, Paired], rows: Sequence[Row]) -> float | None:
     """The largest change of a total that the noise floors of its tasks allow, in points; None if one was not measured."""
     found = {(row.task, row.metric): row for row in rows}
@@ -303,9 +326,6 @@ def noise_notes(baseline: Side, candidate: Side, rows: Sequence[Row]) -> tuple[s
     return tuple(found)
 
 
-Paired = tuple[tuple[str, ...], Part, Array]
-
-
 def paired(baseline: Side, candidate: Side, key: Key) -> Paired:
     """Item ids, the baseline's part and the candidate's statistics in the same order."""
     one, two = baseline.tables[key], candidate.tables[key]
@@ -320,6 +340,7 @@ def task_row(key: Key, pair: Paired, candidate: Side, main: bool, difference: Di
     _, part, stats = pair
     metric = part.metric
     gained, lost, causes = flips(key[0], pair, candidate) if main else ((), (), {})
+    known = candidate.baselines.get(key, {})
     return Row(
         task=key[0],
         metric=key[1],
@@ -334,6 +355,8 @@ def task_row(key: Key, pair: Paired, candidate: Side, main: bool, difference: Di
         gained=gained,
         lost=lost,
         causes=causes,
+        signal="chance" not in known or is_above(part, known["chance"]),
+        **known,
     )
 
 
@@ -355,9 +378,9 @@ def flips(task: str, pair: Paired, candidate: Side) -> tuple[tuple[str, ...], tu
     return tuple(str(name) for name in names[moves > 1e-9]), lost, dict(causes)
 
 
-def total_row(total: Total, parts: Mapping[Key, Paired], alpha: float, seed: int) -> Row:
+def total_row(total: Total, parts: Mapping[Key, Paired], groups: Sequence[Sequence[str]], levels: Levels, seed: int) -> Row:
     chosen: dict[Term, tuple[Part, Array]] = {term: parts[term.task, term.metric][1:] for term in total.terms}
-    difference = total_difference(total, chosen, alpha=alpha, seed=seed)
+    difference = total_difference(total, chosen, levels=levels, groups=groups, seed=seed)
     scores = total_values(total, chosen)
     return Row(total.name, "total", True, True, *scores, unit=total.scale, points=100.0, better="higher", difference=difference)
 

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from assay.harness.decide.compare import Side, side_of
-from assay.harness.decide.decision import EXIT, equal_weights
+from assay.harness.decide.decision import EXIT
 from assay.harness.decide.mismatch import FIELDS, Mismatch
 from assay.harness.decide.policy import Policy, check_verified
+from assay.harness.decide.shared_items import Items, Key, groups_of, shared_clusters
 from assay.harness.decide.stored_gate import append_gate, best_of, gates, main_metrics, now, pair_key
+from assay.harness.decide.verdict import task_weights
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError, Incomplete, NotComparable
 from assay.harness.files.interruption import resumable
@@ -233,6 +235,7 @@ def schedule_of(base: Side, prepared: PreparedRun, policy: Policy, seed: int, tr
     if not gated:
         raise AssayError("every task is advisory", do="remove a task from `advisory` in gate.toml")
     units = tuple(simple_metric(base, task) for task in gated)
+    check_independent(base, [(task.task.full_name, metric.name) for task, (metric, _) in zip(gated, units, strict=True)])
     items, codes, scores = [], [], []
     for code, (task, (metric, scale)) in enumerate(zip(gated, units, strict=True)):
         table = base.tables[task.task.full_name, metric.name]
@@ -242,8 +245,9 @@ def schedule_of(base: Side, prepared: PreparedRun, policy: Policy, seed: int, tr
         scores += [float(found[each.item.id]) for each in task.items]
     order = fixed_order([each.item.task for each in items], [each.item.id for each in items], seed)
     names = tuple(task.task.full_name for task in gated)
-    weights = equal_weights(names, policy.weights)
-    design = Design(tuple(weights), tuple(len(task.items) for task in gated), policy.margin / 100, policy.alpha, tried)
+    sizes = {task.task.full_name: len(task.items) for task in gated}
+    weights = task_weights(sizes, policy.weights, policy.weighting)
+    design = Design(tuple(weights[name] for name in names), tuple(sizes[name] for name in names), policy.margin / 100, policy.alpha, tried)
     ordered = tuple(items[place] for place in order)
     return Schedule(ordered, np.array(codes)[order], np.array(scores)[order], names, units, design, seed)
 
@@ -258,6 +262,18 @@ def simple_metric(base: Side, task: PreparedTask) -> tuple[Metric[Any], float]:
     if len(set(table.clusters)) < len(table.clusters):
         raise AssayError("its items share passages", where=name, do="omit --early-stop, or make the task advisory")
     return metric, (-1.0 if metric.better == "lower" else 1.0) / unit_of(metric)
+
+
+def check_independent(base: Side, main: Sequence[Key]) -> None:
+    """Raises AssayError for tasks that share items: the looks take tasks as independent."""
+    items: dict[str, Items] = {}
+    for task, metric in main:
+        table = base.tables[task, metric]
+        prompts = [base.prompts.get((task, item), "") for item in table.item_ids]
+        items[task] = list(zip(table.clusters, prompts, strict=True))
+    if groups := groups_of(shared_clusters(items, base.tasks)):
+        what = f"{' and '.join(groups[0])} share items"
+        raise AssayError(what, where="--early-stop", do="omit --early-stop, or make all but one of them advisory")
 
 
 def unfinished(root: Path, wanted: Mapping[str, Any]) -> Run | None:

@@ -17,6 +17,7 @@ MOST = 1 << 20
 """Maximum size of a gate.toml in bytes."""
 TINY = 1e-6
 Margin = Annotated[float, Field(ge=TINY, lt=100, allow_inf_nan=False, strict=True)]
+Weighting = Literal["sqrt", "equal", "items", "precision"]
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=True)]
 
 
@@ -25,8 +26,9 @@ class Policy(BaseModel):
 
     `tasks` are required: a run without one of them is not comparable (default: every task of the baseline). `advisory` tasks are
     shown and do not affect the verdict. Every `critical` task must exclude a loss of its own margin. `relative` caps a task's margin at
-    a share of the baseline's score. `weights` are relative weights in the aggregate (default: equal
-    per family, equal within).
+    a share of the baseline's score. `weights` are relative weights of tasks in the aggregate; without them `weighting` sets them:
+    "sqrt" (by the square root of the number of items, of families and within them), "equal" (per family, and within), "items" or
+    "precision" (in proportion to the number of items or of independent clusters). Weights never depend on the candidate's scores.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,11 +42,18 @@ class Policy(BaseModel):
     margins: dict[str, Margin] = {}
     relative: dict[str, Margin] = {}
     weights: dict[str, Weight] = {}
+    weighting: Weighting = "sqrt"
+    every_task: Annotated[bool, Field(strict=True)] = False
+    """Whether every task must exclude a loss of its own margin for a pass, not only the critical ones."""
+    signal_tasks: Annotated[int, Field(ge=0, le=10**4, strict=True)] = 1
+    """Least number of tasks on which the baseline must be better than chance for a pass; 0: tasks at chance count like others."""
     on_inconclusive: Literal["fail", "pass"] = "fail"
     allow_unverified: Annotated[bool, Field(strict=True)] = False
     """Whether runs of served models, whose weights are not verified, may be gated."""
     tried: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
     """Number of runs of which the baseline is the best; counted in the store if not given."""
+    candidates: Annotated[int, Field(ge=1, le=10**6, strict=True)] | None = None
+    """Number of models of which the candidate may be the best on the gated items; counted in the store if not given."""
 
     def margin_of(self, task: str, baseline: float) -> float:
         """The margin of a task in points, capped by its relative guard (`baseline` is its score in points)."""

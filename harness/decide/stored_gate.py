@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from assay.harness.decide.compare import Comparison, Key, Side, compare, side_of
+from assay.harness.decide.compare import Comparison, Side, compare, side_of
 from assay.harness.decide.decision import Decision, gate
 from assay.harness.decide.policy import Policy, check_verified
+from assay.harness.decide.shared_items import Key
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Access
 from assay.harness.files.safe_open import read_regular
 from assay.harness.stats.difference import unit_of
-from assay.harness.store import find_run, list_runs, read_run
+from assay.harness.store import RunInfo, find_run, list_runs, read_run
 
 GATES, BASELINES = "gates.jsonl", "baselines.json"
 MOST = 1 << 28
@@ -39,8 +40,9 @@ class Gate:
         return self.decision.exit_code(self.policy)
 
 
-def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, access: Access) -> Gate:
-    """Gates one stored run against another and appends the decision to `gates.jsonl` in the store.
+def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, access: Access, *, series: int | None = None) -> Gate:
+    """Gates one stored run against another and appends the decision to `gates.jsonl` in the store. `series`: so many models of the line
+    are gated in all, 0 if until one passes.
 
     A run is an id, a unique prefix, a model name, a bundle directory, or (the baseline) a name given by `assay baseline`.
     Raises NotComparable, Incomplete, AssayError.
@@ -49,7 +51,9 @@ def gate_stored(root: Path, candidate: str, baseline: str, policy: Policy, acces
     base, new = (side_of(run, access) for run in runs)
     check_verified(policy, [base.digest, new.digest])
     policy = policy.with_full_names([*base.tasks, *new.tasks, *(total.name for total in base.totals)])
-    comparison = compare(base, new, tasks=policy.tasks and kept_tasks(policy, base, new), alpha=policy.alpha)
+    tasks = policy.tasks and kept_tasks(policy, base, new)
+    candidates = policy.candidates or candidates_of(root, base, new, tasks or tuple(base.tasks), series)
+    comparison = compare(base, new, tasks=tasks, alpha=policy.alpha, candidates=candidates)
     main = [(row.task, row.metric) for row in comparison.main]
     tried = policy.tried or best_of(root, base, new.digest, main_metrics(base, main))
     earlier = gates(root, pair_key(new.digest, base, [task for task, _ in main]))
@@ -131,6 +135,7 @@ def entry_of(found: Gate) -> dict[str, Any]:
         "verdict": decision.verdict,
         "attempt": decision.attempt,
         "tried": decision.tried,
+        "candidates": decision.candidates,
         "delta": decision.delta,
         "low": decision.low,
         "high": decision.high,
@@ -184,11 +189,52 @@ def best_of(root: Path, base: Side, candidate: str, main: MainMetrics) -> int:
     for info in list_runs(root):
         if info.status != "complete" or info.model_digest in (base.digest, candidate) or (since and info.created_at > since):
             continue
-        tasks = {task["name"]: task["fingerprint"] for task in read_run(info.path).manifest["tasks"]}
-        if all(tasks.get(name) == value for name, value in prints.items()):
+        if has_items(info, prints):
             score = mean_score(read_results(info.path), main)
             others[info.model_digest] = max(score, others.get(info.model_digest, score))
     return 1 if own is None or any(score > own for score in others.values()) else 1 + len(others)
+
+
+def candidates_of(root: Path, base: Side, candidate: Side, tasks: Sequence[str], series: int | None = None) -> int:
+    """The divisor of alpha for a pass: how many models the candidate was chosen from, on these items.
+
+    Counted are the models of its line (as many parameters, the same tokenizer) that were scored on these items since the baseline was
+    named, or scored if it has no name, or since another model passed against it: the best of K passes at alpha / K. If the candidate is
+    the k-th model gated meanwhile, k * (k + 1) where that is more: the sum of 1 / (k * (k + 1)) is 1, so gating one model after another
+    until one passes errs at most at alpha. The first (k = 1) is divided only in a `series` without an end; one of n models divides by n.
+    """
+    if candidate.digest == base.digest:
+        return 1
+    runs = {info.id: info for info in list_runs(root)} if (Path(root) / "runs").is_dir() else {}
+    named = [entry["at"] for entry in read_baselines(root).values() if entry["run"] == base.run and entry["at"]]
+    against = [entry for entry in gates(root) if entry["baseline"]["digest"] == base.digest]
+    others = [entry for entry in against if entry["candidate"]["digest"] not in (candidate.digest, base.digest)]
+    passed = [str(entry["at"]) for entry in others if entry["verdict"] == "pass"]
+    since = max([min(named, default=runs[base.run].created_at if base.run in runs else ""), *passed])
+    order = len({entry["candidate"]["digest"] for entry in others if str(entry["at"]) > since}) + 1
+    prints = {name: base.tasks[name]["fingerprint"] for name in tasks if name in base.tasks}
+    line = line_of(runs[candidate.run]) if candidate.run in runs else None
+    scored = {
+        info.model_digest
+        for info in runs.values()
+        if info.status == "complete" and info.created_at > since and line_of(info) == line and has_items(info, prints)
+    }
+    count = len(scored - {candidate.digest, base.digest}) + 1
+    if series and order <= series:
+        return max(count, series)
+    return max(count, order * (order + 1) if order > 1 or series is not None else 1)
+
+
+def line_of(info: RunInfo) -> tuple[Any, Any]:
+    """What the checkpoints of one training have in common: the number of parameters and the tokenizer."""
+    model = read_run(info.path).manifest["model"]
+    return model.get("parameters"), model.get("tokenizer")
+
+
+def has_items(info: RunInfo, prints: Mapping[str, Any]) -> bool:
+    """Whether a run has scored the same items."""
+    tasks = {task["name"]: task["fingerprint"] for task in read_run(info.path).manifest["tasks"]}
+    return all(tasks.get(name) == value for name, value in prints.items())
 
 
 def baseline_since(root: Path, base: Side) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from assay.harness.decide.compare import Comparison, Row
-from assay.harness.decide.decision import Decision, GatedTask
+from assay.harness.decide.decision import Decision
 from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.decide.verdict import GatedTask
 from assay.harness.model.served import UNVERIFIED, is_served
 from assay.harness.stats.rule import mde80
 
@@ -101,9 +102,11 @@ def row_notes(each: GatedTask) -> list[str]:
 
 
 def task_state(each: GatedTask, alpha: float) -> str:
-    """State of a task: lost, ok (a loss of its margin is excluded) or ? (neither)."""
+    """State of a task: lost, "no signal" (the baseline is not better than chance), ok (a loss of its margin is excluded) or ? (none)."""
     if each.p_holm <= alpha / 2 and not each.held:
         return "lost"
+    if not each.signal:
+        return "no signal"
     return "ok" if each.held else "?"
 
 
@@ -140,6 +143,13 @@ def best_of(tried: int) -> str:
     return f"The baseline is the best of {tried} runs on these items: a loss must be significant at 1/{tried} of the level."
 
 
+def candidates_line(number: int) -> str:
+    return (
+        f"Other models of this line were scored or gated on these items: a pass must exclude the loss at 1/{number} of alpha. "
+        "The best of several passes too often otherwise; `candidates` in gate.toml sets the number."
+    )
+
+
 UNITS = (
     "Changes, margins and MDE80 are in points; a positive change is an improvement. MDE80 is the minimum detectable effect: "
     "the smallest true loss that is detected with 80 % power."
@@ -149,14 +159,21 @@ UNITS = (
 def details(decision: Decision, comparison: Comparison) -> Sequence[str]:
     """Lines below the table: how robust the verdict is, how it was corrected, and what it covers."""
     found = []
-    if decision.needed is not None:
-        what = f"A decision needs about {decision.needed:,} items (this gate: {decision.items:,})"
-        found.append(f"{what}, if the change and the share of changed items stay the same.")
+    if decision.needed_unchanged is not None and decision.needed is not None:
+        seen = f"; to decide if the change is as seen (shrunk by its error): {decision.needed:,}" * (
+            decision.needed != decision.needed_unchanged
+        )
+        what = f"Items needed, with 80 % power: to pass if nothing was lost: {decision.needed_unchanged:,}{seen}"
+        found.append(f"{what}. This gate has {decision.items:,}.")
+    for task, count in decision.needed_tasks:
+        found.append(f"Items of {task} needed to exclude a loss of its margin if nothing was lost, with 80 % power: {count:,}.")
     if decision.flips is not None:
         items = f"{decision.flips} item{'s' * (decision.flips != 1)}"
         found.append(f"Fragility: flipping {items} of {decision.flips_task} would change the verdict.")
     if decision.tried > 1:
         found.append(f"{best_of(decision.tried)} The selection inflates its score by about {decision.inflation:.2f} points.")
+    if decision.candidates > 1:
+        found.append(candidates_line(decision.candidates))
     if decision.attempt > 1:
         found.append(attempt_line(decision.attempt))
     found += comparison.notes

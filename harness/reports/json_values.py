@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from assay.harness.decide.compare import Comparison, Row, Side
-from assay.harness.decide.decision import Decision, GatedTask
+from assay.harness.decide.decision import Decision
 from assay.harness.decide.early_stopping import EarlyGate
+from assay.harness.decide.verdict import GatedTask
 from assay.harness.stats.rule import mde80
 
 
@@ -82,8 +83,9 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def task_json(each: GatedTask, alpha: float) -> dict[str, Any]:
-    facts = {name: getattr(each, name) for name in ("margin", "p", "p_holm", "held", "critical", "advisory", "weight", "blind")}
-    return {**row_json(each.row, alpha), **facts, "mde80": each.mde}
+    facts = {name: getattr(each, name) for name in ("margin", "p", "p_holm", "held", "critical", "advisory", "weight", "blind", "signal")}
+    known = {"chance": each.row.chance, "majority": each.row.majority, "shown": each.shown}
+    return {**row_json(each.row, alpha), **facts, **known, "mde80": each.mde}
 
 
 def gate_json(decision: Decision, comparison: Comparison, exit_code: int) -> dict[str, Any]:

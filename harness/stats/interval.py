@@ -83,6 +83,13 @@ def score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
         return undefined(len(stats), error.what)
 
 
+def is_above(part: Part, value: float) -> bool:
+    """Whether the score is above a value by the lower limit of its 90 % interval."""
+    found = score_interval(*part, level=0.9)
+    low = found.wide[0] if found.wide else found.low
+    return low is not None and low > value
+
+
 def _score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes, level: float, seed: int) -> Interval:
     if is_mean(metric):
         return _mean_interval(metric, stats, groups, clusters, level)

@@ -37,7 +37,7 @@ def side(scores: Mapping[str, Any], name: str = "v1", metric: Metric[Any] = MEAN
         digest=f"digest-{name}",
         purpose="release",
         evidence="complete",
-        tasks={task: facts(len(found.item_ids)) for (task, _), found in tables.items()},
+        tasks={task: facts(len(found.item_ids), data=f"d{place or ''}") for place, ((task, _), found) in enumerate(tables.items())},
         tables=tables,
         metrics=dict.fromkeys(tables, metric),
         totals=totals,

@@ -152,10 +152,20 @@ def test_relative_guards_are_judged_by_the_interval() -> None:
     assert unchanged.verdict == "pass"
 
 
-def test_weights_are_equal_per_family() -> None:
+@pytest.mark.parametrize(
+    ("weighting", "weights"), [("sqrt", [0.1667] * 4 + [0.3333]), ("equal", [0.125] * 4 + [0.5]), ("items", [0.2] * 5)]
+)
+def test_weights_come_from_the_numbers_of_items(weighting: str, weights: list[float]) -> None:
     one = side({**{f"mmlu/{n}": right(300, seed=n) for n in range(4)}, "rte": right(300)})
-    found = decide(one, replace(one, run="v2", digest="other"))
-    assert [round(each.weight, 4) for each in found.tasks] == [0.125] * 4 + [0.5]
+    found = decide(one, replace(one, run="v2", digest="other"), Policy.model_validate({"weighting": weighting}))
+    assert [round(each.weight, 4) for each in found.tasks] == weights
+
+
+def test_precision_weights_count_clusters() -> None:
+    clustered = stat_table(right(1000), np.repeat(np.arange(100), 10))
+    one = side({"a": clustered, "b": right(300)})
+    found = decide(one, replace(one, run="v2", digest="other"), Policy(weighting="precision"))
+    assert [each.weight for each in found.tasks] == [0.25, 0.75]
 
 
 def test_totals_are_gated_like_tasks() -> None:
@@ -184,9 +194,9 @@ def test_the_report_names_tasks_with_low_power_and_the_items_needed() -> None:
     found = decide(side(scores), side({"big": flipped(BASE, 60, 50), "small": flipped(right(80), 6, 6)}, "v2"))
     blind = {each.row.task: each.blind for each in found.tasks}
     assert blind == {"big": False, "small": True} and found.verdict == "inconclusive"
-    assert found.needed is not None and found.needed > 2080
+    assert found.needed_unchanged is not None and found.needed is not None and 2080 < found.needed_unchanged <= found.needed
     text = gate_markdown(found, compare(side(scores), side(scores, "v2")))
-    assert "or more (80 % power)" in text and "A decision needs about" in text
+    assert "or more (80 % power)" in text and "to pass if nothing was lost: " in text
 
 
 @pytest.mark.parametrize(("losses", "wins"), [(0, 0), (10, 12), (25, 15), (60, 5)])

@@ -60,13 +60,15 @@ def test_a_watched_training_is_gated_checkpoint_by_checkpoint(home: Path) -> Non
     base = score(home, "base")
     for step in (1, 2):
         make_model(home / "training" / f"step-{step}", seed=step)
-    code, found = command(home, "watch", str(home / "training"), "--gate", base, "--until", "2", "--pause", "0.01")
+    policy = home / "gate.toml"
+    policy.write_text("margin = 2.0\nsignal_tasks = 0\n")  # the scripted engine guesses
+    watched = ("watch", str(home / "training"), "--gate", base, "--until", "2", "--pause", "0.01", "--policy", str(policy))
+    code, found = command(home, *watched)
+    assert [run["gate"]["candidates"] for run in found["runs"]] == [2, 2]  # alpha is divided by --until
     assert code == 0 and [run["gate"]["verdict"] for run in found["runs"]] == ["pass", "pass"]
     assert [entry["attempt"] for entry in gates(home / "results")] == [1, 1]
     make_model(home / "later" / "step-3", seed=3)
     best = score(home, "best", 0.95)
-    policy = home / "gate.toml"
-    policy.write_text("margin = 2.0\n")
     done = (
         "watch",
         str(home / "later"),
@@ -170,7 +172,7 @@ def stub(path: Path, text: str) -> None:
 def test_the_steps_of_the_example_workflow_run_unchanged(home: Path, share: float, code: int) -> None:
     set_baseline(home / "results", "v1", score(home, "base", share))
     make_model(home / "new", seed=9)
-    (home / "gate.toml").write_text("margin = 2.0\n")
+    (home / "gate.toml").write_text("margin = 2.0\nsignal_tasks = 0\n")  # the scripted engine guesses
     python = f"PYTHONPATH={ROOT} exec {sys.executable} -m assay"
     stub(home / "bin" / "assay", f'if [ "$1" = run ]; then {python} "$@" --engine scripted:hashed; else {python} "$@"; fi')
     stub(home / "bin" / "gh", 'echo "$@" >> gh.log; case "$*" in *paginate*) cat old 2>/dev/null || true;; esac')
