@@ -39,7 +39,9 @@ def score_cell(row: Row, cell: Cell | None, head: str, kind: str, linked: bool) 
     tip = escaped("\n".join(cell.tip))
     shade = f"t{cell.tint}" + (" lead" if cell.tint == LEVELS else "") + (" guess" if cell.guessing else "")
     text = escaped(cell.text)
-    if cell.task:
+    if not cell.task:  # a family's mean unfolds its tasks
+        text = f'<button type="button" data-fold="{kind.split()[-1]}">{text}</button>'
+    else:
         text = link("items", {"who": row.label, "task": cell.task, "outcome": "wrong"}, text, linked=linked)
     return f'<td class="n {shade} {kind}" {name} data-v="{attribute(cell.value)}" data-tip="{tip}">{text}</td>'
 

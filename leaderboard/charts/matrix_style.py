@@ -24,8 +24,9 @@ CSS = """
 .matrix button:focus-visible, .matrix a:focus-visible { outline: 2px solid var(--link); outline-offset: -2px; }
 .matrix [aria-sort=ascending] button[data-sort]::after { content: " ↑"; }
 .matrix [aria-sort=descending] button[data-sort]::after { content: " ↓"; }
-.matrix button[data-fold]::before { content: "▸ "; color: var(--quiet); }
-.matrix button[data-fold][aria-expanded=true]::before { content: "▾ "; }
+.matrix td button { display: block; margin: -5px -8px; padding: 5px 8px; text-align: center; }
+.matrix th button[data-fold]::before { content: "▸ "; color: var(--quiet); }
+.matrix th button[data-fold][aria-expanded=true]::before { content: "▾ "; }
 .matrix a.open { margin-left: 4px; color: var(--link); visibility: hidden; }
 .matrix th:hover a.open, .matrix a.open:focus { visibility: visible; }
 .matrix .tier { border-left: 4px solid var(--mark); padding-left: 6px; }
@@ -80,6 +81,7 @@ function liveMatrix(root, go) {
     if (button) button.setAttribute("aria-expanded", open);
   };
   root.querySelectorAll("[data-family]").forEach(head => fold(head.dataset.family, !root.classList.contains("folded")));
+  const open = name => root.querySelector(`[data-family=${name}] [data-fold]`).getAttribute("aria-expanded") === "true";
   const all = root.querySelector("[data-all]");
   all.hidden = !root.querySelector("[data-fold]");
   if (!root.classList.contains("folded")) all.textContent = "Fold all";
@@ -100,7 +102,7 @@ function liveMatrix(root, go) {
   root.addEventListener("click", event => {
     const link = event.target.closest("[data-go]"), button = event.target.closest("button");
     if (link && go && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); go(link.dataset.go); }
-    else if (button && button.dataset.fold) fold(button.dataset.fold, button.getAttribute("aria-expanded") !== "true");
+    else if (button && button.dataset.fold) fold(button.dataset.fold, !open(button.dataset.fold));
     else if (button && "all" in button.dataset) {
       const open = button.textContent === "Unfold all";
       root.querySelectorAll("[data-family]").forEach(head => fold(head.dataset.family, open));

@@ -72,9 +72,9 @@ def listing(item_filter: ItemFilter) -> Any:
     picked = event.selection.rows
     if picked and picked[0] < len(rows):
         row = rows.iloc[picked[0]]
-        if (row.task, row.item_id) != (st.session_state.get("seen_task"), st.session_state.get("seen_item")):
-            st.session_state.seen_task, st.session_state.seen_item = row.task, row.item_id
-            st.session_state.chosen_item = (row.task, row.item_id, row.run_id)
+        key = (row.task, row.item_id, row.run_id)
+        if key != st.session_state.get("picked"):  # else the selection is older than a step to another item
+            st.session_state.picked = st.session_state.chosen_item = key
             st.rerun()
     return rows
 
@@ -88,9 +88,7 @@ def steps(rows: Any, task: str, item: str, run: str) -> None:
         following = st.button("Next →", shortcut="n", disabled=here + 1 >= len(keys), help="Key n")
         st.caption(f"{here + 1} of {len(keys)} on this page" if here >= 0 else "not in the list above")
     if back or following:
-        target = keys[here + (1 if following else -1)]
-        st.session_state.seen_task, st.session_state.seen_item = target[:2]
-        st.session_state.chosen_item = target
+        st.session_state.chosen_item = keys[here + (1 if following else -1)]
         st.rerun()
 
 

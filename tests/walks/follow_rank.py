@@ -36,6 +36,8 @@ with sync_playwright() as playwright:
     print("board:", page.locator("h1").first.inner_text())
     first = page.locator(".matrix tbody tr").first
     print("first:", first.get_attribute("data-label"))
+    if not first.locator("td a:visible").count():
+        first.locator("td button:visible").first.click()  # unfolds a family of tasks
     first.locator("td a:visible").first.click()  # a score leads to the items behind it
     page.wait_for_url("**/items?**")
     settle(page)
