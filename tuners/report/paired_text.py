@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from assay.tuners.report.claims import Row, main_rows, methods_of
+from assay.tuners.report.claims import Row, difference, estimate, main_rows, methods_of, pick
 from assay.tuners.report.figures import short, targets_of
 from assay.tuners.report.paired import FACTOR, POINTS, Items, PairedMethods, compare_methods, corrected
 
@@ -38,6 +38,19 @@ def paired_table(rows: Sequence[Row], items: Items | None = None) -> Iterator[st
     lines = [f"| {short(target)} | {name} | {cells(each)} |" for target, methods in found.items() for name, each in methods.items()]
     head = "| target | method | gain minus full (points) | KL over full | verdict |\n|---|---|---|---|---|"
     yield "\n".join(("\n", head, *lines, "\n"))
+
+
+def not_trained(rows: Sequence[Row]) -> Iterator[str]:
+    """A sentence that lists methods whose gain is not significantly above that of the same method untrained."""
+    listed = []
+    for target in targets_of(rows):
+        for name in methods_of(rows, target):
+            gain = estimate(main_rows(rows, target, name), "gain")
+            control = estimate(pick(rows, target=target, method=name, role="untrained"), "gain")
+            if gain and (difference(gain, control)[1] if control and control.items else gain.low) <= 0:
+                listed.append(f"{short(target)} {name} ({100 * gain.value:+.1f} against {100 * (control.value if control else 0.0):+.1f})")
+    if listed:
+        yield f"gain not significantly above that of the same method untrained, so listed as failed: {', '.join(listed)}"
 
 
 def items_note(every: Sequence[PairedMethods]) -> str:

@@ -32,7 +32,7 @@ from assay.tuners.report.claims import (
 )
 from assay.tuners.report.figures import draw, short, targets_of
 from assay.tuners.report.paired import Items, contrast
-from assay.tuners.report.paired_text import paired_table
+from assay.tuners.report.paired_text import not_trained, paired_table
 from assay.tuners.study.rows import FILE, ITEMS_FILE, read_items, read_rows
 from assay.tuners.study.trial import current_names
 from assay.tuners.training.state import write_atomic
@@ -358,6 +358,7 @@ def controls(rows: Sequence[Row]) -> Iterator[str]:
         for row in pick(rows, role="random_labels", method=name):
             gain = f"{100 * row['gain']:+.1f} {limits(row['gain_low'], row['gain_high'], 100)}"
             findings.append(f"{name} on random labels, {short(row['target'])}: gain {gain}")
+    findings += not_trained(rows)
     ends = [
         f"{short(target)} {', '.join(names)} ({end})"
         for target in targets_of(rows)
