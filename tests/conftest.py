@@ -22,6 +22,7 @@ MEANS = {
     "model": (lambda: (MODEL / "config.json").is_file(), "the built-in model (assay demo fetches it)"),
     "vllm": (lambda: importlib.util.find_spec("vllm") is not None, "vLLM"),
     "data": (lambda: bool(os.environ.get("ASSAY_DATA")), "benchmark data in $ASSAY_DATA"),
+    "lm_eval": (lambda: importlib.util.find_spec("lm_eval") is not None, "lm-eval (pip install 'assay[lm-eval]')"),
     "ray": (lambda: importlib.util.find_spec("ray") is not None, "Ray"),
     "browser": (lambda: bool(shutil.which("chromium") and importlib.util.find_spec("playwright")), "Chromium and Playwright"),
 }

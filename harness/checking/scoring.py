@@ -19,8 +19,8 @@ from assay.harness.run.scoring.results import codes
 from assay.harness.task.doc import Doc
 from assay.harness.task.matching import normal
 from assay.harness.task.metric import Metric, mean
-from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
-from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Loglikelihoods, Output, TextLogprob
+from assay.harness.task.task import Choose, Generate, Loglikelihood, Perplexity, Regress, Task
 
 TEXTS = 300
 """Maximum number of items, evenly spaced, on which generated answers are scored: text metrics are slow."""
@@ -38,6 +38,10 @@ def oracle(task: Task, doc: Doc) -> Output:
             best = max(doc.targets, default=0.0)
             right = [doc.targets[k] == best if doc.targets else k == doc.gold for k in range(len(doc.choices))]
             return made_scores(task.ask, doc, tuple(0.0 if each else NEVER for each in right))
+        case Loglikelihood():
+            right = [doc.gold in (None, k) for k in range(len(doc.choices))]
+            sums = tuple(0.0 if each else NEVER for each in right)
+            return Loglikelihoods(sums, tuple(max(1, len(choice.split())) for choice in doc.choices), tuple(right))
         case Regress():
             return ExpectedValue(doc.value if doc.value is not None else math.nan, tuple(0.0 for _ in task.ask.answers))
         case Perplexity():
@@ -93,12 +97,14 @@ class Scores:
 def score(task: Task, docs: Sequence[Doc], answer: Answer) -> Scores:
     """Scores `answer` on all docs. Raises AssayError if a metric fails."""
     stats = [measure(task, doc, answer(task, doc)) for doc in docs]
-    groups = codes([doc.group for doc in docs])
+    groups = [doc.group for doc in docs]
     values = {}
     for metric in task.metrics:
         with np.errstate(all="ignore"):
-            values[metric.name] = float(metric.combine(np.array([each[metric.name] for each in stats], dtype=np.float64), groups))
-    return Scores(values, tuple(each[task.metrics[0].name][0] for each in stats))
+            rows = [place for place, each in enumerate(stats) if metric.name in each]  # a partial metric leaves items out
+            table = np.array([stats[place][metric.name] for place in rows], dtype=np.float64)
+            values[metric.name] = float(metric.combine(table, codes([groups[place] for place in rows]))) if rows else math.nan
+    return Scores(values, tuple(each.get(task.metrics[0].name, (math.nan,))[0] for each in stats))
 
 
 def scoring_findings(data: TaskData) -> tuple[list[Finding], dict[str, Any]]:

@@ -27,6 +27,7 @@ Models = Annotated[
     ),
 ]
 Tasks = Annotated[str, typer.Option(help="Comma-separated tasks: names, files or module:NAME.")]
+IncludePath = Annotated[Path | None, typer.Option(help="Folder of lm-eval YAML files that define names of lm-eval:NAME.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Print items, tokens and estimated time without loading a model.")]
 
 ITEMS = "Items"

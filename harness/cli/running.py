@@ -17,7 +17,7 @@ from assay.harness.decide.curves import contrasts, points
 from assay.harness.engines.cluster import open_cluster
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
-from assay.harness.files.places import Surroundings
+from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.prompt.perturb import with_perturbations
 from assay.harness.reports.curves import contrasts_table, points_table
 from assay.harness.reports.results import notes, results_table, settings_line
@@ -25,7 +25,7 @@ from assay.harness.run.doctor import examine
 from assay.harness.run.evaluate import evaluate, resume
 from assay.harness.run.noise import sentence
 from assay.harness.run.proof import sentence as proof_sentence
-from assay.harness.run.selection import anchored
+from assay.harness.run.selection import anchored, defined_in
 from assay.harness.run.sweep import expand_models, plans_of, sweep
 from assay.harness.store import Run, find_run, read_run
 from assay.harness.store.plan import DATE, Plan
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor_command)
 
 
-NOT_IN_PLAN = ("model", "shots", "protocol", "adapter", "perturb", "ray", "explain", "results", "as_json")
+NOT_IN_PLAN = ("model", "shots", "protocol", "adapter", "perturb", "ray", "explain", "results", "as_json", "include_path")
 """Options of `assay run` that are no field of its plan, or that give several plans."""
 
 
@@ -46,6 +46,7 @@ def run_command(
     context: typer.Context,
     model: options.Models,
     tasks: options.Tasks,
+    include_path: options.IncludePath = None,
     shots: options.ShotCounts = "",
     protocol: options.Protocols = "",
     perturb: options.Perturb = "",
@@ -107,9 +108,10 @@ def run_command(
 def plan_from(given: Mapping[str, Any]) -> Plan:
     """The plan of `assay run` from all its options by name, which are the names of the plan's fields. Raises TypeError for another name."""
     fields = {name: value for name, value in given.items() if name not in NOT_IN_PLAN}
-    perturb = comma_list(given["perturb"])
+    perturb, access = comma_list(given["perturb"]), surroundings().access()
+    names = [defined_in(given["include_path"], anchored(name), access) for name in comma_list(given["tasks"])]
     read = {
-        "tasks": tuple(with_perturbations(anchored(name), perturb) for name in comma_list(given["tasks"])),
+        "tasks": tuple(with_perturbations(name, perturb) for name in names),
         "system": text_or_file(given["system"]),
         "template_args": tuple(given["template_args"] or ()),
         "stop": tuple(given["stop"] or ()) or None,

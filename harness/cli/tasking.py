@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +16,13 @@ from rich.text import Text
 
 from assay.harness.cli.console import out, print_json, warn_of_broken
 from assay.harness.cli.options import Json
+from assay.harness.errors import AssayError
 from assay.harness.files.places import Access, surroundings
 from assay.harness.prompt.render import render
 from assay.harness.run.prepare import load_task
 from assay.harness.run.selection import select
 from assay.harness.store.plan import Plan
-from assay.harness.task.catalogue import families, known_names, load_module, loadable_modules
+from assay.harness.task.catalogue import families, known_names, load_module, loadable_modules, plugin_of
 from assay.harness.task.scaffold import draft
 from assay.harness.task.task import Task
 
@@ -30,12 +33,20 @@ def register(app: typer.Typer) -> None:
     app.command("new-task")(new_task_command)
 
 
-def tasks_command(name: Annotated[str, typer.Argument(help="Family or task to describe.")] = "", as_json: Json = False) -> None:
-    """List benchmark families, or the tasks of one family.
+def tasks_command(
+    name: Annotated[str, typer.Argument(help="Family or task to describe; lm-eval: the names of lm-evaluation-harness.")] = "",
+    search: Annotated[str, typer.Argument(help="Word in the names to list, such as `lm-eval arc`.")] = "",
+    as_json: Json = False,
+) -> None:
+    """List benchmark families, the tasks of one family, or lm-eval's tasks.
 
-    [dim]assay tasks superglue[/dim]
+    [dim]assay tasks superglue[/dim]   [dim]assay tasks lm-eval arc[/dim]
     """
-    if name:
+    if (find := getattr(plugin_of(name), "search", None)) is not None:
+        library_names(name, find(search, surroundings().access()), as_json)
+    elif search:
+        raise AssayError(f"{name!r:.60} has no names to search", do=f"leave out {search!r:.40}, or use: assay tasks lm-eval {search:.40}")
+    elif name:
         one_family(name, as_json)
     else:
         all_families(as_json)
@@ -68,6 +79,16 @@ def all_families(as_json: bool) -> None:
         table.add_row(Text(name), f"{count} task{'s' if count > 1 else ''}", Text(about))
     console.print(table)
     console.print("\n`assay tasks NAME` lists a family; `assay show TASK` prints its prompts.", style="dim")
+
+
+def library_names(library: str, names: Sequence[Any], as_json: bool) -> None:
+    """The tasks, groups and tags of another library by name."""
+    if as_json:
+        print_json({"names": [{"name": f"{library}:{each.name}", "kind": each.kind, "file": each.file} for each in names]})
+        return
+    lines = [f"{each.kind:5}  {library}:{each.name}" + (f"  ({len(each.members)} tasks)" if each.members else "") for each in names]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    out().print(f"\n{len(names):,} names. `assay run --tasks {library}:NAME` runs one.", style="dim", highlight=False)
 
 
 def one_family(name: str, as_json: bool) -> None:

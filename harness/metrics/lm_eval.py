@@ -1,11 +1,13 @@
-"""lm-eval's aggregations as metrics, over the values in its samples.
+"""lm-eval's aggregations as metrics, over the values of its items: from the samples that it wrote, or from its task objects.
 
-Source: lm_eval 0.4.13, api/metrics.py. For each metric a sample holds a number, or the pair that the aggregation needs:
-(gold, prediction) for F1 and MCC, (log-likelihood, words or bytes) for perplexities, (reference, text) for BLEU.
+Source: lm_eval 0.4.13, api/metrics.py. For each metric an item has a number, or the pair that the aggregation needs:
+(gold, prediction) for F1 and MCC, (log-likelihood, words or bytes) for perplexities, (reference, text) for BLEU, (gold, probabilities)
+for the Brier score. A task's own aggregation is opaque: it gets the values back as they were (`packed`, `unpacked`).
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +21,7 @@ from assay.harness.metrics.choice import OrZero, f1_of_label_1, matthews
 from assay.harness.metrics.likelihood import exp_ratio, ratio
 from assay.harness.metrics.text import bleu, chrf, ter
 from assay.harness.task.doc import Doc
-from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats, mean
+from assay.harness.task.metric import Array, Codes, Combine, Metric, Pooled, Stats, mean
 from assay.harness.task.output import Completion
 
 DEFAULTS = {
@@ -32,6 +34,10 @@ DEFAULTS = {
 SHARES = ("acc", "exact_match", "em", "f1", "pass@", "contains", "prompt_level", "inst_level", "likelihood")
 """Prefixes of the names of metrics whose item values are scores in [0, 1]."""
 PAIR, WEIGHTED = ("f1", "matthews_corrcoef"), ("weighted_perplexity", "bits_per_byte")
+OPAQUE = "opaque"
+"""A task's own aggregation function, over packed values."""
+BYTES, WIDTH = 6, 512
+"""A packed value is JSON in UTF-8: BYTES bytes in each of WIDTH numbers (all integers below 2**53 are exact)."""
 TEXT: Mapping[str, Callable[[], Metric[Completion]]] = {
     "bleu": cache(bleu),
     "chrf": cache(chrf),
@@ -71,6 +77,8 @@ def scorer_of(name: str, aggregation: str, better: str, values: Sequence[Any], c
         return Scorer(name, aggregation, better)
     if aggregation in TEXT and pairs and all(isinstance(text(end), str) for value in values for end in value):
         return Scorer(name, aggregation, better)
+    if aggregation == "brier_score" and pairs and all(type(gold) is int and isinstance(shares, list) for gold, shares in values):
+        return Scorer(name, aggregation, better)
     return None
 
 
@@ -88,6 +96,11 @@ def statistics(scorer: Scorer, value: Any, where: str) -> Stats:
         found = (-float(value[0]), float(value[1]))
     elif scorer.aggregation == "bits_per_byte":
         found = (-float(value[0]) / math.log(2), float(value[1]))
+    elif scorer.aggregation == "brier_score":
+        gold, shares = value
+        found = (math.fsum((share - (place == gold)) ** 2 for place, share in enumerate(shares)),)
+    elif scorer.aggregation == OPAQUE:
+        found = packed(value, where)
     elif scorer.aggregation in TEXT:
         reference, completion = map(text, value)
         found = TEXT[scorer.aggregation]().measure(Doc("", references=(reference,)), Completion(completion))
@@ -96,6 +109,27 @@ def statistics(scorer: Scorer, value: Any, where: str) -> Stats:
     if not all(map(math.isfinite, found)):
         raise AssayError(f"{scorer.name} is {value}", where=where, do="run the task again with lm-eval")
     return found
+
+
+ELSEWHERE = "run this task with lm-eval, and import its results: assay store import"
+
+
+def packed(value: Any, where: str) -> Stats:
+    """A value of any JSON type as WIDTH numbers. Raises AssayError for one that is no JSON, or too long."""
+    try:
+        data = json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise AssayError(f"its value cannot be stored: {error}", where=where, do=ELSEWHERE) from None
+    if len(data) > BYTES * WIDTH:
+        what = f"its value has {len(data)} bytes, at most {BYTES * WIDTH} are stored"
+        raise AssayError(what, where=where, do=ELSEWHERE)
+    data = data.ljust(BYTES * WIDTH)
+    return tuple(float(int.from_bytes(data[start : start + BYTES], "big")) for start in range(0, len(data), BYTES))
+
+
+def unpacked(stats: Sequence[float]) -> Any:
+    """The value that was packed."""
+    return json.loads(b"".join(int(number).to_bytes(BYTES, "big") for number in stats))
 
 
 def upper_median(stats: Array, groups: Codes) -> float:
@@ -114,24 +148,28 @@ def cannot_measure(doc: Doc, output: Any) -> Stats:
     )
 
 
-def metric_of(scorer: Scorer) -> Metric[Any]:
-    """The metric whose `combine` is lm-eval's aggregation."""
+def metric_of(scorer: Scorer, measure: Callable[[Doc, Any], Stats] = cannot_measure, own: Combine | None = None) -> Metric[Any]:
+    """The metric whose `combine` is lm-eval's aggregation; of an opaque one it is `own`. Without `measure` it only combines values."""
     signature = f"lm-eval:{scorer.aggregation}"
     combine: Any
     if scorer.aggregation in PAIR:
         finish, least = (f1_of_label_1, 0.0) if scorer.aggregation == "f1" else (matthews, -1.0)
         combine = Pooled(OrZero(finish))  # lm-eval takes scikit-learn's 0 where a score is undefined
-        return Metric(scorer.name, cannot_measure, combine, scorer.better, least, 1.0, signature=f"{signature} {scorer.classes}")
+        return Metric(scorer.name, measure, combine, scorer.better, least, 1.0, signature=f"{signature} {scorer.classes}", partial=True)
     if scorer.aggregation in TEXT:
         text_metric = TEXT[scorer.aggregation]()
         bounds = (text_metric.low, text_metric.high)
-        return Metric(scorer.name, cannot_measure, text_metric.combine, scorer.better, *bounds, signature=signature)
+        return Metric(scorer.name, measure, text_metric.combine, scorer.better, *bounds, signature=signature, partial=True)
     combine = {
+        OPAQUE: own,
         "mean": mean,
+        "brier_score": mean,
         "median": upper_median,
         "perplexity": Pooled(exp_first),
         "weighted_perplexity": Pooled(exp_ratio),
         "bits_per_byte": Pooled(ratio),
     }[scorer.aggregation]
     low, high = (0.0, 1.0) if scorer.shares else (1.0, None) if "perplexity" in scorer.aggregation else (None, None)
-    return Metric(scorer.name, cannot_measure, combine, scorer.better, low, high, signature=signature + (" share" if scorer.shares else ""))
+    low, high = (0.0, 2.0) if scorer.aggregation == "brier_score" else (low, high)
+    signature += " share" if scorer.shares else ""
+    return Metric(scorer.name, measure, combine, scorer.better, low, high, signature=signature, partial=True)

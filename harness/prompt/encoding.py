@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from assay.harness.engines.request import GenRequest, Thinking, TokenIds
 from assay.harness.errors import AssayError
 from assay.harness.prompt.chat import TemplateCall
+from assay.harness.prompt.finished import Texts, encode_finished
 from assay.harness.prompt.render import render, render_chat, trimmed
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
 from assay.harness.store.plan import Plan
@@ -25,10 +26,6 @@ MARKERS = (
 )
 """Markers around the thinking part, as chat templates and vocabularies name them."""
 
-Texts = tuple[str, tuple[str, ...]]
-"""A prompt and its continuations."""
-
-
 def template_call(plan: Plan) -> TemplateCall:
     return TemplateCall(arguments=plan.template_arguments(), date=plan.template_date)
 
@@ -38,6 +35,8 @@ def encode(
 ) -> tuple[list[Texts], list[EncodedPair]]:
     """(prompt, continuations) of every Doc, and their token ids. Raises AssayError where different Docs have one prompt."""
     pairs: list[Texts]
+    if task.shots.order == "source":
+        return encode_finished(task, docs, plan, tokenizer)
     if plan.chat:
         chats = [render_chat(task, doc, own, plan.system, plan.one_turn) for doc, own in zip(docs, shots, strict=True)]
         texts = tokenizer.chats([messages for messages, _ in chats], template_call(plan))

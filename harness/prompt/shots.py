@@ -22,7 +22,7 @@ def choose_examples(task: Task, count: int, pool: Sequence[Doc], scored: Sequenc
     protocol. A scored question is an example of no item, unless the protocol fixes the rows ("first"). Raises AssayError if the pool has
     too few labelled rows.
     """
-    if count == 0:
+    if count == 0 or task.shots.order == "source":
         return FewShotExamples(lambda index: ())
     if task.shots.order == "per_item":
         return item_examples(pool, count, scored)

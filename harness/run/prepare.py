@@ -15,18 +15,18 @@ from assay.harness.files.places import Access
 from assay.harness.model.find import ModelRef, checkpoint_of
 from assay.harness.model.weights import embedding
 from assay.harness.prompt.encoding import encode, response_form
+from assay.harness.prompt.finished import further_pairs
 from assay.harness.prompt.overlong import cut_left, positions_of, refuse_overlong
 from assay.harness.prompt.perturb import counts_of
-from assay.harness.prompt.render import render
 from assay.harness.prompt.shots import FewShotExamples, choose_examples
-from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
+from assay.harness.prompt.tokens import EncodedPair, Tokenizer
 from assay.harness.run.scoring.signature import scorer, scorers
 from assay.harness.stats.sampling import kept_docs
 from assay.harness.store.plan import Plan
 from assay.harness.store.record import Item
 from assay.harness.task.doc import Doc, Row
-from assay.harness.task.source import Rows
-from assay.harness.task.task import Choose, Generate, Perplexity, Task, Total
+from assay.harness.task.source import PromptSource, Rows
+from assay.harness.task.task import Choose, Generate, Loglikelihood, Perplexity, Shots, Task, Total
 
 Request = ScoreGroup | GenRequest
 SEED_STEP = 1_000_003
@@ -84,6 +84,7 @@ class LoadedTask:
 
 def load_task(task: Task, plan: Plan, access: Access) -> LoadedTask:
     """Read the Docs and choose the few-shot examples of one task. Raises AssayError for missing, empty or faulty data."""
+    task = under_plan(task, plan)
     split = plan.split or task.split or default_split(task, access)
     rows = load_rows(task, split, access)
     if not rows.rows:
@@ -92,7 +93,7 @@ def load_task(task: Task, plan: Plan, access: Access) -> LoadedTask:
     if isinstance(task.ask, Perplexity):
         check_texts(task, every, split)
     docs = [every[number] for number in kept_docs(every, plan)]
-    count = task.shots.count if plan.shots is None else plan.shots
+    count = task.shots.count if plan.shots is None or task.shots.order == "source" else plan.shots
     pool, pool_rows = example_pool(task, count, access)
     if count and task.shots.order == "per_item":  # the draw depends on the whole split, not on --limit
         pool = every
@@ -100,6 +101,14 @@ def load_task(task: Task, plan: Plan, access: Access) -> LoadedTask:
     partial = not rows.complete or (pool_rows is not None and not pool_rows.complete)
     evidence = "partial" if partial else "limited" if len(docs) < len(every) else "complete"
     return LoadedTask(task, split, rows, *perturbed(task, docs, examples), count, evidence)
+
+
+def under_plan(task: Task, plan: Plan) -> Task:
+    """The task with the prompts of this plan, where its source makes them; other tasks as they are."""
+    if not isinstance(task.rows, PromptSource):
+        return task
+    rows = task.rows.under(plan.shots, plan.seed, plan.chat, plan.system, plan.one_turn)
+    return replace(task, rows=rows, shots=Shots(rows.shots, order="source"))
 
 
 def check_texts(task: Task, docs: Sequence[Doc], split: str) -> None:
@@ -122,6 +131,7 @@ def perturbed(task: Task, docs: list[Doc], examples: FewShotExamples) -> tuple[l
 def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, positions: int) -> PreparedTask:
     """Docs, prompts and requests of one task. Raises AssayError for missing, empty or faulty data and for prompts that are too long."""
     loaded = load_task(task, plan, access)
+    task = loaded.task
     items = build_items(task, loaded.docs, loaded.examples, plan, tokenizer, positions)
     overlong = sum("skipped" in each.item.doc or "cut" in each.item.doc for each in items)
     facts = {
@@ -146,6 +156,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "shots_replaced": sum(map(loaded.examples.changed, range(len(loaded.docs)))),
         "notes": [*task.notes, *unmeasurable(task, loaded.docs)],
         "fingerprint": fingerprint(task, loaded.split, [each.item for each in items]),
+        **({"source": task.rows.facts()} if isinstance(task.rows, PromptSource) else {}),
     }
     return PreparedTask(task, shard_of(items, *plan.part()), facts)
 
@@ -192,7 +203,7 @@ def load_rows(task: Task, split: str, access: Access) -> Rows:
 
 def example_pool(task: Task, count: int, access: Access) -> tuple[list[Doc], Rows | None]:
     """The Docs that few-shot examples are drawn from; none for zero shots, or where each item draws from its own split."""
-    if count == 0 or task.shots.order == "per_item":
+    if count == 0 or task.shots.order in ("per_item", "source"):
         return [], None
     split = task.shots.split
     try:
@@ -255,19 +266,19 @@ def build_items(
         for n in overlong:
             text, encoded[n] = cut_left(encoded[n], space, tokenizer, f"{task.full_name}, item {docs[n].id}")
             pairs[n] = (text, pairs[n][1])
-    prior = calibration(task, docs, tokenizer)
+    further = further_pairs(task, docs, plan, tokenizer)
     form = response_form(task.ask, plan, tokenizer) if isinstance(task.ask, Generate) else None
 
     def requests(number: int) -> tuple[Request, ...]:
-        pair, neutral = encoded[number], prior[number]
+        pair = encoded[number]
         if plan.overlong == "skip" and number in overlong:
             return ()
         if form is not None:
             return form.requests(pairs[number][0], pair.context)
         if isinstance(task.ask, Perplexity):
-            return windows(pair, positions)
-        scored = (pair,) if neutral is None else (pair, neutral)
-        return tuple(ScoreGroup(each.context, each.continuations) for each in scored)
+            return windows(pair, positions, task.ask.whole_last)
+        greedy = isinstance(task.ask, Loglikelihood) and task.ask.greedy
+        return tuple(ScoreGroup(each.context, each.continuations, greedy) for each in (pair, *further[number]))
 
     def changes(number: int) -> dict[str, Any]:
         dropped = len(examples(number)) - len(shots[number])
@@ -291,14 +302,6 @@ def scored_joint(prompt: str, continuations: tuple[str, ...], doc: Doc, plan: Pl
     """The text before a reference that is scored with it: the joint, and whitespace that moves from the end of a plain prompt."""
     moved = "" if plan.chat else prompt[len(prompt.rstrip()) :]
     return moved + continuations[0].removesuffix(doc.references[0])
-
-
-def calibration(task: Task, docs: Sequence[Doc], tokenizer: Tokenizer) -> list[EncodedPair | None]:
-    """The choices of every Doc after the neutral context of Choose(calibrate=...); None without calibration."""
-    if not isinstance(task.ask, Choose) or task.ask.calibrate is None:
-        return [None] * len(docs)
-    neutral = task.ask.calibrate
-    return list(encode_pairs(tokenizer, [(neutral, render(task, replace(doc, prompt=neutral)).continuations) for doc in docs]))
 
 
 def build_item(
@@ -330,14 +333,16 @@ def doc_fields(doc: Doc, changes: Mapping[str, Any]) -> dict[str, Any]:
         "targets": list(doc.targets),
         "references": list(doc.references),
         "value": doc.value,
+        "contexts": list(dict.fromkeys(doc.contexts)),
         "meta": dict(doc.meta),
         **changes,
     }
     return {name: value for name, value in found.items() if value or (name in ("gold", "value") and value is not None)}
 
 
-def windows(pair: EncodedPair, positions: int) -> tuple[ScoreGroup, ...]:
+def windows(pair: EncodedPair, positions: int, whole_last: bool = False) -> tuple[ScoreGroup, ...]:
     """One text as disjoint windows of the model's context length; each later window is conditioned on the token before it.
+    With `whole_last`, the last one is conditioned on as many as fit.
 
     Source: lm-eval utils.get_rolling_token_windows with context_len=1.
     """
@@ -348,7 +353,8 @@ def windows(pair: EncodedPair, positions: int) -> tuple[ScoreGroup, ...]:
         raise AssayError(what, do="use a model with a longer context")
     groups = [ScoreGroup(context, (text[:room],))]
     for start in range(room, len(text), positions):
-        groups.append(ScoreGroup((text[start - 1],), (text[start : start + positions],)))
+        first = max(0, len(text) - 1 - positions) if whole_last and len(text) < start + positions else start - 1
+        groups.append(ScoreGroup(text[first:start], (text[start : start + positions],)))
     return tuple(groups)
 
 

@@ -19,7 +19,17 @@ from assay.harness.files.places import Access
 from assay.harness.prompt.perturb import perturbed_family, split_name
 from assay.harness.run.file_task import rows_task
 from assay.harness.store.plan import Plan, generation_options
-from assay.harness.task.catalogue import find_in_modules, from_python, from_reference, known_names, loadable_modules, module_names
+from assay.harness.task.catalogue import (
+    find_in_modules,
+    from_facts,
+    from_python,
+    from_reference,
+    known_names,
+    load_module,
+    loadable_modules,
+    module_names,
+    plugin_of,
+)
 from assay.harness.task.task import Family, Generate, Task, Total
 from assay.harness.task.trusted_code import CodeCheck, record_trusted, require_trusted
 
@@ -52,7 +62,12 @@ def select_stored(manifest: Mapping[str, Any], access: Access) -> Selection:
     names = plan.get("tasks") if isinstance(plan, Mapping) else None
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise AssayError("the run's plan names no tasks", where=str(manifest.get("run", "")), do="restore the run from a copy")
-    return overridden(selected(names, access, require_trusted(access)), generation_options(plan if isinstance(plan, Mapping) else {}))
+    facts = manifest.get("tasks")
+    sources = [each["source"] for each in facts if isinstance(each.get("source"), Mapping)] if isinstance(facts, list | tuple) else []
+    heads = {str(each.get("of")) for each in sources}
+    rest = [name for name in names if name.partition(":")[0].replace("-", "_") not in heads]
+    found = selected(rest, access, require_trusted(access), from_facts(sources, access, require_trusted(access)))
+    return overridden(found, generation_options(plan if isinstance(plan, Mapping) else {}))
 
 
 def select_planned(plan: Plan, access: Access) -> Selection:
@@ -77,13 +92,13 @@ def overridden(selection: Selection, options: Mapping[str, Any]) -> Selection:
     return replace(selection, tasks=tuple(tasks)) if options else selection
 
 
-def selected(names: Sequence[str], access: Access, check: CodeCheck) -> Selection:
-    """The tasks of `names`; `check` is called with all code before it runs."""
+def selected(names: Sequence[str], access: Access, check: CodeCheck, described: Sequence[Family] = ()) -> Selection:
+    """The tasks of `names`, after those that a manifest has `described`; `check` is called with all code before it runs."""
     tasks: dict[str, Task] = {}
     totals: dict[str, Total] = {}
     named: set[str] = set()
-    for name in map(str.strip, names):
-        for family in resolve(name, access, check):
+    for name, families in [("", described), *((name.strip(), None) for name in names)]:
+        for family in resolve(name, access, check) if families is None else families:
             tasks.update((task.full_name, task) for task in family.tasks)
             totals.update((total.name, total) for total in family.totals)
             if sum(task.varies is None for task in family.tasks) == 1 or split_name(name)[0].endswith(FILES) or ":" in name:
@@ -100,6 +115,13 @@ def anchored(name: str) -> str:
     return name.replace(text, str(Path(text).resolve()), 1) if named else name
 
 
+def defined_in(home: Path | None, name: str, access: Access) -> str:
+    """`plugin:NAME` with the user's folder (--include-path) that defines NAME; other names as they are."""
+    head, colon, rest = name.partition(":")
+    include = getattr(plugin_of(head), "include", None) if home is not None and colon else None
+    return name if include is None else f"{head}:{include(home, rest, access)}"
+
+
 def resolve(name: str, access: Access, check: CodeCheck) -> tuple[Family, ...]:
     """One name: a family, a task with or without its protocol, a file, `module:NAME`, or `bigbench:path`."""
     plain, perturbations = split_name(name)
@@ -111,7 +133,7 @@ def resolve(name: str, access: Access, check: CodeCheck) -> tuple[Family, ...]:
         return (Family(Path(name).stem, (rows_task(Path(name)),)),)
     head, colon, rest = name.partition(":")
     if colon:
-        return (from_reference(head, rest, check),)
+        return (from_reference(head, rest, access, check),)
     stem = re.split(r"[/@-]", name)[0]
     modules = module_names()
     near = [module for module in modules if module.rpartition(".")[2] == stem]
@@ -126,6 +148,14 @@ def resolve(name: str, access: Access, check: CodeCheck) -> tuple[Family, ...]:
     known = known_names((*sound, *others))
     close = difflib.get_close_matches(name, known, 3, 0.6) or [other for other in known if name.split("/")[-1] == other.split("/")[-1]]
     hint = f"did you mean {' or '.join(close[:3])}?" if close else "list the tasks with: assay tasks"
+    suggestion = next(filter(None, (suggested(module, name, access) for module in (*sound, *others))), "")
+    hint = suggestion if suggestion and (not close or f":{name}?" in suggestion) else hint
     if broken:
         hint += f"; {', '.join(error.where for error in broken)} cannot be loaded (assay doctor)"
     raise AssayError(f"unknown task {name!r:.120}", do=hint)
+
+
+def suggested(module: str, name: str, access: Access) -> str:
+    """What a plugin suggests for an unknown name; empty if it knows nothing."""
+    suggest = getattr(load_module(module), "suggest", None)
+    return str(suggest(name, access)) if suggest is not None else ""

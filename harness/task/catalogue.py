@@ -13,6 +13,7 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
+from typing import Any
 
 from assay.harness.errors import AssayError
 from assay.harness.files.paths import is_file
@@ -135,9 +136,33 @@ def find_in_modules(name: str, modules: Sequence[str], access: Access) -> tuple[
     return ()
 
 
-def from_reference(head: str, rest: str, check_code: CodeCheck) -> Family:
-    """Return the tasks of `bigbench:path` (the family's from_path) or `module:NAME` (a Task, a Family or a tuple of tasks)."""
+def plugin_of(head: str) -> ModuleType | None:
+    """Return the installed module that `head:...` names: `lm-eval` is the module `lm_eval`."""
+    name = next((name for name in module_names() if name.rpartition(".")[2] == head.replace("-", "_")), None)
+    return None if name is None else load_module(name)
+
+
+def from_facts(facts: Sequence[Mapping[str, Any]], access: Access, check_code: CodeCheck) -> tuple[Family, ...]:
+    """Return the tasks of a stored run whose sources describe them in its manifest (`PromptSource.facts`), one family per plugin."""
+    by_plugin: dict[str, list[Mapping[str, Any]]] = {}
+    for each in facts:
+        by_plugin.setdefault(str(each.get("of")), []).append(each)
+    found = []
+    for head, own in by_plugin.items():
+        maker = getattr(plugin_of(head), "from_facts", None)
+        if maker is None:
+            raise AssayError(f"no plugin {head!r:.60} defines the tasks of this run", do="install the plugin")
+        found.append(maker(own, access, check_code))
+    return tuple(found)
+
+
+def from_reference(head: str, rest: str, access: Access, check_code: CodeCheck) -> Family:
+    """Return the tasks of `bigbench:path` (the family's from_path), of `lm-eval:NAME` (the plugin's from_reference) or of `module:NAME`
+    (a Task, a Family or a tuple of tasks)."""
     installed = module_names()
+    if (finder := getattr(plugin_of(head), "from_reference", None)) is not None:
+        found: Family = finder(rest, access, check_code)
+        return found
     for module_name in installed:
         if module_name.rpartition(".")[2] == head:
             maker = getattr(load_module(module_name), "from_path", None)
@@ -156,8 +181,7 @@ def from_reference(head: str, rest: str, check_code: CodeCheck) -> Family:
     if head not in installed and head.split(".")[0] != OWN_PACKAGE:
         path = Path(top.origin or next(iter(top.submodule_search_locations or ()), head))
         check_code(f"{head}:{rest}", path, path.read_bytes() if is_file(path) else b"")
-    found = getattr(load_module(head), rest, None)
-    return as_family(found, f"{head}:{rest}")
+    return as_family(getattr(load_module(head), rest, None), f"{head}:{rest}")
 
 
 class SourceTextLoader(SourceFileLoader):

@@ -57,6 +57,8 @@ class Doc:
     cluster: str = ""
     """Items resampled together, such as all questions on one passage; if empty, the group is used."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    contexts: tuple[str, ...] = ()
+    """For Loglikelihood: the context of each choice, where they differ (WinoGrande); if empty, the prompt is."""
     inputs: tuple[str, ...] = ()
     """The parts of the prompt that perturbations may change, in order. If empty, these are the texts of the row that the prompt contains
     verbatim."""
@@ -66,7 +68,7 @@ class Doc:
             if not isinstance(getattr(self, name), str):
                 kind = type(getattr(self, name)).__name__
                 raise AssayError(f"Doc.{name} must be a string, not {kind}", where=str(self.id), do="fix the task's doc function")
-        for name in ("choices", "references", "inputs"):
+        for name in ("choices", "references", "contexts", "inputs"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
                 raise AssayError(
@@ -85,9 +87,12 @@ class Doc:
         if self.targets and len(self.targets) != len(self.choices):
             counts = f"{len(self.targets)} target scores for {len(self.choices)} choices"
             raise AssayError(counts, where=self.id, do="give one target score per choice")
+        if self.contexts and len(self.contexts) != len(self.choices):
+            counts = f"{len(self.contexts)} contexts for {len(self.choices)} choices"
+            raise AssayError(counts, where=self.id, do="give one context per choice, or none")
         if self.value is not None and not is_number(self.value):
             raise AssayError(f"Doc.value must be a finite number, not {self.value!r:.80}", where=self.id, do="fix the row")
-        if not all(map(is_text, (self.prompt, self.id, self.group, self.cluster, *self.choices, *self.references))):
+        if not all(map(is_text, (self.prompt, self.id, self.group, self.cluster, *self.choices, *self.references, *self.contexts))):
             raise AssayError("contains a lone surrogate, which UTF-8 cannot encode", where=ascii(self.id), do="fix the text of the row")
 
     @property

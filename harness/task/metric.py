@@ -86,5 +86,7 @@ class Metric(Generic[Out]):
     """What it means that `combine` gives NaN, as "all predictions are equal". Such a score is stored as null with this reason."""
     unmeasurable: Callable[[Doc], str] | None = None
     """Why no answer to a Doc can be measured, such as a script that the tokenizer drops, and what to use instead; "" where it can."""
+    partial: bool = False
+    """Items for which `measure` returns an empty tuple are left out of this metric; without it, that is an error."""
     rule: Callable[[Mapping[str, Any]], str] | None = None
     """What an item (its stored Doc) adds to `signature`: a rule that only some items need, as for blank references; "" for others."""

@@ -24,6 +24,18 @@ class ChoiceScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Loglikelihoods:
+    """The summed natural-log probability (nats) of each of a Doc's choices after its context, and its length in tokens.
+
+    `greedy`: whether greedy decoding would generate it; empty if it was not asked for.
+    """
+
+    sums: tuple[float, ...]
+    tokens: tuple[int, ...]
+    greedy: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """Generated text. `finish` is "stop" or "length"; `samples` has all samples if more than one was requested."""
 
@@ -51,4 +63,4 @@ class ExpectedValue:
     loglikelihoods: tuple[float, ...]
 
 
-Output = ChoiceScores | Completion | TextLogprob | ExpectedValue
+Output = ChoiceScores | Loglikelihoods | Completion | TextLogprob | ExpectedValue

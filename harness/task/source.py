@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from assay.harness.errors import AssayError, Missing
 from assay.harness.files.parquet import read_rows as read_parquet_rows
@@ -40,6 +40,20 @@ class Source(Protocol):
 
     def at(self, home: Path) -> Source:
         """Return the same source with relative paths resolved against `home`, the folder of the task's file."""
+
+
+@runtime_checkable
+class PromptSource(Source, Protocol):
+    """A source whose rows hold finished prompts: it draws few-shot examples and builds chats itself (see prompt/finished.py)."""
+
+    shots: int
+    """The number of few-shot examples in its prompts."""
+
+    def under(self, shots: int | None, seed: int, chat: bool, system: str, one_turn: bool) -> PromptSource:
+        """Return the same source with the prompts of a plan with these settings. `shots` None: as many as the task sets."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifest keeps of the source, from which `from_facts` of its module makes the task again."""
 
 
 def digest_rows(rows: Iterable[Row]) -> str:

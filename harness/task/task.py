@@ -9,7 +9,7 @@ from typing import Any, Literal
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc, Row, is_number, is_text
 from assay.harness.task.metric import Metric
-from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, TextLogprob
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Loglikelihoods, TextLogprob
 from assay.harness.task.source import Source
 
 
@@ -34,6 +34,17 @@ class Choose:
             raise AssayError(f"Choose cannot break ties by {self.ties!r:.40}", do="use 'share' or 'first'")
         if self.calibrate is not None and not is_text(self.calibrate):
             raise AssayError(f"Choose(calibrate={self.calibrate!r:.40})", do="give a string, such as 'Answer:', or None")
+
+
+@dataclass(frozen=True, slots=True)
+class Loglikelihood:
+    """Score every choice of the Doc (at least one) after its context, without ranking them: the metrics do that.
+
+    `greedy`: also whether greedy decoding would generate each choice (LAMBADA).
+    """
+
+    greedy: bool = False
+    reads = Loglikelihoods
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,8 +86,12 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Perplexity:
-    """Score the log-likelihood of the first reference after the prompt; long texts in windows of the model's context length."""
+    """Score the log-likelihood of the first reference after the prompt; long texts in windows of the model's context length.
 
+    `whole_last`: the last window of a long text begins earlier, so that it is as long as the others; what was scored is context (lm-eval).
+    """
+
+    whole_last: bool = field(default=False, repr=False)  # not in fingerprints, which are older than it
     reads = TextLogprob
 
 
@@ -96,7 +111,7 @@ class Regress:
             raise AssayError("Regress needs answers, each with a finite value", do="give both, such as ('1', '2') and (1.0, 2.0)")
 
 
-Ask = Choose | Generate | Perplexity | Regress
+Ask = Choose | Loglikelihood | Generate | Perplexity | Regress
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +119,12 @@ class Shots:
     """Which few-shot examples a prompt gets: one fixed set per (task, seed), unless the protocol requires another rule.
 
     "seeded": drawn from `split` with the random seed; "first": its first rows (MMLU); "balanced": by label frequency (HELM);
-    "per_item": other items of the scored split, drawn for each item (BIG-bench).
+    "per_item": other items of the scored split, drawn for each item (BIG-bench); "source": the source puts them into its prompts (lm-eval).
     """
 
     count: int = 0
     split: str = "train"
-    order: Literal["seeded", "first", "balanced", "per_item"] = "seeded"
+    order: Literal["seeded", "first", "balanced", "per_item", "source"] = "seeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,7 @@ class Task:
             ("split", isinstance(self.split, str), "a string"),
             ("rows", all(callable(getattr(self.rows, part, None)) for part in ("splits", "load", "at")), "a source, such as jsonl(...)"),
             ("doc", callable(self.doc), "a function from a row to a Doc"),
-            ("ask", isinstance(self.ask, Ask), "Choose, Generate, Perplexity or Regress"),
+            ("ask", isinstance(self.ask, Ask), "Choose, Loglikelihood, Generate, Perplexity or Regress"),
             ("metrics", isinstance(self.metrics, tuple) and all(isinstance(each, Metric) for each in self.metrics), "a tuple of metrics"),
             ("shots", isinstance(self.shots, Shots), "Shots(...)"),
             ("layout", isinstance(self.layout, Layout), "Layout(...)"),

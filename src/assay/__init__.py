@@ -14,9 +14,22 @@ from assay.harness.store.plan import Plan
 from assay.harness.task.doc import Doc
 from assay.harness.task.hub import hub
 from assay.harness.task.metric import Metric, Pooled, mean
-from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, TextLogprob
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Loglikelihoods, TextLogprob
 from assay.harness.task.source import csv, inline, jsonl, made, parquet
-from assay.harness.task.task import Choose, Family, Generate, Layout, Perplexity, Regress, Shots, Task, Term, Total, Worked
+from assay.harness.task.task import (
+    Choose,
+    Family,
+    Generate,
+    Layout,
+    Loglikelihood,
+    Perplexity,
+    Regress,
+    Shots,
+    Task,
+    Term,
+    Total,
+    Worked,
+)
 
 __version__ = "0.1.0"
 
@@ -31,6 +44,8 @@ __all__ = [
     "Family",
     "Generate",
     "Layout",
+    "Loglikelihood",
+    "Loglikelihoods",
     "Metric",
     "Missing",
     "ModelRef",

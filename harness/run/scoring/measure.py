@@ -11,12 +11,13 @@ import numpy as np
 
 from assay.harness.engines.request import Failure, GenReply, ScoreReply
 from assay.harness.errors import AssayError, redact
+from assay.harness.prompt.render import groups_of
 from assay.harness.run.prepare import PreparedItem
 from assay.harness.store.record import Record, Status
 from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Metric, Stats, mean
-from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Output, TextLogprob
-from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
+from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Loglikelihoods, Output, TextLogprob
+from assay.harness.task.task import Choose, Generate, Loglikelihood, Perplexity, Regress, Task
 
 Reply = ScoreReply | GenReply | Failure
 LONG_ANSWER = 16
@@ -37,7 +38,7 @@ def score_item(task: Task, prepared: PreparedItem, replies: Sequence[Reply]) -> 
         item.task,
         item.id,
         status_of(task, prepared.doc, output, replies),
-        output=as_json(output, replies),
+        output=as_json(prepared.doc, output, replies),
         stats=stats,
         correct=correctness(task, prepared.doc, output, stats),
         logical=prepared.logical + sum(len(reply.tokens) for reply in replies if isinstance(reply, GenReply)),
@@ -60,6 +61,9 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any], joint: str = "") -
             priors = tuple(math.fsum(values) for values in replies[1].logprobs) if ask.calibrate is not None else ()
             tokens = tuple(map(len, replies[0].logprobs))
             return choice_scores(ask, doc, sums, tokens, priors)
+        case Loglikelihood():
+            rows, greedy = in_order(doc, replies)
+            return Loglikelihoods(tuple(map(math.fsum, rows)), tuple(map(len, rows)), greedy)
         case Regress() as ask:
             sums = tuple(math.fsum(values) for values in replies[0].logprobs)
             return ExpectedValue(expected_value(ask, sums), sums)
@@ -70,6 +74,14 @@ def read_output(task: Task, doc: Doc, replies: Sequence[Any], joint: str = "") -
             texts = tuple(reply.text.lstrip(" ") if task.layout.trim else reply.text for reply in replies)
             first = replies[0]
             return Completion(texts[0], first.finish, len(first.tokens), first.logprob, texts if len(texts) > 1 else ())
+
+
+def in_order(doc: Doc, replies: Sequence[ScoreReply]) -> tuple[list[tuple[float, ...]], tuple[bool, ...]]:
+    """The tokens' log-probabilities of every choice, and whether it is greedy, from one reply per context (`groups_of`)."""
+    places = [place for _, places in groups_of(doc) for place in places]
+    rows = dict(zip(places, (values for reply in replies for values in reply.logprobs), strict=True))
+    greedy = dict(zip(places, (each for reply in replies for each in reply.greedy), strict=False))
+    return [rows[place] for place in sorted(rows)], tuple(greedy[place] for place in sorted(greedy))
 
 
 def text_bytes(doc: Doc, joint: str) -> int:
@@ -114,6 +126,8 @@ def measure(task: Task, doc: Doc, output: Output) -> dict[str, tuple[float, ...]
         except (Exception, SystemExit) as error:  # the author's code may raise anything
             where = f"{task.full_name}: metric {metric.name}, item {doc.id}"
             raise AssayError(f"{type(error).__name__}: {error}", where=where, do="check the metric's measure function") from error
+        if not values and metric.partial:
+            continue
         if not values or not all(map(math.isfinite, values)):
             raise AssayError(
                 f"gave {values}", where=f"{task.full_name}: metric {metric.name}, item {doc.id}", do="measure must give finite numbers"
@@ -198,7 +212,7 @@ def thought_json(reply: GenReply) -> dict[str, Any]:
     return {"text": reply.thought, "tokens": reply.thought_tokens, "seconds": seconds, "cut": reply.thought_cut}
 
 
-def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
+def as_json(doc: Doc, output: Output, replies: Sequence[Any]) -> dict[str, Any]:
     """The output for the journal, with per-token log-probabilities."""
     match output:
         case ChoiceScores():
@@ -208,6 +222,10 @@ def as_json(output: Output, replies: Sequence[Any]) -> dict[str, Any]:
             if output.tied:
                 found["tied"] = list(output.tied)
             return found
+        case Loglikelihoods():
+            found = {"logprobs": [list(values) for values in in_order(doc, replies)[0]]}
+            found |= {"pick": int(np.argmax(output.sums))} if len(output.sums) > 1 else {"logprob": output.sums[0]}
+            return found | ({"greedy": list(output.greedy)} if output.greedy else {})
         case ExpectedValue():
             return {"value": output.value, "logprobs": [list(values) for values in replies[0].logprobs]}
         case TextLogprob():

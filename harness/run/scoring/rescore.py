@@ -26,8 +26,8 @@ from assay.harness.store.plan import Plan
 from assay.harness.store.read import content_errors
 from assay.harness.store.record import UNMEASURED, Item, Record
 from assay.harness.task.doc import Doc
-from assay.harness.task.output import Completion, ExpectedValue, Output, TextLogprob
-from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task
+from assay.harness.task.output import Completion, ExpectedValue, Loglikelihoods, Output, TextLogprob
+from assay.harness.task.task import Choose, Generate, Loglikelihood, Perplexity, Regress, Task
 
 UNSTORED_FIELDS = ("prompt", "inputs")
 """Fields of a Doc that a run does not store."""
@@ -94,6 +94,11 @@ def output_of(task: Task, doc: Doc, stored: Mapping[str, Any], joint: str = "") 
             if "tied" in stored:
                 check_equal(stored["tied"], list(found.tied), "tied choices", task, doc)
             return found
+        case Loglikelihood() as ask:
+            greedy = tuple(map(bool, stored.get("greedy", ())))
+            check_equal(len(sums), len(doc.choices), "log-probabilities", task, doc)
+            check_equal(len(greedy), len(sums) if ask.greedy else 0, "greedy choices", task, doc)
+            return Loglikelihoods(sums, tuple(map(len, stored["logprobs"])), greedy)
         case Regress() as ask:
             check_equal(len(sums), len(ask.values), "log-probabilities", task, doc)
             check_equal(stored["value"], expected_value(ask, sums), "value", task, doc)
@@ -148,6 +153,8 @@ def local_docs(access: Access) -> FindDocs:
 
     def docs(task: Task, facts: Mapping[str, Any]) -> Sequence[Doc] | None:
         key = (task.full_name, facts["split"])
+        if task.shots.order == "source":  # its Docs depend on the run's few-shot examples and chat
+            return None
         if key not in known:
             plan = Plan(model="", tasks=(task.full_name,), split=facts["split"], shots=0)
             try:

@@ -19,7 +19,7 @@ from assay.harness.store import Run, StatTable
 from assay.harness.store.record import Item, Record
 from assay.harness.task.metric import Codes, Metric, mean
 from assay.harness.task.output import ChoiceScores
-from assay.harness.task.task import Choose, Generate, Perplexity, Regress, Task, Term, Total
+from assay.harness.task.task import Choose, Generate, Loglikelihood, Perplexity, Regress, Task, Term, Total
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +177,8 @@ def short_ask(task: Task) -> str:
     match task.ask:
         case Choose() as ask:
             return f"choose {ask.normalize}" + (" calibrated" if ask.calibrate is not None else "")
+        case Loglikelihood():
+            return "loglikelihood"
         case Regress():
             return "regress"
         case Perplexity():
