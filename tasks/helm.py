@@ -25,7 +25,7 @@ from assay.tasks._helm.qa import (
 from assay.tasks._helm.reading import NARRATIVE_QA, NATURAL_QA_CLOSED, NATURAL_QA_OPEN, QUAC, READING_TASKS
 from assay.tasks._helm.summaries import CNN, SUMMARY_TASKS, XSUM
 from assay.tasks._helm.synthetic import DYCK_TASKS, REASONING_TASKS, SYNTHETIC_TASKS
-from assay.tasks._helm.text import CIVIL_COMMENTS_TASKS, IMDB, MATCHING_TASKS, MODELLING_TASKS, TEXT_TASKS
+from assay.tasks._helm.text import CIVIL_COMMENTS_TASKS, IMDB, IMDB_CONTRAST, MATCHING_TASKS, MODELLING_TASKS, TEXT_TASKS
 from assay.tasks._helm.translation import FLORES_TASKS, MULTI30K_TASKS, TRANSLATION_TASKS, WMT_14_TASKS
 from assay.tasks.mmlu import HELM_TASKS
 
@@ -39,7 +39,7 @@ HELM: tuple[Task, ...] = (
     *LEGAL_TASKS,
     *SYNTHETIC_TASKS,
 )
-TASKS: tuple[Task, ...] = (*HELM, *TOLERANT_TASKS)
+TASKS: tuple[Task, ...] = (*HELM, *TOLERANT_TASKS, IMDB_CONTRAST)
 MMLU = tuple(HELM_TASKS.values())
 
 

@@ -26,7 +26,8 @@ class Hub:
     """A data set of the Hugging Face hub, or of its mirror under $ASSAY_DATA.
 
     `where` keeps only rows with these column values. `names` maps our split names to the data set's (validation ->
-    validation_matched). `expand` turns one row into several (one per prompt). `revision` pins the hub's commit.
+    validation_matched). `expand` turns one row into several (one per prompt). `revision` pins the hub's commit. `former` is the id and
+    config under which older mirrors hold the data.
     """
 
     repo: str
@@ -35,12 +36,18 @@ class Hub:
     names: Mapping[str, str] = field(default_factory=dict)
     expand: Callable[[Row], Iterable[Row]] | None = None
     revision: str | None = None
+    former: tuple[str, str] | None = None
 
     def at(self, home: Path) -> Hub:
         return self
 
+    def folder(self, access: Access) -> Path | None:
+        """Return the data set's folder in the mirror; None if the mirror does not have it."""
+        found = mirror_folder(self.repo, self.config, access)
+        return found if found is not None or self.former is None else mirror_folder(*self.former, access)
+
     def splits(self, access: Access) -> tuple[str, ...]:
-        folder = mirror_folder(self.repo, self.config, access)
+        folder = self.folder(access)
         if folder is not None:
             found: Iterable[str] = sorted(path.stem for path in folder.glob("*.parquet"))
         else:
@@ -50,7 +57,7 @@ class Hub:
 
     def load(self, split: str, access: Access) -> Rows:
         theirs = self.names.get(split, split)
-        folder = mirror_folder(self.repo, self.config, access)
+        folder = self.folder(access)
         if folder is not None:
             whole = mirror_rows(access.data or Path(), folder / f"{theirs}.parquet", access.allow_partial)
         else:
@@ -72,9 +79,10 @@ def hub(
     names: Mapping[str, str] | None = None,
     expand: Callable[[Row], Iterable[Row]] | None = None,
     revision: str | None = None,
+    former: tuple[str, str] | None = None,
 ) -> Hub:
     """Return a data set by its hub id, config and pinned revision; read from $ASSAY_DATA if it is mirrored there."""
-    return Hub(repo, config, where or {}, names or {}, expand, revision)
+    return Hub(repo, config, where or {}, names or {}, expand, revision, former)
 
 
 def mirror_folder(repo: str, config: str, access: Access) -> Path | None:

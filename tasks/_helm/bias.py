@@ -154,7 +154,7 @@ BBQ_PROMPT = (
 
 
 def bbq_task(category: str) -> Task:
-    whole = ((hub("nyu-mll/BBQ", category), "test"),)
+    whole = ((hub("oskarvanderwal/bbq", category, former=("nyu-mll/BBQ", category)), "test"),)
     return scenario(
         f"bbq/{category}",
         rows=Derived(

@@ -83,12 +83,21 @@ IMDB_CONTRAST = scenario(
     split="test",
     shots=FIVE_SHOTS,
     worked=worked({"text": "A dull film.", "label": 0, "pair": "p"}, "Passage: A dull film.\nSentiment:", "Negative"),
-    about="Film reviews and their contrast sets: the same review, minimally edited by an expert to reverse its sentiment.",
+    about="Film reviews and their contrast sets: the same review, minimally edited by an expert to reverse its sentiment. The pairs are on "
+    "no hub: make $ASSAY_DATA/local__imdb_contrast_sets/default/test.parquet (original, original_label, contrast, contrast_label) from "
+    "github.com/allenai/contrast-sets. In no suite.",
     licence="unstated; reviews of IMDb users",
     citation="Gardner et al. 2020, Evaluating Models' Local Decision Boundaries via Contrast Sets",
 )
 
-MATCHING = ("Structured_Beer", "Structured_iTunes-Amazon", "Structured_Fodors-Zagats", "Dirty_iTunes-Amazon", "Textual_Abt-Buy")
+MATCHING = {
+    "Structured_Beer": "Beer",
+    "Structured_iTunes-Amazon": "iTunes_Amazon",
+    "Structured_Fodors-Zagats": "Fodors_Zagats",
+    "Dirty_iTunes-Amazon": "Dirty_iTunes_Amazon",
+    "Textual_Abt-Buy": "Abt_Buy",
+}
+"""Our name of each data set, and that of HELM and the hub."""
 
 
 NOT_A_NUMBER = frozenset(
@@ -107,15 +116,21 @@ def described(entity: str) -> str:
 
 
 def matching(row: Row) -> Doc:
-    text = f"Product A is {described(row['left'])}. Product B is {described(row['right'])}. Are A and B the same?"
-    return Doc(ask_after(text, "", "Answer"), references=("Yes" if row["label"] else "No",), inputs=(text,))
+    """A row of the hub, whose products are as HELM writes them, or of Ditto's files (`COL name VAL value`)."""
+    left, right, same = (row["productA"], row["productB"], row["same"]) if "productA" in row else records(row)
+    text = f"Product A is {left}. Product B is {right}. Are A and B the same?"
+    return Doc(ask_after(text, "", "Answer"), references=("Yes" if int(same) else "No",), inputs=(text,))
+
+
+def records(row: Row) -> tuple[str, str, int]:
+    return described(row["left"]), described(row["right"]), row["label"]
 
 
 def matching_task(dataset: str) -> Task:
     row = {"left": "COL name VAL Red Ale COL abv VAL 5 %", "right": "COL name VAL Red Ale COL abv VAL -", "label": 1}
     return scenario(
         f"entity_matching/{dataset}",
-        rows=hub("local/er_magellan", dataset),
+        rows=hub("lighteval/EntityMatching", MATCHING[dataset], former=("local/er_magellan", dataset)),
         doc=matching,
         ask=Generate(5, NEWLINE),
         metrics=(quasi_exact_match, exact_match),
@@ -215,4 +230,4 @@ MODELLING_TASKS = (
     ),
 )
 MATCHING_TASKS = tuple(matching_task(dataset) for dataset in MATCHING)
-TEXT_TASKS: tuple[Task, ...] = (IMDB, IMDB_CONTRAST, *CIVIL_COMMENTS_TASKS, *MATCHING_TASKS, *MODELLING_TASKS)
+TEXT_TASKS: tuple[Task, ...] = (IMDB, *CIVIL_COMMENTS_TASKS, *MATCHING_TASKS, *MODELLING_TASKS)

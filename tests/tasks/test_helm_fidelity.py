@@ -42,6 +42,8 @@ def test_an_empty_field_of_a_record_is_nan() -> None:
     }
     expected = "Product A is name: a lamp. description: nan. price: nan. Product B is name: lamp VALUE. price: nan. Are A and B the same?"
     assert text.matching(row).prompt == f"{expected}\nAnswer:"
+    written = {"productA": "name: a lamp. description: nan. price: nan", "productB": "name: lamp VALUE. price: nan", "same": 0}
+    assert text.matching(written) == text.matching(row), "the hub's rows are as HELM writes them"
 
 
 def test_boolq_is_the_original_data_set() -> None:
