@@ -13,8 +13,7 @@ import typer
 
 from assay import AssayError, ModelRef, read_run
 from assay.harness.run.stages import encode_pairs, find_model, open_tokenizer, surroundings
-from assay.tuners import toy
-from assay.tuners import commands
+from assay.tuners import commands, toy
 from assay.tuners.commands.output import overlap_lines
 from assay.tuners.study.design import grid
 from assay.tuners.study.prepare import prepare_study

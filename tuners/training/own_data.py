@@ -24,7 +24,7 @@ FILES = (".jsonl", ".csv", ".parquet")
 SHARE, LEAST, MOST = 0.1, 20, 200
 """By default a tenth of the rows is held out: at least 20, at most 200, never more than half."""
 CHOICES, REPEATS = 20, 5
-"""So few different answers, each repeated so often on average, are labels: they are scored as choices."""
+"""So few different answers, each repeated so often on average, are labels."""
 SHORT = 5
 """Answers of at most so many words (median) are scored by exact match, longer ones by ROUGE-L."""
 MOST_TOKENS = 256
@@ -85,9 +85,8 @@ def write_own_task(path: Path, folder: Path, tokenizer: Tokenizer, share: float 
     if len(usable) < 4:
         raise AssayError(f"{len(usable)} of {len(rows)} rows have a prompt and an answer", where=str(path), do="give at least 4 such rows")
     training, held = split(usable, share, seed)
-    counts = Counter(pair.answer for pair in usable)
-    labels = tuple(sorted(counts)) if 1 < len(counts) <= CHOICES and len(usable) >= REPEATS * len(counts) else ()
     chat = columns in CHATS or any(pair.messages for pair in usable)
+    labels = labels_of(usable) if chat and tokenizer.inner.chat_template else ()
     splits = {"train": training, "test": held}
     text = task_text(path.stem, labels, joint_of(columns), usable, tokenizer)
     content = {f"{name}.jsonl": lines(part) for name, part in splits.items()} | {"task.py": text}
@@ -97,6 +96,13 @@ def write_own_task(path: Path, folder: Path, tokenizer: Tokenizer, share: float 
         write_atomic(home / name, written.encode(), "nothing was trained")
     found = len(rows) - len(usable)
     return OwnData(home / "task.py", columns, len(rows), len(training), len(held), found, len(labels), chat)
+
+
+def labels_of(pairs: Sequence[Pair]) -> tuple[str, ...]:
+    """The different answers if they are labels. They are scored as choices in a chat alone, whose turns end by themselves; plain text
+    has to learn to end, which generation shows."""
+    counts = Counter(pair.answer for pair in pairs)
+    return tuple(sorted(counts)) if 1 < len(counts) <= CHOICES and len(pairs) >= REPEATS * len(counts) else ()
 
 
 def split(pairs: Sequence[Pair], share: float | None, seed: int) -> tuple[list[Pair], list[Pair]]:
