@@ -31,6 +31,7 @@ from assay.harness.engines.vllm_offline.process import (
     quiet_library,
     weights_only_folder,
 )
+from assay.harness.engines.vllm_offline.sampling import leave_out_token_texts, score_params, text_params
 from assay.harness.engines.vllm_offline.score_requests import (
     ContinuationTree,
     NodeScores,
@@ -217,31 +218,22 @@ class VllmEngine:
 
     def job(self, index: int, group: ScoreGroup, tree: ContinuationTree, probe: Probe) -> Job:
         """The vLLM request of a probe."""
-        from vllm import SamplingParams
-
-        extra: dict[str, Any] = {}
-        if probe.rows:
-            extra = {"prompt_logprobs": int(group.greedy), "flat_logprobs": True}
-        params = SamplingParams(
-            temperature=0,
-            max_tokens=1,
-            detokenize=False,
-            logprob_token_ids=sorted({tree.tokens[node] for node in probe.after}),
-            skip_reading_prefix_cache=probe.fresh or not self.use_cache,
-            **extra,
-        )
+        tokens = tuple(sorted({tree.tokens[node] for node in probe.after}))
+        params = score_params(tokens, int(group.greedy) if probe.rows else None, probe.fresh or not self.use_cache)
         return Job(index, tree.prompt(group.context, probe.node), params, probe)
 
     def outputs(self, jobs: Iterator[Job], retries: deque[Job]) -> Iterator[tuple[Job, Any]]:
         """Keep vLLM's queue full and yield each request with its output; jobs in `retries` are sent first."""
+        from vllm.inputs import tokens_input
+
         engine = self.llm.llm_engine
         running: dict[str, Job] = {}
         try:
             while True:
                 while len(running) < self.in_flight and (job := retries.popleft() if retries else next(jobs, None)) is not None:
                     number = str(next(self.numbers))
-                    prompt = self.soft.prompt(job.prompt) if self.soft else {"prompt_token_ids": job.prompt}
-                    engine.add_request(number, prompt, job.params, lora_request=self.lora)
+                    prompt = self.soft.prompt(job.prompt) if self.soft else tokens_input(job.prompt)
+                    leave_out_token_texts(engine, engine.add_request(number, prompt, job.params, lora_request=self.lora))
                     running[number] = job
                 if not running:
                     return
@@ -293,21 +285,8 @@ class VllmEngine:
         return TextDecoder(tokenizer, frozenset({tokenizer.eos_token_id} - {None}))
 
     def sampling(self, request: GenRequest) -> Any:
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            temperature=request.temperature,
-            seed=request.seed if request.temperature else None,
-            top_p=request.top_p,
-            # The request's ends are all that end a response; without any, vLLM takes those of the model's files.
-            stop_token_ids=list(request.ends) or None,
-            ignore_eos=bool(request.ends),
-            max_tokens=min(request.max_tokens, self.limits.positions - len(request.prompt)),
-            stop=list(request.stop) or None,
-            logprobs=0,
-            flat_logprobs=True,
-            skip_reading_prefix_cache=not self.use_cache,
-        )
+        most = min(request.max_tokens, self.limits.positions - len(request.prompt))
+        return text_params(request.temperature, request.seed, request.top_p, request.ends, request.stop, most, not self.use_cache)
 
     def plain(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         """Score one request at a time without the prefix cache, for a proof."""
