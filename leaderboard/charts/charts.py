@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 
 FEW_TICKS = alt.Axis(tickCount=8)
+KL_TICKS = alt.Axis(format="~g", labelOverlap="greedy", tickCount=6)
 ROW_HEIGHT = 26
 TEXT_COLOUR = "#878c90"  # readable on the light and the dark background
 
@@ -143,6 +144,26 @@ def gain_against_forgetting(table: Any) -> Any:
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
 
+def frontier(table: Any) -> Any:
+    """Draws gain against the distance from the base model (KL, nats per token, log axis), one line per method, from the columns method,
+    kl, gain, low, high, rate. Labels stand at the largest distance."""
+    base = alt.Chart(table)
+    x = alt.X("kl:Q", title="KL from the base model, nats per token", scale=alt.Scale(type="log", nice=False, padding=30), axis=KL_TICKS)
+    y = alt.Y("gain:Q", title="gain on the target, points")
+    colour = alt.Color("method:N", legend=None)
+    tip = [
+        "method:N",
+        alt.Tooltip("rate:N", title="learning rate"),
+        alt.Tooltip("gain:Q", format="+.1f"),
+        alt.Tooltip("kl:Q", format=".2g"),
+    ]
+    band = base.mark_area(opacity=0.15).encode(x=x, y=alt.Y("low:Q", title="gain on the target, points"), y2="high:Q", color=colour)
+    lines = base.mark_line().encode(x=x, y=y, color=colour, order="kl:Q")
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=colour, tooltip=tip)
+    last = alt.Chart(table.sort_values("kl").groupby("method").tail(1)).mark_text(align="left", dx=8, fontSize=12)
+    return (band + lines + dots + last.encode(x=x, y=y, text="method:N", color=colour)).properties(height=380)
+
+
 def learning_rates(table: Any) -> Any:
     """Draws gain by learning rate from the columns method, lr, gain, low, high, runs."""
     base = alt.Chart(table)
@@ -192,3 +213,35 @@ def gate_history(table: Any) -> Any:
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR).encode(y=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="candidate minus baseline, points"), y2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=90, opacity=1).encode(y="delta:Q")).properties(height=280)
+
+
+def profile(table: Any, names: tuple[str, str]) -> Any:
+    """Draws two scores per task from the columns label, own, other, difference, order; `names` are those of own and other."""
+    y = alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240))
+    long = table.melt(["label", "difference", "order"], ["own", "other"], "side", "score").replace(
+        {"side": {"own": names[0], "other": names[1]}}
+    )
+    scale = alt.Scale(domain=list(names), range=["#2b6f77", "#8b8f94"])
+    tip = ["label:N", "side:N", alt.Tooltip("score:Q", format=".1f"), alt.Tooltip("difference:Q", format="+.1f")]
+    lines = (
+        alt.Chart(table)
+        .mark_rule(strokeWidth=3, opacity=0.35, color=TEXT_COLOUR)
+        .encode(y=y, x=alt.X("own:Q", title="score, points", scale=alt.Scale(zero=False), axis=FEW_TICKS), x2="other:Q")
+    )
+    dots = alt.Chart(long).mark_point(filled=True, size=85, opacity=1)
+    dots = dots.encode(y=y, x="score:Q", color=alt.Color("side:N", scale=scale, legend=alt.Legend(title=None, orient="top")), tooltip=tip)
+    gaps = alt.Chart(table.assign(right=table[["own", "other"]].max(axis=1))).mark_text(align="left", dx=9, fontSize=11, color=TEXT_COLOUR)
+    return (lines + dots + gaps.encode(y=y, x="right:Q", text=alt.Text("difference:Q", format="+.1f"))).properties(
+        height=height(len(table))
+    )
+
+
+def checkpoints(table: Any) -> Any:
+    """Draws scores by step from the columns step, family, points; labels stand at the last step."""
+    x = alt.X("step:Q", title="step", axis=alt.Axis(format="~s", values=sorted(set(table.step))), scale=alt.Scale(padding=24, nice=False))
+    y = alt.Y("points:Q", title="mean score of the family, points", scale=alt.Scale(zero=False))
+    colour = alt.Color("family:N", legend=None)
+    base = alt.Chart(table)
+    lines = base.mark_line(point=True).encode(x=x, y=y, color=colour, tooltip=["family:N", "step:Q", alt.Tooltip("points:Q", format=".1f")])
+    last = alt.Chart(table[table.step == table.step.max()]).mark_text(align="left", dx=9, fontSize=12)
+    return (lines + last.encode(x=x, y=y, text="family:N", color=colour)).properties(height=300)

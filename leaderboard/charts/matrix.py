@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from assay.leaderboard.charts.drawing import escaped
 from assay.leaderboard.data.matrix import LEVELS, Cell, Head, Matrix, Row
 
-MOST_OPEN = 9
-"""More tasks than this are folded into their families until clicked."""
+MOST_OPEN = 12
+"""More tasks than this are folded into the means of their families until clicked."""
 
 
 def link(page: str, state: Mapping[str, str], text: str, kind: str = "", linked: bool = True) -> str:
@@ -84,7 +84,7 @@ def task_head(head: Head, number: int, single: bool, linked: bool) -> str:
     notes += ["ceiling"] if head.ceiling else []
     about = "\n".join([head.column, *notes, "click: sort"])
     kind = f"n {'single' if single else 'task'} f{number}"
-    text = f'<span data-tip="{escaped(about)}">{escaped(head.short, 18)}</span><small>{" · ".join(notes) or "&nbsp;"}</small>'
+    text = f'<span data-tip="{escaped(about)}">{escaped(head.short, 18)}</span><small>{"<br>".join(notes) or "&nbsp;"}</small>'
     page = link("task", {"column": head.column}, "↗", "open", linked)
     page = page.replace("<a ", f'<a aria-label="Task {escaped(head.column)}" ', 1) if linked else ""
     return sortable(text, "number", kind).replace("</th>", f"{page}</th>")

@@ -24,7 +24,8 @@ CSS = """
 .matrix button:focus-visible, .matrix a:focus-visible { outline: 2px solid var(--link); outline-offset: -2px; }
 .matrix [aria-sort=ascending] button[data-sort]::after { content: " ↑"; }
 .matrix [aria-sort=descending] button[data-sort]::after { content: " ↓"; }
-.matrix td button { display: block; margin: -5px -8px; padding: 5px 8px; text-align: center; }
+.matrix td button { display: block; box-sizing: border-box; width: calc(100% + 16px); margin: -5px -8px; padding: 5px 8px; }
+.matrix td button { text-align: center; }
 .matrix th button[data-fold]::before { content: "▸ "; color: var(--quiet); }
 .matrix th button[data-fold][aria-expanded=true]::before { content: "▾ "; }
 .matrix a.open { margin-left: 4px; color: var(--link); visibility: hidden; }
@@ -55,11 +56,12 @@ CSS = """
 @media (max-width: 640px) {
   .matrix table, .matrix tbody { display: block; width: auto; }
   .matrix thead { display: none; }
-  .matrix tbody tr { display: flex; flex-wrap: wrap; gap: 6px; padding: 10px; border-top: 1px solid var(--line); }
+  .matrix tbody tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(86px, 1fr)); gap: 6px; }
+  .matrix tbody tr { padding: 10px; border-top: 1px solid var(--line); }
   .matrix tbody tr:first-child { border-top: 0; }
-  .matrix tbody th.model { position: static; flex: 1 1 100%; padding: 0; border: 0; }
+  .matrix tbody th.model { position: static; grid-column: 1 / -1; padding: 0; border: 0; }
   .matrix .who { max-width: none; }
-  .matrix tbody td { display: block; border: 1px solid var(--line); border-radius: 5px; padding: 3px 8px; flex: 1 1 72px; }
+  .matrix tbody td { display: block; border: 1px solid var(--line); border-radius: 5px; padding: 3px 8px; }
   .matrix tbody td::before { content: attr(data-head); display: block; font-size: .7rem; font-weight: 400; font-style: normal;
     color: inherit; overflow: hidden; text-overflow: ellipsis; }
   .matrix tbody td.shut { display: none; }
@@ -76,15 +78,17 @@ function liveMatrix(root, go) {
     const head = root.querySelector(`[data-family=${name}]`), count = +head.dataset.count;
     if (count < 2) return;
     root.querySelectorAll(`.task.${name}`).forEach(each => each.classList.toggle("shut", !open));
-    head.colSpan = open ? count + 1 : 1;
+    root.querySelectorAll(`.family.${name}`).forEach(each => each.classList.toggle("shut", open));
+    head.colSpan = open ? count : 1;
     const button = head.querySelector("[data-fold]");
     if (button) button.setAttribute("aria-expanded", open);
   };
-  root.querySelectorAll("[data-family]").forEach(head => fold(head.dataset.family, !root.classList.contains("folded")));
+  const folded = root.classList.contains("folded") || matchMedia("(max-width: 640px)").matches;
+  root.querySelectorAll("[data-family]").forEach(head => fold(head.dataset.family, !folded));
   const open = name => root.querySelector(`[data-family=${name}] [data-fold]`).getAttribute("aria-expanded") === "true";
   const all = root.querySelector("[data-all]");
   all.hidden = !root.querySelector("[data-fold]");
-  if (!root.classList.contains("folded")) all.textContent = "Fold all";
+  if (!folded) all.textContent = "Fold all";
   const sort = head => {
     const row = [...head.parentElement.children], kind = head.querySelector("[data-sort]").dataset.sort;
     const down = head.getAttribute("aria-sort") !== "descending" && !(head.classList.contains("rank") && !head.hasAttribute("aria-sort"));

@@ -21,7 +21,7 @@ SIZES = {"under 1 B": (0.0, 1e9), "1 to 10 B": (1e9, 1e10), "over 10 B": (1e10, 
 KINDS = ("base", "adapter", "served")
 
 
-SHARED, ALL = "shared", "all"
+SHARED, ALL = "largest shared set", "all tasks"
 """Task sets that are no family: the tasks with the most complete ranking, and all tasks."""
 
 
@@ -265,7 +265,7 @@ def ranking_notes(full: Any, ranked: Any, by: Aggregator) -> tuple[str, ...]:
     partly, none = int((ranked & ~full).sum()), int((~ranked).sum())
     if partly:
         notes.append(
-            f"≈ marks {partly} models that lack some of these tasks: their mean is adjusted for the difficulty of the tasks they have, and "
+            f"≈ marks models that lack some of these tasks ({partly}): their mean is adjusted for the difficulty of the tasks they have, and "
             "their intervals are wider. This assumes that the missing tasks are like the scored ones."
         )
     if none:

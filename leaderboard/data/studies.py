@@ -14,7 +14,7 @@ from assay.leaderboard.data.ranking import Z95, pareto_front
 
 NUMBERS = (
     *("lr", "seed", "gain", "gain_low", "gain_high", "average_drop", "average_drop_low", "average_drop_high", "seconds", "train_seconds"),
-    *("trainable_parameters", "saved_bytes", "peak_memory", "shots", "loss_tokens"),
+    *("trainable_parameters", "saved_bytes", "peak_memory", "shots", "loss_tokens", "kl_base"),
 )
 TEXTS = ["study", "method", "family", "mitigation", "role", "target", "labels", "status", "run_id", "drops"]
 
@@ -92,7 +92,9 @@ def points(rows: Any) -> Any:
             + (f" + {mitigation}" if mitigation != "none" else "")
             + (f" {shots:.0f}-shot" if family == "in_context" and shots == shots else "")
         )
-        costs = {each: part[each].mean() for each in ("trainable_parameters", "saved_bytes", "peak_memory", "seconds", "loss_tokens")}
+        costs = {
+            each: part[each].mean() for each in ("trainable_parameters", "saved_bytes", "peak_memory", "seconds", "loss_tokens", "kl_base")
+        }
         found.append(
             {"method": name, "family": family or "other", "lr": lr, "runs": len(part), "selected": bool(part.selected.all())}
             | dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))

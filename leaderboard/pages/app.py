@@ -11,6 +11,7 @@ PAGES = ("Board", "Compare", "Model", "Task", "Items", "Tuning", "Gates", "Runs"
 STYLE = """<style>
 .stMainBlockContainer { padding: 4.2rem 2.5rem 4rem; max-width: 1680px; }
 .stMainBlockContainer h1 { padding: 0 0 .2rem; }
+[data-testid=stCaptionContainer] { color: inherit; opacity: .78; }
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4rem 1rem 3rem; } }
 </style>"""  # less empty space around a page
 

@@ -8,7 +8,7 @@ import streamlit as st
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data.assembly import ALL, KINDS, SHARED, SIZES, Board, Filters
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
-from assay.leaderboard.data.safe_text import plain, visible
+from assay.leaderboard.data.safe_text import plain
 from assay.leaderboard.pages import matrix, shell
 
 RULES = {
@@ -23,14 +23,12 @@ COSTS = {"Parameters (B)": "Parameters", "Tokens per item": "Tokens / item", "Se
 def read_filters() -> tuple[Filters, str]:
     """The selected filters and aggregation rule; all are in the URL."""
     data = shell.cells()
-    groups = {SHARED: "largest shared set", ALL: "all tasks", **{each: each for each in sorted(data.group.unique())}}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = st.selectbox(
             "Task set",
-            list(groups),
+            [SHARED, ALL, *sorted(data.group.unique())],
             key="set",
             bind="query-params",
-            format_func=lambda each: visible(groups.get(each, each), 40),
             width=200,
             help="The largest shared set ranks the most models on all of its tasks.",
         )
@@ -55,11 +53,15 @@ def notes(found: Board) -> None:
         order = np.argsort(found.standing.rank, kind="stable")
         place = {int(model): row for row, model in enumerate(order)}
         leaders = list(dict.fromkeys(names[place[int(model)]] for model in first))
-        many = int(found.standing.rule_dependent.sum())
-        text = f"The ranks of {many} models depend on the aggregation rule (column Rank, all rules)."
+        moved = [
+            f"{plain(row.Model)} ({row.span})"
+            for row in found.table.rename(columns={"Rank, all rules": "span"}).itertuples()
+            if isinstance(row.span, str) and "–" in row.span
+        ]
+        text = f"The rank depends on the aggregation rule for {', '.join(moved[:4])}{' and others' * (len(moved) > 4)}."
         if len(leaders) > 1:
             text += " First by some rule: " + ", ".join(plain(name) for name in leaders) + "."
-        st.warning(text, icon=":material/swap_vert:")
+        st.caption(text)
     if found.unpaired:
         st.caption(
             "Resampled per model from confidence intervals, not paired by item: "

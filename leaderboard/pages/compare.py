@@ -127,7 +127,7 @@ def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
         on_select="rerun",
         selection_mode="single-row",
         key="flips",
-        height=min(38 + 35 * len(shown), 320),
+        height=shell.fitting(len(shown), 8),
         alt="Flipped items with both responses",
     )
     picked = event.selection.rows
@@ -200,7 +200,7 @@ def page() -> None:
         hide_index=True,
         column_config=config,
         placeholder="–",
-        height=min(38 + 35 * len(shown), 750),
+        height=shell.fitting(len(shown)),
         alt="Paired differences",
     )
     shell.downloads(table, "compare")

@@ -56,7 +56,7 @@ def page() -> None:
     if len(drawn):
         st.altair_chart(charts.gate_history(drawn), width="stretch")
     table = cut.assign(verdict=[SIGNS.get(each, visible(each, 30)) for each in cut.verdict], lost=[visible(each, 120) for each in cut.lost])
-    order = list(bundles.GATE_COLUMNS)
+    order = [name for name in bundles.GATE_COLUMNS if name not in ("attempt", "tried") or (table[name] > 1).any()]
     config: dict[str, object] = {}
     for name in ("low", "high"):
         config[name] = st.column_config.NumberColumn(format="%+.2f", help="Limit of the confidence interval, points.")
@@ -68,7 +68,7 @@ def page() -> None:
     config["lost"] = st.column_config.TextColumn("regressed tasks")
     config["tried"] = st.column_config.NumberColumn("baselines tried", help="The baseline is the best of this many models.")
     shell.table(table, column_order=order, column_config=config, hide_index=True, alt="Gates, newest first")
-    shell.downloads(table[order], "gates")
+    shell.downloads(table[list(bundles.GATE_COLUMNS)], "gates")
     names = {f"{row.at} {row.candidate}": number for number, row in enumerate(cut.itertuples())}
     choice = st.selectbox("Gate", list(names), key="gate", bind="query-params")
     detail(found.iloc[names.get(str(choice), 0)])

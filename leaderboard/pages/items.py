@@ -64,7 +64,7 @@ def listing(item_filter: ItemFilter) -> Any:
         on_select="rerun",
         selection_mode="single-row",
         key="rows",
-        height=min(38 + 35 * len(rows), 248),
+        height=shell.fitting(len(rows), 6),
         alt="Responses",
     )
     if pages > 1:

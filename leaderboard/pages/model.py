@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from assay.leaderboard.charts import charts
-from assay.leaderboard.data import frames
+from assay.leaderboard.data import frames, profile
 from assay.leaderboard.data.formats import amount, duration, points, span, unit_of
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
@@ -59,6 +59,34 @@ def table(part: Any) -> Any:
     return frames.DataFrame(rows)
 
 
+def beside(cells: Any, model: str, names: list[str]) -> None:
+    """The model's scores beside those of another model, or the median of all others."""
+    others = [name for name in names if name != model]
+    if not others:
+        return
+    other = st.selectbox(
+        "Beside", others, index=None, key="beside", bind="query-params", placeholder="the median of all other models", width=360
+    )
+    found = profile.profile(cells, model, str(other) if other else "")
+    if not len(found):
+        return
+    far = found.iloc[0]
+    st.subheader(f"Largest difference: {plain(far.label, 60)}, {far.difference:+.1f} points")
+    st.altair_chart(
+        charts.profile(found.head(30), (visible(model, 40), visible(other, 40) if other else "median of the others")), width="stretch"
+    )
+    st.caption("Largest differences first. These differences are not tested; Compare tests them item by item.")
+    shell.link("compare", f"Compare with {plain(other or others[0], 40)}", first=str(other or others[0]), second=model)
+
+
+def trend(cells: Any, model: str) -> None:
+    """The scores of the training run's checkpoints, if the model is one of several."""
+    found = profile.checkpoints(cells, model)
+    if len(found):
+        st.subheader("Scores of the training run's checkpoints")
+        st.altair_chart(charts.checkpoints(found), width="stretch")
+
+
 def page() -> None:
     shell.head("Model", "Scores of one model with confidence intervals and chance level, and its weights, runs and costs.")
     cells = shell.cells()
@@ -71,32 +99,48 @@ def page() -> None:
     runs = shell.read("runs")
     weights(part, runs)
     found = table(part)
+    if guesses := [plain(each) for each in found[~found.above].label]:
+        st.warning("Not significantly above chance: " + ", ".join(guesses), icon=":material/casino:")
+    beside(cells, str(part.label.iloc[0]), names)
+    trend(cells, str(part.model.iloc[0]))
     st.subheader("Scores")
     bounded = found[found.bounded]
     if len(bounded):
         st.altair_chart(charts.scores(bounded[["label", "score", "low", "high", "chance", "order"]]), width="stretch")
         st.caption("Red ticks: chance level.")
-    if guesses := [plain(each) for each in found[~found.above].label]:
-        st.warning("Not significantly above chance: " + ", ".join(guesses), icon=":material/casino:")
     names_of = {"label": "Task", "metric": "Metric", "n": "Items", "shots": "Shots", "run": "Run"}
     order = ["Task", "Metric", "Score", "95 % CI", "Items", "Shots", "Run"]
-    shell.table(found.rename(columns=names_of), column_order=order, hide_index=True, alt="Scores of the model")
+    event = shell.table(
+        found.rename(columns=names_of),
+        column_order=order,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="scored",
+        height=shell.fitting(len(found)),
+        alt="Scores of the model",
+    )
+    st.caption("Click a row to read the items that the model got wrong.")
+    if event.selection.rows:
+        shell.open_page("items", who=str(part.label.iloc[0]), task=found.task.iloc[event.selection.rows[0]], outcome="wrong")
     shell.downloads(found[["label", "metric", "score", "low", "high", "chance", "n", "shots", "run"]], "model")
-    with st.container(horizontal=True):
-        shell.link("items", "Wrong items", who=str(model), outcome="wrong")
-        others = [name for name in names if name != model]
-        if others:
-            shell.link("compare", f"Compare with {plain(others[0], 40)}", first=others[0], second=str(model))
     own = runs[runs.model_digest == part.model_digest.iloc[0]]
     st.subheader(f"Runs ({len(own)})")
-    states = own.assign(model=[visible(each, 60) for each in own.model])
-    shell.table(
-        states,
-        column_order=["run_id", "status", "engine", "purpose", "evidence", "items", "errors", "tokens", "seconds", "created_at"],
-        column_config={"run_id": "run", "seconds": "engine time (s)", "created_at": "started (UTC)"},
-        hide_index=True,
-        alt="Runs",
+    states = frames.DataFrame(
+        {
+            "Run": own.run_id,
+            "Status": own.status,
+            "Engine": own.engine,
+            "Purpose": own.purpose,
+            "Evidence": own.evidence,
+            "Items": own["items"],
+            "Errors": own.errors,
+            "Tokens": own.tokens,
+            "Engine time": [duration(each) for each in own.seconds],
+            "Started (UTC)": own.created_at.dt.strftime("%Y-%m-%d %H:%M"),
+        }
     )
+    shell.table(states, hide_index=True, alt="Runs")
     parts = [shell.read("statuses", run) for run in own[own.status == "complete"].run_id.head(5)]
     bad = [row for each in parts for row in each.itertuples() if row.unparsed + row.truncated + row.errors]
     if bad:

@@ -59,7 +59,8 @@ def table() -> None:
         ]
     )
     st.subheader(f"All runs ({len(found)})")
-    shell.table(rows, hide_index=True, alt="All runs of the store")
+    config = {name: st.column_config.TextColumn(width=width) for name, width in {"Tasks": 260, "Started (UTC)": 130, "Model": 200}.items()}
+    shell.table(rows, column_config=config, hide_index=True, alt="All runs of the store")
     shell.downloads(rows, "runs")
 
 

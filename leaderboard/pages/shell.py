@@ -158,6 +158,11 @@ def table(data: Any, column_order: Sequence[str] = (), column_config: Mapping[st
     )
 
 
+def fitting(rows: int, most: int = 20) -> Any:
+    """The height of a table: all rows, or the first `most` and a scroll bar."""
+    return "content" if rows <= most else 38 + 35 * most
+
+
 def downloads(table: Any, name: str) -> None:
     """Download buttons for all formats."""
     with st.popover("Export"):

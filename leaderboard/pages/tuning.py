@@ -9,15 +9,12 @@ import streamlit as st
 
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import queries, studies
-from assay.leaderboard.data.formats import amount, size
+from assay.leaderboard.data.formats import amount, duration, size
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
-COLUMNS = [
-    *("method", "family", "rate", "runs", "gain", "gain_low", "gain_high", "kept", "kept_low", "kept_high"),
-    *("Trainable", "Saved", "Memory", "seconds"),
-]
-HEADS = (("gain", "gain"), ("kept", "change"))
+COLUMNS = [*("method", "family", "rate", "runs", "gain", "Gain CI", "kept", "Change CI", "Trainable", "Saved", "Memory", "Time")]
+EXPORTED = ["method", "family", "rate", "runs", "gain", "gain_low", "gain_high", "kept", "kept_low", "kept_high", "seconds"]
 
 
 def load_trials(folder: str, stamp: str) -> Any:
@@ -88,17 +85,14 @@ def page() -> None:
         help="One learning rate per method, selected on rows that are not scored.",
     )
     shown = found[found.selected] if selected_only and found.selected.any() else found
-    st.subheader("Gain against forgetting")
+    st.subheader(finding(found))
     st.altair_chart(charts.gain_against_forgetting(shown.assign(method=[visible(name, 40) for name in shown.method])), width="stretch")
     st.caption("Bars: 95 % confidence intervals over items and seeds. Thin lines connect learning rates. Pale: not on the Pareto front.")
     left, right = st.columns(2)
     with left:
-        st.subheader("Learning rates")
-        rated = found[found.lr.notna()].rename(columns={"gain_low": "low", "gain_high": "high"})
-        if len(rated):
-            st.altair_chart(charts.learning_rates(rated), width="stretch")
+        distance(found)
     with right:
-        st.subheader("Retention")
+        st.subheader("Change on each retention task, points")
         matrix = studies.retention(part)
         if len(matrix):
             cut = matrix.assign(row=[visible(each, 40) for each in matrix.row], column=[visible(each, 40) for each in matrix.column])
@@ -108,25 +102,68 @@ def page() -> None:
     costs(found)
 
 
+def finding(found: Any) -> str:
+    """The method with the largest gain, and what it costs in forgetting, as a sentence."""
+    best = found.sort_values("gain").iloc[-1]
+    forgets = best.kept_high == best.kept_high and best.kept_high < 0
+    change = f"and loses {-best.kept:.1f} on the retention tasks" if forgets else "without a significant loss on the retention tasks"
+    sure = "" if best.gain_low == best.gain_low and best.gain_low > 0 else " (not significantly above 0)"
+    return f"{plain(best.method, 40)} gains most: {best.gain:+.1f} points{sure}, {change}"
+
+
+def distance(found: Any) -> None:
+    """Gain against KL from the base model where it was measured, else against the learning rate."""
+    table = found[found.lr.notna()].rename(columns={"gain_low": "low", "gain_high": "high", "kl_base": "kl"})
+    if (table.kl > 0).any():
+        st.subheader("Gain by distance from the base model")
+        st.altair_chart(charts.frontier(table[table.kl > 0].assign(method=[visible(each, 40) for each in table[table.kl > 0].method])))
+        st.caption(
+            "One line per method, a point per learning rate; bands: 95 % confidence intervals. Left of another line at the same gain: "
+            "the same gain with less change to the model."
+        )
+    elif len(table):
+        st.subheader("Gain by learning rate")
+        st.altair_chart(charts.learning_rates(table), width="stretch")
+
+
 def costs(found: Any) -> None:
     """Gain, change on retention tasks and cost of each method."""
     st.subheader("Gain and cost")
     table = found.sort_values("gain", ascending=False)
     table = table.assign(
+        **{"Gain CI": interval(table.gain_low, table.gain_high), "Change CI": interval(table.kept_low, table.kept_high)},
         Trainable=[amount(each) for each in table.trainable_parameters],
         Saved=[size(each) for each in table.saved_bytes],
         Memory=[size(each) for each in table.peak_memory],
+        Time=[duration(each) for each in table.seconds],
     )
     number = st.column_config.NumberColumn
-    config: dict[str, Any] = {name: number(format="%+.1f") for name in COLUMNS if name.startswith(("gain", "kept"))}
-    config |= {"kept": number("change on retention", format="%+.1f", help="Points on the retention tasks, higher is better.")}
-    config |= {"Trainable": "trainable parameters", "Saved": "saved size", "Memory": "peak memory"}
-    config |= {"rate": "learning rate", "runs": "seeds", "seconds": number("training time (s)", format="%.0f")}
-    config |= {f"{name}_{end}": number(f"{head}, 95 % CI {end}", format="%+.1f") for name, head in HEADS for end in ("low", "high")}
+    config: dict[str, Any] = {
+        "method": st.column_config.TextColumn("method", pinned=True),
+        "rate": "learning rate",
+        "runs": "seeds",
+        "gain": number("gain", format="%+.1f", help="Points on the target task."),
+        "Gain CI": "95 % CI of the gain",
+        "kept": number("change", format="%+.1f", help="Points on the retention tasks, higher is better."),
+        "Change CI": "95 % CI of the change",
+        "Trainable": "trainable",
+        "Saved": "saved size",
+        "Memory": "peak memory",
+        "Time": "training time",
+    }
     shell.table(
-        table, column_order=COLUMNS, column_config=config, hide_index=True, alt="Gain, change on retention tasks and cost of each method"
+        table,
+        column_order=COLUMNS,
+        column_config=config,
+        hide_index=True,
+        height=shell.fitting(len(table), 24),
+        alt="Gain, change on retention tasks and cost of each method",
     )
-    shell.downloads(table[COLUMNS], "tuning")
+    shell.downloads(table[EXPORTED], "tuning")
+
+
+def interval(low: Any, high: Any) -> list[str]:
+    return ["–" if a != a or b != b else f"{a:+.1f} to {b:+.1f}" for a, b in zip(low, high, strict=True)]
 
 
 page()
