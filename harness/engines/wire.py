@@ -1,15 +1,17 @@
-"""Messages between an engine in another process and its owner: JSON, one message per line. No pickle."""
+"""Messages between an engine in another process and its owner: JSON, one message per line, token ids in binary. No pickle."""
 
 from __future__ import annotations
 
 import json
+from array import array
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from assay.harness.engines import EngineStats
-from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
 from assay.harness.errors import AssayError, Incomplete, Invalid, NotComparable
 from assay.harness.model.find import ModelRef
 
@@ -24,15 +26,27 @@ def line(message: Mapping[str, Any]) -> bytes:
 
 
 def pack_request(request: ScoreGroup | GenRequest) -> list[Any]:
-    return [getattr(request, each.name) for each in fields(request)]
+    if isinstance(request, ScoreGroup):
+        return [pack_ids(request.context), [pack_ids(ids) for ids in request.continuations], request.greedy]
+    return [pack_ids(request.prompt), *(getattr(request, each.name) for each in fields(request)[1:])]
 
 
 def read_group(data: Sequence[Any]) -> ScoreGroup:
-    return ScoreGroup(*map(frozen, data))
+    context, continuations, greedy = data
+    return ScoreGroup(read_ids(context), tuple(map(read_ids, continuations)), greedy)
 
 
 def read_generation(data: Sequence[Any]) -> GenRequest:
-    return GenRequest(*map(frozen, data))
+    return GenRequest(read_ids(data[0]), *map(frozen, data[1:]))
+
+
+def pack_ids(ids: TokenIds) -> str:
+    """Token ids as base64 of four bytes each in this machine's order: prompts are most of what is sent."""
+    return b64encode(array("i", ids)).decode()
+
+
+def read_ids(data: str) -> TokenIds:
+    return tuple(array("i", b64decode(data)))
 
 
 def frozen(value: Any) -> Any:

@@ -7,9 +7,10 @@ ids after a cut differ, and everything, should a text that is encoded whole as a
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,8 @@ def encode_shared(
     if margin is None:
         return encode_whole(encode, contexts, wholes)
     roots = roots_of(contexts)
-    known = dict(zip(set(roots), mark(inner, list(set(roots))), strict=True))
+    distinct = list(dict.fromkeys(roots))
+    known = dict(zip(distinct, mark(inner, distinct), strict=True))
     begun = [(known[root], text) for text, root in zip(contexts, roots, strict=True) if text not in known]
     for (root, text), tail in zip(begun, encode_tails(inner, margin, begun, marked=True), strict=True):
         known[text] = Encoded(text, root.ids[: tail.kept] + tail.ids, tail.cuts)
@@ -104,7 +106,17 @@ def mark(inner: Any, texts: Sequence[str], marked: bool = True) -> list[Encoded]
     """Texts encoded whole, with their cuts if they are wanted (`marked`). A cut follows a visible character, since offsets may leave out
     white space."""
     encodings = inner(list(texts), add_special_tokens=False).encodings if texts else []
-    return [Encoded(text, tuple(each.ids), cuts_of(text, each) if marked else ()) for text, each in zip(texts, encodings, strict=True)]
+    return [Encoded(text, as_ids(each.ids), cuts_of(text, each) if marked else ()) for text, each in zip(texts, encodings, strict=True)]
+
+
+def as_ids(ids: Iterable[int]) -> TokenIds:
+    """The ids as a tuple with one object per distinct id: a tokenizer makes a new one for every token, four times a tuple's own memory."""
+    return tuple(map(same, ids))
+
+
+@functools.cache
+def same(id: int) -> int:
+    return id
 
 
 def cuts_of(text: str, encoding: Any) -> list[tuple[int, int]]:

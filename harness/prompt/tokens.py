@@ -15,7 +15,7 @@ from assay.harness.errors import AssayError, redact
 from assay.harness.model.weights import read_json
 from assay.harness.prompt.chat import CALL, TemplateCall, render_chats
 from assay.harness.prompt.render import Message
-from assay.harness.prompt.shared_prefixes import cut_margin, encode_shared
+from assay.harness.prompt.shared_prefixes import as_ids, cut_margin, encode_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Tokenizer:
         """Return the ids of each text, without special tokens."""
         if not texts:
             return []
-        return [tuple(ids) for ids in self.inner(list(texts), add_special_tokens=False)["input_ids"]]
+        return [as_ids(ids) for ids in self.inner(list(texts), add_special_tokens=False)["input_ids"]]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids)))

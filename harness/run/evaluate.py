@@ -57,8 +57,6 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
     for name in (plan.engine, plan.repeat_engine):
         if name not in ("", "auto"):
             check_name(name)
-    if not is_address(plan.model):
-        check_machine(plan.engine, plan.device)
     set_passive_wait()  # before anything loads torch
     access = place.access(plan.allow_partial)
     selection = select_stored({"plan": plan.as_json()}, access) if stored else select_planned(plan, access)
@@ -142,6 +140,8 @@ def evaluate(
     the end, Invalid where the model's files changed while it was scored.
     """
     progress = progress or NoProgress()
+    if opener is open_engine and not is_address(plan.model):  # a cluster's nodes have their own devices
+        check_machine(plan.engine, plan.device)
     prepared = prepare(plan, place, progress, stored)
     try:
         return evaluate_prepared(prepared, place, progress, opener)
@@ -218,12 +218,13 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
         except AssayError as error:
             if error.exit_code != 13:
                 raise
-            check_numbers(prepared, writer)
+            check_numbers(prepared, writer.records())
             raise Incomplete(str(error), where=bundle.name, do=f"continue with: {command}") from None
         except Exception as error:  # an engine may fail in any way; finished items are stored
             raise Incomplete(f"{type(error).__name__}: {error}", where=bundle.name, do=f"continue with: {command}") from error
-        check_numbers(prepared, writer)
-        if (failed := failed_records(writer)) and not prepared.plan.allow_failed:
+        records, proof = writer.records(), together(writer.proofs())  # read once: all of the journal
+        check_numbers(prepared, records)
+        if (failed := failed_records(records)) and not prepared.plan.allow_failed:
             raise Incomplete(
                 f"{len(failed)} items failed, the first ({failed[0].task} {failed[0].item}): {failed[0].error}",
                 where=bundle.name,
@@ -231,7 +232,6 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
             )
         check_model_unchanged(prepared.model, prepared.plan)
         progress.stage("computing scores")
-        records, proof = writer.records(), together(writer.proofs())
         seconds = {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(clock() - started, 3)}
         results, tokens = results_of(prepared, bundle, records, facts), tokens_of(prepared.model, records)
         writer.finish({**summary_of(records, results, facts, tokens, seconds, proof), **extra})
@@ -251,7 +251,7 @@ def score_pending(
         engine = scorer.engine
         facts = {**engine.describe(), "notes": [redact(note) for note in engine.stats.notes], "open_seconds": round(opened, 3)}
         extra: dict[str, Any] = {}
-        if plan.repeat_check and not failed_records(writer):  # with failed items the check waits until the run is resumed
+        if plan.repeat_check and not failed_records(writer.records()):  # with failed items the check waits until the run is resumed
             extra["noise"] = {"batches": repeat(prepared.tasks, writer.records(), engine, progress, plan.seed)}
         return facts, extra
     finally:
@@ -314,7 +314,7 @@ def settings_of(plan: Plan, arguments: bool = True) -> Settings:
 def repeat_on_other_engine(prepared: PreparedRun, writer: Writer, progress: RunProgress, opener: OpenEngine) -> dict[str, Any]:
     """The noise between the run's engine and `plan.repeat_engine`, which scores the same requests."""
     plan = prepared.plan
-    if failed_records(writer):
+    if failed_records(writer.records()):
         return {}
     progress.stage(f"starting engine {plan.repeat_engine}")
     try:
@@ -329,18 +329,18 @@ def repeat_on_other_engine(prepared: PreparedRun, writer: Writer, progress: RunP
         engine.close()
 
 
-def failed_records(writer: Writer) -> list[Record]:
-    return [record for record in writer.records() if record.status == "error"]
+def failed_records(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.status == "error"]
 
 
-def check_numbers(prepared: PreparedRun, writer: Writer) -> None:
+def check_numbers(prepared: PreparedRun, records: Sequence[Record]) -> None:
     """Raises Invalid where items failed because the model's weights or logits hold NaN: no repetition can give them a score."""
-    failed = [record for record in failed_records(writer) if NOT_FINITE.search(record.error)]
+    failed = [record for record in failed_records(records) if NOT_FINITE.search(record.error)]
     if not failed:
         return
     if prepared.model.server is None:
         check_weights(checkpoint_of(prepared.model))
-    if {record.status for record in writer.records()} <= {"error", "skipped"}:
+    if {record.status for record in records} <= {"error", "skipped"}:
         what = f"the model's logits are NaN or infinite for every item ({len(failed)} so far), although its weights are finite"
         raise Invalid(what, where=prepared.model.name, do="use --dtype float32; if that fails too, the checkpoint or its config is broken")
 

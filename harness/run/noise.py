@@ -23,8 +23,8 @@ from assay.harness.stats.interval import Part
 from assay.harness.store.record import Record
 from assay.harness.task.metric import Metric, Pooled
 
-PORTION = 64
-"""Largest number of items sent to the engine at once in a repetition; only items of one call can share a batch."""
+PORTION = 1024
+"""Largest number of items sent to the engine at once in a repetition; only items of one call can share a batch. As many as vLLM runs."""
 Key = tuple[str, str]
 Noise = Mapping[str, Any]
 

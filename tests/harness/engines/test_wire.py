@@ -1,0 +1,29 @@
+"""What crosses the pipe to an engine's process arrives as it was. Run: pytest tests/harness/engines/test_wire.py"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from assay.harness.engines.request import GenRequest, ScoreGroup
+from assay.harness.engines.wire import line, pack_request, read_generation, read_group
+
+LARGE = tuple(range(0, 300_000, 7))
+
+
+@pytest.mark.parametrize("group", [ScoreGroup((1,), ((2,), (3, 4))), ScoreGroup(LARGE, (LARGE, (0, 2**31 - 1)), greedy=True)])
+def test_a_score_group_arrives_as_it_was(group: ScoreGroup) -> None:
+    found = read_group(json.loads(line({"ask": pack_request(group)}))["ask"])
+    assert found == group and found.key == group.key
+
+
+@pytest.mark.parametrize("request_", [GenRequest((5,), 3), GenRequest(LARGE, 9, ("\n", "é"), 0.7, 11, (2, 70_000), 0.9)])
+def test_a_generation_request_arrives_as_it_was(request_: GenRequest) -> None:
+    found = read_generation(json.loads(line({"ask": pack_request(request_)}))["ask"])
+    assert found == request_ and found.key == request_.key
+
+
+def test_token_ids_take_a_third_less_space_than_as_numbers() -> None:
+    ids = tuple(range(100_000, 101_000))
+    assert len(line({"ask": pack_request(GenRequest(ids, 1))})) < 0.8 * len(json.dumps(ids))
