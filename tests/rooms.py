@@ -21,7 +21,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("checking",),
         ("cli",),
     ),
-    "tuners": (("retention", "training"), ("methods",), ("study", "toy"), ("report",), ("commands",)),
+    "tuners": (("retention", "training"), ("methods",), ("study", "toy"), ("report",), ("callback", "commands")),
     "leaderboard": (("data",), ("charts", "demo"), ("commands", "documents"), ("pages",)),
 }
 """From the ground up: folders, and the few files at the root of a package."""

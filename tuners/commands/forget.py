@@ -11,21 +11,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from assay import AssayError, Missing, Plan, evaluate, read_run
-from assay.harness.decide.policy import Policy
-from assay.harness.decide.stored_gate import Gate, gate_stored
+from assay import Missing
+from assay.harness.decide.stored_gate import Gate
 from assay.harness.reports.formatting import aggregate_line, details, headline
 from assay.harness.reports.json_values import gate_json
 from assay.harness.reports.tables import gate_cells, table
-from assay.harness.run.stages import Surroundings, find_model, list_runs, open_tokenizer, surroundings
+from assay.harness.run.stages import Surroundings, find_model, open_tokenizer, surroundings
 from assay.tuners.commands.options import Json, names
 from assay.tuners.commands.output import check_installed, tell
+from assay.tuners.study.checkpoint_gate import RETENTION, Pair, gate_plans, policy_of
 from assay.tuners.study.prepare import first_tokens, read_neutral
 from assay.tuners.study.text_change import TextChange, text_change
 from assay.tuners.training.data import text_examples
 
-SUITE = ",".join(f"assay.tuners.retention:{name}" for name in ("ARC_EASY", "PIQA", "BLIMP"))
-"""Tasks that small models can do; their data are found as those of any task."""
 TEXT = "helm/language_modelling/sentences"
 TEXT_TOKENS = 1024
 
@@ -35,7 +33,7 @@ def forget(
     tuned: Annotated[str, typer.Argument(help="Model after it: a model folder or hub id, or the folder of an adapter of the base.")],
     retain: Annotated[
         str, typer.Option(help="Comma-separated list of tasks that should not get worse. \\[default: ARC-Easy, PIQA and BLiMP]")
-    ] = SUITE,
+    ] = ",".join(RETENTION),
     text: Annotated[
         str, typer.Option(help="Neutral text for KL(base || tuned): a file, or a perplexity task; none to leave it out.")
     ] = TEXT,
@@ -51,14 +49,9 @@ def forget(
     """
     check_installed()
     place = surroundings()
-    adapter = tuned if (Path(tuned) / "adapter_config.json").is_file() else ""
-    model = base if adapter else tuned
-    before = Plan(model=base, tasks=names(retain), limit=limit, chat=chat)
-    after = Plan(model=model, tasks=names(retain), limit=limit, chat=chat, adapter=adapter)
-    policy = policy_of(margin, task_margin)
-    change = change_on_text(base, model, adapter, text, place)
-    runs = [find_or_score(plan, place) for plan in (before, after)]
-    found = gate_stored(place.results, str(runs[1]), str(runs[0]), policy, place.access(allow_partial=True))
+    pair, policy = Pair(base, tuned), policy_of(margin, task_margin)
+    change = change_on_text(pair, text, place)
+    found = gate_plans(pair.plans(names(retain), limit, chat), policy, place, tell)
     if as_json:
         shown = gate_json(found.decision, found.comparison, found.exit_code)
         sys.stdout.write(json.dumps({**shown, "text": asdict(change) if change else None}) + "\n")
@@ -67,28 +60,7 @@ def forget(
     raise typer.Exit(found.exit_code)
 
 
-def policy_of(margin: float, task_margin: float) -> Policy:
-    try:
-        return Policy(margin=margin, task_margin=task_margin)
-    except ValueError:
-        raise AssayError(
-            f"margins of {margin:g} and {task_margin:g} points", where="--margin, --task-margin", do="use numbers from 0 to 100"
-        ) from None
-
-
-def find_or_score(plan: Plan, place: Surroundings) -> Path:
-    """A complete run of this plan with these weights, else a new one."""
-    ref = find_model(plan.model, adapter=plan.adapter or None, cache=place.cache, offline=place.offline)
-    wanted = json.loads(json.dumps(plan.as_json()))
-    for run in reversed(list_runs(place.results)):
-        if run.status == "complete" and run.model_digest == ref.digest and read_run(run.path).manifest["plan"] == wanted:
-            tell(f"{ref.name}: scored before, in run {run.id}")
-            return run.path
-    tell(f"{ref.name}: scoring {', '.join(plan.tasks)}")
-    return evaluate(plan, place)
-
-
-def change_on_text(base: str, model: str, adapter: str, text: str, place: Surroundings) -> TextChange | None:
+def change_on_text(pair: Pair, text: str, place: Surroundings) -> TextChange | None:
     """KL and bits per byte on the text; None without one, or if the default text is not on this machine."""
     if text in ("", "none"):
         return None
@@ -99,9 +71,9 @@ def change_on_text(base: str, model: str, adapter: str, text: str, place: Surrou
             raise
         tell(f"no text to measure KL on: {error}")
         return None
-    one, two = (find_model(name, cache=place.cache, offline=place.offline) for name in (base, model))
+    one, two = (find_model(name, cache=place.cache, offline=place.offline) for name in (pair.base, pair.model))
     examples = first_tokens(text_examples(texts, open_tokenizer(one.path), one.positions), TEXT_TOKENS)
-    return text_change(one.path, (two.path, Path(adapter) if adapter else None), examples)
+    return text_change(one.path, (two.path, Path(pair.adapter) if pair.adapter else None), examples)
 
 
 def show(found: Gate, change: TextChange | None) -> None:
