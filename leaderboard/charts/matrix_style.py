@@ -7,7 +7,7 @@ CSS = """
 .matrix .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; outline-offset: 2px; }
 .matrix table { border-collapse: separate; border-spacing: 0; width: 100%; font-variant-numeric: tabular-nums; }
 .matrix th, .matrix td { padding: 5px 8px; text-align: left; border: 0; border-top: 1px solid var(--line); min-width: 0; }
-.matrix th, .matrix td { white-space: nowrap; }
+.matrix th, .matrix td { white-space: nowrap; vertical-align: middle; }
 .matrix thead th { background: var(--soft); border-top: 0; font-weight: 600; vertical-align: bottom; }
 .matrix thead tr:first-child th.group { border-left: 1px solid var(--line); text-align: center; }
 .matrix small { display: block; font-size: .75rem; font-weight: 400; color: var(--quiet); }

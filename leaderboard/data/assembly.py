@@ -265,8 +265,8 @@ def ranking_notes(full: Any, ranked: Any, by: Aggregator) -> tuple[str, ...]:
     partly, none = int((ranked & ~full).sum()), int((~ranked).sum())
     if partly:
         notes.append(
-            f"≈ marks models that lack some of these tasks ({partly}): their mean is adjusted for the difficulty of the tasks they have, and "
-            "their intervals are wider. This assumes that the missing tasks are like the scored ones."
+            f"≈ marks models that lack some of these tasks ({partly}): their mean is adjusted for the difficulty of the tasks they have, "
+            "and their intervals are wider. This assumes that the missing tasks are like the scored ones."
         )
     if none:
         reason = "too few shared scores" if by == AGGREGATORS[0] else "this rule ranks only models with all scores"

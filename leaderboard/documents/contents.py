@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from assay.leaderboard.charts import matrix
 from assay.leaderboard.charts.drawing import Dot, Mark
 from assay.leaderboard.data import bundles, frames, paired, queries, studies
 from assay.leaderboard.data.assembly import Board, Filters, assemble, group_of
 from assay.leaderboard.data.formats import amount, duration, points, size, span, unit_of
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
-from assay.leaderboard.documents.document import Fold, Heading, Intervals, Paragraph, Part, Scatter, Table
+from assay.leaderboard.documents.document import Fold, Grid, Heading, Intervals, Paragraph, Part, Scatter, Table
 
 MOST_MODELS = 40
 SCORE_AXIS = "score, points, 95 % confidence interval; tick: chance level"
@@ -78,7 +79,9 @@ def board(root: Path, cells: Any) -> list[Part]:
 def ranked(found: Board) -> list[Part]:
     """One board: notes, rank intervals, score against size, and the table."""
     top = found.table.iloc[: found.ranked].head(MOST_MODELS)
-    parts: list[Part] = []
+    parts: list[Part] = [Paragraph(found.about)]
+    if found.matrix is not None:
+        parts.append(Grid(matrix.html(found.matrix, linked=False)))
     if found.standing is not None and found.standing.rule_dependent.any():
         many = int(found.standing.rule_dependent.sum())
         parts.append(Paragraph(f"The ranks of {many} models depend on the aggregation rule (column Rank, all rules).", "warning"))

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assay.leaderboard.charts.drawing import Dot, Mark, escaped, interval_texts, intervals, scatter
+from assay.leaderboard.charts.matrix_style import CSS as MATRIX_STYLE
+from assay.leaderboard.charts.matrix_style import SCRIPT as MATRIX_SCRIPT
 from assay.leaderboard.charts.theme import CATEGORIES, DARK, LIGHT
 from assay.leaderboard.data.safe_text import visible
 
@@ -76,12 +78,22 @@ class Fold:
     parts: tuple[Part, ...]
 
 
-Part = Heading | Paragraph | Table | Intervals | Scatter | Link | Fold
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The matrix of models and tasks as HTML (charts.matrix); in Markdown its text is left out, since a table of scores follows."""
+
+    html: str
+
+
+Part = Grid | Heading | Paragraph | Table | Intervals | Scatter | Link | Fold
 
 SHORT_TEXT = 30
 """Cells up to this many characters do not wrap."""
-SCRIPT = """
-for (const table of document.querySelectorAll("table")) {
+SCRIPT = (
+    MATRIX_SCRIPT
+    + """
+document.querySelectorAll(".matrix").forEach(each => liveMatrix(each));
+for (const table of document.querySelectorAll(".wide > table")) {
   table.querySelectorAll("th").forEach((head, column) => head.addEventListener("click", () => {
     const down = head.dataset.order !== "down", body = table.tBodies[0];
     table.querySelectorAll("th").forEach(other => delete other.dataset.order);
@@ -98,6 +110,7 @@ if (field) field.addEventListener("input", () => {
   for (const row of document.querySelectorAll("tbody tr")) row.hidden = !row.textContent.toLowerCase().includes(wanted);
 });
 """
+)
 
 
 def style() -> str:
@@ -105,7 +118,7 @@ def style() -> str:
 
     def colours(mode: dict[str, str], shade: str) -> str:
         names = {"ink": "text_color", "paper": "background_color", "soft": "secondary_background_color"}
-        names |= {"line": "border_color", "link": "link_color"}
+        names |= {"line": "border_color", "link": "link_color", "tint": "primary_color"}
         return "".join(f"--{name}:{mode[key]};" for name, key in names.items()) + f"--quiet:{shade};"
 
     kinds = "".join(f".c{number}{{--mark:{colour}}}" for number, colour in enumerate(CATEGORIES))
@@ -113,7 +126,7 @@ def style() -> str:
         f":root{{color-scheme:light dark;{colours(LIGHT, '#6a7075')}}}"
         f"@media(prefers-color-scheme:dark){{:root{{{colours(DARK, '#9aa1a6')}}}}}"
         "body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}"
-        "body{max-width:1080px;margin:0 auto;padding:24px 16px 64px}"
+        "body{max-width:1200px;margin:0 auto;padding:24px 16px 64px}"
         "h1{font-size:1.7rem;margin:0 0 4px}h2{font-size:1.25rem;margin:40px 0 8px}h3{font-size:1.05rem;margin:24px 0 6px}"
         "h1,h2,h3,p,td,summary{overflow-wrap:anywhere}"
         "nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:12px 0}a{color:var(--link)}"
@@ -147,7 +160,7 @@ def html_file(title: str, about: str, parts: Sequence[Part], *, search: bool = F
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><meta name="referrer" content="no-referrer">'
-        f"<title>{escaped(title, 120)}</title><style>{style()}</style></head><body>"
+        f"<title>{escaped(title, 120)}</title><style>{style()}{MATRIX_STYLE}</style></head><body>"
         f'<h1>{escaped(title, 200)}</h1><p class="note">{escaped(about)}</p><nav>{anchors}</nav>{field}'
         + "\n".join(map(html_part, parts))
         + f"<script>{SCRIPT}</script></body></html>\n"
@@ -166,6 +179,8 @@ def html_part(part: Part) -> str:
             return f"<pre>{text_lines(text)}</pre>"
         case Paragraph(text, kind):
             return f'<p class="{"warning" if kind == "warning" else "note"}">{escaped(text)}</p>'
+        case Grid(html):
+            return html
         case Table():
             return html_table(part)
         case Intervals(marks, axis, zero, whole):
@@ -210,6 +225,8 @@ def markdown_text(value: object, limit: int = 400) -> str:
 
 def markdown_part(part: Part) -> str:
     match part:
+        case Grid():
+            return ""
         case Heading(title, level):
             return f"{'#' * level} {markdown_text(title)}"
         case Paragraph(text, "code"):

@@ -134,7 +134,7 @@ def test_the_snapshot_makes_no_request_and_sorts_and_filters(real_store: Path, t
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         found = Tab(context.new_page(), page.as_uri())
         found.page.goto(page.as_uri())
-        table = found.page.locator("table").first
+        table = found.page.locator(".wide table").first
         first = table.locator("tbody tr").first.inner_text()
         table.locator("th").first.click()
         table.locator("th").first.click()
