@@ -55,7 +55,8 @@ def test_a_tie_of_three_counts_a_third(opened: dict[str, Engine], tmp_path: Path
     run = flat.run(tmp_path, task_file(tmp_path, "f'Item {r[\"n\"]}:'", ("aa", "bb", "cc")))
     (found,) = results(run).values()
     assert found["value"] == pytest.approx(1 / 3) and all(record.output["tied"] == [0, 1, 2] for record in run.records())
-    assert any("12" in note and "tie" in note for note in notes(run.manifest, run.summary()["results"]))
+    summary = run.summary()
+    assert summary["ties"] == {"own": 12} and any("1/k" in note for note in notes(run.manifest, summary["results"], summary["ties"]))
 
 
 def test_nan_in_the_weights_is_named_and_not_to_be_resumed(opened: dict[str, Engine], tmp_path: Path) -> None:
@@ -78,4 +79,5 @@ def test_an_item_without_a_number_fails_alone_and_may_be_left_out(opened: dict[s
     run = broken.run(tmp_path / "allowed", task, allow_failed=True)
     (found,) = results(run).values()
     assert run.status == "complete" and found["n"] == 11 and found["evidence"] != "complete" and not math.isnan(found["value"])
-    assert [record.error for record in run.records() if record.status == "error"] == ["non-finite log-probability"]
+    (error,) = (record.error for record in run.records() if record.status == "error")
+    assert "NaN" in error
