@@ -3,7 +3,7 @@
 `lm-eval:arc_challenge` is a task, `lm-eval:leaderboard` a group, `lm-eval:path/to/task.yaml` a file of your own, `lm-eval:FOLDER/NAME` a
 name that the files of a folder define. `assay tasks lm-eval WORD` searches the names.
 
-lm-eval's task objects are asked for their requests (`requests.py`), which go through assay's engines; the answers to one document go back
+lm-eval's task objects are asked for their requests (`documents.py`), which go through assay's engines; the answers to one document go back
 to `process_results` (`scores.py`), and its values become statistics that are stored as for any task. lm-eval is imported when a task is
 loaded (`library.py`); the names are read from an index in the cache (`names.py`). A finished run is read, compared and gated without
 lm-eval: its manifest holds the metrics. Only a metric with an aggregation of the task's own, and checking statistics again, need it.
@@ -22,9 +22,9 @@ from typing import Any
 
 from assay import Access, AssayError, Family, Generate, Layout, Loglikelihood, Perplexity, Shots, Task, Term, Total
 from assay.harness.metrics.lm_eval import Scorer
+from assay.tasks._lm_eval.documents import LmEvalRows, ask_of, plain, read_row
 from assay.tasks._lm_eval.library import Group, Loaded, Reference, code_of, digest_of, file_of, load, refer, split_of
 from assay.tasks._lm_eval.names import Name, folder, names_in, own_names, version
-from assay.tasks._lm_eval.requests import LmEvalRows, ask_of, plain, read_row
 from assay.tasks._lm_eval.scores import metrics_of, scorers_of
 
 CheckCode = Callable[[str, Path, bytes], None]

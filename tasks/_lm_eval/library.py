@@ -11,6 +11,7 @@ import hashlib
 import io
 import logging
 import random
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -157,19 +158,44 @@ def digest_of(yaml: str) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without lm-eval's progress bars, prints and warnings, and with the random numbers that it starts from."""
+    """Without lm-eval's progress bars, prints and warnings, with the random numbers that it starts from, and with every template compiled
+    once: lm-eval compiles it again for every document, which takes most of its time.
+    """
     state, numbers, level = random.getstate(), np.random.get_state(), logging.root.manager.disable
     logging.disable(logging.WARNING)
-    random.seed(RANDOM_SEED)
-    np.random.seed(NUMPY_SEED)
+    random.setstate(random.Random(RANDOM_SEED).getstate())  # for the code of lm-eval's tasks; put back at the end
+    np.random.set_state(np.random.RandomState(NUMPY_SEED).get_state())
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            templates_kept(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
         random.setstate(state)
         np.random.set_state(numbers)
         logging.disable(level)
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled(environment: Any, source: str) -> Any:
+    return type(environment).from_string(environment, source)
+
+
+@contextlib.contextmanager
+def templates_kept() -> Iterator[None]:
+    environment = getattr(sys.modules.get("lm_eval.utils"), "env", None)
+    if environment is None or "from_string" in vars(environment):
+        yield
+        return
+    environment.from_string = functools.partial(compiled, environment)
+    try:
+        yield
+    finally:
+        del environment.from_string
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,8 +10,8 @@ from typing import Any
 
 from assay import AssayError, Completion, Doc, Loglikelihoods, Metric, TextLogprob
 from assay.harness.metrics.lm_eval import OPAQUE, SHARES, Scorer, metric_of, scorer_of, statistics, unpacked
+from assay.tasks._lm_eval.documents import plain
 from assay.tasks._lm_eval.library import Reference, load, quiet
-from assay.tasks._lm_eval.requests import plain
 
 AGGREGATIONS = (
     *("mean", "nanmean", "median", "perplexity", "weighted_perplexity", "bits_per_byte"),

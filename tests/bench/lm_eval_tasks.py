@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("tasks", nargs="*")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--write", type=Path)
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     known = [json.loads(text) for text in given.rows.read_text().splitlines()] if given.rows.is_file() else []
     done = {row["name"] for row in known}
     wanted = [name for name in given.tasks or TASKS if name not in done]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay import Access, AssayError, Doc, Generate, Loglikelihood, Missing, Perplexity, inline
-from assay.tasks._lm_eval.library import Reference, is_complete, load, quiet
+from assay.tasks._lm_eval.library import Reference, is_complete, load, quiet, templates_kept
 
 FEW_SHOT_SEED = 1234
 """lm-eval's default seed of few-shot examples; the plan's random seed is added to it."""
@@ -67,7 +67,9 @@ class LmEvalRows:
         name = task.config.dataset_name
         origin = f"{task.config.dataset_path}{f'/{name}' if name else ''}/{split} (lm-eval)"
         data = inline(rows=[{"doc": plain(instances[0].doc)} for instances in documents.values()]).load("rows", access).digest
-        rows = inline(rows=[self.row(task, number, instances) for number, instances in documents.items()]).load("rows", access)
+        with templates_kept():
+            made = [self.row(task, number, instances) for number, instances in documents.items()]
+        rows = inline(rows=made).load("rows", access)
         return replace(rows, origin=origin, digest=data, complete=complete)
 
     def documents(self, task: Any, limit: int | None = None) -> dict[int, list[Any]]:
