@@ -1,8 +1,9 @@
 """Confidence intervals of scores and totals from stored per-item statistics.
 
-Binary items without clusters: Wilson (1927). Other bounded means: Wilson's interval at the effective sample size of the
-clustered variance with a t quantile (Korn and Graubard 1998). Every other metric and every total: cluster jackknife, t on
-the logit scale between the metric's bounds, which for bounds -1 and 1 is Fisher's z. tests/sim measures the coverage.
+Binary items without clusters: Wilson (1927), near 0 and 1 Clopper and Pearson (1934). Other bounded means: Wilson's interval at the
+effective sample size of the clustered variance with a t quantile (Korn and Graubard 1998). Confusion tables of independent items:
+Dirichlet posterior. Every other metric and every total: cluster jackknife, t on the logit scale between the metric's bounds, which for
+bounds -1 and 1 is Fisher's z; limits of a score that is not a function of means are moved by its bias. tests/sim measures the coverage.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy as np
 
 from assay.harness.errors import AssayError
 from assay.harness.stats.distributions import t_quantile, z_quantile
-from assay.harness.stats.influence import Influence, Undefined, blocks, influence, is_mean, rows_of
+from assay.harness.stats.edges import FEW, SPLITS, are_cells, cell_limits, clopper_pearson, half_samples
+from assay.harness.stats.influence import Influence, Undefined, blocks, combined, dense, influence, is_mean, rows_of
 from assay.harness.task.metric import Affine, Array, Codes, Metric, Pooled
 from assay.harness.task.task import Term, Total
 
@@ -100,11 +102,30 @@ def _score_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: 
         unscaled = _score_interval(plain, stats, groups, clusters, level, seed)
         value, low, high = (None if end is None else scale * end + offset for end in (unscaled.value, unscaled.low, unscaled.high))
         return replace(unscaled, value=value, low=low, high=high)
-    units = clusters if isinstance(metric.combine, Pooled) else blocks(clusters, seed)
-    found = influence(metric, stats, groups, units)
-    name = "jackknife" if isinstance(metric.combine, Pooled) else "block jackknife"
-    df = float(len(found.effects) - 1)
-    return _transformed(found.value, found.variance, df, (metric.low, metric.high), len(stats), level, name)
+    if are_cells(metric, stats, dense(clusters)[1]):
+        value, (least, most) = combined(metric, stats, dense(groups)[0]), cell_limits(metric, stats, level, seed)
+        return Interval(value, min(least, value), max(most, value), len(stats), "Dirichlet posterior of the table")
+    if isinstance(metric.combine, Pooled):
+        found = influence(metric, stats, groups, clusters)
+        df = float(len(found.effects) - 1)
+        return _transformed(found.value, found.variance, df, (metric.low, metric.high), len(stats), level, "jackknife")
+    return _by_halves(metric, stats, groups, clusters, level, seed)
+
+
+def _by_halves(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes, level: float, seed: int) -> Interval:
+    """For a combine that is not Pooled: t on the score's own scale, with variance and bias from half samples, else the block jackknife."""
+    value = combined(metric, stats, dense(groups)[0])
+    count = dense(clusters)[1]
+    halves = half_samples(metric, stats, groups, clusters, value, seed) if count > 3 else None
+    if halves is None or halves[1] == 0:
+        found = influence(metric, stats, groups, blocks(clusters, seed))
+        df = float(len(found.effects) - 1)
+        return _transformed(found.value, found.variance, df, (metric.low, metric.high), len(stats), level, "block jackknife")
+    excess, variance = halves
+    half = float(t_quantile((1 + level) / 2, min(SPLITS, count - 1))) * math.sqrt(variance)
+    bottom, top = (side * np.inf if end is None else end for end, side in ((metric.low, -1), (metric.high, 1)))
+    low, high = max(value - half - max(excess, 0.0), bottom), min(value + half - min(excess, 0.0), top)
+    return Interval(value, float(low), float(high), len(stats), "half samples, t, bias")
 
 
 def total_interval(total: Total, parts: Mapping[Term, Part], *, level: float = 0.95, seed: int = 0) -> Interval:
@@ -191,8 +212,10 @@ def _mean_interval(metric: Metric[Any], stats: Array, groups: Codes, clusters: C
     if rows.count < 2:
         return Interval(value, None, None, n, "too few clusters" if n > 1 else "too few items")
     if independent and np.isin(scores, (metric.low, metric.high)).all():
-        low, high = wilson(share, float(len(scores)), z_quantile((1 + level) / 2))
-        return Interval(value, metric.low + span * low, metric.low + span * high, n, "wilson")
+        right, count = round(share * len(scores)), len(scores)
+        edge = min(right, count - right) < FEW
+        low, high = clopper_pearson(right, count, level) if edge else wilson(share, float(count), z_quantile((1 + level) / 2))
+        return Interval(value, metric.low + span * low, metric.low + span * high, n, "clopper-pearson" if edge else "wilson")
     found = influence(metric, stats, groups, clusters)
     variance = max(found.variance / span**2, _least_variance(share, (0.0, 1.0), rows.count))
     size = share * (1 - share) / variance if 0 < share < 1 else float(rows.count)

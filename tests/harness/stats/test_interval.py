@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from assay.harness.errors import AssayError
 from assay.harness.metrics.bigbench import normalized
-from assay.harness.metrics.choice import mcc
+from assay.harness.metrics.calibration import ece
+from assay.harness.metrics.choice import f1, macro_f1, mcc
 from assay.harness.metrics.regression import pearson
 from assay.harness.stats.interval import score_interval, total_interval
 from assay.harness.task.metric import Metric, Pooled, first
@@ -22,25 +23,61 @@ FREE = Metric("bits", measure=lambda doc, out: (0.0,), low=None, high=None)
 SLOW = Metric("median", measure=lambda doc, out: (0.0,), combine=lambda stats, groups: float(np.median(stats)), low=None, high=None)
 
 
+CB = np.array([0.41 * 0.85, 0.41 * 0.075, 0.41 * 0.075, 0.5 * 0.075, 0.5 * 0.85, 0.5 * 0.075, 0.09 * 0.25, 0.09 * 0.25, 0.09 * 0.5])
+RARE = np.array([0.95 * 0.98, 0.95 * 0.02, 0.05 * 0.5, 0.05 * 0.5])
+
+
 def one(n: int) -> np.ndarray:
     return np.ones((n, 1))
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 5), (3, 16), (50, 50), (631, 1000)])
-def test_binary_items_get_wilsons_interval(right: int, n: int) -> None:
+@pytest.mark.parametrize(
+    ("right", "n", "exact"), [(0, 9, True), (3, 16, True), (50, 50, True), (46, 50, True), (5, 16, False), (631, 1000, False)]
+)
+def test_binary_items_get_wilsons_interval_and_the_exact_one_near_the_ends(right: int, n: int, exact: bool) -> None:
     found = score_interval(*alone(MEAN, np.arange(n).reshape(-1, 1) < right))
-    reference = binomtest(right, n).proportion_ci(method="wilson")
+    reference = binomtest(right, n).proportion_ci(method="exact" if exact else "wilson")
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=1e-9)
-    assert found.method == "wilson" and found.n == n
+    assert found.method == ("clopper-pearson" if exact else "wilson") and found.n == n
+
+
+@pytest.mark.parametrize("n", [20, 50, 100])
+def test_the_coverage_of_accuracy_holds_at_every_probability(n: int) -> None:
+    ends = [score_interval(*alone(MEAN, np.arange(n).reshape(-1, 1) < right)) for right in range(n + 1)]
+    low, high = (np.array([(i.wide or (i.low, i.high))[side] for i in ends], dtype=float) for side in (0, 1))
+    for p in np.linspace(0.002, 0.5, 100):
+        assert binom.pmf(np.arange(n + 1), n, p)[(low <= p) & (p <= high)].sum() > 0.92  # Wilson's alone: .85
+
+
+@pytest.mark.parametrize(("metric", "cells", "n"), [(macro_f1(3), CB, 56), (f1, RARE, 100), (mcc(), RARE, 100)], ids=("CB", "F1", "MCC"))
+def test_confusion_tables_with_a_rare_class_are_covered(metric: Metric, cells: np.ndarray, n: int) -> None:
+    truth, rng, inside, defined = float(metric.combine.finish(cells)), np.random.default_rng(2), 0, 0
+    for _ in range(150):
+        found = score_interval(*alone(metric, np.repeat(np.eye(len(cells)), rng.multinomial(n, cells), axis=0)))
+        limits = found.wide or (found.low, found.high)
+        if found.value is not None:
+            defined, inside = defined + 1, inside + (limits[0] <= truth <= limits[1])
+    assert inside >= 0.86 * defined  # the jackknife covers .70 to .80
+
+
+def test_the_error_of_a_calibrated_model_may_be_zero() -> None:
+    rng, inside = np.random.default_rng(3), 0
+    error = Metric("ece", lambda doc, out: (0.0, 0.0), lambda stats, groups: ece(stats[:, 0], stats[:, 1], 10), better="lower")
+    for _ in range(20):
+        confidence = rng.random(300)
+        found = score_interval(*alone(error, np.stack([confidence, rng.random(300) < confidence], axis=1).astype(float)))
+        assert found.value is not None and found.value > 0.02 and "bias" in found.method
+        inside += found.low is not None and found.low < 0.01 and (found.high or 1) < 0.15
+    assert inside >= 18
 
 
 def test_another_scale_has_the_same_interval_moved_along() -> None:
-    right = np.arange(8).reshape(-1, 1) < 1
+    right = np.arange(16).reshape(-1, 1) < 3
     plain = score_interval(*alone(MEAN, right))
     found = score_interval(*alone(normalized(MEAN, 0.25, 1.0), right))
     assert plain.low is not None and plain.high is not None
     assert (found.low, found.high) == pytest.approx(tuple(100 * (end - 0.25) / 0.75 for end in (plain.low, plain.high)))
-    assert (found.value, found.method) == (pytest.approx(-100 / 6), "wilson")
+    assert (found.value, found.method) == (pytest.approx(-100 / 12), "clopper-pearson")
 
 
 @pytest.mark.parametrize("stats", [one(30), 0 * one(30), 0.5 * one(30)])
@@ -56,10 +93,10 @@ def test_no_variation_is_never_certainty(stats: np.ndarray) -> None:
     assert three.low is None and three.method == "too few items" and three.wide is not None and three.wide[1] - three.wide[0] > 0.5
 
 
-@pytest.mark.parametrize(("right", "n", "shown"), [(1, 2, False), (5, 10, False), (6, 12, True), (0, 3, False), (0, 4, True)])
+@pytest.mark.parametrize(("right", "n", "shown"), [(1, 2, False), (5, 10, False), (6, 12, True), (0, 5, False), (0, 6, True)])
 def test_limits_that_cover_more_than_half_of_the_scale_are_put_aside(right: int, n: int, shown: bool) -> None:
     found = score_interval(*alone(MEAN, np.arange(n).reshape(-1, 1) < right))
-    reference = binomtest(right, n).proportion_ci(method="wilson")
+    reference = binomtest(right, n).proportion_ci(method="exact" if min(right, n - right) < 5 else "wilson")
     assert (reference.high - reference.low <= 0.5) == shown
     assert found.value == right / n and (found.low is not None) == (found.high is not None) == shown
     if not shown:
@@ -144,11 +181,11 @@ def test_a_metric_says_why_it_is_undefined_and_its_total_is_too() -> None:
     assert whole.reason.startswith("pearson of a is undefined: a correlation needs")
 
 
-def test_a_score_that_is_undefined_without_one_item_has_no_limits() -> None:
+def test_a_score_that_is_undefined_without_one_item_has_wide_limits() -> None:
     cells = np.zeros((9, 4))
     cells[:8, 0], cells[8, 3] = 1, 1  # the only item of class 1
     found = score_interval(*alone(mcc(), cells))
-    assert found.value == pytest.approx(1.0) and found.low is None and found.high is None
+    assert found.value == pytest.approx(1.0) and found.low is not None and found.low < 0.5
 
 
 def test_any_combine_works_and_its_interval_is_near_the_pooled_one() -> None:
