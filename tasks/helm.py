@@ -22,6 +22,7 @@ from assay.tasks._helm.qa import (
     TOLERANT_TASKS,
     TRUTHFULQA,
 )
+from assay.tasks._helm.ranking import RANKING_TASKS
 from assay.tasks._helm.reading import NARRATIVE_QA, NATURAL_QA_CLOSED, NATURAL_QA_OPEN, QUAC, READING_TASKS
 from assay.tasks._helm.summaries import CNN, SUMMARY_TASKS, XSUM
 from assay.tasks._helm.synthetic import DYCK_TASKS, REASONING_TASKS, SYNTHETIC_TASKS
@@ -32,6 +33,7 @@ from assay.tasks.mmlu import HELM_TASKS
 HELM: tuple[Task, ...] = (
     *QA_TASKS,
     *READING_TASKS,
+    *RANKING_TASKS,
     *TEXT_TASKS,
     *SUMMARY_TASKS,
     *TRANSLATION_TASKS,
@@ -83,8 +85,8 @@ def suite(name: str, groups: tuple[tuple[Task, ...], ...], about: str) -> Family
 
 
 FAMILIES: tuple[Family, ...] = (
-    suite("helm-lite", LITE, "HELM Lite without WMT 14."),
-    suite("helm-classic", CLASSIC, "HELM Classic without MS MARCO and RAFT."),
+    suite("helm-lite", LITE, "HELM Lite without WMT 14 (helm/wmt_14 has other few-shot examples)."),
+    suite("helm-classic", CLASSIC, "HELM Classic without MS MARCO and RAFT (helm/ms_marco is in its format only)."),
     suite("helm/blimp", (BLIMP_TASKS,), "67 paradigms of minimal pairs; the mean over paradigms."),
     suite("helm/bbq", (BBQ_TASKS,), "Stereotypes in question answering, by category."),
     suite("helm/legalbench", (LEGAL_TASKS,), "The five LegalBench tasks of HELM Lite."),

@@ -16,6 +16,7 @@ from assay.harness.run.selection import select
 from assay.harness.task.catalogue import families, module_names
 from assay.tasks._helm.legal import LEGAL_TASKS
 from assay.tasks._helm.qa import BOOLQ, MATH_TASKS, MED_QA
+from assay.tasks._helm.ranking import RANKING_TASKS
 from assay.tasks._helm.reading import READING_TASKS
 from assay.tasks._helm.summaries import CNN
 from assay.tasks._helm.text import CIVIL_COMMENTS_TASKS
@@ -28,7 +29,10 @@ MISSING = {
     "glue/ax": "the mirror has no diagnostic set",
     "superglue/record": "the mirror has 64 train rows only",
     **{f"helm/bbq/{name}": "not in the mirror" for name in ("Gender_identity", "Race_ethnicity", "Race_x_SES", "Race_x_gender", "SES")},
-    **{task.name: "not in the mirror" for task in (BOOLQ, MED_QA, CNN, *MATH_TASKS, *READING_TASKS, *CIVIL_COMMENTS_TASKS, *WMT_14_TASKS)},
+    **{
+        task.name: "not in the mirror"
+        for task in (BOOLQ, MED_QA, CNN, *MATH_TASKS, *READING_TASKS, *CIVIL_COMMENTS_TASKS, *RANKING_TASKS, *WMT_14_TASKS)
+    },
     "helm/xsum": "the mirror has no train split, from which HELM draws its examples",
     **{task.name: "the mirror has no test split" for task in LEGAL_TASKS},
 }

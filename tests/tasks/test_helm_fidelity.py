@@ -18,7 +18,7 @@ from assay.harness.metrics.text import (
 )
 from assay.harness.prompt.render import render
 from assay.tasks import helm
-from assay.tasks._helm import people, qa, reading, summaries, text
+from assay.tasks._helm import people, qa, ranking, reading, summaries, text
 from assay.tasks._helm.common import FORMAT, letter_quasi_match
 from assay.tasks._helm.legal import LEGAL_TASKS
 
@@ -64,7 +64,7 @@ def test_hellaswag_has_two_spaces_where_the_second_context_is_empty(second: str,
 
 def test_what_is_not_helms_says_so_and_is_in_no_total() -> None:
     """Fault 4."""
-    own = {"nq_open", "math", "dialogsum", "flores", "multi30k", "wmt_14", "language_modelling"}
+    own = {"ms_marco", "nq_open", "math", "dialogsum", "flores", "multi30k", "wmt_14", "language_modelling"}
     assert {task.name.split("/")[1] for task in helm.TASKS if task.protocol == FORMAT} == own
     of_helm = {task.full_name for task in helm.TASKS if task.protocol in ("helm", "helm-classic")} | {task.full_name for task in helm.MMLU}
     for family in helm.FAMILIES:
@@ -192,3 +192,40 @@ def test_references_of_quac_and_letters_of_med_qa() -> None:
     assert "A. An embolus\nB." in doc.prompt and doc.references == ("B", "D")
     measured = functools.partial(letter_quasi_match.measure, doc)
     assert [measured(Completion(each))[0] for each in ("A", " B", "C", "E", "", "The")] == [1, 1, 0, 0, 0, 0]
+
+
+def test_passages_are_ranked_by_answer_and_likelihood_as_in_helm() -> None:
+    """Two queries; the values are those of HELM's sorting and of trec_eval's recip_rank and ndcg_cut_10."""
+    answers = [
+        ("q1", 1, "No", -0.1),  # a sure no is the last of the nos
+        ("q1", 0, " yes\n", -2.0),  # second
+        ("q1", 0, "YES", -0.5),  # first
+        ("q1", 1, "No", -3.0),  # third: an unsure no
+        ("q1", 0, "Maybe", -0.01),  # last
+        ("q2", 1, "Yes", -1.0),
+        ("q2", 0, "Yes", -1.0),  # equal: the order stays
+    ]
+    docs = [
+        ranking.ms_marco({"id": query, "query": query, "passage": str(n), "relevance": right})
+        for n, (query, right, *_) in enumerate(answers)
+    ]
+    stats = [ranking.RR_10.measure(doc, Completion(text, logprob=logprob)) for doc, (*_, text, logprob) in zip(docs, answers, strict=True)]
+    groups = np.array([0, 0, 0, 0, 0, 1, 1])
+    assert ranking.RR_10.combine(np.array(stats), groups) == pytest.approx((1 / 3 + 1) / 2)
+    first = (1 / np.log2(4) + 1 / np.log2(5)) / (1 + 1 / np.log2(3))
+    assert ranking.NDCG_10.combine(np.array(stats), groups) == pytest.approx((first + 1) / 2)
+    assert ranking.reciprocal_rank(np.array([0.0] * 10 + [1.0])) == 0.0
+
+
+def test_both_passages_of_a_query_are_one_example_of_ms_marco() -> None:
+    passages = {"passage_text": ["p0", "p1", "p2"], "is_selected": [0, 0, 1], "url": ["", "", ""]}
+    rows = [
+        {"query_id": 7, "query": "q", "passages": passages},
+        {"query_id": 8, "query": "r", "passages": {**passages, "is_selected": [0, 0, 0]}},
+    ]
+    (pair,) = ranking.pairs(rows)
+    asked = "Query: q\nDoes the passage answer the query?\nAnswer:"
+    judged = list(ranking.each_passage(rows))
+    assert [row["passage"] for row in judged] == ["p0", "p1", "p2"] and {row["id"] for row in judged} == {"7"}
+    expected = f"Passage: p0\n{asked} No\n\nPassage: p2\n{asked} Yes\n\nPassage: p1\n{asked}"
+    assert prompt_of(ranking.MS_MARCO, judged[1], pair) == expected
