@@ -171,7 +171,7 @@ def finding(row: Row, plan: Study | TaskSequence, root: Path, model: str) -> Ite
     name = row["method"] + ("" if row["mitigation"] == "none" else f" with {row['mitigation']}")
     yield (
         f"{name}, learning rate {row['lr']:g}, seed {row['seed']}: trained {row['steps']} steps ({row['epochs']:.3g} epochs of "
-        f"{row['training_rows'] - row['rows_left_out']:,} rows; {row['rows_left_out']} too long and left out, {row['answers_cut']} answers "
+        f"{row['training_rows']:,} rows; {row['rows_left_out']} too long and left out, {row['answers_cut']} answers "
         f"cut; {row['loss_tokens']:,} loss tokens) in {duration(row['train_seconds'])}."
     )
     if row.get("gain") is None:

@@ -161,7 +161,7 @@ def run_order(setup: StudySetup, trial: Trial, folder: Path, report: Callable[[P
 
 def plan_stages(setup: StudySetup, trial: Trial, order: list[str], ratio: float) -> list[tuple[tuple[Step, ...], list[Example]]]:
     """For each task its steps, and the examples of the earlier tasks, which are replayed at that ratio."""
-    pools = {name: training_examples(setup, name) for name in order}
+    pools = {name: training_examples(setup, name, trial.seed) for name in order}
     stages = []
     for number, name in enumerate(order):
         earlier = {task: pools[task] for task in order[:number]}

@@ -137,9 +137,9 @@ def plan_trial(setup: StudySetup, trial: Trial, mitigation: Mitigation) -> tuple
         docs = random_labels(setup.training[trial.target], trial.seed)
         examples = task_examples(task, docs, setup.tokenizer, setup.positions, setup.chat, setup.max_length)
     else:
-        examples = training_examples(setup, trial.target)
+        examples = training_examples(setup, trial.target, trial.seed)
     if mitigation.multi_task:
-        others = {name: training_examples(setup, name) for name in setup.training}
+        others = {name: training_examples(setup, name, trial.seed) for name in setup.training}
         examples = mix(others | {trial.target: examples}, mitigation.multi_task, sum(map(len, others.values())), trial.seed)
     return plan_steps(
         examples, loss_tokens=trial.loss_tokens, batch=setup.batch, seed=trial.seed, replay=protected_examples(setup, mitigation),
@@ -147,25 +147,35 @@ def plan_trial(setup: StudySetup, trial: Trial, mitigation: Mitigation) -> tuple
     )  # fmt: skip
 
 
-def training_examples(setup: StudySetup, target: str) -> list[Example]:
-    """The training examples of a target, encoded once for all trials."""
-    key = f"training examples of {target}"
+def training_examples(setup: StudySetup, target: str, seed: int) -> list[Example]:
+    """The training examples of a target, encoded once for all trials: of all rows, or of as many rows, drawn by the seed, as the limit of
+    steps can use."""
+    docs, needed = setup.training[target], setup.limit.steps * setup.batch
+    draws = 0 < needed < len(docs)
+    key = examples_key(target, seed if draws else 0)
     if key not in setup.references:
-        docs, most = setup.training[target], setup.max_length
-        whole = task_examples(setup.tasks[target], docs, setup.tokenizer, setup.positions, setup.chat, UNLIMITED if most else 0)
-        setup.references[key] = cut_examples(whole, most) if most else whole
-        setup.references[f"lengths of {target}"] = {
-            "training_rows": len(docs),
-            "rows_left_out": len(docs) - len(setup.references[key]),
-            "answers_cut": sum(example.loss_from < most < len(example.ids) for example in whole),
-        }
+        used, most = random.Random(f"rows:{seed}").sample(docs, needed) if draws else docs, setup.max_length
+        whole = task_examples(setup.tasks[target], used, setup.tokenizer, setup.positions, setup.chat, UNLIMITED if most else 0)
+        kept = cut_examples(whole, most) if most else whole
+        cut = sum(example.loss_from < most < len(example.ids) for example in whole)
+        setup.references[key] = kept
+        setup.references[f"lengths {key}"] = {"rows_left_out": len(whole) - len(kept), "answers_cut": cut}
     return list(setup.references[key])
 
 
+def examples_key(target: str, seed: int) -> str:
+    return f"training examples of {target}, drawn by {seed}"
+
+
 def data_row(setup: StudySetup, trial: Trial, steps: Sequence[Step]) -> Row:
-    """The columns about training data: rows of the target, those left out or cut because they are too long, and epochs trained."""
-    used = len(training_examples(setup, trial.target))
-    return {**setup.references[f"lengths of {trial.target}"], "epochs": sum(len(step.target) for step in steps) / max(1, used)}
+    """The columns about training data: rows of the target, epochs trained, and rows left out or cut because they are too long (of the rows
+    that are drawn for a limited number of steps)."""
+    rows = len(setup.training[trial.target])
+    training_examples(setup, trial.target, trial.seed)
+    draws = 0 < setup.limit.steps * setup.batch < rows
+    lengths = setup.references[f"lengths {examples_key(trial.target, trial.seed if draws else 0)}"]
+    used = rows if draws else rows - lengths["rows_left_out"]
+    return {"training_rows": rows, **lengths, "epochs": sum(len(step.target) for step in steps) / max(1, used)}
 
 
 def protected_examples(setup: StudySetup, mitigation: Mitigation) -> Sequence[Example]:
