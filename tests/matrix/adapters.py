@@ -26,6 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "activated LoRA": {"alora_invocation_tokens": [20, 21]},
     "on qkv": {"target_modules": ["qkv_proj", "o_proj", "down_proj"]},
     "on the router": {"target_modules": ["q_proj", "gate"]},
+    "on linear attention": {"target_modules": ["in_proj_qkv", "out_proj", "q_proj", "down_proj"]},
     "on the language side": {"target_modules": r".*language_model.*(q_proj|v_proj|up_proj)"},
 }
 OTHERS = ("IA3", "prompt tuning", "prefix tuning", "VeRA", "LayerNorm tuning")

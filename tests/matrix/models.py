@@ -62,6 +62,11 @@ def wrapper(kind: str) -> Any:
         vision = {"hidden_size": 32, "depth": 1, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64}
         ids = {"image_token_id": 300, "video_token_id": 301, "vision_start_token_id": 302, "vision_end_token_id": 303}
         return hub.Qwen2_5_VLConfig(text_config={**TEXT_CONFIG, "rope_parameters": rope}, vision_config=vision, **ids)
+    if kind == "qwen3_5":
+        text = {key: value for key, value in config_of("qwen3_5_text").to_dict().items() if key != "model_type"}
+        vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 32, "out_hidden_size": 64}
+        ids = {"image_token_id": 300, "video_token_id": 301, "vision_start_token_id": 302, "vision_end_token_id": 303}
+        return hub.Qwen3_5Config(text_config=text, vision_config=vision, **ids)
     if kind == "gemma3":
         text = {**TEXT_CONFIG, "sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
         ids = {"mm_tokens_per_image": 4, "image_token_index": 300, "boi_token_index": 301, "eoi_token_index": 302}
@@ -70,7 +75,7 @@ def wrapper(kind: str) -> Any:
     return hub.LlavaConfig(text_config=text, vision_config=vision, image_token_index=300)
 
 
-WRAPPERS = ("qwen2_5_vl", "gemma3", "llava")
+WRAPPERS = ("qwen2_5_vl", "qwen3_5", "gemma3", "llava")
 
 
 def config_of(kind: str) -> Any:

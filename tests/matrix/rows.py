@@ -29,6 +29,7 @@ EQUAL_MODELS = (
     *("llama", "tied", "biased", "yarn", "dynamic", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "gpt2", "gpt_neox"),
     *("gptj", "opt", "falcon", "falcon_alibi", "bloom", "mpt", "stablelm", "olmo2", "cohere2", "starcoder2", "exaone4", "llama4_text"),
     *("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "mamba", "mamba2", "falcon_mamba", "rwkv", "falcon_h1", "qwen3_next"),
+    "qwen3_5_text",
 )
 FAULTY_MODELS = (
     Row("longrope", before="4.9 nats, exit 0"),
@@ -37,6 +38,7 @@ FAULTY_MODELS = (
     Row("granitemoehybrid", before="generation crashed, exit 13"),
     Row("xlstm", before="generation crashed, exit 13"),
     Row("qwen2_5_vl", before="refused"),
+    Row("qwen3_5", before="scored"),
     Row("gemma3", before="scored"),
     Row("llava", before="refused"),
     Row("bert", refused="not causal", before="scored with attention to the answer, exit 0"),
@@ -95,6 +97,8 @@ ADAPTERS = (
     Row("llama", adapter="pickle", refused="pickle"),
     Row("mixtral", adapter="on the router", before="refused by names on disk"),
     Row("gemma3", adapter="on the language side", before="refused by names on disk"),
+    Row("qwen3_5", adapter="on the language side", before="refused: does not fit this model"),
+    Row("qwen3_5_text", adapter="on linear attention", before="refused by names on disk"),
     Row("longrope", adapter="on qkv", before="4.9 nats, exit 0"),
 )
 TYPES = tuple(

@@ -84,10 +84,11 @@ def load(ref: ModelRef, dtype: str, device: str, arguments: Mapping[str, Any] = 
 
     device = pick_device(device)
     dtype = pick_dtype(dtype, device)
-    model, notes = read_weights(ref.path, dtype, arguments)
+    adapter = checkpoint_of(ref).adapter
+    model, notes = read_weights(ref.path, dtype, arguments, adapter)
     stops = stop_ids(model)
     soft = False
-    if (adapter := checkpoint_of(ref).adapter) is not None:
+    if adapter is not None:
         model, soft = add_adapter(model, adapter)
     try:
         placed = {"device_map", "quantization_config"} & set(arguments)  # then transformers has chosen the devices

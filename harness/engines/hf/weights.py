@@ -9,6 +9,7 @@ from typing import Any
 
 from assay.harness.engines.hf.forward import first_line
 from assay.harness.errors import AssayError
+from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import ENCODER_DECODER
 from assay.harness.model.quantized import plain_names
 from assay.harness.model.weights import FETCH_AGAIN, Tensor
@@ -16,10 +17,12 @@ from assay.harness.model.weights import FETCH_AGAIN, Tensor
 FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, AssertionError)
 
 
-def read_weights(path: Path, dtype: str, arguments: Mapping[str, Any] = MappingProxyType({})) -> tuple[Any, tuple[str, ...]]:
+def read_weights(
+    path: Path, dtype: str, arguments: Mapping[str, Any] = MappingProxyType({}), adapter: Adapter | None = None
+) -> tuple[Any, tuple[str, ...]]:
     """The model of a directory, loaded on the CPU unless the user's `arguments` of from_pretrained say otherwise, and notes.
 
-    With device_map="meta", no tensor is read, but every name and shape is compared. Raises AssayError for missing, misshapen, unreadable
+    The model's class is the one that `adapter` was trained on. With device_map="meta", no tensor is read, but every name and shape is compared. Raises AssayError for missing, misshapen, unreadable
     or pickled weights, for tensors that the model should use and does not, and for encoder-decoders.
     """
     import torch
@@ -29,7 +32,7 @@ def read_weights(path: Path, dtype: str, arguments: Mapping[str, Any] = MappingP
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
-        model, info = auto_class(path).from_pretrained(
+        model, info = auto_class(path, adapter).from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             local_files_only=True,
@@ -50,7 +53,7 @@ def remedy(error: BaseException) -> str:
     return "use a directory with config.json and complete safetensors weights; pickle weights and remote code are refused"
 
 
-def read_names(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Any, tuple[str, ...]]:
+def read_names(path: Path, tensors: Mapping[str, Tensor], adapter: Adapter | None = None) -> tuple[Any, tuple[str, ...]]:
     """The model of a quantised checkpoint without its tensors, after its layers were compared with those of the files by name; and notes.
 
     None if transformers cannot make it, such as for a format that packs several layers into one tensor. Raises AssayError for layers that
@@ -61,7 +64,7 @@ def read_names(path: Path, tensors: Mapping[str, Tensor]) -> tuple[Any, tuple[st
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    kind = auto_class(path)
+    kind = auto_class(path, adapter)
     try:
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if hasattr(config, "quantization_config"):
@@ -95,10 +98,10 @@ def check_loaded(model: Any, info: Mapping[str, Any], path: Path) -> tuple[str, 
     return (f"{len(unused)} tensors of the checkpoint are unused by the language model, first {unused[0]}",) if unused else ()
 
 
-def auto_class(path: Path) -> Any:
+def auto_class(path: Path, adapter: Adapter | None = None) -> Any:
     """The auto class of transformers whose model holds the checkpoint: causal, or multimodal with a language side.
 
-    Raises AssayError for an encoder-decoder and for an architecture that transformers does not have; whatever from_pretrained raises.
+    Some checkpoints have both, such as Qwen3.5: there the names of the adapter's tensors tell the class that it was trained on. Raises AssayError for an encoder-decoder and for an architecture that transformers does not have; whatever from_pretrained raises.
     """
     import transformers
 
@@ -106,7 +109,9 @@ def auto_class(path: Path) -> Any:
     name = (getattr(config, "architectures", None) or [type(config).__name__])[0]
     if getattr(config, "is_encoder_decoder", False):
         raise AssayError(f"{name} {ENCODER_DECODER}", where=str(path), do="give a causal language model")
-    kinds = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+    kinds = ["AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM"]
+    if adapter is not None and any(".language_model." in name for name in adapter.tensors):
+        kinds.append(kinds.pop(0))
     for kind in (getattr(transformers, name) for name in kinds if hasattr(transformers, name)):
         if type(config) in kind._model_mapping:
             return kind

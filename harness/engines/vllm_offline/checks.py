@@ -76,9 +76,9 @@ def check_tensors(checkpoint: Checkpoint) -> tuple[str, ...]:
     if method and method not in METHODS:
         return (f"quantised checkpoint ({method}): tensor names are checked by vLLM only",)
     if method:
-        model, notes = read_names(checkpoint.path, checkpoint.tensors)
+        model, notes = read_names(checkpoint.path, checkpoint.tensors, checkpoint.adapter)
     else:
-        model, notes = read_weights(checkpoint.path, "float32", {"device_map": "meta"})
+        model, notes = read_weights(checkpoint.path, "float32", {"device_map": "meta"}, checkpoint.adapter)
     if checkpoint.adapter is not None and not checkpoint.adapter.is_soft_prompt and model is not None:
         add_adapter(model, checkpoint.adapter)
     return notes
