@@ -22,8 +22,9 @@ def read_weights(
 ) -> tuple[Any, tuple[str, ...]]:
     """The model of a directory, loaded on the CPU unless the user's `arguments` of from_pretrained say otherwise, and notes.
 
-    The model's class is the one that `adapter` was trained on. With device_map="meta", no tensor is read, but every name and shape is compared. Raises AssayError for missing, misshapen, unreadable
-    or pickled weights, for tensors that the model should use and does not, and for encoder-decoders.
+    The model's class is the one that `adapter` was trained on. With device_map="meta", no tensor is read, but every name and shape is
+    compared. Raises AssayError for missing, misshapen, unreadable or pickled weights, for tensors that the model should use and does not,
+    and for encoder-decoders.
     """
     import torch
     import transformers
@@ -101,7 +102,8 @@ def check_loaded(model: Any, info: Mapping[str, Any], path: Path) -> tuple[str, 
 def auto_class(path: Path, adapter: Adapter | None = None) -> Any:
     """The auto class of transformers whose model holds the checkpoint: causal, or multimodal with a language side.
 
-    Some checkpoints have both, such as Qwen3.5: there the names of the adapter's tensors tell the class that it was trained on. Raises AssayError for an encoder-decoder and for an architecture that transformers does not have; whatever from_pretrained raises.
+    Some checkpoints have both, such as Qwen3.5: there the names of the adapter's tensors tell the class that it was trained on. Raises
+    AssayError for an encoder-decoder and for an architecture that transformers does not have; whatever from_pretrained raises.
     """
     import transformers
 
