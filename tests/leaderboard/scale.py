@@ -99,12 +99,13 @@ def main(root: Path) -> None:
     def page() -> None:
         st.cache_data.clear()
         app.run()
-        assert not app.exception and len(app.dataframe[0].value) == MODELS
+        assert not app.exception and app.get("bidi_component")[0].proto.json.count("<tr data-label") >= MODELS
 
     found["page, board"] = timed(page)
     searches = {"rare text": "question 285 of suite3/task10", "common text": "lazy dog", "no hit": "no such words"}
     for name, text in searches.items():
         found[f"items, {name}"] = timed(lambda text=text: queries.item_page(root, queries.ItemFilter(text=text)))
+    found["items, models differ"] = timed(lambda: queries.item_page(root, queries.ItemFilter(agreement="some")))
     found["items, filters"] = timed(lambda: queries.item_page(root, queries.ItemFilter(runs=("run7",), outcome="wrong"), page=9))
     found["item, all responses"] = timed(lambda: queries.responses(root, "suite3/task10@own", "i7"))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

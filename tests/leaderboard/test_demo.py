@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_pages import opened, texts
 
 from assay.harness.store import check, query
 from assay.leaderboard import commands
-from assay.leaderboard.data import bundles, paired, queries, studies
+from assay.leaderboard.data import bundles, paired, profile, queries, studies
 from assay.leaderboard.data.assembly import ALL, Board, Filters, assemble, with_columns
 from assay.leaderboard.data.matrix import LEVELS
 from assay.leaderboard.data.ranking import AGGREGATORS
@@ -80,3 +81,29 @@ def test_the_command_serves_the_demo_and_no_other_folder(
     assert served[0]["ASSAY_RESULTS"] == str(demo)
     with pytest.raises(AssayError, match="--results"):
         commands.board(demo=True, results=demo)
+
+
+def test_a_model_is_shown_beside_the_field_and_over_its_checkpoints(demo: Path) -> None:
+    cells = with_columns(queries.cells(demo))
+    found = profile.profile(cells, "beta/heron-3b+lora-0/result", "beta/heron-3b")
+    assert list(found.difference.abs()) == sorted(found.difference.abs(), reverse=True)
+    assert found.family.iloc[0] == "words" and found.difference.iloc[0] < -10
+    assert len(profile.profile(cells, "acme/otter-1b")) == 11  # the median of the others, on its own tasks
+    steps = profile.checkpoints(cells, "finch-2b/step-2000")
+    assert sorted(set(steps.step)) == [1000, 2000, 3000]
+    assert set(steps.family) == {"arithmetic", "clock", "letters", "words"}  # not the families that only the last one has
+    assert not len(profile.checkpoints(cells, "acme/otter-1b"))
+
+
+@pytest.mark.parametrize(
+    ("page", "state", "wanted"),
+    [
+        ("board", {}, "share the lead"),
+        ("compare", {"first": "beta/heron-3b", "second": "beta/heron-3b+lora-0/result", "more": "acme/otter-1b"}, "regressed"),
+        ("model", {"model": "finch-2b/step-3000"}, "Scores of the training run's checkpoints"),
+        ("items", {"who": "acme/otter-13b", "task": "reasoning/chain@demo", "outcome": "wrong"}, "of 4 runs are right"),
+        ("tuning", {"study": "studies/arithmetic-multiply"}, "full gains most"),
+    ],
+)
+def test_pages_state_the_finding(demo: Path, page: str, state: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wanted in texts(opened(demo, page, monkeypatch, **state))
