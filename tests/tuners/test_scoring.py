@@ -18,6 +18,7 @@ from assay.harness.metrics.choice import f1, mcc
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
 from assay.harness.metrics.text import bleu, final_number, ter
 from assay.harness.model.find import find_model
+from assay.harness.stats.difference import Levels
 from assay.harness.stats.difference import paired_difference as of_harness
 from assay.harness.stats.interval import Part
 from assay.harness.store.read import read_run
@@ -77,7 +78,7 @@ def test_a_correlation_uses_the_harness_interval_and_error(metric: Metric[Any]) 
     rows = {share: cells(lambda number, share=share: number % 10 < 10 * share) for share in (0.5, 0.8, 1.0)}
     half, most, whole = (scored(metric, rows[share]) for share in (0.5, 0.8, 1.0))
     found = difference(most, whole, metric)
-    expected = of_harness(Part(metric, rows[0.8], np.arange(len(IDS)), np.arange(len(IDS))), rows[1.0], alpha=0.025)
+    expected = of_harness(Part(metric, rows[0.8], np.arange(len(IDS)), np.arange(len(IDS))), rows[1.0], levels=Levels(0.025))
     assert (found.value, found.low, found.high, found.p_drop) == (expected.delta, expected.low, expected.high, expected.p_loss)
     assert found.value == pytest.approx(whole.value - most.value)
     items = {item: float(int(item) % 10 < 8) for item in IDS}
