@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,9 @@ def gate_command(
     candidate: Annotated[str, typer.Argument(help="Candidate run: id, unique prefix, model name or folder.")] = "",
     baseline: Annotated[str, typer.Option(help="Baseline run, or a name set with `assay baseline set`.")] = "",
     margin: Annotated[float | None, typer.Option(help="Allowed loss of the aggregate, in points. \\[default: 1.0]")] = None,
+    recovery: Annotated[
+        float | None, typer.Option(help="Least share of the baseline's aggregate score to keep, such as 0.99; replaces --margin.")
+    ] = None,
     task_margin: Annotated[float | None, typer.Option(help="Allowed loss of a single task, in points. \\[default: 3.0]")] = None,
     alpha: Annotated[float | None, typer.Option(help="Maximum rate of false passes and of false regressions. \\[default: 0.05]")] = None,
     policy: PolicyFile = None,
@@ -57,7 +60,8 @@ def gate_command(
     [dim]assay gate candidate --baseline v1[/dim]
     """
     place = place_of(results)
-    chosen = with_options(read_policy(policy) if policy else Policy(), margin, task_margin, alpha, on_inconclusive)
+    given = {"margin": margin, "task_margin": task_margin, "alpha": alpha, "on_inconclusive": on_inconclusive or None, "recovery": recovery}
+    chosen = with_options(read_policy(policy) if policy else Policy(), given)
     if allow_unverified:
         chosen = chosen.model_copy(update={"allow_unverified": True})
     if not baseline or bool(candidate) == early_stop or bool(model) != early_stop:
@@ -133,9 +137,8 @@ def decide_early(model: str, adapter: str, baseline: str, policy: Policy, place:
     raise typer.Exit(found.exit_code(policy))
 
 
-def with_options(policy: Policy, margin: float | None, task_margin: float | None, alpha: float | None, on_inconclusive: str) -> Policy:
+def with_options(policy: Policy, given: Mapping[str, float | str | None]) -> Policy:
     """The policy, overridden by the command-line options. Raises AssayError for a value out of range."""
-    given = {"margin": margin, "task_margin": task_margin, "alpha": alpha, "on_inconclusive": on_inconclusive or None}
     try:
         return Policy.model_validate({**policy.model_dump(), **{name: value for name, value in given.items() if value is not None}})
     except ValueError as error:

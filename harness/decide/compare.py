@@ -217,38 +217,24 @@ def compare(
     mains = {name: key[1] for name in reversed(chosen) for key in reversed(keys) if key[0] == name}
     undefined = [found for key in keys if (found := undefined_row(key, parts[key][1], parts[key][2], main=mains[key[0]] == key[1]))]
     gone = {(each.task, each.metric) for each in undefined}
-    rows = [
-        task_row(
-            key,
-            parts[key],
-            candidate,
-            main=mains[key[0]] == key[1],
-            difference=paired_difference(*parts[key][1:], levels=levels, seed=seed),
-        )
-        for key in keys
-        if key not in gone
-    ]
+    known = {key: part for key, part in parts.items() if key not in gone}
+    rows = [task_row(key, part, candidate, mains[key[0]] == key[1], levels, seed) for key, part in known.items()]
     noise = floor_of(baseline.noise, candidate.noise)
     rows = [replace(row, floor=noise.get((row.task, row.metric))) for row in corrected(rows)]
     totals = [total for total in baseline.totals if all((term.task, term.metric) in parts for term in total.terms)]
     undefined += [found for total in totals if (found := undefined_total(total, undefined))]
     unset = {each.task for each in undefined if each.total}
-    known = {key: part for key, part in parts.items() if key not in gone}
     groups, together = share_items(baseline.tables, baseline.prompts, baseline.tasks, known)
-    rows += [
-        replace(total_row(total, together, groups, levels, seed), floor=total_floor(total, parts, rows))
-        for total in totals
-        if total.name not in unset
-    ]
-    shared = tuple(shared_of(group, mains, together, seed) for group in groups)
-    left_out = tuple(name for name in every if name not in chosen)
+    defined = [total for total in totals if total.name not in unset]
+    rows += [replace(total_row(total, together, groups, levels, seed), floor=total_floor(total, parts, rows)) for total in defined]
+    shared = tuple(each for group in groups if (each := shared_of(group, mains, together, seed)) is not None)
     return Comparison(
         baseline=baseline,
         candidate=candidate,
         rows=tuple(rows),
         purpose="smoke" if "smoke" in (baseline.purpose, candidate.purpose) else "release",
         evidence=evidence(baseline, candidate, chosen),
-        left_out=left_out,
+        left_out=tuple(name for name in every if name not in chosen),
         notes=notes(baseline, candidate, [name for name in chosen if name not in mains])
         + tuple(map(str, undefined))
         + unchanged(baseline, candidate, parts)
@@ -336,9 +322,9 @@ def paired(baseline: Side, candidate: Side, key: Key) -> Paired:
     return one.item_ids, Part(baseline.metrics[key], one.stats, codes(one.groups), codes(one.clusters)), stats
 
 
-def task_row(key: Key, pair: Paired, candidate: Side, main: bool, difference: Difference) -> Row:
+def task_row(key: Key, pair: Paired, candidate: Side, main: bool, levels: Levels, seed: int) -> Row:
     _, part, stats = pair
-    metric = part.metric
+    metric, difference = part.metric, paired_difference(part, stats, levels=levels, seed=seed)
     gained, lost, causes = flips(key[0], pair, candidate) if main else ((), (), {})
     known = candidate.baselines.get(key, {})
     return Row(

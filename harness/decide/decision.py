@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assay.harness.decide.compare import Comparison
+from assay.harness.decide.compare import Comparison, Row
 from assay.harness.decide.fragility import fewest_flips
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.power import Needed, items_needed
-from assay.harness.decide.verdict import GatedTask, Rule, aggregate, aggregate_held, gated_tasks, verdict_of, with_signal
+from assay.harness.decide.verdict import (
+    GatedTask,
+    Rule,
+    aggregate,
+    aggregate_held,
+    baseline_score,
+    gated_tasks,
+    verdict_of,
+    with_recovery,
+    with_signal,
+)
 from assay.harness.errors import AssayError, NotComparable
 from assay.harness.stats.distributions import z_quantile
 from assay.harness.stats.rule import Aggregate, Verdict, mde80
@@ -59,6 +69,8 @@ class Decision:
     """Items with which an inconclusive gate passes with 80 % power if nothing was lost."""
     needed_tasks: tuple[tuple[str, int], ...] = ()
     """Items of each task that alone prevents a pass, with which it is shown with 80 % power if nothing was lost."""
+    recovered: tuple[float, float] | None = None
+    """With `recovery` in the policy: the share of the baseline's aggregate score that is kept, and its lower limit."""
     scope: str = SCOPE
 
     def exit_code(self, policy: Policy) -> int:
@@ -73,8 +85,10 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
     Raises NotComparable if a required task is missing, AssayError if the policy names an unknown task.
     """
     check_required(comparison, policy)
+    rows = [row for row in comparison.rows if row.main]
+    policy = with_recovery(rows, policy)
     rule = Rule(policy, tried, comparison.candidates, comparison.shared)
-    gated = gated_tasks([row for row in comparison.rows if row.main], rule)
+    gated = gated_tasks(rows, rule)
     whole, held = aggregate(gated, rule), aggregate_held(gated, rule)
     strict = aggregate(with_signal(gated), rule, strict=True)
     verdict = verdict_of(gated, rule)
@@ -112,7 +126,16 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
         no_signal=tuple(each.row.task for each in counted if not each.signal),
         needed_unchanged=needed.unchanged,
         needed_tasks=needed.tasks,
+        recovered=recovered(rows, policy, whole, strict),
     )
+
+
+def recovered(rows: Sequence[Row], policy: Policy, whole: Aggregate | None, strict: Aggregate | None) -> tuple[float, float] | None:
+    """The share of the baseline's score that the candidate keeps, and its lower limit; None without a `recovery` in the policy."""
+    if policy.recovery is None or whole is None or strict is None:
+        return None
+    score = baseline_score(rows, policy) / 100
+    return 1 + float(whole.delta) / score, 1 + float(strict.low) / score
 
 
 def aggregate_floor(gated: Sequence[GatedTask]) -> float | None:

@@ -151,7 +151,7 @@ def gate_early(
 
 def check_policy(policy: Policy, base: Side) -> None:
     """Raises AssayError for a policy that a gate with early stopping cannot decide."""
-    for name in ("critical", "margins", "relative"):
+    for name in ("critical", "margins", "relative", "every_task", "recovery"):
         if getattr(policy, name):
             raise AssayError(f"`{name}` needs every item", where="--early-stop", do="omit --early-stop, or remove it from the policy")
     if missing := [name for name in policy.tasks if name not in base.tasks]:

@@ -36,6 +36,8 @@ class Policy(BaseModel):
     margin: Margin = 1.0
     task_margin: Margin = 3.0
     alpha: Annotated[float, Field(ge=TINY, lt=0.5, allow_inf_nan=False, strict=True)] = 0.05
+    recovery: Annotated[float, Field(ge=0.5, lt=1, strict=True)] | None = None
+    """Least share of the baseline's aggregate score that the candidate must keep; it replaces `margin`."""
     tasks: tuple[str, ...] = ()
     critical: tuple[str, ...] = ()
     advisory: tuple[str, ...] = ()

@@ -141,8 +141,10 @@ def share_items(
     return groups_of(shared), together
 
 
-def shared_of(tasks: tuple[str, ...], mains: Mapping[str, str], parts: Mapping[Key, Paired], seed: int) -> Shared:
-    """The main metrics of tasks that share items."""
-    kept = [parts[task, mains[task]][1:] for task in tasks if (task, mains[task]) in parts]
-    seen = Counter(code for part, _ in kept for code in set(part.clusters.tolist()))
-    return Shared(tasks, aligned_units(kept, seed=seed), sum(count > 1 for count in seen.values()))
+def shared_of(tasks: Sequence[str], mains: Mapping[str, str], parts: Mapping[Key, Paired], seed: int) -> Shared | None:
+    """The main metrics of tasks that share items; None where fewer than two of them are defined."""
+    kept = {task: parts[task, mains[task]][1:] for task in tasks if (task, mains[task]) in parts}
+    if len(kept) < 2:
+        return None
+    seen = Counter(code for part, _ in kept.values() for code in set(part.clusters.tolist()))
+    return Shared(tuple(kept), aligned_units(list(kept.values()), seed=seed), sum(count > 1 for count in seen.values()))

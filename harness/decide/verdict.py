@@ -16,6 +16,7 @@ import numpy as np
 from assay.harness.decide.compare import Row
 from assay.harness.decide.policy import Policy, Weighting
 from assay.harness.decide.shared_items import Shared
+from assay.harness.errors import AssayError
 from assay.harness.stats.correction import holm
 from assay.harness.stats.difference import Difference, Levels, columns
 from assay.harness.stats.distributions import t_cdf
@@ -112,6 +113,26 @@ def task_weights(sizes: Mapping[str, int], given: Mapping[str, float], weighting
         mass = {task: given.get(task, 0.0) for task in sizes}
     total = sum(mass.values()) or 1.0
     return {task: value / total for task, value in mass.items()}
+
+
+def baseline_score(rows: Sequence[Row], policy: Policy) -> float:
+    """The baseline's aggregate score in points, weighted as the aggregate. Raises AssayError where lower is better."""
+    counted = [(row, weight) for row, weight in weighted(rows, policy) if weight > 0]
+    if wrong := [row.task for row, _ in counted if row.better == "lower"]:
+        raise AssayError(
+            f"{wrong[0]}: a share of the baseline's score has no meaning where lower is better", do="use margin, or make it advisory"
+        )
+    return sum(weight * 100 * row.baseline / row.unit for row, weight in counted)
+
+
+def with_recovery(rows: Sequence[Row], policy: Policy) -> Policy:
+    """The policy with the margin that its recovery allows: the baseline's score is far more certain than the difference."""
+    if policy.recovery is None:
+        return policy
+    score = baseline_score(rows, policy)
+    if not score > 0:
+        raise AssayError("the baseline scores nothing that could be kept", where="recovery", do="use margin instead")
+    return policy.model_copy(update={"margin": round((1 - policy.recovery) * score, 9)})
 
 
 def family_of(task: str) -> str:

@@ -119,7 +119,10 @@ def aggregate_line(decision: Decision) -> str:
         return "No task has a bounded metric: there is no aggregate."
     limits = f"{confidence(decision.alpha)} {signed(decision.low)} to {signed(decision.high)}"
     noise = "" if decision.floor is None else f", noise floor {decision.floor:.2f}"
-    return f"Aggregate change {signed(decision.delta)} points ({limits}), margin {decision.margin:g}{noise}."
+    kept = ""
+    if decision.recovered is not None:
+        kept = f" Recovery {decision.recovered[0]:.2%} of the baseline's score, at least {decision.recovered[1]:.2%}."
+    return f"Aggregate change {signed(decision.delta)} points ({limits}), margin {decision.margin:g}{noise}.{kept}"
 
 
 def early_lines(found: EarlyGate) -> Sequence[str]:

@@ -13,6 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from assay.harness.metrics.calibration import ece
+from assay.harness.metrics.choice import f1 as choice_f1
+from assay.harness.metrics.choice import macro_f1
+from assay.harness.metrics.choice import mcc as choice_mcc
 from assay.harness.stats.interval import Interval, Part, score_interval, total_interval
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
 from assay.harness.task.task import Term, Total
@@ -52,6 +56,8 @@ def all_right(stats: Array, groups: Codes) -> Array:
 
 MEAN, EM = metric("acc", Pooled(first)), metric("em", Pooled(first, all_right))
 MCC, F1 = metric("mcc", Pooled(mcc), -1.0), metric("f1", Pooled(f1))
+ECE = Metric("ece", lambda doc, out: (0.0,), lambda stats, groups: ece(stats[:, 0], stats[:, 1], 10), better="lower")
+BITS = Metric("bits", lambda doc, out: (0.0,), better="lower", high=None)
 PEARSON, BLEU = metric("pearson", Pooled(pearson), -1.0), metric("bleu", Pooled(bleu), 0.0, 100.0)
 
 
@@ -90,6 +96,29 @@ def table(metric: Metric[Any], gold: float, hit: float, alarm: float) -> Draw:
         return alone(metric, np.stack([truth, picked, truth & picked], axis=1).astype(float))
 
     return draw
+
+
+def cells(metric: Metric[Any], prevalence: tuple[float, ...], hits: tuple[float, ...]) -> Draw:
+    """One-hot cells of a gold x pick table; a class is picked where it is gold with its probability in `hits`, else any other."""
+    k = len(prevalence)
+    table = np.array(
+        [
+            [share * (hit if gold == pick else (1 - hit) / (k - 1)) for pick in range(k)]
+            for gold, (share, hit) in enumerate(zip(prevalence, hits, strict=True))
+        ]
+    )
+    return lambda rng, n: alone(metric, rng.multinomial(1, table.ravel(), size=n).astype(float))
+
+
+def calibrated(rng: np.random.Generator, n: int) -> Part:
+    """Confidence and correctness of a calibrated model, whose true error is 0."""
+    confidence = rng.random(n)
+    return alone(ECE, np.stack([confidence, rng.random(n) < confidence], axis=1).astype(float))
+
+
+def heavy(rng: np.random.Generator, n: int) -> Part:
+    """Log-normal item scores without bounds."""
+    return alone(BITS, rng.lognormal(0.0, 1.0, (n, 1)))
 
 
 def normal(rho: float) -> Draw:
@@ -137,6 +166,17 @@ SCORES: dict[str, Draw] = {
     "BLEU": translated,
 }
 
+EDGES: dict[str, Draw] = {
+    **{f"accuracy {p:g}": binary(p) for p in (0.02, 0.98)},
+    "graded score, rare": graded(0.05, 1.0),
+    **{f"MCC, class of {p:g}": cells(choice_mcc(), (1 - p, p), (0.97, 0.6)) for p in (0.02, 0.1, 0.5)},
+    **{f"F1, class of {p:g}": cells(choice_f1, (1 - p, p), (0.97, 0.6)) for p in (0.02, 0.1, 0.5)},
+    "macro F1 (CB)": cells(macro_f1(3), (0.41, 0.5, 0.09), (0.85, 0.85, 0.5)),
+    "ECE, calibrated": calibrated,
+    "log-normal, no bounds": heavy,
+}
+"""Scores near the ends of their scale, rare classes, biased and heavy-tailed scores."""
+
 GLUE: tuple[tuple[str, str, float, str], ...] = (
     ("cola", "mcc", 1.0, "MCC (CoLA)"),
     ("sst2", "acc", 1.0, "accuracy .93"),
@@ -165,7 +205,7 @@ def glue(rng: np.random.Generator, n: int) -> dict[Term, Part]:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How often the intervals of one scenario contain the true score, and their mean width."""
+    """How often the intervals of one scenario contain the true score, of the `trials` that define one, and their mean width."""
 
     scenario: str
     n: int
@@ -180,7 +220,8 @@ def cover(scenario: str, interval: Callable[[np.random.Generator], Interval], tr
     limits = [i.wide or (i.low, i.high) for i in found]
     ends = [(low, high) for low, high in limits if low is not None and high is not None]
     inside = [low <= truth <= high for low, high in ends]
-    return Coverage(scenario, n, trials, sum(inside) / trials, float(np.mean([high - low for low, high in ends])))
+    defined = sum(i.value is not None for i in found)
+    return Coverage(scenario, n, defined, sum(inside) / max(defined, 1), float(np.mean([high - low for low, high in ends])))
 
 
 def truth_of(draw: Draw, big: int = 1_000_000) -> float:
@@ -196,6 +237,11 @@ def simulate(trials: int, sizes: tuple[int, ...] = (100, 300, 1000), seed: int =
         big = glue(np.random.default_rng(987), 1_000_000)
         truth = 100 * sum(term.weight * float(part.metric.combine(part.stats, part.groups)) for term, part in big.items())
         yield cover("GLUE-like total", lambda rng, n=n: total_interval(TOTAL, glue(rng, n)), truth, n, trials, seed)  # type: ignore[misc]
+    for name, draw in EDGES.items():
+        truth = 0.0 if draw is calibrated else truth_of(draw)
+        for n in (20, 56, 100, 300, 1000):
+            few = max(200, trials // 5)
+            yield cover(name, lambda rng, draw=draw, n=n: score_interval(*draw(rng, n)), truth, n, few, seed)  # type: ignore[misc]
 
 
 def main(trials: int = 2000) -> None:

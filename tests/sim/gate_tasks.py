@@ -48,18 +48,18 @@ def draw(rng: np.random.Generator, trials: int, sizes: Array, churn: float, delt
     return Suite(counts[..., 0], counts[..., 1], sizes.astype(np.float64))
 
 
-def evidence(suite: Suite) -> tuple[Aggregate, Columns]:
-    """What the gate computes from such counts, for all trials at once."""
+def evidence(suite: Suite, weights: Array | None = None) -> tuple[Aggregate, Columns]:
+    """What the gate computes from such counts, for all trials at once; with equal weights, or those given [m]."""
     a, b, n = suite.wins, suite.losses, np.broadcast_to(suite.sizes, suite.wins.shape)
     z = z_of(1 - ALPHA)
     se = np.sqrt(((a + b) / n - suite.delta**2) / n + 1 / n**2)
     columns = Columns(suite.delta, tango_bound(a, b, n, z), -tango_bound(b, a, n, z), se, n - 1)
-    return combine(columns, np.full(len(suite.sizes), 1 / len(suite.sizes))), columns
+    return combine(columns, np.full(len(suite.sizes), 1 / len(suite.sizes)) if weights is None else weights), columns
 
 
-def verdicts(suite: Suite, margin: float = MARGIN, tried: int = 1) -> Array:
+def verdicts(suite: Suite, weights: Array | None = None, *, margin: float = MARGIN, tried: int = 1) -> Array:
     """The gate's verdicts [T]."""
-    whole, columns = evidence(suite)
+    whole, columns = evidence(suite, weights)
     held = loss_excluded(columns.low, TASK_MARGIN, suite.sizes)
     p = np.minimum(1.0, tried * mid_p(suite.wins, suite.losses))
     none = np.zeros(held.shape, dtype=np.bool_)

@@ -18,14 +18,17 @@ from assay.harness.decide.compare import Row
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.power import items_needed
 from assay.harness.decide.shared_items import Shared
-from assay.harness.decide.verdict import GatedTask, Rule, gated_tasks, verdict_of
+from assay.harness.decide.verdict import GatedTask, Rule, gated_tasks, task_weights, verdict_of
 from assay.harness.stats.difference import Levels, aligned_units, paired_difference
 from assay.harness.stats.distributions import z_quantile
 from assay.harness.stats.interval import Part, score_interval
 from assay.harness.stats.paired import tango_bound
+from assay.harness.stats.rule import NAMES
 from assay.harness.task.metric import Array, Codes, Metric
 from tests.sim.coverage import MEAN
 from tests.sim.gate_size import limit
+from tests.sim.gate_tasks import draw as draw_suite
+from tests.sim.gate_tasks import verdicts as suite_verdicts
 
 OUT = Path("results/gate/hostile.md")
 ALPHA = 0.05
@@ -82,9 +85,9 @@ def shared_of(pairs: dict[str, tuple[Array, Array]], codes: dict[str, Codes]) ->
     return Shared(tuple(pairs), aligned_units(parts), 0)
 
 
-def sharing(trials: int) -> Iterator[Cell]:
-    """Cell 1: tasks that share items."""
-    for count, same in ((2, 1.0), (2, 0.5), (5, 1.0), (5, 0.8)):
+def sharing(trials: int, suites: tuple[tuple[int, float], ...] = ((2, 1.0), (2, 0.5), (5, 1.0), (5, 0.8))) -> Iterator[Cell]:
+    """Cell 1: numbers of tasks that share a part of their items. Before: tasks taken as independent."""
+    for count, same in suites:
         for what, delta in (("regressed", 0.0), ("pass", -0.01)):
             rng, hits = np.random.default_rng([1, count, round(10 * same)]), np.zeros(2)
             for _ in range(trials):
@@ -193,7 +196,49 @@ def planned(trials: int) -> Iterator[Cell]:
         yield Cell("the items asked for", f"n = {n}, churn {churn:.0%}: {spread}", "pass, unchanged", None, passed / few, few, "about 80 %")
 
 
-PARTS: tuple[Callable[[int], Iterator[Cell]], ...] = (choosing, corpus, hidden, chance, planned, sharing)
+SUITES: dict[str, dict[str, int]] = {
+    "five tasks of 100": {f"t{n}": 100 for n in range(5)},
+    "five tasks of 300": {f"t{n}": 300 for n in range(5)},
+    "five tasks of 1,000": {f"t{n}": 1000 for n in range(5)},
+    "GLUE": dict(
+        zip(
+            ("glue/cola", "glue/sst2", "glue/mrpc", "glue/qqp", "glue/mnli", "glue/qnli", "glue/rte", "glue/wnli"),
+            (1043, 872, 408, 40430, 9815, 5463, 277, 71),
+            strict=True,
+        )
+    ),
+    "SuperGLUE": dict(
+        zip(
+            ("sg/boolq", "sg/cb", "sg/copa", "sg/multirc", "sg/record", "sg/rte", "sg/wic", "sg/wsc"),
+            (3270, 56, 100, 4848, 10000, 277, 638, 104),
+            strict=True,
+        )
+    ),
+    "MMLU": {f"mmlu/{n}": 246 for n in range(57)},
+}
+"""Numbers of binary items of usual suites."""
+
+
+def weighting(trials: int) -> Iterator[Cell]:
+    """Cell 9: usual suites with equal weights (before) and the default weights (after), margin 1 point."""
+    few = max(200, trials // 2)
+    for name, sizes in SUITES.items():
+        weights = [np.array(list(task_weights(sizes, {}, kind).values())) for kind in ("equal", "sqrt")]
+        for churn in (0.05, 0.1):
+            for truth, lost, what in (
+                ("nothing lost", 0.0, "pass"),
+                ("nothing lost", 0.0, "regressed"),
+                ("every task lost 1 point", 0.01, "pass"),
+            ):
+                suite = draw_suite(
+                    np.random.default_rng([9, len(sizes)]), few, np.array(list(sizes.values())), churn, np.full(len(sizes), -lost)
+                )
+                rates = [float((suite_verdicts(suite, each) == NAMES.index(what)).mean()) for each in weights]
+                claim = "" if (truth, what) == ("nothing lost", "pass") else "at most 5 %"
+                yield Cell(f"{name}, {sum(sizes.values()):,} items", f"churn {churn:.0%}, {truth}", what, *rates, few, claim)
+
+
+PARTS: tuple[Callable[[int], Iterator[Cell]], ...] = (choosing, corpus, hidden, chance, planned, weighting, sharing)
 
 
 def table(cells: list[Cell]) -> str:

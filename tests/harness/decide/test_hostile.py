@@ -13,6 +13,7 @@ from assay.harness.decide.decision import Decision, gate
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.shared_items import groups_of, shared_clusters
 from assay.harness.decide.stored_gate import append_gate, candidates_of, now
+from assay.harness.errors import AssayError
 from assay.harness.stats.difference import Levels, paired_difference
 from assay.harness.stats.interval import Part
 from assay.harness.task.metric import Array, Codes, Metric
@@ -162,3 +163,20 @@ def test_the_number_of_items_asked_for_passes_an_unchanged_model() -> None:
         part = Part(MEAN, base[:, None], np.arange(len(base)), np.arange(len(base)))
         passed += paired_difference(part, new[:, None], levels=Levels()).low > -0.02
     assert max(asked) < 2.5 * min(asked) and passed >= trials * 0.65
+
+
+def test_recovery_is_a_share_of_the_baselines_score() -> None:
+    base = np.repeat([1.0, 0.0], [1600, 400])
+    one, two = side({"a": base}), side({"a": flipped(base, 12, 8)}, "v2")
+    found = decide(one, two, Policy(recovery=0.98))
+    assert found.verdict == "pass" and found.margin == pytest.approx(1.6)
+    assert (
+        found.recovered is not None
+        and found.recovered[0] == pytest.approx(1 - 0.002 / 0.8)
+        and 0.98 < found.recovered[1] < found.recovered[0]
+    )
+    assert decide(one, two, Policy(recovery=0.995)).verdict == "inconclusive"
+    assert decide(one, side({"a": flipped(base, 100)}, "v2"), Policy(recovery=0.98)).verdict == "regressed"
+    lower = Metric("error", lambda doc, out: (0.0,), better="lower")
+    with pytest.raises(AssayError, match="lower is better"):
+        decide(side({"a": base}, metric=lower), side({"a": base}, "v2", metric=lower), Policy(recovery=0.98))
