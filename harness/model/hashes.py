@@ -9,9 +9,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from assay.harness.files.atomic import write_file
-from assay.harness.files.places import surroundings
-
 LARGE = 1 << 24
 """Size in bytes from which a hash is remembered; smaller files are hashed in milliseconds."""
 SETTLED = 2_000_000_000
@@ -49,7 +46,8 @@ def read_hash(path: Path) -> str:
 
 def memory_of(stamp: Stamp) -> Path:
     """The file that holds the hash of a device's inode, in assay's cache."""
-    return surroundings().cache / "hashes" / f"{stamp[0]:x}-{stamp[1]:x}.json"
+    cache = Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay")
+    return cache / "hashes" / f"{stamp[0]:x}-{stamp[1]:x}.json"
 
 
 def remembered(stamp: Stamp) -> str:
@@ -71,5 +69,7 @@ def remember(stamp: Stamp, found: str) -> None:
     with suppress(OSError):
         path = memory_of(stamp)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(path, json.dumps({"stamp": stamp, "sha256": found}).encode())
-        path.chmod(0o600)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.touch(mode=0o600)
+        part.write_text(json.dumps({"stamp": stamp, "sha256": found}))
+        part.replace(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.harness.files import hashes
-from assay.harness.files.hashes import LARGE, hash_file
+from assay.harness.model import hashes
+from assay.harness.model.hashes import LARGE, hash_file
 
 
 @pytest.fixture
