@@ -172,6 +172,13 @@ def trained(draw: random.Random, rate: float, near: bool) -> list[Finding]:
     return list(check_task(made_task(rows, made_rows("four choices", draw, 500) + copies), Access()).findings)
 
 
+def templated(draw: random.Random, rate: float) -> list[Finding]:
+    """Some test rows stand in the train split under another template, in lower case and without their last mark."""
+    rows = [choose_row(draw) for _ in range(ITEMS)]
+    copies = [{**row, "question": f"Read this and reply. Text: {row['question'].lower()}"} for row in rows if draw.random() < rate]
+    return list(check_task(made_task(rows, made_rows("four choices", draw, 500) + copies), Access()).findings)
+
+
 def shown(draw: random.Random, rate: float, near: bool) -> list[Finding]:
     """Some items have a copy of themselves among their three few-shot examples."""
     rows = [long_row(draw) if near else choose_row(draw) for _ in range(ITEMS)]
@@ -273,6 +280,7 @@ DEFECTS = (
     of_rows("repeated item, other answer", "dup-items", "four choices", contradicted),
     Defect("item in the train split", "train-overlap", lambda draw, rate: trained(draw, rate, near=False)),
     Defect("item but for one word in the train split", "train-overlap", lambda draw, rate: trained(draw, rate, near=True)),
+    Defect("item in the train split under another template", "train-overlap", templated),
     of_rows("doubled space", "joint", "four choices", spaced),
     Defect("missing space", "joint", without_space),
     of_rows("right answer listed twice", "choices", "four choices", twice),
@@ -285,6 +293,7 @@ DEFECTS = (
     of_run("right answer scored as wrong", "unparsed", False, lambda draw, item: completed(item, f"It is {item.gold}.")),
     of_run("cut at max_tokens", "length-cut", False, lambda draw, item: completed(item, some(draw, 20, 30), "truncated", "length")),
     of_run("empty answer", "degenerate", False, lambda draw, item: completed(item, " ")),
+    of_run("end token as text", "end-token", False, lambda draw, item: completed(item, f"{item.gold}</s>")),
     of_run("one word repeated", "degenerate", False, lambda draw, item: completed(item, " ".join([draw.choice(WORDS)] * 9))),
     of_run("echo of the question", "degenerate", False, lambda draw, item: completed(item, item.prompt)),
     of_run("NaN", "nonfinite", True, nan_reply),
