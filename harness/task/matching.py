@@ -92,12 +92,16 @@ class TextIndex:
             for gram in grams(text):
                 self.index[gram].append(number)
 
-    def near(self, text: Words) -> int | None:
-        """The number of a near duplicate of `text`, or None."""
-        own = grams(text)
-        found = (self.index.get(gram, ()) for gram in own)
+    def sharing(self, text: Words) -> list[int]:
+        """The numbers of the three texts that share the most 13-grams with `text`."""
+        found = (self.index.get(gram, ()) for gram in grams(text))
         shared = Counter(number for numbers in found if len(numbers) <= COMMON for number in numbers)
-        for number, _ in shared.most_common(3):
+        return [number for number, _ in shared.most_common(3)]
+
+    def near(self, text: Words, sharing: Sequence[int]) -> int | None:
+        """The number of a near duplicate of `text` among those that share 13-grams with it, or None."""
+        own = grams(text) if sharing else set()
+        for number in sharing:
             theirs = grams(self.texts[number])
             common = len(own & theirs)
             if common >= ALIKE * (len(own) + len(theirs) - common) and close(text, self.texts[number]):
@@ -192,11 +196,13 @@ class Matcher:
         found = []
         for number, (doc, text) in enumerate(zip(others, texts, strict=True)):
             twins = list(self.exact.get(text.key, ())) if any(text.key) else []
-            near = self.index.near(text.prompt)
+            sharing = self.index.sharing(text.prompt)
+            near = self.index.near(text.prompt, sharing)
             if near is not None and (not self.docs[near].labelled or not doc.labelled or agree(self.docs[near], doc)):
                 twins.append(near)
-            if not twins and not framed:
-                twins = [each for each in self.candidates(text) if self.retold(self.texts[each], text, template)]
+            if not twins:  # of two sets with one template, single rows may still have another one
+                likely = sharing if framed else self.candidates(text)
+                twins = [each for each in likely if self.retold(self.texts[each], text, template)]
             found += [(twin, number) for twin in dict.fromkeys(twins)]
         return found
 

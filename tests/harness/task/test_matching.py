@@ -70,3 +70,18 @@ def test_a_shared_passage_is_no_repeat() -> None:
     questions = ("Where does the river rise?", "How long is the river?", "What does the river pass before it reaches the sea?")
     one, other = ([Doc(f"{passage}{question}", references=(question[:5],)) for question in part] for part in (questions[:2], questions[2:]))
     assert Matcher(one).matches(other) == []
+
+
+def test_single_rows_of_another_template_are_found_among_rows_of_the_same() -> None:
+    """Both sets begin and end alike, as most rows do; two rows of the training set are scored items under a template of their own."""
+    words = [f"{a}{b}" for a in ("ba", "do", "fe", "gi", "ku") for b in ("lan", "mor", "nik", "pus", "ral", "sen")]
+
+    def row(number: int, head: str = "") -> Doc:
+        return Doc(
+            f"Question: {head}{' '.join(words[(number * each + 7 * number) % 30] for each in range(1, 18))}?\nAnswer:", references=("x",)
+        )
+
+    scored = [row(number) for number in range(12)]
+    trained = [row(number) for number in range(40, 60)] + [row(3, "Read this and reply with a word. "), row(8, "Think first. Then reply. ")]
+    found = Matcher(scored).matches(trained)
+    assert [(item, other) for item, other in found if other >= 20] == [(3, 20), (8, 21)]
