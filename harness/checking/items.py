@@ -96,12 +96,18 @@ def one_target(doc: Doc) -> bool:
 
 
 def joints(data: TaskData) -> list[Finding]:
-    """Double, missing and trailing white space between prompt and answer, and around instructions and few-shot examples."""
-    doubled, missing, trailing = [], [], []
+    """Double, missing and trailing white space between prompt and answer, and around instructions and few-shot examples.
+
+    `Doc.meta["double_space"]` says that the protocol's reference has the double space too.
+    """
+    doubled: list[Place] = []
+    of_protocol: list[Place] = []
+    missing, trailing = [], []
     for index, (doc, sent) in enumerate(zip(data.docs, data.prompts, strict=True)):
         for text in answers(data, doc, sent):
             if len(text) > 1 and (text[0].isspace() or sent.prompt[-1:].isspace()) and text[1 if text[0].isspace() else 0].isspace():
-                doubled.append(data.place(index, f"{short(sent.prompt[-20:])} then {short(text, 30)}"))
+                places = of_protocol if doc.meta.get("double_space") else doubled
+                places.append(data.place(index, f"{short(sent.prompt[-20:])} then {short(text, 30)}"))
                 break
             if sent.prompt and text and needs_space(sent.prompt[-1], text[0]):
                 missing.append(data.place(index, f"{short(sent.prompt[-20:])} then {short(text, 30)}"))
@@ -113,6 +119,7 @@ def joints(data: TaskData) -> list[Finding]:
     level_missing = "W" if len(missing) > 0.9 * n else graded(len(missing), n, 0, SOME)  # everywhere: chosen by the layout's author
     cases: tuple[tuple[list[Place], str, str, Level | None], ...] = (
         (doubled, "double space before the answer", "remove the space of the prompt or the joint", graded(len(doubled), n, 0, SOME)),
+        (of_protocol, "double space before the answer, as in the protocol", "leave it", "I" if of_protocol else None),
         (missing, "no space between prompt and answer", "keep the layout's joint, or end the prompt with a space", level_missing),
         (trailing, "white space after the answer", "strip the answers", graded(len(trailing), n, 0.005) or ("I" if trailing else None)),
     )

@@ -229,7 +229,8 @@ def hellaswag(row: Row) -> Doc:
     text = f"{row['activity_label']}: {row['ctx_a']} {second}"
     prompt = text.rstrip()
     endings = tuple(text[len(prompt) :] + ending for ending in row["endings"])
-    return Doc(prompt, choices=endings, gold=int(row["label"]) if row["label"] != "" else None, inputs=(prompt,))
+    meta = {"double_space": True} if text != prompt else {}
+    return Doc(prompt, choices=endings, gold=int(row["label"]) if row["label"] != "" else None, meta=meta, inputs=(prompt,))
 
 
 BY_TOKENS = Choose(normalize="tokens", ties="first")

@@ -60,6 +60,7 @@ def test_hellaswag_has_two_spaces_where_the_second_context_is_empty(second: str,
     row = {"activity_label": "Cook", "ctx_a": "He stirs.", "ctx_b": second, "endings": ["it.", "b", "c", "d"], "label": "0"}
     shown = render(helm.HELLASWAG, helm.HELLASWAG.doc(row))
     assert shown.prompt + shown.continuations[0] == joined
+    assert bool(helm.HELLASWAG.doc(row).meta) == (not second), "assay check does not take it for a mistake"
 
 
 def test_what_is_not_helms_says_so_and_is_in_no_total() -> None:
