@@ -113,9 +113,10 @@ def trial_reporter(console: Console, status: Any) -> Callable[[TrialEvent], None
         if at is None:
             extra = "" if trial.mitigation == "none" else f" {trial.mitigation}"
             console.print(
-                f"[{now.number}/{now.planned}] {trial.target} {trial.method}{extra} lr {trial.lr:g} seed {trial.seed} ({trial.role}), "
+                f"[{now.number}/{now.planned}] {shown_name(trial.target)} {trial.method}{extra} lr {trial.lr:g} seed {trial.seed} ({trial.role}), "
                 f"{duration(time.monotonic() - began)} elapsed",
                 markup=False,
+                soft_wrap=True,
             )
         elif console.is_terminal:
             status.update(progress_line(at))
@@ -124,6 +125,11 @@ def trial_reporter(console: Console, status: Any) -> Callable[[TrialEvent], None
             console.print(progress_line(at), markup=False, soft_wrap=True)
 
     return report
+
+
+def shown_name(task: str) -> str:
+    """A task's name; of the task file of a user's examples its folder."""
+    return Path(task).parent.name if task.endswith("/task.py") else task
 
 
 def progress_line(at: Progress) -> str:
