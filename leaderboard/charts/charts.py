@@ -73,7 +73,7 @@ def forest(table: Any) -> Any:
             alt.Tooltip("high:Q", format="+.2f"),
         ],
     )
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR).encode(x=alt.datum(0))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR, aria=False).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="candidate minus baseline, points", axis=FEW_TICKS), x2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
 
@@ -133,7 +133,7 @@ def gain_against_forgetting(table: Any) -> Any:
     ]
     across = base.mark_rule(opacity=0.4).encode(x=alt.X("kept_low:Q", title=titles[0]), x2="kept_high:Q", y=y, color=colour)
     up = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("gain_low:Q", title=titles[1]), y2="gain_high:Q", color=colour)
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR)
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR, aria=False)
     paths = base.mark_line(opacity=0.3).encode(x=x, y=y, color=colour, detail="method:N", order="rate_order:Q")
     line = base.transform_filter("datum.front").mark_line(strokeDash=[2, 3], color="#8b8f94").encode(x=x, y=y, order="kept:Q")
     dots = base.mark_point(filled=True, size=90).encode(
@@ -210,7 +210,7 @@ def gate_history(table: Any) -> Any:
         color=alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
         tooltip=["at:T", "candidate:N", "baseline:N", "verdict:N", alt.Tooltip("delta:Q", format="+.2f"), "low:Q", "high:Q"],
     )
-    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR).encode(y=alt.datum(0))
+    zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR, aria=False).encode(y=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", title="candidate minus baseline, points"), y2="high:Q")
     return (zero + bars + base.mark_point(filled=True, size=90, opacity=1).encode(y="delta:Q")).properties(height=280)
 

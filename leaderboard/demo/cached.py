@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from assay.leaderboard.demo.store import VERSION, write_store
+VERSION = 1
+"""Of the generated content: a store of another version is not used."""
 
 
 def demo_store(cache: Path) -> Path:
@@ -19,8 +21,9 @@ def demo_store(cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache))
     try:
-        write_store(part)
-        if folder.exists():  # cut short by an earlier version of this file, or just written by another process
+        # In a process of its own: the command stays light, and the statistics are not loaded where the store is there already.
+        subprocess.run([sys.executable, "-m", "assay.leaderboard.demo.store", str(part)], check=True)
+        if folder.exists():  # without an index: the copy was cut short
             shutil.rmtree(folder)
         part.rename(folder)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,6 @@ from assay.leaderboard.demo.content import TASKS, Invented, Question
 from assay.leaderboard.demo.gates import write_gates
 from assay.leaderboard.demo.studies import write_studies
 
-VERSION = 1
-"""Of the generated content: a store of another version is made again."""
 NOUNS = 'The nouns are the words after "the" and "a".'
 COSTLY = ("reasoning", "summary")
 """Families that most models were not run on."""
@@ -204,3 +203,7 @@ def write_store(root: Path) -> Path:
     write_gates(root, bundles)
     index(root)
     return root
+
+
+if __name__ == "__main__":
+    write_store(Path(sys.argv[1]))

@@ -93,8 +93,8 @@ def test_a_cell_leads_to_its_items(tab: Tab) -> None:
     assert tab.page.get_by_text(f"Question {int(item[0][1:])} of letters/first@own: which word comes").count() >= 1
     answers = tab.page.locator(".answers article").all_inner_texts()
     assert len(answers) == 7 and any("beta/Heron-3B" in text and "wrong" in text for text in answers)
-    tab.page.keyboard.press("n")
-    tab.page.wait_for_function(f"!location.search.includes('item={item[0]}')", timeout=30_000)
+    tab.page.get_by_role("button", name="Next →").click()
+    tab.page.wait_for_function(f"!location.search.includes('item={item[0]}')", timeout=60_000)
 
 
 def test_two_ticked_models_lead_to_a_comparison(tab: Tab) -> None:

@@ -28,7 +28,7 @@ def board(root: Path, filters: Filters) -> Board:
 
 def test_the_store_is_valid_and_written_once(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not check(demo)
-    monkeypatch.setattr(cached, "write_store", lambda root: pytest.fail("written again"))
+    monkeypatch.setattr(cached.subprocess, "run", lambda *_, **__: pytest.fail("written again"))
     assert cached.demo_store(demo.parent) == demo
     assert query(demo, "SELECT count(DISTINCT model_digest), count(DISTINCT task) FROM leaderboard") == [(12, 14)]
     assert studies.trials(demo, ()).study.nunique() == 3
