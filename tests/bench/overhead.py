@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,11 +45,11 @@ def timed(command: list[str], seconds: float = 3600.0) -> Cost:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+", errors="replace") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         while (found := os.wait4(process.pid, os.WNOHANG))[0] == 0:
             time.sleep(0.02)
             if time.monotonic() - started > seconds:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes of an engine
         _, code, used = found
         process.returncode = os.waitstatus_to_exitcode(code)
         log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
