@@ -24,7 +24,7 @@ from assay import Access, AssayError, Family, Generate, Layout, Loglikelihood, P
 from assay.harness.metrics.lm_eval import Scorer
 from assay.tasks._lm_eval.documents import LmEvalRows, ask_of, plain, read_row
 from assay.tasks._lm_eval.library import Group, Loaded, Reference, code_of, digest_of, file_of, load, refer, split_of
-from assay.tasks._lm_eval.names import Name, folder, names_in, own_names, version
+from assay.tasks._lm_eval.names import Name, folder, is_indexed, names_in, own_names, version
 from assay.tasks._lm_eval.scores import metrics_of, scorers_of
 
 CheckCode = Callable[[str, Path, bytes], None]
@@ -186,7 +186,11 @@ def suggest(name: str, access: Access) -> str:
     home = folder()
     if home is None:
         return "lm-eval's tasks run as lm-eval:NAME after: pip install 'assay[lm-eval]'"
-    return f"did you mean lm-eval:{name}?" if name in own_names(access) else ""
+    if is_indexed(access):
+        found = name in own_names(access)
+    else:  # making the index takes many seconds, too long for an error message
+        found = "/" not in name and next(home.rglob(f"{name}.yaml"), None) is not None
+    return f"did you mean lm-eval:{name}?" if found else ""
 
 
 def include(home: Path, text: str, access: Access) -> str:

@@ -126,7 +126,11 @@ def resolve(name: str, access: Access, check: CodeCheck) -> tuple[Family, ...]:
     """One name: a family, a task with or without its protocol, a file, `module:NAME`, or `bigbench:path`."""
     plain, perturbations = split_name(name)
     if perturbations:
-        return tuple(perturbed_family(family, perturbations) for family in resolve(plain, access, check))
+        families = resolve(plain, access, check)
+        if any(task.shots.order == "source" for family in families for task in family.tasks):
+            what = "its source renders the prompts, so that assay cannot perturb the items in them"
+            raise AssayError(what, where=name, do="perturb a task that `assay tasks` lists")
+        return tuple(perturbed_family(family, perturbations) for family in families)
     if name.endswith(".py"):
         return (from_python(Path(name), check),)
     if name.endswith((".jsonl", ".csv", ".parquet")):

@@ -20,6 +20,8 @@ from typing import Any
 from assay import Access, AssayError
 
 INSTALL = "pip install 'assay[lm-eval]'"
+OWN = "index-{}.json"
+"""File of the index of one version of lm-eval, in the cache's folder lm-eval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,12 @@ def require() -> Path:
 
 def own_names(access: Access) -> Mapping[str, Name]:
     """All names of the installed lm-eval. Raises AssayError if it is not installed."""
-    return indexed(require(), f"index-{version()}.json", access)
+    return indexed(require(), OWN.format(version()), access)
+
+
+def is_indexed(access: Access) -> bool:
+    """Whether the index of the installed lm-eval is in the cache."""
+    return access.cache is not None and (access.cache / "lm-eval" / OWN.format(version())).is_file()
 
 
 def names_in(home: Path, access: Access) -> Mapping[str, Name]:
