@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import place
 
+from assay import Plan, evaluate, read_run
 from assay.harness.engines import Settings
 from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.vllm_offline import engine as vllm
@@ -193,3 +195,44 @@ def test_code_of_a_model_that_nothing_checked_does_not_run(kind: str, tmp_path: 
     with pytest.raises(AssayError, match="vLLM cannot load this model"):
         vllm.open_engine(ref, Settings())
     assert not wire.exists(), "the canary fired"
+
+
+ROPES: dict[str, dict[str, Any]] = {
+    "yarn": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}},
+    "linear": {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+}
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_a_stretched_rope_keeps_its_length(rope: str, tmp_path: Path) -> None:
+    ref = make_tiny(tmp_path / rope, 1, max_position_embeddings=512, **ROPES[rope])
+    engine, dice = vllm.open_engine(ref, Settings()), random.Random(0)
+    try:
+        assert engine.limits.positions == ref.positions == 512
+        check(engine, load(ref), [ScoreGroup(ids(dice, count, 97), (ids(dice, 1, 97), ids(dice, 3, 97))) for count in (60, 140, 500)])
+    finally:
+        engine.close()
+
+
+def test_longrope_is_refused_above_its_first_length_before_anything_is_scored(tmp_path: Path) -> None:
+    """vLLM takes the short factors only, transformers those of each length."""
+    import torch
+    import transformers
+
+    make_tiny(tmp_path, 1)
+    sizes = {"vocab_size": 97, "hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    factors = {"type": "longrope", "short_factor": [1.0] * 16, "long_factor": [1.0 + 3 * n for n in range(16)]}
+    lengths = {"max_position_embeddings": 512, "original_max_position_embeddings": 128, "rope_scaling": factors}
+    ends = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    torch.manual_seed(1)
+    transformers.Phi3ForCausalLM(transformers.Phi3Config(**sizes, **lengths, **ends, initializer_range=0.2)).save_pretrained(tmp_path)
+    words = " ".join(f"w{n % 90}" for n in range(200))
+    (task := tmp_path / "words.py").write_text(
+        "from assay import Choose, Doc, Task, accuracy, inline\n"
+        f"TASKS = (Task('words', inline(test=[{{}}]), lambda row: Doc({words!r}, choices=('w1', 'w2'), gold=0), Choose(), (accuracy,)),)\n"
+    )
+    with pytest.raises(AssayError, match=r"the longest request needs 221 tokens; engine vllm takes 128"):
+        evaluate(Plan(model=str(tmp_path), tasks=(str(task),), engine="vllm"), place(tmp_path / "store"))
+    assert not list((tmp_path / "store" / "results" / "runs").iterdir())
+    run = read_run(evaluate(Plan(model=str(tmp_path), tasks=(str(task),)), place(tmp_path / "store")))
+    assert run.manifest["engine"]["name"] == "hf" and "LongRoPE" in run.manifest["engine"]["reason"]

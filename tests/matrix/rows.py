@@ -29,7 +29,11 @@ EQUAL_MODELS = (
     *("llama", "tied", "biased", "yarn", "dynamic", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "phi3", "gpt2", "gpt_neox"),
     *("gptj", "opt", "falcon", "falcon_alibi", "bloom", "mpt", "stablelm", "olmo2", "cohere2", "starcoder2", "exaone4", "llama4_text"),
     *("mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss", "mamba", "mamba2", "falcon_mamba", "rwkv", "falcon_h1", "qwen3_next"),
-    "qwen3_5_text",
+    *("qwen3_5_text", "smollm3", "olmo3", "glm4", "granite", "seed_oss", "ernie4_5", "lfm2", "hunyuan_v1_dense", "apertus"),
+    *("arcee", "helium", "nemotron", "ministral3", "bitnet", "minimax", "jamba", "bamba", "nemotron_h", "recurrent_gemma"),
+    *("gemma3n_text", "diffllama", "codegen", "biogpt", "ctrl", "openai-gpt", "persimmon", "phi", "phimoe", "glm"),
+    *("dots1", "olmo_hybrid", "granite_swa", "glm4_moe", "flex_olmo", "jetmoe", "doge", "vaultgemma", "cwm", "exaone_moe"),
+    *("afmoe", "minimax_m2"),
 )
 FAULTY_MODELS = (
     Row("longrope", before="4.9 nats, exit 0"),
