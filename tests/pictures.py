@@ -18,7 +18,6 @@ TARGET = ROOT / "docs" / "pictures"
 PAGES: dict[str, dict[str, str]] = {
     "board": {},
     "compare": {"first": "beta/heron-3b", "second": "beta/heron-3b+lora-0/result"},
-    "items": {"task": "reasoning/chain@demo", "who": "acme/otter-13b", "outcome": "wrong"},
     "tuning": {"study": "studies/arithmetic-multiply"},
 }
 FRAME = {"x": 0, "y": 56, "width": 1280, "height": 900}
