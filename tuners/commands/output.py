@@ -113,7 +113,8 @@ def trial_reporter(console: Console, status: Any) -> Callable[[TrialEvent], None
         if at is None:
             extra = "" if trial.mitigation == "none" else f" {trial.mitigation}"
             console.print(
-                f"[{now.number}/{now.planned}] {shown_name(trial.target)} {trial.method}{extra} lr {trial.lr:g} seed {trial.seed} ({trial.role}), "
+                f"[{now.number}/{now.planned}] {shown_name(trial.target)} "
+                f"{trial.method}{extra} lr {trial.lr:g} seed {trial.seed} ({trial.role}), "
                 f"{duration(time.monotonic() - began)} elapsed",
                 markup=False,
                 soft_wrap=True,
