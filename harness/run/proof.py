@@ -28,8 +28,9 @@ from assay.harness.task.task import Perplexity
 
 FEW, MOST = 3, 8
 """Requests drawn per run of up to MANY requests, and per task of a larger run; both sides of a length come on top."""
-MANY, SHARE = 1000, 0.02
-"""In runs of more than MANY requests, plain forwards take at most this share of the run's tokens (but at least one forward a task)."""
+MANY, SHARE, MOST_SHARE = 1000, 0.02, 0.03
+"""In runs of more than MANY requests, plain forwards take at most SHARE of the run's tokens, but at least one forward a task; the longest
+request of the run is among them unless they would take more than MOST_SHARE with it."""
 EARLY = 0.01
 """Drawn requests are scored before the others where the prefixes computed twice are at most this share of the task's tokens."""
 PROVABLE = ("hf", "vllm")
@@ -99,8 +100,9 @@ def allowances(tasks: Sequence[PreparedTask]) -> list[Allowance]:
         return [Allowance(max(1, FEW // len(tasks)), math.inf)] * len(tasks)
     sizes = [distinct_tokens(task.items) for task in tasks]
     lengths = [[length(request) for each in task.items for request in each.requests] or [0] for task in tasks]
-    top = max(range(len(tasks)), key=lambda number: max(lengths[number]))  # the longest request of the run is always drawn
-    least = [max(each) if number == top else min(each) for number, each in enumerate(lengths)]
+    top = max(range(len(tasks)), key=lambda number: max(lengths[number]))
+    least = [float(min(each)) for each in lengths]
+    least[top] = max(least[top], min(max(lengths[top]), MOST_SHARE * sum(sizes) - sum(least) + least[top]))
     spare = max(0.0, SHARE * sum(sizes) - sum(least))
     return [Allowance(MOST, low + spare * size / sum(sizes)) for low, size in zip(least, sizes, strict=True)]
 

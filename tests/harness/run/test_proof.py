@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes import NOWHERE, echo, make_model, place, sums, write_task
 
-from assay import Plan, evaluate, read_run
+from assay import Doc, Plan, evaluate, read_run
 from assay.harness.decide.early_stopping import gate_early, plan_like
 from assay.harness.decide.policy import Policy
 from assay.harness.engines import Engine, Settings
@@ -26,12 +26,14 @@ from assay.harness.run.merge import merge
 from assay.harness.run.prepare import PreparedTask, prepare_task
 from assay.harness.run.proof import (
     FEW,
+    MOST_SHARE,
     SHARE,
     Allowance,
     allowances,
     changes,
     check_ids,
     compared,
+    distinct_tokens,
     draw,
     excess,
     length,
@@ -265,6 +267,22 @@ def test_a_large_run_spends_at_most_its_share_on_proofs(tmp_path: Path) -> None:
     tokens = sum(each.logical for task in tasks for each in task.items)
     assert 0 < total <= SHARE * tokens
     assert max(drawn) == max(length(request) for task in tasks for each in task.items for request in each.requests)
+
+
+def test_the_longest_request_is_left_out_where_it_would_take_too_much(tmp_path: Path) -> None:
+    def lengths(extra: int) -> tuple[int, float]:
+        """The longest request that proves a task whose last prompt has `extra` more letters, and the share of its tokens."""
+        task = sums(1200)
+        whole = prepared(
+            tmp_path, replace(task, doc=lambda row: Doc(("x" * extra if row["a"] == 7 else "") + task.doc(row).prompt, ("1", "2"), 0))
+        )
+        own = [length(request) for _, request in draw(whole.items, (), allowances([whole])[0], 0)]
+        return max(own), sum(own) / distinct_tokens(whole.items)
+
+    longest, share = lengths(100)
+    assert longest > 100 and share <= SHARE
+    longest, share = lengths(450)
+    assert longest < 20 and share <= MOST_SHARE
 
 
 def test_half_precision_is_compared_by_medians_over_text() -> None:
