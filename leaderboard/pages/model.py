@@ -87,6 +87,19 @@ def trend(cells: Any, model: str) -> None:
         st.altair_chart(charts.checkpoints(found), width="stretch")
 
 
+def unusual(own: Any) -> None:
+    """How many responses of each task were unparsed, truncated or failed, in the newest runs."""
+    parts = [shell.read("statuses", run) for run in own[own.status == "complete"].run_id.head(5)]
+    bad = [row for each in parts for row in each.itertuples() if row.unparsed + row.truncated + row.errors]
+    if bad:
+        st.subheader("Unparsed, truncated and failed responses")
+        shown = [
+            {"Task": visible(row.task, 80), "Items": row.items, "Unparsed": row.unparsed, "Truncated": row.truncated, "Errors": row.errors}
+            for row in bad
+        ]
+        shell.table(shown, hide_index=True, alt="Unparsed, truncated and failed responses")
+
+
 def page() -> None:
     shell.head("Model", "Scores of one model with confidence intervals and chance level, and its weights, runs and costs.")
     cells = shell.cells()
@@ -141,15 +154,7 @@ def page() -> None:
         }
     )
     shell.table(states, hide_index=True, alt="Runs")
-    parts = [shell.read("statuses", run) for run in own[own.status == "complete"].run_id.head(5)]
-    bad = [row for each in parts for row in each.itertuples() if row.unparsed + row.truncated + row.errors]
-    if bad:
-        st.subheader("Unparsed, truncated and failed responses")
-        shown = [
-            {"Task": visible(row.task, 80), "Items": row.items, "Unparsed": row.unparsed, "Truncated": row.truncated, "Errors": row.errors}
-            for row in bad
-        ]
-        shell.table(shown, hide_index=True, alt="Unparsed, truncated and failed responses")
+    unusual(own)
 
 
 shell.run_page(page)
