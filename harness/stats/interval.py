@@ -124,7 +124,8 @@ def _by_halves(metric: Metric[Any], stats: Array, groups: Codes, clusters: Codes
     excess, variance = halves
     half = float(t_quantile((1 + level) / 2, min(SPLITS, count - 1))) * math.sqrt(variance)
     bottom, top = (side * np.inf if end is None else end for end, side in ((metric.low, -1), (metric.high, 1)))
-    low, high = max(value - half - max(excess, 0.0), bottom), min(value + half - min(excess, 0.0), top)
+    # The estimated bias has an error of its own size: twice the bias, so that the error of a calibrated model may be 0.
+    low, high = max(value - half - 2 * max(excess, 0.0), bottom), min(value + half - 2 * min(excess, 0.0), top)
     return Interval(value, float(low), float(high), len(stats), "half samples, t, bias")
 
 
