@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,20 +33,19 @@ TASKS: Mapping[str, Setting] = {
     "mmlu_continuation_anatomy": FEW,
     "multirc": Setting(limit=6),
     "gsm8k": Setting(limit=2, shots=2),
-    "nq_open": Setting(limit=6),
     "bbh_zeroshot_boolean_expressions": Setting(limit=4),
     "bbh_cot_fewshot_web_of_lies": Setting(limit=2),
     "truthfulqa_gen": Setting(limit=2),
     "arc_easy in chats": replace(FEW, chat=True, limit=6),
     "openbookqa in chats": replace(FEW, chat=True, limit=6, shots=2, system="Answer the question."),
-    "nq_open in chats": Setting(limit=3, chat=True),
+    "bbh_zeroshot_boolean_expressions in chats": Setting(limit=3, chat=True),
 }
 """By task: how many documents, few-shot examples, chats. What stands after the name says what is special."""
 HEAD = """# lm-eval's tasks in assay, against lm-eval itself
 
-The same model ({model}, fp32, CPU), the same documents (the first of each task, from the data in `$ASSAY_DATA`), the same few-shot
-examples. "lm-eval" is `simple_evaluate` of lm-eval {version} with its transformers model, batches of one; "assay" is `assay run --tasks
-lm-eval:NAME --engine hf`. `differ`: documents whose value of the metric differs (pairs and texts of a corpus metric: in total only);
+The same model ({model}, see the script; fp32 on a CPU), the same documents (the first of each task, from the data in `$ASSAY_DATA`), the
+same few-shot examples. "lm-eval" is `simple_evaluate` of lm-eval {version} with its transformers model, batches of one; "assay" is
+`assay run --tasks lm-eval:NAME --engine hf`. `differ`: documents whose value of the metric differs (pairs and texts: in total only);
 `nats`: the largest difference of a log-likelihood of a document; `texts`: generated texts that differ. Tokens are those that went through
 the model. Seconds are of scoring, on a shared machine with {cores} cores ({machine}): a guide, not a measurement. lm-eval's
 include building the prompts.
@@ -55,6 +55,26 @@ Made by `python -m tests.bench.lm_eval_tasks MODEL --rows rows.jsonl --write res
 | task | items | shots | metric | lm-eval | assay | differ | nats | texts | tokens lm-eval | tokens assay | s lm-eval | s assay |
 |---|---:|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 """
+
+
+def random_model(home: Path) -> Path:
+    """A random model of 3 million parameters with the tokenizer and the chat template of the built-in model."""
+    import torch
+    import transformers
+
+    source, folder = surroundings().cache / "models" / "smollm2-135m-instruct", home / "random-3M"
+    folder.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        if path.suffix != ".safetensors" and path.name != "config.json":
+            shutil.copy(path, folder / path.name)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    given = {
+        key: value for key, value in json.loads((source / "config.json").read_text()).items() if key not in ("head_dim", "architectures")
+    }
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**{**given, **sizes, "initializer_range": 0.2, "dtype": "float32"})
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
 
 
 def measure(model: Path, peer: Any, name: str, setting: Setting) -> list[dict[str, Any]]:
@@ -115,18 +135,20 @@ def page(rows: Sequence[Mapping[str, Any]], model: str) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
+    parser.add_argument("model", type=Path, help="a model's folder, or `random` for a small one with the built-in model's tokenizer")
     parser.add_argument("tasks", nargs="*")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--write", type=Path)
     given = parser.parse_intermixed_args(arguments)
-    known = [json.loads(text) for text in given.rows.read_text().splitlines()] if given.rows.is_file() else []
+    model = random_model(given.rows.parent) if str(given.model) == "random" else given.model
+    read = [json.loads(text) for text in given.rows.read_text().splitlines()] if given.rows.is_file() else []
+    known = list({(row["name"], row["metric"]): row for row in reversed(read)}.values())
     done = {row["name"] for row in known}
     wanted = [name for name in given.tasks or TASKS if name not in done]
-    peer = open_peer(given.model) if wanted else None
+    peer = open_peer(model) if wanted else None
     for name in wanted:
         try:
-            rows = measure(given.model, peer, name, TASKS[name])
+            rows = measure(model, peer, name, TASKS[name])
         except Exception as error:  # one task that cannot run leaves the others
             print(f"{name}: {type(error).__name__}: {error!s:.300}", file=sys.stderr, flush=True)
             continue
@@ -136,7 +158,7 @@ def main(arguments: Sequence[str]) -> None:
         print("\n".join(map(line, rows)), flush=True)
     if given.write:
         order = list(TASKS)
-        given.write.write_text(page(sorted(known, key=lambda row: order.index(row["name"])), given.model.name))
+        given.write.write_text(page(sorted(known, key=lambda row: order.index(row["name"])), model.name))
 
 
 if __name__ == "__main__":
