@@ -54,13 +54,16 @@ def shared_clusters(tasks: Mapping[str, Items], facts: Mapping[str, Mapping[str,
     `facts` are the manifest's facts by task. Clusters are the same if they have one id in the same data and split, or share a
     prompt or a sentence of at least WORDS words. Tasks without shared items are left out.
     """
-    places: dict[Any, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    owner: dict[Any, str] = {}
+    keys = []
     for task, items in tasks.items() if len(tasks) > 1 else ():
         source = (facts[task].get("data"), facts[task].get("split"))
-        for cluster, prompt in items:
-            places[source, cluster][task].add(cluster)
-            for text in identifying(prompt):
-                places[text][task].add(cluster)
+        keys += [(key, task, cluster) for cluster, prompt in items for key in ((source, cluster), *identifying(prompt))]
+    several = {key for key, task, _ in keys if owner.setdefault(key, task) != task}
+    places: dict[Any, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for key, task, cluster in keys:
+        if key in several:
+            places[key][task].add(cluster)
     links = [found for found in places.values() if len(found) > 1 and max(map(len, found.values())) <= COMMON]
     sizes = {task: len({cluster for cluster, _ in items}) for task, items in tasks.items()}
     return numbered(links, linked_pairs(links, sizes), tasks)
