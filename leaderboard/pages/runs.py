@@ -30,14 +30,14 @@ def unfinished() -> None:
             if run.status == "damaged":
                 st.markdown(f"**{plain(run.id)}** is damaged")
                 st.text(visible(run.trouble, 500))
-                st.code("assay store check", language="bash")
+                st.code("assay store check", language=None)
                 continue
             st.markdown(f"**{plain(run.model, 80)}** on {plain(', '.join(run.tasks), 120)}")
             st.progress(
                 done / max(1, run.items), text=f"{done:,} of {run.items:,} items · {state(run)}" + (f" by {run.owner}" if run.owner else "")
             )
             if not run.owner:
-                st.code(f"assay resume {run.id}", language="bash")
+                st.code(f"assay resume {run.id}", language=None)
 
 
 def table() -> None:

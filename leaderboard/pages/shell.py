@@ -47,7 +47,7 @@ def empty(text: str, command: str = "") -> None:
     with st.container(border=True):
         st.markdown(plain(text))
         if command:
-            st.code(command, language="bash")
+            st.code(command, language=None)
 
 
 def ready() -> bool:

@@ -54,7 +54,7 @@ def make(root: Path) -> None:
         connection.execute(
             """
             INSERT INTO score SELECT run_id, task, 'accuracy', avg(right_), avg(right_) - 0.05, avg(right_) + 0.05, count(*), 0, task, true,
-                'complete', 'release', '{"better": "higher", "chance": 0.25}' FROM answer GROUP BY run_id, task
+                'complete', 'release', NULL, '{"better": "higher", "chance": 0.25}' FROM answer GROUP BY run_id, task
             """
         )
         connection.execute("INSERT INTO run_task SELECT run_id, task, '1', 'fp-' || task, count(*), 0 FROM answer GROUP BY run_id, task")
