@@ -176,15 +176,15 @@ def finding(row: Row, plan: Study | TaskSequence, root: Path, model: str) -> Ite
     )
     if row.get("gain") is None:
         return
-    word = "gained" if row["gain_low"] > 0 else "lost" if row["gain_high"] < 0 else "no significant change:"
+    word = "gained" if row["gain_low"] > 0 else "lost" if row["gain_high"] < 0 else "no significant change,"
     losses = f"; loss {row['target_loss_base']:.2f} -> {row['target_loss']:.2f} nats per token" if "target_loss" in row else ""
     yield (
-        f"{name} {word} {points(row, 'gain')} of {row['metric']} on {row['items']:,} held-out items ({row['target_base']:.3f} -> "
+        f"{name}: {word} {points(row, 'gain')} of {row['metric']} on {row['items']:,} held-out items ({row['target_base']:.3f} -> "
         f"{row['target_score']:.3f}){losses}."
     )
     if row.get("average_drop") is not None:
-        lost = "forgot" if row["average_drop_low"] > 0 else "improved" if row["average_drop_high"] < 0 else "no significant forgetting:"
-        yield f"{name} {lost} {points(row, 'average_drop')} on average over {len(row['drops'])} retention tasks (higher is worse)."
+        lost = "forgot" if row["average_drop_low"] > 0 else "improved" if row["average_drop_high"] < 0 else "no significant forgetting,"
+        yield f"{name}: {lost} {points(row, 'average_drop')} on average over {len(row['drops'])} retention tasks (higher is worse)."
     if row.get("kl_text") is not None:
         yield f"KL(base || tuned) on the text: {row['kl_text']:.3f} nats per token."
     result = root / "trials" / row["trial"] / "result"
