@@ -131,6 +131,12 @@ def for_each_task(selection: Selection, make: Callable[[Task], Made]) -> tuple[t
     return tuple(made), tuple(left_out)
 
 
+def check_opener(plan: Plan, opener: OpenEngine) -> None:
+    """Raises AssayError for an engine or a device that this machine lacks. Other openers, such as a cluster's, have their own machines."""
+    if opener is open_engine and not is_address(plan.model):
+        check_machine(plan.engine, plan.device)
+
+
 def evaluate(
     plan: Plan, place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine, stored: bool = False
 ) -> Path:
@@ -140,8 +146,7 @@ def evaluate(
     the end, Invalid where the model's files changed while it was scored.
     """
     progress = progress or NoProgress()
-    if opener is open_engine and not is_address(plan.model):  # a cluster's nodes have their own devices
-        check_machine(plan.engine, plan.device)
+    check_opener(plan, opener)
     prepared = prepare(plan, place, progress, stored)
     try:
         return evaluate_prepared(prepared, place, progress, opener)

@@ -18,7 +18,7 @@ from assay.harness.files.places import Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of
 from assay.harness.model.served import is_address
 from assay.harness.run.dispatch import RunProgress
-from assay.harness.run.evaluate import OpenEngine, evaluate
+from assay.harness.run.evaluate import OpenEngine, check_opener, evaluate
 from assay.harness.store.plan import Plan
 
 IRRELEVANT = ("_name_or_path", "transformers_version")
@@ -140,6 +140,8 @@ def plans_of(
 
 def sweep(plans: Sequence[Plan], place: Surroundings, progress: RunProgress | None = None, opener: OpenEngine = open_engine) -> list[Path]:
     """Run all plans, with one engine for models that differ in their weights alone; returns the bundles in order."""
+    for plan in plans:
+        check_opener(plan, opener)
     engines = EngineReuse(opener)
     try:
         return [evaluate(plan, place, progress, engines) for plan in plans]

@@ -20,7 +20,8 @@ from assay.harness.model.find import ModelRef
 from assay.harness.model.weights import Tensor
 from assay.harness.run.dispatch import NoProgress
 from assay.harness.run.doctor import Finding, Machine, check_machine, examine, inspect_machine, pick_engine, satisfies, wanted_ranges
-from assay.harness.run.evaluate import evaluate, prepare
+from assay.harness.run.evaluate import prepare
+from assay.harness.run.sweep import sweep
 
 RANGES = {
     "torch": "<2.14,>=2.10",
@@ -235,7 +236,7 @@ def test_a_missing_engine_or_device_is_an_error_before_a_model_is_read(tmp_path:
     plan = Plan(model=str(tmp_path / "no such model"), tasks=("mmlu",), engine="hf", device="cuda")
     if not inspect_machine().torch_cuda:
         with pytest.raises(AssayError, match="no CUDA device is available"):
-            evaluate(plan, Surroundings(tmp_path, tmp_path, None, True))
+            sweep([plan], Surroundings(tmp_path, tmp_path, None, True))
 
 
 def test_an_unknown_split_is_an_error_before_a_model_is_read(tmp_path: Path) -> None:
