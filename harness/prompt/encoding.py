@@ -26,6 +26,7 @@ MARKERS = (
 )
 """Markers around the thinking part, as chat templates and vocabularies name them."""
 
+
 def template_call(plan: Plan) -> TemplateCall:
     return TemplateCall(arguments=plan.template_arguments(), date=plan.template_date)
 
