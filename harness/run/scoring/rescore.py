@@ -218,8 +218,17 @@ def check_task_version(task: Task, facts: Mapping[str, Any], items: Sequence[Ite
     now = {"version": task.version, "ask": repr(task.ask), "metrics": metrics}
     for name, value in now.items():
         if facts[name] != value:
-            what = f"{name} was {facts[name]!r:.80}, is {value!r:.80} here"
-            raise AssayError(what, where=task.full_name, do="install the version of the task that made the run")
+            was, is_now = changed(facts[name], value)
+            raise AssayError(
+                f"{name} was {was}, is {is_now} here", where=task.full_name, do="install the version of the task that made the run"
+            )
+
+
+def changed(was: Any, now: Any) -> tuple[str, str]:
+    """Two unequal values as texts; of lists of equal length, only the elements that differ."""
+    pairs = list(zip(was, now, strict=True)) if isinstance(was, list) and isinstance(now, list) and len(was) == len(now) else [(was, now)]
+    unequal = [pair for pair in pairs if pair[0] != pair[1]]
+    return ", ".join(str(old) for old, _ in unequal), ", ".join(str(new) for _, new in unequal)
 
 
 def check_items(

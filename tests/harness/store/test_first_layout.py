@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 from assay.harness.cli import app, extend
+from assay.harness.metrics.text import best, exact_match, exact_match_indicator
 from assay.harness.store import query
+from assay.harness.task.task import Task
+from assay.tasks import helm
+from assay.tasks._helm.synthetic import DYCK_TASKS
 
 HERE = Path(__file__).parent / "first_layout"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -34,12 +39,27 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
+@pytest.fixture
+def former_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HELM's dyck task with its metric of that time, which did not strip the response."""
+    measure = best(lambda gold, text: float(gold.split(" ")[-1].strip() == text.split(" ")[-1].strip()))
+    former = replace(exact_match_indicator, measure=measure, signature="helm|after:space")
+    task = replace(DYCK_TASKS[0], metrics=(former, exact_match))
+
+    def with_former(tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        return tuple(task if each in DYCK_TASKS else each for each in tasks)
+
+    monkeypatch.setattr(helm, "FAMILIES", tuple(replace(each, tasks=with_former(each.tasks)) for each in helm.FAMILIES))
+    monkeypatch.setattr(helm, "TASKS", with_former(helm.TASKS))
+
+
 def command(results: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     extend(arguments)
     found = CliRunner().invoke(app, [*arguments, "--results", str(results), "--json"])
     return found.exit_code, json.loads(found.stdout)
 
 
+@pytest.mark.usefixtures("former_metric")
 def test_scores_and_gate_are_those_of_that_time(results: Path) -> None:
     assert command(results, "store", "index")[0] == 0
     scores = query(results, f"SELECT run_id, task, metric, value, low, high, n, shots FROM scores WHERE run_id <> '{FILE}' ORDER BY ALL")
@@ -50,6 +70,7 @@ def test_scores_and_gate_are_those_of_that_time(results: Path) -> None:
     assert code == 0 and {name: compared["results"][0][name] for name in EXPECTED["change"]} == EXPECTED["change"]
 
 
+@pytest.mark.usefixtures("former_metric")
 def test_stored_answers_still_give_their_scores(results: Path) -> None:
     """Re-scoring passes for all but the run whose task file is not trusted here, which is named with what to do."""
     assert command(results, "store", "index")[0] == 0
@@ -60,6 +81,16 @@ def test_stored_answers_still_give_their_scores(results: Path) -> None:
     assert command(results, "store", "check") == (0, {"problems": []})
 
 
+def test_runs_whose_metric_has_changed_are_named(results: Path) -> None:
+    assert command(results, "store", "index")[0] == 0
+    _, found = command(results, "store", "check")
+    told = [problem["what"] for problem in found["problems"] if "dyck" in problem["where"]]
+    changed = "metrics was exact_match_indicator helm|after:space, is exact_match_indicator helm|strip|after:space here"
+    assert told == [changed, changed]
+    assert query(results, "SELECT count(*) FROM leaderboard WHERE task LIKE 'helm/dyck%'") == [(0,)]
+
+
+@pytest.mark.usefixtures("former_metric")
 def test_the_board_ranks_them(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert command(results, "store", "index")[0] == 0
     monkeypatch.setenv("ASSAY_RESULTS", str(results))
