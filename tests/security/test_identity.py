@@ -22,7 +22,8 @@ from assay.harness.stats.interval import score_interval
 from assay.harness.store import StatTable, index, query
 from assay.harness.task.metric import Array, Pooled
 
-COUNT = 12
+COUNT = 40
+"""Items: enough for an interval, which a rank needs."""
 
 
 def opening(answer: Answer, made: list[Scripted]) -> OpenEngine:

@@ -92,10 +92,12 @@ def test_every_name_in_the_table_is_there() -> None:
 
     modules = {"choice": choice, "text": text, "regression": regression, "likelihood": likelihood}
     rows = [line for line in GUIDE.splitlines() if line.startswith("| `")]
-    assert len(rows) == 4
+    assert len(rows) == 5
     for row in rows:
         ask, _, metrics = row.strip("|").split(" | ")
         assert hasattr(assay, ask.strip(" `").split("(")[0])
+        if metrics.startswith("a metric of your own"):
+            continue
         module = modules[re.search(r"assay\.harness\.metrics\.(\w+)", metrics).group(1)]  # type: ignore[union-attr]
         for name in re.findall(r"`(\w+)`", metrics.split(":", 1)[1]):
             assert hasattr(module, name), name

@@ -341,8 +341,8 @@ def test_perturbations_are_refused(home: Path, there: Surroundings) -> None:
 
 
 def test_a_users_file_is_checked_compared_and_gated(model: Path, there: Surroundings, tmp_path: Path) -> None:
-    """The YAML of AUTHORS.md, on every command: fifteen lines of a user."""
-    guide = (Path(__file__).parents[2] / "tasks" / "AUTHORS.md").read_text()
+    """The YAML of tasks/LM_EVAL.md, on every command: fifteen lines of a user."""
+    guide = (Path(__file__).parents[2] / "tasks" / "LM_EVAL.md").read_text()
     text = guide.split("```yaml islands.yaml\n")[1].split("```")[0]
     assert len(text.splitlines()) <= 15
     (tmp_path / "islands.yaml").write_text(text)

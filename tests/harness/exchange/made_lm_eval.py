@@ -123,10 +123,10 @@ def samples_of(skill: float, seed: int) -> dict[str, list[Row]]:
 
     return {
         "places": choices("places", 24, skill, seed, both),
-        "twins": choices("twins", 30, skill, seed, pairs, options=2),
+        "twins": choices("twins", 60, skill, seed, pairs, options=2),
         "atlas_north": choices("atlas_north", 8, skill, seed, alone),
         "atlas_south": choices("atlas_south", 20, skill, seed, alone),
-        "sums": generated(12, skill, seed),
+        "sums": generated(30, skill, seed),
         "texts": read_aloud(6, seed),
     }
 
