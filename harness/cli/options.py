@@ -34,7 +34,8 @@ ITEMS = "Items"
 Perturb = Annotated[
     str,
     typer.Option(
-        help="Also score perturbed copies of each item: robustness, fairness, canonical or single ones (typos,names).",
+        help="Also score perturbed copies of each item: robustness_short, fairness, single ones (typos,names), or HELM's robustness and "
+        "canonical (need crfm-helm).",
         rich_help_panel=ITEMS,
     ),
 ]
