@@ -85,7 +85,7 @@ def test_a_board_opens_while_the_index_is_being_written(tmp_path: Path, monkeypa
         start = time.monotonic()
         assert len(queries.cells(tmp_path)) == 1
         assert time.monotonic() - start < 5.0
-        assert shown(monkeypatch, tmp_path, "board").dataframe
+        assert shown(monkeypatch, tmp_path, "board").get("bidi_component"), "the matrix"
 
 
 def test_a_half_written_run_shows_as_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

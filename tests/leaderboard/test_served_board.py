@@ -17,7 +17,7 @@ pytest.importorskip("openai")
 
 
 def test_a_served_model_is_marked_on_the_board_and_in_reports(tmp_path: Path) -> None:
-    task = str(write_task(tmp_path, 12))
+    task = str(write_task(tmp_path, 40))
     with serving() as state:
         served = evaluate(Plan(model=state.address, tasks=(task,)), place(tmp_path))
     evaluate(Plan(model=str(make_model(tmp_path / "model")), tasks=(task,), engine="scripted"), place(tmp_path))

@@ -59,7 +59,7 @@ def test_code_of_a_model_that_nothing_checked_does_not_run(opener: str, kind: st
         with suppress(AssayError):
             OPENERS[opener](home)
     else:
-        with pytest.raises((AssayError, ValueError), match=r"evil|custom code|remote code"):
+        with pytest.raises((AssayError, ValueError), match=r"evil|custom code|its own code|remote code"):
             OPENERS[opener](home)
     assert not wire.exists(), "the canary fired"
 

@@ -1,28 +1,55 @@
-"""No page passes untrusted text to a function that renders HTML."""
+"""No page passes untrusted text to a function that renders HTML, but the one that shows responses beside each other, which escapes it."""
 
 from __future__ import annotations
 
 import ast
+from html.parser import HTMLParser
 from pathlib import Path
+
+import pytest
+
+from assay.leaderboard.pages.reading import article, marked, safe
 
 ROOT = Path(__file__).parent.parent.parent / "leaderboard"
 BANNED = {"st.html", "st.write", "st.write_stream", "st.components.v1.html", "components.html", "st.iframe"}
 
 
-def html_calls(text: str) -> list[int]:
+def html_calls(text: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
             named = {keyword.arg for keyword in node.keywords}
             if ast.unparse(node.func) in BANNED or "unsafe_allow_html" in named or "unsafe_allow_javascript" in named:
-                found.append(node.lineno)
+                found.append(ast.unparse(node.func))
     return found
 
 
 def test_no_page_shows_html() -> None:
-    listed = [f"{path}:{line}" for path in sorted(ROOT.rglob("*.py")) for line in html_calls(path.read_text(encoding="utf-8"))]
-    assert not listed, "\n".join(listed)
+    paths = sorted(ROOT.rglob("*.py"))
+    listed = [f"{path.relative_to(ROOT)}: {call}" for path in paths for call in html_calls(path.read_text(encoding="utf-8"))]
+    assert listed == ["pages/app.py: st.html", "pages/reading.py: st.html"]  # a constant, and texts that are escaped: see below
 
 
-def test_the_lint_finds_html() -> None:
-    assert html_calls("st.markdown(name, unsafe_allow_html=True)") == html_calls("st.write(name)") == html_calls("st.html(name)") == [1]
+class Tags(HTMLParser):
+    """The tags and attributes of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found |= {tag, *(f"{tag} {name}={value}" for name, value in attrs)}
+
+
+@pytest.mark.parametrize(
+    "hostile", ['<img src=x onerror="alert(1)">', "</p><script>alert(1)</script>", '" onclick="alert(1)', "<svg/onload=1>"]
+)
+def test_texts_of_models_are_escaped(hostile: str) -> None:
+    page = Tags()
+    page.feed(article(hostile, hostile, safe(hostile) + marked([("removed", hostile), ("added", hostile), ("same", hostile)]), hostile))
+    assert page.found == {"article", "article class=other", "header", "span", "details", "summary", "p", "del", "ins"}
+
+
+@pytest.mark.parametrize("call", ["st.markdown(name, unsafe_allow_html=True)", "st.write(name)", "st.html(name)"])
+def test_the_lint_finds_html(call: str) -> None:
+    assert html_calls(call) == [call.split("(")[0]]

@@ -203,16 +203,17 @@ def size_claim(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]
         by_verdict: dict[str, list[str]] = {}
         larger: list[str] = []
         for name in methods_of(rows, target):
-            own, change = (
-                estimate(main_rows(rows, target, name), "saved_bytes"),
-                contrast(main_rows(rows, target, name), full, "gain", items=items),
-            )
-            if name != "full" and own and change:
-                value = change.value
-                word = verdict(change.low, change.high, "gain is higher", "gain is lower", "gain is not significantly different")
-                times = format(size.value / own.value, ",.0f" if size.value > 10 * own.value else ".1f")
-                by_verdict.setdefault(word, []).append(f"{name} ({times}x, {100 * value:+.1f})")
-                larger += [name] * (own.value >= size.value)
+            own = estimate(main_rows(rows, target, name), "saved_bytes")
+            if name == "full" or not own:
+                continue
+            larger += [name] * (own.value >= size.value)
+            times = format(size.value / own.value, ",.0f" if size.value > 10 * own.value else ".1f")
+            change = contrast(main_rows(rows, target, name), full, "gain", items=items)
+            if change is None:
+                by_verdict.setdefault("gain is not compared, with one seed", []).append(f"{name} ({times}x)")
+                continue
+            word = verdict(change.low, change.high, "gain is higher", "gain is lower", "gain is not significantly different")
+            by_verdict.setdefault(word, []).append(f"{name} ({times}x, {100 * change.value:+.1f})")
         if not by_verdict:
             continue
         compared = sum(map(len, by_verdict.values()))
