@@ -20,6 +20,8 @@ from assay.harness.run.dispatch import NoProgress, RunProgress
 from assay.harness.store.provenance import clock
 
 PLAIN_SECONDS = 10.0
+TELLING = 5
+"""Items after which a time left is shown: the first of a batch are ready long after it began."""
 
 
 def err() -> Console:
@@ -135,8 +137,8 @@ class Lines:
         self.tokens += tokens
         if clock() - self.printed >= PLAIN_SECONDS:
             rate = self.done_now / max(clock() - self.started, 1e-6)
-            left = (self.total - self.done) / max(rate, 1e-9)
-            self.print_line(f"{self.task}: {self.done}/{self.total}, {rate:.1f} items/s, {duration(left)} left")
+            left = f", {duration((self.total - self.done) / rate)} left" if self.done_now >= TELLING else ""
+            self.print_line(f"{self.task}: {self.done}/{self.total}, {rate:.1f} items/s{left}")
 
     def print_line(self, text: str) -> None:
         self.printed = clock()
