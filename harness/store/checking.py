@@ -130,7 +130,7 @@ def of_earlier_version(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def of_earlier_method(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether the limits of a result come from a method that another one has replaced, and hold its right score between them."""
-    if new["method"] not in NEWER_METHODS.get(str(old.get("method")), ()) or not equal_json(old.get("value"), new["value"]):
+    if new.get("method") not in NEWER_METHODS.get(str(old.get("method")), ()) or not equal_json(old.get("value"), new["value"]):
         return False
     low, high = old.get("wide") or (old.get("low"), old.get("high"))
     return low is not None and high is not None and low - TOLERANCE <= new["value"] <= high + TOLERANCE
