@@ -42,7 +42,8 @@ def score_cell(row: Row, cell: Cell | None, head: str, kind: str, linked: bool) 
     if not cell.task:  # a family's mean unfolds its tasks
         text = f'<button type="button" data-fold="{kind.split()[-1]}">{text}</button>'
     else:
-        text = link("items", {"who": row.label, "task": cell.task, "outcome": "wrong"}, text, linked=linked)
+        wrong = {} if cell.perfect else {"outcome": "wrong"}
+        text = link("items", {"who": row.label, "task": cell.task} | wrong, text, linked=linked)
     return f'<td class="n {shade} {kind}" {name} data-v="{attribute(cell.value)}" data-tip="{tip}">{text}</td>'
 
 

@@ -31,6 +31,8 @@ class Cell:
     """Whether the interval includes the chance level."""
     task: str = ""
     run: str = ""
+    perfect: bool = False
+    """Whether no item is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def score_cell(label: str, cell: Any, tint: int) -> Cell:
     guessing = bool(unit) and not missing(cell.chance) and not missing(cell.low) and cell.low <= cell.chance
     tip = [f"{label} on {visible(cell.column, 80)}", f"{text} ({span(cell.low, cell.high, unit)}), {int(cell.n or 0):,} items"]
     tip += ["not significantly worse than the best"] * (tint == LEVELS) + ["not significantly above chance"] * guessing
-    return Cell(text, float(cell.value), tuple(tip), tint, guessing, cell.task, cell.run_id)
+    return Cell(text, float(cell.value), tuple(tip), tint, guessing, cell.task, cell.run_id, bool(unit) and cell.value >= unit)
 
 
 def column_tints(grid: Grid, place: int) -> Any:

@@ -105,7 +105,7 @@ def test_a_score_leads_to_the_tokens_of_an_item(tab: Tab) -> None:
 
 
 def test_a_comparison_shows_flipped_items(tab: Tab, real_store: Path) -> None:
-    tab.open("compare", urlencode(PAGES["compare"]))
+    tab.open("compare", urlencode(PAGES["compare"] | {"task": "capitals"}))
     runs = [next(run.id for run in list_runs(real_store) if run.model == name and "capitals" in run.tasks) for name in (ROUNDED, WHOLE)]
     sql = "SELECT count(*) FROM samples a JOIN samples b USING (task, item_id) WHERE a.run_id = ? AND b.run_id = ? AND task = 'capitals'"
     lost, gained = (query(real_store, f"{sql} AND a.correct {sign} b.correct", runs)[0][0] for sign in "><")
