@@ -97,7 +97,8 @@ def make_engine(
 ) -> VllmEngine:
     config = llm.llm_engine.vllm_config
     lora = soft = None
-    positions, adapter = int(config.model_config.max_model_len), checkpoint.adapter
+    # vLLM multiplies the length of the configuration by the factor of a linear rope; the model's own length counts.
+    positions, adapter = min(int(config.model_config.max_model_len), model.positions), checkpoint.adapter
     if adapter is not None and adapter.is_soft_prompt:
         soft = soft_prompt(adapter.path, positions, config.model_config.dtype)
     elif adapter is not None:
