@@ -2,7 +2,7 @@
 assay doctor
 assay demo
 [[ -d ckpt ]] || cp -r "${ASSAY_CACHE:-$HOME/.cache/assay}/models/smollm2-135m-instruct" ckpt
-assay show glue/wnli -n 1
-assay run --model ckpt --tasks glue/wnli,superglue/copa,mmlu/anatomy
+assay show glue/rte -n 1
+assay run --model ckpt --tasks glue/rte,superglue/copa,mmlu/anatomy
 assay store ls
 assay store check
