@@ -1,5 +1,5 @@
 # Gate a candidate: the baseline is the checkpoint of walk "score", the candidate is the same model with weights rounded to 4 bits.
-tasks=glue/wnli,superglue/copa,superglue/cb
+tasks=glue/rte,superglue/copa,superglue/cb
 assay run --model ckpt --tasks $tasks
 assay baseline set v1 ckpt
 [[ -d candidate ]] || python "$WALKS/../rounding.py" ckpt candidate
