@@ -15,7 +15,7 @@ SHARED = {
     "heading_font": "sans-serif",
     "code_font": "monospace",
     "code_font_size": "0.86rem",
-    "heading_font_sizes": '["1.7rem", "1.25rem", "1.05rem"]',
+    "heading_font_sizes": '["1.7rem", "1.2rem", "1.05rem"]',
     "heading_font_weights": "[650, 620, 600]",
     "show_widget_border": "true",
     "chart_categorical_colors": "[" + ", ".join(f'"{colour}"' for colour in CATEGORIES) + "]",

@@ -85,13 +85,13 @@ def draw_charts(found: Board) -> None:
     ranked = found.table.iloc[: found.ranked]
     left, right = st.columns(2)
     with left:
-        st.subheader("Rank intervals")
+        st.header("Rank intervals")
         names = {"Model": "label", "Rank": "rank", "Tier": "tier"}
         table = ranked[["Model", "Rank", "best", "worst", "Tier"]].head(40).rename(columns=names)
         st.altair_chart(charts.rank_intervals(table.astype(dict.fromkeys(("rank", "best", "worst", "tier"), "int64"))), width="stretch")
         st.caption("Bars: 95 % rank intervals. One colour per tier: differences from the first model of a tier are not significant.")
     with right:
-        st.subheader("Score against cost")
+        st.header("Score against cost")
         cost = st.segmented_control("Cost", list(COSTS), default=next(iter(COSTS)), required=True, key="cost", bind="query-params")
         kept = ranked.dropna(subset=[COSTS[str(cost)], "Score"])
         if not len(kept):

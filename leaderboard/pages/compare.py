@@ -76,7 +76,7 @@ def forest(found: paired.Pairing) -> None:
     if not shown:
         return
     counts = {name: sum(paired.direction(row) == name for row in shown) for name in ("worse", "better", "not significant")}
-    st.subheader(f"{counts['worse']} tasks worse, {counts['better']} better, {counts['not significant']} without a significant difference")
+    st.header(f"{counts['worse']} tasks worse, {counts['better']} better, {counts['not significant']} without a significant difference")
     marks = []
     for number, row in enumerate(shown):
         ends = {name: row.points * getattr(row.difference, name) for name in ("delta", "low", "high")}
@@ -90,7 +90,7 @@ def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
     rows = [row for row in found.rows if row.main and not row.total and (row.gained or row.lost)]
     if not rows:
         return
-    st.subheader("Flipped items")
+    st.header("Flipped items")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         side = st.segmented_control("Change", ["lost", "gained"], default="lost", required=True, key="side", bind="query-params")
         tasks = [row.task for row in rows]
@@ -157,7 +157,7 @@ def side_by_side(labels: list[str]) -> None:
     if len(models) > 1:
         found = shell.board(assembly.Filters(group=assembly.ALL, models=tuple(models)), AGGREGATORS[0])
         if found.matrix is not None:
-            st.subheader("Side by side")
+            st.header("Side by side")
             matrix.show(found.matrix, ranked=False)
             st.caption("Tints compare these models only; ranks are on the Board.")
 

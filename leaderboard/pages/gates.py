@@ -15,7 +15,7 @@ SIGNS = {"pass": "✓ pass", "regressed": "✗ regressed", "inconclusive": "? in
 
 
 def detail(row: Any) -> None:
-    st.subheader("Gate details")
+    st.header("Gate details")
     with st.container(border=True):
         st.markdown(f"**{plain(SIGNS.get(row.verdict, row.verdict))}**: {plain(row.candidate, 80)} against {plain(row.baseline, 80)}")
         ends = f" ({row.low:+.2f} to {row.high:+.2f})" if row.low == row.low and row.high == row.high else ""

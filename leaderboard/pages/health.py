@@ -24,7 +24,7 @@ HEADS = {
 
 def coverage() -> None:
     cells = shell.cells()
-    st.subheader("Coverage")
+    st.header("Coverage")
     if not len(cells):
         shell.empty("No ranked scores yet. Score a model:", "assay run --model MODEL --tasks glue,superglue,mmlu")
         return
@@ -43,7 +43,7 @@ def coverage() -> None:
 
 def section(title: str, found: Any, none: str, about: str) -> None:
     """A table of findings with its description, or the text `none`."""
-    st.subheader(title)
+    st.header(title)
     if not len(found):
         st.caption(none)
         return
@@ -77,7 +77,7 @@ def page() -> None:
         "Over 5 % unparsed or truncated responses, prompts whose last tokens change when the answer follows, or dropped few-shot examples.",
     )
     damaged = [run for run in shell.all_runs() if run.status == "damaged"]
-    st.subheader("Damaged runs")
+    st.header("Damaged runs")
     if not damaged:
         st.caption("None. To verify every hash and score, run: assay store check")
     for run in damaged:

@@ -101,7 +101,7 @@ def detail(task: str, item: str, run: str) -> None:
     labels = shell.run_labels(responses)
     right = (responses.correct.fillna(0) >= 0.5).sum()
     row = responses[responses.run_id == run].iloc[0] if run in set(responses.run_id) else responses.iloc[0]
-    st.subheader(f"{plain(task, 80)}, item {plain(item, 80)}")
+    st.header(f"{plain(task, 80)}, item {plain(item, 80)}")
     st.caption(f"{right} of {len(responses)} runs are right · cluster {plain(row.item_cluster, 80)}")
     left, right_column = st.columns([3, 2])
     with left:

@@ -71,7 +71,7 @@ def beside(cells: Any, model: str, names: list[str]) -> None:
     if not len(found):
         return
     far = found.iloc[0]
-    st.subheader(f"Largest difference: {plain(far.label, 60)}, {far.difference:+.1f} points")
+    st.header(f"Largest difference: {plain(far.label, 60)}, {far.difference:+.1f} points")
     st.altair_chart(
         charts.profile(found.head(30), (visible(model, 40), visible(other, 40) if other else "median of the others")), width="stretch"
     )
@@ -83,7 +83,7 @@ def trend(cells: Any, model: str) -> None:
     """The scores of the training run's checkpoints, if the model is one of several."""
     found = profile.checkpoints(cells, model)
     if len(found):
-        st.subheader("Scores of the training run's checkpoints")
+        st.header("Scores of the training run's checkpoints")
         st.altair_chart(charts.checkpoints(found), width="stretch")
 
 
@@ -92,7 +92,7 @@ def unusual(own: Any) -> None:
     parts = [shell.read("statuses", run) for run in own[own.status == "complete"].run_id.head(5)]
     bad = [row for each in parts for row in each.itertuples() if row.unparsed + row.truncated + row.errors]
     if bad:
-        st.subheader("Unparsed, truncated and failed responses")
+        st.header("Unparsed, truncated and failed responses")
         shown = [
             {"Task": visible(row.task, 80), "Items": row.items, "Unparsed": row.unparsed, "Truncated": row.truncated, "Errors": row.errors}
             for row in bad
@@ -116,7 +116,7 @@ def page() -> None:
         st.warning("Not significantly above chance: " + ", ".join(guesses), icon=":material/casino:")
     beside(cells, str(part.label.iloc[0]), names)
     trend(cells, str(part.model.iloc[0]))
-    st.subheader("Scores")
+    st.header("Scores")
     bounded = found[found.bounded]
     if len(bounded):
         st.altair_chart(charts.scores(bounded[["label", "score", "low", "high", "chance", "order"]]), width="stretch")
@@ -138,7 +138,7 @@ def page() -> None:
         shell.open_page("items", who=str(part.label.iloc[0]), task=found.task.iloc[event.selection.rows[0]], outcome="wrong")
     shell.downloads(found[["label", "metric", "score", "low", "high", "chance", "n", "shots", "run"]], "model")
     own = runs[runs.model_digest == part.model_digest.iloc[0]]
-    st.subheader(f"Runs ({len(own)})")
+    st.header(f"Runs ({len(own)})")
     states = frames.DataFrame(
         {
             "Run": own.run_id,

@@ -58,7 +58,7 @@ def table() -> None:
             for run in reversed(found)
         ]
     )
-    st.subheader(f"All runs ({len(found)})")
+    st.header(f"All runs ({len(found)})")
     config = {name: st.column_config.TextColumn(width=width) for name, width in {"Tasks": 260, "Started (UTC)": 130, "Model": 200}.items()}
     shell.table(rows, column_config=config, hide_index=True, alt="All runs of the store")
     shell.downloads(rows, "runs")
@@ -69,7 +69,7 @@ def detail() -> None:
     runs = shell.read("runs")
     if not len(runs):
         return
-    st.subheader("Run details")
+    st.header("Run details")
     labels = shell.run_labels(runs)
     run = st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
     scores = shell.read("scores", str(run))
@@ -89,7 +89,7 @@ def detail() -> None:
 
 def repeated() -> None:
     found = shell.read("repeated_scores")
-    st.subheader("Repeated runs")
+    st.header("Repeated runs")
     if not len(found):
         st.caption("No model was scored twice on the same items. Run a model again to see how reproducible its scores are.")
         return

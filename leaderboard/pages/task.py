@@ -84,7 +84,7 @@ def item_statistics(part: Any, items: Any, task: str) -> None:
 
 def items_to_check(table: Any, names: Any, task: str) -> None:
     """Suspicious items and those that every model fails, with a link to their prompts and responses."""
-    st.subheader("Items to check")
+    st.header("Items to check")
     st.caption(
         "Suspicious: better models fail it (discrimination below −0.2); the gold answer may be wrong. All wrong: too hard or broken."
     )
@@ -121,7 +121,7 @@ def page() -> None:
     )
     models(part)
     newest = part.sort_values("created_at").tail(MOST_MODELS)
-    st.subheader("Items")
+    st.header("Items")
     item_statistics(part, shell.read("task_items", cell.task, cell.metric, tuple(newest.run_id)), cell.task)
     versions = shell.read("mixed_versions")
     if cell.task in set(versions.task):

@@ -85,14 +85,14 @@ def page() -> None:
         help="One learning rate per method, selected on rows that are not scored.",
     )
     shown = found[found.selected] if selected_only and found.selected.any() else found
-    st.subheader(finding(found))
+    st.header(finding(found))
     st.altair_chart(charts.gain_against_forgetting(shown.assign(method=[visible(name, 40) for name in shown.method])), width="stretch")
     st.caption("Bars: 95 % confidence intervals over items and seeds. Thin lines connect learning rates. Pale: not on the Pareto front.")
     left, right = st.columns(2)
     with left:
         distance(found)
     with right:
-        st.subheader("Change on each retention task, points")
+        st.header("Change on each retention task, points")
         matrix = studies.retention(part)
         if len(matrix):
             cut = matrix.assign(row=[visible(each, 40) for each in matrix.row], column=[visible(each, 40) for each in matrix.column])
@@ -115,20 +115,20 @@ def distance(found: Any) -> None:
     """Gain against KL from the base model where it was measured, else against the learning rate."""
     table = found[found.lr.notna()].rename(columns={"gain_low": "low", "gain_high": "high", "kl_base": "kl"})
     if (table.kl > 0).any():
-        st.subheader("Gain by distance from the base model")
+        st.header("Gain by distance from the base model")
         st.altair_chart(charts.frontier(table[table.kl > 0].assign(method=[visible(each, 40) for each in table[table.kl > 0].method])))
         st.caption(
             "One line per method, a point per learning rate; bands: 95 % confidence intervals. Left of another line at the same gain: "
             "the same gain with less change to the model."
         )
     elif len(table):
-        st.subheader("Gain by learning rate")
+        st.header("Gain by learning rate")
         st.altair_chart(charts.learning_rates(table), width="stretch")
 
 
 def costs(found: Any) -> None:
     """Gain, change on retention tasks and cost of each method."""
-    st.subheader("Gain and cost")
+    st.header("Gain and cost")
     table = found.sort_values("gain", ascending=False)
     table = table.assign(
         **{"Gain CI": interval(table.gain_low, table.gain_high), "Change CI": interval(table.kept_low, table.kept_high)},

@@ -86,6 +86,24 @@ class Tab:
         self.page.mouse.click(box["x"] + x, box["y"] + y)
         self.page.wait_for_timeout(900)
 
+    def violations(self) -> list[str]:
+        """What axe-core (in axe-playwright-python, without a network) finds on the page: impact, rule, element and reason."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        return [
+            f"{rule['impact']}: {rule['id']}: {node['target']}: {node['failureSummary']}"
+            for rule in Axe().run(self.page).response["violations"]
+            for node in rule["nodes"]
+        ]
+
+    def turn(self, scheme: str) -> None:
+        """Changes the system's colour scheme, which the page follows."""
+        colour = "getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor"
+        before = self.page.evaluate(colour)
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.wait_for_function(f"{colour} !== '{before}'", timeout=30_000)
+        self.page.wait_for_timeout(300)
+
     def state(self) -> dict[str, list[str]]:
         return parse_qs(urlsplit(self.page.url).query)
 

@@ -36,16 +36,19 @@ def tab(chromium: Any, address: str) -> Iterator[Tab]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_opens_and_fits_wide_and_narrow_windows(name: str, chromium: Any, address: str, shots: Path) -> None:
-    schemes = ("light", "dark") if os.environ.get("ASSAY_SCREENSHOTS") else ("light",)
-    for scheme in schemes:
-        for width in (1280, 400):
-            context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            found = Tab(context.new_page(), address)
-            found.open(name, PAGES[name])
-            found.shoot(shots / f"{name}-{scheme}-{width}.png")
-            found.check()
-            context.close()
+def test_every_page_fits_wide_and_narrow_windows_and_axe_finds_nothing(name: str, chromium: Any, address: str, shots: Path) -> None:
+    every = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 400)]
+    for scheme, width in every if os.environ.get("ASSAY_SCREENSHOTS") else (("light", 1280), ("dark", 400)):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        found = Tab(context.new_page(), address)
+        found.open(name, PAGES[name])
+        found.shoot(shots / f"{name}-{scheme}-{width}.png")
+        assert not found.violations(), f"{scheme}, {width} pixels"
+        if width == 1280:
+            found.turn("dark" if scheme == "light" else "light")
+            assert not found.violations(), f"the other scheme, {width} pixels"
+        found.check()
+        context.close()
 
 
 def test_a_deep_link_restores_the_state(tab: Tab) -> None:

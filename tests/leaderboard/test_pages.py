@@ -37,7 +37,7 @@ def opened(root: Path, page: str, monkeypatch: pytest.MonkeyPatch, **state: str)
 
 
 def texts(app: AppTest) -> str:
-    kinds = (app.title, app.caption, app.markdown, app.subheader, app.success, app.warning, app.error, app.code)
+    kinds = (app.title, app.caption, app.markdown, app.header, app.success, app.warning, app.error, app.code)
     shown = [str(each.value) for kind in kinds for each in kind]
     return "\n".join([*shown, *(each.proto.body for each in app.get("html")), *(str(each.proto) for each in app.get("bidi_component"))])
 
