@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ def rounded(values: Any, bits: int = 4) -> Any:
 
 def round_model(base: Path, folder: Path) -> Path:
     """A copy of a checkpoint whose attention and feed-forward matrices went through 4 bits; the embeddings stay."""
+    return changed_model(base, folder, change=rounded)
+
+
+def changed_model(base: Path, folder: Path, change: Callable[[Any], Any]) -> Path:
+    """A copy of a checkpoint with `change` of each attention and feed-forward matrix; the embeddings stay."""
     from safetensors.torch import load_file, save_file
 
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(base, part)
     for path in part.glob("*.safetensors"):
-        tensors = {name: rounded(value) if name.endswith("_proj.weight") else value for name, value in load_file(path).items()}
+        tensors = {name: change(value) if name.endswith("_proj.weight") else value for name, value in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
     return part.rename(folder)
 

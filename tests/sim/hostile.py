@@ -17,18 +17,20 @@ import numpy as np
 from assay.harness.decide.compare import Row
 from assay.harness.decide.policy import Policy
 from assay.harness.decide.power import items_needed
-from assay.harness.decide.shared_items import Shared
 from assay.harness.decide.verdict import GatedTask, Rule, gated_tasks, task_weights, verdict_of
-from assay.harness.stats.difference import Levels, aligned_units, paired_difference
+from assay.harness.stats.difference import Levels, paired_difference
 from assay.harness.stats.distributions import z_quantile
+from assay.harness.stats.influence import blocks
 from assay.harness.stats.interval import Part, score_interval
 from assay.harness.stats.paired import tango_bound
-from assay.harness.stats.rule import NAMES
+from assay.harness.stats.rule import NAMES, loss_excluded
 from assay.harness.task.metric import Array, Codes, Metric
 from tests.sim.coverage import MEAN
 from tests.sim.gate_size import limit
+from tests.sim.gate_tasks import MARGIN, TASK_MARGIN, Suite, all_must_pass, evidence, uncorrected
 from tests.sim.gate_tasks import draw as draw_suite
 from tests.sim.gate_tasks import verdicts as suite_verdicts
+from tests.sim.many_gates import corpus_joint, corpus_verdicts, draw_shared, shared_verdicts
 
 OUT = Path("results/gate/hostile.md")
 ALPHA = 0.05
@@ -45,6 +47,8 @@ class Cell:
     after: float
     trials: int
     claim: str = "at most 5 %"
+    others: tuple[float, float] | None = None
+    """The same rate of two families of other gates, see `other_rates`."""
 
 
 def pair(rng: np.random.Generator, n: int, churn: float, delta: float, right: float = 0.65) -> tuple[Array, Array]:
@@ -68,34 +72,20 @@ def gated(pairs: dict[str, tuple[Array, Array]], rule: Rule, metric: Metric[Any]
     return gated_tasks(rows, rule)
 
 
-def shared_suite(rng: np.random.Generator, count: int, same: float, delta: float, n: int = 1000, churn: float = 0.1) -> Any:
-    """`count` tasks of n items; a share `same` of the items occurs in all of them, with the same results. With their cluster codes."""
-    base, candidate = pair(rng, n, churn, delta)
-    own = np.arange(n) >= same * n
-    pairs, codes = {}, {}
-    for task in range(count):
-        other, moved = pair(rng, n, churn, delta)
-        pairs[f"t{task}"] = np.where(own, other, base), np.where(own, moved, candidate)
-        codes[f"t{task}"] = np.where(own, (task + 1) * n, 0) + np.arange(n)
-    return pairs, codes
-
-
-def shared_of(pairs: dict[str, tuple[Array, Array]], codes: dict[str, Codes]) -> Shared:
-    parts = [(Part(MEAN, base[:, None], codes[task], codes[task]), new[:, None]) for task, (base, new) in pairs.items()]
-    return Shared(tuple(pairs), aligned_units(parts), 0)
-
-
 def sharing(trials: int, suites: tuple[tuple[int, float], ...] = ((2, 1.0), (2, 0.5), (5, 1.0), (5, 0.8))) -> Iterator[Cell]:
     """Cell 1: numbers of tasks that share a part of their items. Before: tasks taken as independent."""
     for count, same in suites:
-        for what, delta in (("regressed", 0.0), ("pass", -0.01)):
-            rng, hits = np.random.default_rng([1, count, round(10 * same)]), np.zeros(2)
-            for _ in range(trials):
-                pairs, codes = shared_suite(rng, count, same, delta)
-                tasks = gated(pairs, Rule(Policy()))
-                for at, rule in enumerate((Rule(Policy()), Rule(Policy(), shared=(shared_of(pairs, codes),)))):
-                    hits[at] += verdict_of(tasks, rule) == what
-            yield Cell("tasks share items", f"{count} tasks, {same:.0%} shared", f"false {what}", *(hits / trials), trials)
+        for what, delta in (("regressed", 0.0), ("pass", -MARGIN)):
+            suite = draw_shared(np.random.default_rng([1, count, round(10 * same)]), trials, count, same, delta)
+            found = [float((each == NAMES.index(what)).mean()) for each in (suite_verdicts(suite.tasks), shared_verdicts(suite))]
+            cell = f"{count} tasks, {same:.0%} shared"
+            yield Cell("tasks share items", cell, f"false {what}", *found, trials, others=other_rates(suite.tasks, what))
+
+
+def other_rates(suite: Suite, what: str) -> tuple[float, float]:
+    """The same error of other gates: each task at 5 %, and every task at 2.5 % one-sided, with the same margin."""
+    side = ("regressed", "pass").index(what)
+    return tuple(float(found[side].mean()) for found in (uncorrected(suite, MARGIN), all_must_pass(suite, MARGIN)))  # type: ignore[return-value]
 
 
 def passes(wins: Array, losses: Array, n: int, divisor: Array | float, margin: float = 0.01) -> Array:
@@ -115,7 +105,9 @@ def choosing(trials: int, n: int = 2000, churn: float = 0.1) -> Iterator[Cell]:
         wins, losses, _ = np.moveaxis(rng.multinomial(n, [(churn - 0.01) / 2, (churn + 0.01) / 2, 1 - churn], (trials, count)), -1, 0)
         best = (wins - losses).argmax(axis=1)
         a, b = (np.take_along_axis(each, best[:, None], 1)[:, 0].astype(float) for each in (wins, losses))
-        yield Cell("best of K candidates", f"K = {count}", "false pass", *(passes(a, b, n, k).mean() for k in (1, count)), trials)
+        others = other_rates(Suite(a[:, None], b[:, None], np.array([float(n)])), "pass")
+        rates = [float(passes(a, b, n, k).mean()) for k in (1, count)]
+        yield Cell("best of K candidates", f"K = {count}", "false pass", *rates, trials, others=others)
         order = np.arange(1, count + 1)
         divisors = np.broadcast_to(order * (order + 1), wins.shape)
         found = [passes(wins.astype(float), losses.astype(float), n, each).any(axis=1).mean() for each in (1.0, divisors)]
@@ -142,34 +134,35 @@ def labelled(rng: np.random.Generator, n: int, churn: float, lost: float) -> tup
 
 def corpus(trials: int) -> Iterator[Cell]:
     """Cell 3: one corpus metric. The margin of the false pass is the true loss. Before: 60 units, whatever the number of items."""
-    few = max(100, trials // 4)
     for n in (500, 2000):
         yield Cell("one corpus metric", f"n = {n}", "pass, identical outputs", 0.0, float(n >= 298), 1, "")
         for what, lost in (("regressed", 0.0), ("pass", 0.009)):
             big = labelled(np.random.default_rng(3), 2_000_000, 0.1, lost)
-            true = looped_f1(big[0], np.arange(0)) - looped_f1(big[1], np.arange(0))
-            rule = Rule(Policy(margin=100 * true if lost else 1.0))
-            rng = np.random.default_rng([3, n])
-            hits = sum(verdict_of(gated({"a": labelled(rng, n, 0.1, lost)}, rule, LOOPED), rule) == what for _ in range(few))
-            yield Cell("one corpus metric", f"n = {n}, churn 10 %", f"false {what}", None, hits / few, few)
+            true = float(looped_f1(big[0], np.arange(0)) - looped_f1(big[1], np.arange(0)))
+            rng, block, hits = np.random.default_rng([3, n]), blocks(np.arange(n)), 0
+            for start in range(0, trials, 500):
+                pairs = [labelled(rng, n, 0.1, lost) for _ in range(min(500, trials - start))]
+                one, two = (np.stack([each[at] for each in pairs]) > 0.5 for at in (0, 1))
+                joint = corpus_joint(one[..., 0], (one[..., 1], two[..., 1]), block)
+                hits += int((corpus_verdicts(joint, true if lost else MARGIN) == NAMES.index(what)).sum())
+            yield Cell("one corpus metric", f"n = {n}, churn 10 %", f"false {what}", None, hits / trials, trials)
 
 
 def hidden(trials: int) -> Iterator[Cell]:
     """Cell 5: a loss in one of ten tasks. After: passes that do not name the task among those that are not shown."""
-    few, rule = max(100, trials // 8), Rule(Policy())
     for n, lost in ((100, -0.1), (400, -0.05)):
-        rng, silent, passed = np.random.default_rng([5, n]), 0, 0
-        for _ in range(few):
-            tasks = gated({f"t{at}": pair(rng, n, max(0.1, -lost * (at == 0)), lost * (at == 0)) for at in range(10)}, rule)
-            if verdict_of(tasks, rule) == "pass":
-                passed, silent = passed + 1, silent + tasks[0].shown
-        what = "pass that does not say the task is not shown"
-        yield Cell("a loss in one of ten tasks", f"{n} items each, one loses {-100 * lost:g} points", what, passed / few, silent / few, few)
+        deltas = np.where(np.arange(10) == 0, lost, 0.0)
+        suite = draw_suite(np.random.default_rng([5, n]), trials, np.full(10, n), 0.1, deltas)
+        passed = suite_verdicts(suite) == NAMES.index("pass")
+        shown = loss_excluded(evidence(suite)[1].low, TASK_MARGIN, suite.sizes)[:, 0]
+        cell, what = f"{n} items each, one loses {-100 * lost:g} points", "pass that does not say the task is not shown"
+        rates = float(passed.mean()), float((passed & shown).mean())
+        yield Cell("a loss in one of ten tasks", cell, what, *rates, trials, others=other_rates(suite, "pass"))
 
 
 def chance(trials: int) -> Iterator[Cell]:
     """Cell 8: a destroyed candidate against a baseline that guesses (two choices)."""
-    few = max(100, trials // 2)
+    few = trials
     for n, churn in ((300, 0.1), (2000, 0.5)):
         rng, hits = np.random.default_rng([8, n]), np.zeros(2)
         for _ in range(few):
@@ -181,7 +174,7 @@ def chance(trials: int) -> Iterator[Cell]:
 
 def planned(trials: int) -> Iterator[Cell]:
     """Cell 4: a first gate is inconclusive; a second gate of an unchanged model has the number of items that the first one asked for."""
-    few = max(200, trials // 4)
+    few = max(200, trials // 5)
     for n, churn in ((200, 0.1), (500, 0.2), (1000, 0.05)):
         rng, rule = np.random.default_rng([4, n]), Rule(Policy())
         asked, passed = [], 0
@@ -221,7 +214,6 @@ SUITES: dict[str, dict[str, int]] = {
 
 def weighting(trials: int) -> Iterator[Cell]:
     """Cell 9: usual suites with equal weights (before) and the default weights (after), margin 1 point."""
-    few = max(200, trials // 2)
     for name, sizes in SUITES.items():
         weights = [np.array(list(task_weights(sizes, {}, kind).values())) for kind in ("equal", "sqrt")]
         for churn in (0.05, 0.1):
@@ -231,22 +223,37 @@ def weighting(trials: int) -> Iterator[Cell]:
                 ("every task lost 1 point", 0.01, "pass"),
             ):
                 suite = draw_suite(
-                    np.random.default_rng([9, len(sizes)]), few, np.array(list(sizes.values())), churn, np.full(len(sizes), -lost)
+                    np.random.default_rng([9, len(sizes)]), trials, np.array(list(sizes.values())), churn, np.full(len(sizes), -lost)
                 )
                 rates = [float((suite_verdicts(suite, each) == NAMES.index(what)).mean()) for each in weights]
                 claim = "" if (truth, what) == ("nothing lost", "pass") else "at most 5 %"
-                yield Cell(f"{name}, {sum(sizes.values()):,} items", f"churn {churn:.0%}, {truth}", what, *rates, few, claim)
+                cell = f"churn {churn:.0%}, {truth}"
+                yield Cell(f"{name}, {sum(sizes.values()):,} items", cell, what, *rates, trials, claim, other_rates(suite, what))
 
 
 PARTS: tuple[Callable[[int], Iterator[Cell]], ...] = (choosing, corpus, hidden, chance, planned, weighting, sharing)
 
 
 def table(cells: list[Cell]) -> str:
-    lines = ["| suite | cell | rate | before | after | trials | claim |", "|---|---|---|---|---|---|---|"]
+    head = ["suite", "cell", "rate", "before", "after", "each task at 5 %", "every task must pass", "trials", "claim"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for each in cells:
-        before = "-" if each.before is None else f"{each.before:.4f}"
-        lines.append(f"| {each.part} | {each.cell} | {each.what} | {before} | {each.after:.4f} | {each.trials:,} | {each.claim} |")
+        rates = [each.before, each.after, *(each.others or (None, None))]
+        shown = " | ".join("-" if rate is None else f"{rate:.4f}" for rate in rates)
+        lines.append(f"| {each.part} | {each.cell} | {each.what} | {shown} | {each.trials:,} | {each.claim} |")
     return "\n".join(lines) + "\n"
+
+
+HEAD = """# Suites that break assumptions
+
+`python -m tests.sim.hostile {trials}`. A true 5 % shows at most {limit:.4f} in {trials:,} trials (three standard errors).
+
+"before" is the gate without the correction that the cell is about: tasks taken as independent, no count of candidates, tasks at chance as
+evidence, passes that name no task, equal weights. Beside it other gates on the same suites and with the same margin: "each task at 5 %"
+(evalsig, errorbars, deltagate, abeval; a pass where every task's interval is within the margin), "every task must pass" (NeMo Evaluator,
+statgate: a 95 % interval within the margin, or beyond it to fail). None of them counts shared items or candidates.
+
+"""
 
 
 def main(trials: int = 2000) -> None:
@@ -257,8 +264,7 @@ def main(trials: int = 2000) -> None:
             print(table([cell]).splitlines()[-1], flush=True)
             if cell.claim.startswith("at most") and cell.after > limit(cell.trials):
                 print("above the limit", flush=True)
-    head = f"# Suites that break assumptions\n\n`python -m tests.sim.hostile {trials}`; a true 5 % shows at most {limit(trials):.4f}.\n\n"
-    OUT.write_text(head + table(found))
+    OUT.write_text(HEAD.format(trials=trials, limit=limit(trials)) + table(found))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ def assay(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "assay", *arguments], stdout=subprocess.PIPE, text=True, check=False)
 
 
-def harm(base: Path, folder: Path) -> Path:
-    """The model after four steps of full fine-tuning on COPA at a learning rate of 1e-2, three hundred times the usual one."""
+def tuned_model(base: Path, folder: Path, lr: float = 1e-2) -> Path:
+    """The model after four steps of full fine-tuning on COPA; a learning rate of 1e-2 is three hundred times the usual one."""
     from assay.harness.run.stages import open_tokenizer
     from assay.tuners.methods import find_method
     from assay.tuners.study.run_trial import TOKENIZER_FILES
@@ -42,7 +42,7 @@ def harm(base: Path, folder: Path) -> Path:
     examples = task_examples(task, read_docs(task, "train", access)[:32], open_tokenizer(base), 8192)
     steps = plan_steps(examples, loss_tokens=sum(example.loss_tokens for example in examples), batch=8, seed=0)
     trainable = find_method("full").begin(open_base(base))
-    done = train(trainable, steps, Recipe(lr=1e-2), report=lambda now: print(f"step {now.step}: loss {now.loss:.2f}", file=sys.stderr))
+    done = train(trainable, steps, Recipe(lr=lr), report=lambda now: print(f"step {now.step}: loss {now.loss:.2f}", file=sys.stderr))
     assert done.status == "done", done.status
     part = folder.with_name(folder.name + ".part")
     trainable.save(part)
@@ -71,7 +71,7 @@ def main(folder: Path = Path("results/real")) -> None:
     if not rounded.exists():
         round_model(weights, rounded)
     if not tuned.exists():
-        harm(weights, tuned)
+        tuned_model(weights, tuned)
     cases: dict[str, Callable[[], tuple[str, ...]]] = {
         "The same model in other batches": lambda: (run(folder, "same", MODEL, "--budget", "0.05"),),
         "4-bit rounding of its weights": lambda: (run(folder, "rounded", str(rounded)),),

@@ -11,15 +11,19 @@ import pytest
 from assay.harness.decide.compare import Side, compare
 from assay.harness.decide.decision import Decision, gate
 from assay.harness.decide.policy import Policy
-from assay.harness.decide.shared_items import groups_of, shared_clusters
+from assay.harness.decide.shared_items import Shared, groups_of, shared_clusters
 from assay.harness.decide.stored_gate import append_gate, candidates_of, now
+from assay.harness.decide.verdict import Rule, verdict_of
 from assay.harness.errors import AssayError
-from assay.harness.stats.difference import Levels, paired_difference
+from assay.harness.stats.difference import Levels, aligned_units, paired_difference
+from assay.harness.stats.influence import blocks
 from assay.harness.stats.interval import Part
-from assay.harness.task.metric import Array, Codes, Metric
+from assay.harness.stats.rule import NAMES
+from assay.harness.task.metric import Array, Metric
 from assay.harness.task.task import Term, Total
 from tests.sim.coverage import MEAN
-from tests.sim.hostile import pair
+from tests.sim.hostile import LOOPED, gated, labelled, pair
+from tests.sim.many_gates import corpus_joint, corpus_verdicts, draw_shared, shared_verdicts
 from tests.sim.sides import facts, flipped, right, side
 
 PASSAGE = "The committee published its full report on the state of the northern fisheries in March."
@@ -104,14 +108,6 @@ def test_candidates_are_counted_until_one_passes(tmp_path: Path) -> None:
     assert (counted(), counted(0)) == (1, 2)
 
 
-def looped_f1(stats: Array, groups: Codes) -> float:
-    gold, picked = stats[:, 0], stats[:, 1]
-    return float(2 * (gold * picked).sum() / max((gold + picked).sum(), 1.0))
-
-
-LOOPED = Metric("f1", lambda doc, out: (0.0, 0.0), looped_f1)
-
-
 def labels(n: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     gold = rng.random(n) < 0.4
@@ -180,3 +176,37 @@ def test_recovery_is_a_share_of_the_baselines_score() -> None:
     lower = Metric("error", lambda doc, out: (0.0,), better="lower")
     with pytest.raises(AssayError, match="lower is better"):
         decide(side({"a": base}, metric=lower), side({"a": base}, "v2", metric=lower), Policy(recovery=0.98))
+
+
+def suite_of(common: Array, own: Array) -> dict[str, tuple[Array, Array]]:
+    """Correctness of both runs from counts of wins, losses and ties: the shared items [3] first, then each task's own [m, 3]."""
+
+    def sides(counts: Array) -> Array:
+        wins, losses, ties = (int(count) for count in counts)
+        return np.repeat([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], [wins, losses, ties], axis=0).T
+
+    found = [np.concatenate([sides(common), sides(each)], axis=1) for each in own]
+    return {f"t{task}": (one, two) for task, (one, two) in enumerate(found)}
+
+
+@pytest.mark.parametrize(("count", "same"), [(2, 1.0), (2, 0.5), (3, 0.8)])
+def test_the_simulation_of_shared_items_decides_like_the_gate(count: int, same: float) -> None:
+    suite = draw_shared(np.random.default_rng(count), 12, count, same, -0.005, n=400)
+    found = [NAMES[code] for code in shared_verdicts(suite, margin=0.02)]
+    for common, own, verdict in zip(suite.common, suite.own, found, strict=True):
+        pairs = suite_of(common, own)
+        shared = int(common.sum())
+        codes = {task: np.arange(400) + (np.arange(400) >= shared) * 400 * (at + 1) for at, task in enumerate(pairs)}
+        parts = [(Part(MEAN, one[:, None], codes[task], codes[task]), two[:, None]) for task, (one, two) in pairs.items()]
+        rule = Rule(Policy(margin=2.0), shared=(Shared(tuple(pairs), aligned_units(parts), shared),))
+        assert verdict_of(gated(pairs, rule), rule) == verdict
+    assert len(set(found)) > 1
+
+
+def test_the_simulation_of_a_corpus_metric_decides_like_the_gate() -> None:
+    rng, rule = np.random.default_rng(5), Rule(Policy(margin=2.0))
+    pairs = [labelled(rng, 400, 0.1, 0.01) for _ in range(12)]
+    one, two = (np.stack([each[at] for each in pairs]) > 0.5 for at in (0, 1))
+    joint = corpus_joint(one[..., 0], (one[..., 1], two[..., 1]), blocks(np.arange(400)))
+    found = [NAMES[code] for code in corpus_verdicts(joint, 0.02)]
+    assert found == [verdict_of(gated({"a": each}, rule, LOOPED), rule) for each in pairs] and len(set(found)) > 1
