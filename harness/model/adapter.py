@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
+from assay.harness.model.hashes import hash_file
 from assay.harness.model.tokenizer_files import TEMPLATES, TOKENIZER_FILES, TOKENIZERS, matching
 from assay.harness.model.weights import FETCH_AGAIN, PICKLES, SAVE_SAFETENSORS, Tensor, embedding, read_header, read_json
 
@@ -111,6 +113,20 @@ def check_adapter(adapter: Adapter, base: Mapping[str, Tensor], quantized: bool 
             shape = (rows, shape[1])
         if not quantized and not fits(part, tensor.shape, shape):
             raise misfit(adapter.path, f"{module}: {part} is {list(tensor.shape)}, the model's weight is {list(shape)}")
+
+
+def note_of_base(adapter: Adapter, weights: Sequence[Path]) -> tuple[str, ...]:
+    """A note if the adapter names another local model as its base than the one with these weight files. Equal shapes hide a wrong base."""
+    named = Path(str(adapter.config.get("base_model_name_or_path") or "-"))
+    with suppress(OSError):
+        own = sorted(named.glob("*.safetensors"))
+        if own and (sizes(own) != sizes(weights) or {hash_file(path) for path in own} != {hash_file(path) for path in weights}):
+            return (f"the adapter was trained on {named}, whose weight files differ from those of this model",)
+    return ()
+
+
+def sizes(files: Sequence[Path]) -> list[int]:
+    return sorted(path.stat().st_size for path in files)
 
 
 def misfit(adapter: Path, what: str) -> AssayError:

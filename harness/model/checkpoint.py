@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.model.adapter import Adapter, read_adapter
+from assay.harness.model.adapter import Adapter, note_of_base, read_adapter
 from assay.harness.model.tokenizer_files import TOKENIZER_FILES, matching, token_ids
 from assay.harness.model.weights import FETCH_AGAIN, Tensor, not_a_whole_model, read_json, read_tensors, refuse_other_formats
 
@@ -79,6 +79,11 @@ class Checkpoint:
     def weights(self) -> tuple[Path, ...]:
         """The safetensors files that hold the tensors."""
         return tuple(self.path / name for name in sorted({tensor.file for tensor in self.tensors.values()}))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader of a score should know about the folders."""
+        return () if self.adapter is None else note_of_base(self.adapter, self.weights)
 
 
 def read_checkpoint(folder: Path, adapter: Path | None = None) -> Checkpoint:

@@ -96,6 +96,7 @@ def notes(manifest: Mapping[str, Any], results: Sequence[Result], ties: Mapping[
         sent = {"ids": "token ids of a local tokenizer", "text": "text; the server tokenises", "chat": "messages; the server's template"}
         how = sent.get(served.get("prompts"), "prompts")
         found.append(f"{UNVERIFIED.capitalize()}: {served.get('name', '')} at {served.get('address', '')}. It is sent {how}.")
+    found += [f"{note[0].upper()}{note[1:]}." for note in manifest["model"].get("notes", ())]
     for word, (mark, meaning) in MARKS.items():
         if any(result.get("evidence") == word for result in results):
             found.append(f"{mark} {meaning}: not the standard benchmark, never ranked.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError
-from assay.harness.model.find import ModelRef
+from assay.harness.model.find import ModelRef, checkpoint_of
 from assay.harness.prompt.served import served_facts
 from assay.harness.run.prepare import PreparedRun
 from assay.harness.run.scoring.measure import thinking_of
@@ -37,6 +37,7 @@ def manifest_of(prepared: PreparedRun) -> dict[str, Any]:
             "positions": model.positions,
             "tokenizer": prepared.tokenizer,
             **served_facts(model),
+            **notes_of(model),
         },
         "engine": {"name": prepared.engine, "reason": prepared.reason},
         "tasks": [task.facts for task in prepared.tasks],
@@ -50,6 +51,12 @@ def manifest_of(prepared: PreparedRun) -> dict[str, Any]:
         "versions": versions(),
         "machine": machine(),
     }
+
+
+def notes_of(model: ModelRef) -> dict[str, tuple[str, ...]]:
+    """What the reader of a score should know about the model; empty if there is nothing."""
+    notes = () if model.server else checkpoint_of(model).notes
+    return {"notes": notes} if notes else {}
 
 
 def same_run(stored: Mapping[str, Any], now: Mapping[str, Any], bundle: Path) -> None:

@@ -19,7 +19,8 @@ token may differ by more than {EXACT:g} nats, and greedy generation must give th
 below {MEDIAN:g} nats.
 A refusal must be one line with the words that are true of the case.
 
-Made by `python -m tests.matrix --write results/models/README.md`. "Before": what assay did before the case was known, where that was wrong.
+Made by `python -m tests.matrix --write results/models/README.md`. "Before": what commit 0914e09, from before these
+cases were known, did with the same rows (exit code 0 where nothing else is said); empty: the same as today.
 """
 
 

@@ -29,7 +29,7 @@ COMMON: dict[str, Any] = {
 LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0 + 3 * n for n in range(8)]}
 HALF = {"rope_type": "default", "rope_theta": 10000.0}
 SPECIAL: dict[str, dict[str, Any]] = {
-    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 24},
     "phi3": {"rope_parameters": HALF},
     "longrope": {"rope_scaling": LONGROPE, "original_max_position_embeddings": SWITCH},
     "mamba2": {"num_heads": 8, "head_dim": 16, "expand": 2, "n_groups": 1},

@@ -16,7 +16,8 @@ TEMPLATE = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }}\n{% endf
 
 
 def save_tokenizer(kind: str, folder: Path) -> Any:
-    """Write a tokenizer: bytes (BPE with BOS), no bos, neither (no BOS, no EOS), unigram, words, or extra (a token beyond the table)."""
+    """Write a tokenizer: bytes (BPE with BOS), no bos, neither (no BOS, no EOS), no letter a (its bytes are dropped), unigram, words, or
+    extra (a token beyond the table)."""
     import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
@@ -32,10 +33,10 @@ def save_tokenizer(kind: str, folder: Path) -> Any:
     else:
         inner = Tokenizer(models.BPE())
         inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        alphabet = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if kind != "no letter a" or letter != "a"]
         trainer = trainers.BpeTrainer(vocab_size=SIZE, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     trainer.show_progress = False
-    inner.train_from_iterator(TEXT * 3, trainer)
+    inner.train_from_iterator([text.replace("a", "") if kind == "no letter a" else text for text in TEXT * 3], trainer)
     if "<s>" in special:
         inner.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", inner.token_to_id("<s>"))]

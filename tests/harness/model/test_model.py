@@ -149,6 +149,22 @@ def test_an_adapter_counts_in_the_digest_and_must_fit(model: Path, tmp_path: Pat
     refuse(model, "pickle", "refused", adapter=good)
 
 
+def test_an_adapter_of_another_local_base_is_noted(model: Path, tmp_path: Path) -> None:
+    """Two models of equal shapes: only the adapter's own word tells on which it was trained."""
+    adapter = lora(tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+
+    def notes_with(base: str) -> tuple[str, ...]:
+        write_json(adapter / "adapter_config.json", {**config, "base_model_name_or_path": base})
+        return checkpoint_of(find(model, adapter=adapter)).notes
+
+    other = make(tmp_path / "other", fill=b"\1")
+    (note,) = notes_with(str(other))
+    assert str(other) in note and "differ" in note
+    copy = shutil.copytree(model, tmp_path / "copy")
+    assert notes_with(str(model)) == notes_with(str(copy)) == notes_with("org/on-a-hub") == notes_with("") == ()
+
+
 def test_saved_modules_and_soft_prompts_of_an_adapter_must_fit(model: Path, tmp_path: Path) -> None:
     adapter = lora(tmp_path / "adapter")
     weights = adapter / "adapter_model.safetensors"
