@@ -15,6 +15,7 @@ from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.checking.audit import audit
 from assay.harness.cli import main
 from assay.harness.engines import Engine, Settings
+from assay.harness.engines.hf.engine import open_engine as open_hf
 from assay.harness.engines.request import ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Answer, Scripted, hashed
 from assay.harness.errors import NotComparable
@@ -119,3 +120,21 @@ def test_a_forged_bundle_is_told_by_the_exit_code(bundle: Path, tmp_path: Path, 
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 14
+
+
+def test_a_run_whose_adapter_was_never_applied_fails(tmp_path: Path) -> None:
+    """The adapter's name over the scores of its base: the audit loads the adapter as peft does."""
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    base = make_model(tmp_path / "model")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False, target_modules=["q_proj", "v_proj", "down_proj"])
+    peft.get_peft_model(transformers.AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(tmp_path / "adapter")
+    plan = Plan(model=str(base), tasks=(str(write_task(tmp_path, 30)),), engine="hf", device="cpu", adapter=str(tmp_path / "adapter"))
+
+    def without_adapter(name: str, ref: ModelRef, settings: Settings) -> Engine:
+        return open_hf(replace(ref, adapter=None, checkpoint=None), settings)
+
+    honest = evaluate(plan, place(tmp_path))
+    forged = evaluate(plan, place(tmp_path), opener=without_adapter)
+    assert audit(read_run(honest), place(tmp_path), NoProgress()).passed
+    found = audit(read_run(forged), place(tmp_path), NoProgress())
+    assert not found.passed and found.drift > found.tolerance

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.harness.engines.request import Failure, ScoreGroup, ScoreReply, refusal
+from assay.harness.engines.vllm_offline.checks import on_output_layer
 from assay.harness.engines.vllm_offline.process import weights_only_folder
 from assay.harness.engines.vllm_offline.score_requests import (
     NodeScores,
@@ -21,6 +22,7 @@ from assay.harness.engines.vllm_offline.score_requests import (
     retry_probes,
     tree_of,
 )
+from assay.harness.model.adapter import Adapter
 from assay.harness.model.checkpoint import Checkpoint
 from assay.harness.model.weights import Tensor
 
@@ -159,3 +161,14 @@ def test_stray_safetensors_are_kept_from_vllm(tmp_path: Path) -> None:
     folder = weights_only_folder(checkpoint)
     assert folder is not None and {path.name for path in Path(folder.name).iterdir()} == {"model.safetensors", "config.json"}
     folder.cleanup()
+
+
+def test_an_adapter_of_the_output_layer_is_known_by_its_tensors() -> None:
+    """vLLM leaves it out of the prompt's log-probabilities on a GPU, so such adapters are scored without them."""
+
+    def adapter(module: str) -> Adapter:
+        tensors = {f"base_model.model.{module}.lora_A.weight": Tensor("F32", (4, 8), "adapter_model.safetensors")}
+        return Adapter(Path("adapter"), {"peft_type": "LORA"}, tensors)
+
+    assert on_output_layer(adapter("lm_head")) and on_output_layer(adapter("embed_out"))
+    assert not on_output_layer(adapter("model.layers.0.self_attn.q_proj"))
