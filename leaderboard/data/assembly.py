@@ -109,7 +109,8 @@ def filtered(cells: Any, filters: Filters) -> tuple[Any, tuple[str, ...]]:
     if filters.name:
         kept = kept[kept.model.str.lower().str.contains(filters.name.lower(), regex=False)]
     if filters.tasks:
-        columns = tuple(name for name in filters.tasks if name in set(cells.column))
+        there = set(cells.column)
+        columns = tuple(name for name in filters.tasks if name in there)
     else:
         columns = columns_of(kept, cells, filters.group)
     return kept[kept.column.isin(columns)], columns
@@ -143,7 +144,8 @@ def assemble(root: Path, cells: Any, filters: Filters, by: Aggregator) -> Board:
     if not len(kept):
         return Board(kept, columns, None, 0, (), ())
     places = kept.reset_index(drop=True)
-    columns = tuple(name for name in columns if name in set(places.column))
+    there = set(places.column)
+    columns = tuple(name for name in columns if name in there)
     index = places.reset_index().pivot(index="model_digest", columns="column", values="index").reindex(columns=list(columns))
     full = index.notna().all(axis=1).to_numpy()
     if filters.complete:
@@ -164,16 +166,18 @@ def assemble(root: Path, cells: Any, filters: Filters, by: Aggregator) -> Board:
 
 
 def standings_among(grid: Grid, by: Aggregator) -> Standings:
-    return standings(grid.columns, by) if grid.present.all() else incomplete_standings(grid)
+    if not grid.present.all():
+        return incomplete_standings(grid)
+    return standings(grid.columns, by, draws=grid.draws[:, :, grid.bounded].mean(axis=2) if by == AGGREGATORS[0] and grid.bounded else None)
 
 
 def columns_with_clusters(root: Path, places: Any, index: Any) -> list[Column]:
     """One Column per task, of the models that have it. `index` holds row numbers of `places` by model and column."""
     clusters = cluster_means(root, places)
-    found = []
+    facts, found = places[["value", "low", "high", "metric", "better", "unit", "chance"]], []
     for name in index.columns:
         rows = index[name].dropna().astype("int64").tolist()
-        found.append(column_of(str(name), places.iloc[rows], [clusters[row] for row in rows]))
+        found.append(column_of(str(name), facts.iloc[rows], [clusters[row] for row in rows]))
     return found
 
 
@@ -229,7 +233,7 @@ def rows_of(places: Any, order: Sequence[str], columns: Sequence[str], standing:
         table[name] = frames.array(filled((100 * getattr(s, name)).tolist() if s else []), dtype="Float64")
     for name in ("best", "worst"):
         table[name] = frames.array(filled(getattr(s, name).tolist() if s else []), dtype="Int64")
-    scores = places.assign(shown=[shown_score(row) for row in places.itertuples()])
+    scores = places.assign(shown=[shown_score(row) for row in places[["metric", "better", "unit", "value"]].itertuples()])
     wide = scores.pivot(index="model_digest", columns="column", values="shown").reindex(index=list(order), columns=list(columns))
     table["Coverage"] = wide.notna().sum(axis=1).to_numpy() / max(1, len(columns))
     table = costs(table, places, order).assign(Kind=heads.kind.to_numpy(), Family=heads.family.to_numpy())

@@ -63,6 +63,9 @@ class Row:
     families: tuple[Cell | None, ...]
 
 
+CELL_FACTS = ["model_digest", "column", "task", "metric", "better", "unit", "chance", "value", "low", "high", "n", "run_id"]
+
+
 @dataclass(frozen=True, slots=True)
 class Matrix:
     heads: tuple[Head, ...]
@@ -74,12 +77,16 @@ class Matrix:
 def matrix_of(table: Any, places: Any, grid: Grid) -> Matrix:
     """`table` has one row per model (assembly.rows_of); `places` are the cells; `grid` has the models in the order of `table`."""
     names = [column.task for column in grid.columns]
-    found = {(cell.model_digest, cell.column): cell for cell in places.itertuples()}
+    found = {(cell.model_digest, cell.column): cell for cell in places[CELL_FACTS].itertuples()}
     kept = [[found.get((digest, name)) for name in names] for digest in table.digest]
     tints = np.column_stack([column_tints(grid, place) for place in range(len(names))])
+    shown = [visible(name, 80) for name in names]
     cells = [
-        [None if cell is None else score_cell(row.Model, cell, int(tint)) for cell, tint in zip(line, shades, strict=True)]
-        for row, line, shades in zip(table.itertuples(), kept, tints, strict=True)
+        [
+            None if cell is None else score_cell(f"{row.Model} on {name}", cell, int(tint))
+            for name, cell, tint in zip(shown, line, shades, strict=True)
+        ]
+        for row, line, shades in zip(table[["Model"]].itertuples(), kept, tints, strict=True)
     ]
     heads = tuple(head_of(name, [line[place] for line in kept]) for place, name in enumerate(names))
     families = tuple((name, len(list(part))) for name, part in groupby(heads, lambda head: head.family))
@@ -118,11 +125,11 @@ def head_of(column: str, cells: Sequence[Any]) -> Head:
     return Head(column, visible(short, 40), visible(family.split("@")[0], 40), 100 * float(chance) / (unit or 1.0), high >= 2)
 
 
-def score_cell(label: str, cell: Any, tint: int) -> Cell:
+def score_cell(title: str, cell: Any, tint: int) -> Cell:
     unit = unit_of(cell.metric, cell.better, cell.unit)
     text = points(cell.value, unit)
     guessing = bool(unit) and not missing(cell.chance) and not missing(cell.low) and cell.low <= cell.chance
-    tip = [f"{label} on {visible(cell.column, 80)}", f"{text} ({span(cell.low, cell.high, unit)}), {int(cell.n or 0):,} items"]
+    tip = [title, f"{text} ({span(cell.low, cell.high, unit)}), {int(cell.n or 0):,} items"]
     tip += ["not significantly worse than the best"] * (tint == LEVELS) + ["not significantly above chance"] * guessing
     return Cell(text, float(cell.value), tuple(tip), tint, guessing, cell.task, cell.run_id, bool(unit) and cell.value >= unit)
 

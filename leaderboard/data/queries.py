@@ -189,23 +189,24 @@ class ItemFilter:
 
 
 def item_page(root: Path, chosen: ItemFilter, page: int = 1) -> tuple[int, Any]:
-    """The number of matching samples, and one page of them."""
+    """The number of matching samples, and one page of them, in storage order: by run and then in planned order."""
     where, params = chosen.where()
     connection = connect(root)
     try:
-        count = connection.execute(f"SELECT count(*) FROM sample WHERE {where}", params).fetchone()[0]
-        # Not sorted: sorting a million rows is slow. Rows come in storage order, by run and then in planned order.
+        # One scan for the row numbers: it is what takes time on a million rows. Rows are then read by number.
+        found = connection.execute(f"SELECT rowid FROM sample WHERE {where}", params).fetchnumpy()["rowid"]
+        start = PAGE * (max(1, page) - 1)
         rows = connection.execute(
-            f"""
+            """
             SELECT run_id, task, item_id, status, correct, right(prompt, 400) AS prompt, left(output, 400) AS output,
                    left(gold, 200) AS gold, left(error, 200) AS error
-            FROM sample WHERE {where} LIMIT {PAGE} OFFSET {PAGE * (max(1, page) - 1)}
+            FROM sample WHERE rowid IN (SELECT unnest($1::BIGINT[])) ORDER BY rowid
             """,
-            params,
+            [found[start : start + PAGE].tolist()],
         ).df()
     finally:
         connection.close()
-    return int(count), rows
+    return len(found), rows
 
 
 def responses(root: Path, task: str, item: str) -> Any:

@@ -70,14 +70,19 @@ class Standings:
         return np.asarray(self.ranks.min(axis=0) != self.ranks.max(axis=0))
 
 
-def standings(columns: Sequence[Column], by: Aggregator = "chance-normalised mean", *, seed: int = 0) -> Standings:
-    """Ranks M models that have a score in every column. Raises ValueError if there are no columns or a score is missing."""
+def standings(
+    columns: Sequence[Column], by: Aggregator = "chance-normalised mean", *, seed: int = 0, draws: Array | None = None
+) -> Standings:
+    """Ranks M models that have a score in every column. Raises ValueError if there are no columns or a score is missing.
+
+    `draws` are resampled aggregate scores [B, M], if there are some already.
+    """
     if not columns or any(not np.isfinite(column.values).all() for column in columns):
         raise ValueError("ranking needs a finite score of every model in every column")
     points = {name: point_scores(columns, name) for name in AGGREGATORS}
     ranks = np.stack([ranks_of(points[name]) for name in AGGREGATORS])
-    draws = resampled_scores(columns, by, seed)
-    return standings_of(points[by], draws, minimum_error(columns) if by == AGGREGATORS[0] else 0.0, ranks)
+    drawn = resampled_scores(columns, by, seed) if draws is None else draws
+    return standings_of(points[by], drawn, minimum_error(columns) if by == AGGREGATORS[0] else 0.0, ranks)
 
 
 def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints) -> Standings:
