@@ -19,7 +19,7 @@ from assay.harness.task.doc import Doc
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, Stats, first
 from assay.harness.task.output import ChoiceScores
 
-__all__ = ["accuracy", "accuracy_per", "exact_set", "f1", "macro_f1", "mcc", "pair_parity"]
+__all__ = ["accuracy", "accuracy_per", "correct_probability", "exact_set", "f1", "macro_f1", "mcc", "pair_parity"]
 
 ROUNDING = 1e-12
 """A mean of one-hot cells below this is a rounding error."""
@@ -60,6 +60,18 @@ def accuracy_per(unit: Literal["chars", "bytes", "tokens"]) -> Metric[ChoiceScor
         return ((gold_of(doc) in best) / len(best),)
 
     return Metric(f"accuracy_{unit}", measure, reads=ChoiceScores)
+
+
+def probability(doc: Doc, output: ChoiceScores) -> Stats:
+    """The softmax of the log-likelihoods, summed over the choices that count fully."""
+    if not doc.targets:
+        raise AssayError("no target scores to score against", where=doc.id, do="give Doc(targets=...), 1 for every correct choice")
+    weights = np.exp(np.array(output.loglikelihoods) - max(output.loglikelihoods))
+    return (float(weights[np.array(doc.targets) == 1].sum() / weights.sum()),)
+
+
+correct_probability: Metric[ChoiceScores] = Metric("correct_probability", probability, reads=ChoiceScores, signature="softmax")
+"""Probability of all correct choices (target score 1) among all choices, as TruthfulQA's mc2."""
 
 
 def cells(classes: int) -> Callable[[Doc, ChoiceScores], Stats]:

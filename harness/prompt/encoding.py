@@ -10,11 +10,11 @@ from assay.harness.engines.request import GenRequest, Thinking, TokenIds
 from assay.harness.errors import AssayError
 from assay.harness.prompt.chat import TemplateCall
 from assay.harness.prompt.finished import Texts, encode_finished
-from assay.harness.prompt.render import render, render_chat, trimmed
+from assay.harness.prompt.render import groups_of, render, render_chat, trimmed
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
 from assay.harness.store.plan import Plan
 from assay.harness.task.doc import Doc
-from assay.harness.task.task import Generate, Task
+from assay.harness.task.task import Choose, Generate, Loglikelihood, Task
 
 MARKERS = (
     ("<think>", "</think>"),
@@ -47,6 +47,29 @@ def encode(
         pairs = [(trimmed(each.prompt, task.layout), each.continuations) for each in rendered]
     require_distinct(task, docs, [prompt for prompt, _ in pairs], plan.chat)
     return pairs, encode_pairs(tokenizer, pairs, special=plan.chat)
+
+
+def further_pairs(
+    task: Task, docs: Sequence[Doc], shots: Sequence[tuple[Doc, ...]], plan: Plan, tokenizer: Tokenizer
+) -> list[tuple[EncodedPair, ...]]:
+    """What else is scored of every Doc: its choices after the neutral context of Choose(calibrate=...), or after their other contexts."""
+    if isinstance(task.ask, Choose) and task.ask.calibrate is not None:
+        neutral = task.ask.calibrate
+        pairs = [(neutral, render(task, replace(doc, prompt=neutral)).continuations) for doc in docs]
+        return [(pair,) for pair in encode_pairs(tokenizer, pairs)]
+    if not isinstance(task.ask, Loglikelihood):
+        return [()] * len(docs)
+    others = [[of_context(doc, *group) for group in groups_of(doc)[1:]] for doc in docs]
+    repeated = [own for own, each in zip(shots, others, strict=True) for _ in each]
+    _, encoded = encode(task, [doc for each in others for doc in each], repeated, plan, tokenizer)
+    found = iter(encoded)
+    return [tuple(next(found) for _ in each) for each in others]
+
+
+def of_context(doc: Doc, context: str, places: tuple[int, ...]) -> Doc:
+    """The Doc with one of its contexts as its prompt, and the choices of that context."""
+    choices = tuple(doc.choices[place] for place in places)
+    return replace(doc, prompt=context, choices=choices, contexts=(), gold=None, targets=())
 
 
 def require_distinct(task: Task, docs: Sequence[Doc], prompts: Sequence[str], chat: bool) -> None:

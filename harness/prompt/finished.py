@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from assay.harness.engines.request import TokenIds
 from assay.harness.prompt.chat import TemplateCall
-from assay.harness.prompt.render import groups_of, render
+from assay.harness.prompt.render import render
 from assay.harness.prompt.tokens import EncodedPair, Tokenizer, encode_pairs
 from assay.harness.store.plan import Plan
 from assay.harness.task.doc import Doc
-from assay.harness.task.task import Choose, Loglikelihood, Task
+from assay.harness.task.task import Task
 
 Texts = tuple[str, tuple[str, ...]]
 """A prompt and its continuations."""
@@ -47,18 +47,3 @@ def encode_once(pairs: Sequence[Texts], tokenizer: Tokenizer) -> list[EncodedPai
 
 def without_second(context: TokenIds, prefix: TokenIds) -> TokenIds:
     return context[len(prefix) :] if prefix and context[: 2 * len(prefix)] == prefix * 2 else context
-
-
-def further_pairs(task: Task, docs: Sequence[Doc], plan: Plan, tokenizer: Tokenizer) -> list[tuple[EncodedPair, ...]]:
-    """What else is scored of every Doc: its choices after the neutral context of Choose(calibrate=...), or after their other contexts."""
-    if isinstance(task.ask, Choose) and task.ask.calibrate is not None:
-        neutral = task.ask.calibrate
-        pairs = [(neutral, render(task, replace(doc, prompt=neutral)).continuations) for doc in docs]
-        return [(pair,) for pair in encode_pairs(tokenizer, pairs)]
-    if not isinstance(task.ask, Loglikelihood):
-        return [()] * len(docs)
-    groups = [groups_of(doc)[1:] for doc in docs]
-    contexts = contexts_of([context for each in groups for context, _ in each], plan, tokenizer)
-    choices = [tuple(doc.choices[place] for place in places) for doc, each in zip(docs, groups, strict=True) for _, places in each]
-    encoded = iter(encode_once(list(zip(contexts, choices, strict=True)), tokenizer))
-    return [tuple(next(encoded) for _ in each) for each in groups]

@@ -98,20 +98,21 @@ class Variants:
 def perturbed_doc(doc: Doc, name: str) -> Doc | None:
     """Return the Doc with its input texts perturbed, and for some perturbations its answers; None where no input text changes.
 
-    `meta["options"]` are the answers that the prompt shows after the inputs; otherwise the answers are the choices or the references.
-    The random seed is the perturbation's name and the item's id.
+    `meta["options"]` are the answers that the prompt shows after the inputs; otherwise the answers are the choices or the references
+    (not where the choices differ in their contexts: then they are one text). The random seed is the perturbation's name and the item's id.
     """
     perturbation, draw = PERTURBATIONS[name], Random(f"{name}:{doc.id}")
     shown: tuple[str, ...] = tuple(doc.meta.get("options", ()))
-    answers = (shown or doc.choices or doc.references) if perturbation.answers else ()
+    answers = (shown or doc.choices or doc.references) if perturbation.answers and not doc.contexts else ()
     changed = perturbation.all((*answers, *doc.inputs), draw)
     new, inputs = changed[: len(answers)], changed[len(answers) :]
     if inputs == doc.inputs:
         return None
     options = [pair for pair in zip(answers, new, strict=True) if shown and pair[0] != pair[1]]
-    prompt = replaced(doc.prompt, (*zip(doc.inputs, inputs, strict=True), *options))
+    pairs = (*zip(doc.inputs, inputs, strict=True), *options)
+    prompt = replaced(doc.prompt, pairs)
     if not answers or shown:
-        return replace(doc, prompt=prompt)
+        return replace(doc, prompt=prompt, contexts=tuple(replaced(each, pairs) for each in doc.contexts))
     return replace(doc, prompt=prompt, choices=new) if doc.choices else replace(doc, prompt=prompt, references=new)
 
 

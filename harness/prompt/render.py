@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from assay.harness.errors import AssayError
 from assay.harness.task.doc import Doc
@@ -32,7 +32,13 @@ def trimmed(prompt: str, layout: Layout) -> str:
 
 def example_text(doc: Doc, layout: Layout) -> str:
     """Return a question with its gold answer, as in few-shot and training examples."""
-    return doc.prompt + joint_after(doc.prompt, layout) + doc.answer
+    question = gold_context(doc)
+    return question + joint_after(question, layout) + doc.answer
+
+
+def gold_context(doc: Doc) -> str:
+    """Return the text before the gold answer of an example: the prompt, or the gold choice's context where each has its own."""
+    return doc.contexts[doc.gold] if doc.contexts and doc.gold is not None else doc.prompt
 
 
 def answers_of(task: Task, doc: Doc) -> tuple[str, ...]:
@@ -85,7 +91,7 @@ def render_chat(
         return [*opening, {"role": "user", "content": render(task, doc, examples).prompt.strip()}], answers_of(task, doc)
     messages: list[Message] = []
     for example in examples:
-        messages += turns_of(example)
+        messages += turns_of(replace(example, prompt=gold_context(example)))
         messages.append({"role": "assistant", "content": example.answer})
     messages += turns_of(doc)
     if task.layout.instructions:

@@ -14,8 +14,7 @@ from assay.harness.errors import AssayError, Missing
 from assay.harness.files.places import Access
 from assay.harness.model.find import ModelRef, checkpoint_of
 from assay.harness.model.weights import embedding
-from assay.harness.prompt.encoding import encode, response_form
-from assay.harness.prompt.finished import further_pairs
+from assay.harness.prompt.encoding import encode, further_pairs, response_form
 from assay.harness.prompt.overlong import cut_left, positions_of, refuse_overlong
 from assay.harness.prompt.perturb import counts_of
 from assay.harness.prompt.shots import FewShotExamples, choose_examples
@@ -266,7 +265,7 @@ def build_items(
         for n in overlong:
             text, encoded[n] = cut_left(encoded[n], space, tokenizer, f"{task.full_name}, item {docs[n].id}")
             pairs[n] = (text, pairs[n][1])
-    further = further_pairs(task, docs, plan, tokenizer)
+    further = further_pairs(task, docs, shots, plan, tokenizer)
     form = response_form(task.ask, plan, tokenizer) if isinstance(task.ask, Generate) else None
 
     def requests(number: int) -> tuple[Request, ...]:
