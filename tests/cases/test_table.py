@@ -1,17 +1,21 @@
-"""The table of results/checks/CASES.md names tests that exist, and every report has one. Run: pytest tests/cases/test_table.py"""
+"""The tables of faults name tests that exist, and every public report has one. Run: pytest tests/cases/test_table.py"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent.parent
-TEXT = (TESTS.parent / "results" / "checks" / "CASES.md").read_text()
+RESULTS = TESTS.parent / "results"
+TEXT = (RESULTS / "checks" / "CASES.md").read_text()
 
 
-def test_every_named_test_exists() -> None:
-    named = re.findall(r"`((?:cases|contracts|harness|tasks)/[\w/]+\.py)(?:::(test_\w+))?`", TEXT)
-    assert len(named) > 35
+@pytest.mark.parametrize("table", ["checks/CASES.md", "models/FAULTS.md"])
+def test_every_named_test_exists(table: str) -> None:
+    named = re.findall(r"`((?:cases|contracts|harness|tasks)/[\w/]+\.py)(?:::(test_\w+))?`", (RESULTS / table).read_text())
+    assert len(named) > 30
     missing = [(file, test) for file, test in named if f"def {test}" not in (TESTS / file).read_text()]
     assert missing == []
 

@@ -21,6 +21,7 @@ A refusal must be one line with the words that are true of the case.
 
 Made by `python -m tests.matrix --write results/models/README.md`. "Before": what commit 0914e09, from before these
 cases were known, did with the same rows (exit code 0 where nothing else is said); empty: the same as today.
+Faults that are not of one model: [FAULTS.md](FAULTS.md).
 """
 
 
