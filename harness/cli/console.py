@@ -17,9 +17,12 @@ from rich.segment import Segment
 
 from assay.harness.errors import AssayError
 from assay.harness.run.dispatch import NoProgress, RunProgress
+from assay.harness.stats.interval import wilson
 from assay.harness.store.provenance import clock
 
 PLAIN_SECONDS = 10.0
+Z95 = 1.959964
+"""Normal quantile of a two-sided 95 % interval."""
 TELLING = 5
 """Items after which a time left is shown: the first of a batch are ready long after it began."""
 
@@ -89,6 +92,37 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+@dataclass(frozen=True, slots=True)
+class RunningScore:
+    """The mean of a task's item scores so far with its 95 % interval, as the start of a progress line; empty for the first items."""
+
+    task: str
+    total: float = 0.0
+    items: int = 0
+
+    def after(self, correct: float | None) -> RunningScore:
+        return self if correct is None else RunningScore(self.task, self.total + correct, self.items + 1)
+
+    def __str__(self) -> str:
+        if self.items < TELLING:
+            return ""
+        share = self.total / self.items
+        low, high = wilson(share, self.items, Z95)
+        return f"{self.task.split('@')[0]} {100 * share:.1f} ({100 * low:.1f} – {100 * high:.1f}), "
+
+
+class RunningScores:
+    """The running score of each task; `text` is that of the task scored last."""
+
+    def __init__(self) -> None:
+        self.by_task: dict[str, RunningScore] = {}
+        self.text = ""
+
+    def add(self, task: str, correct: float | None) -> None:
+        self.by_task[task] = self.by_task.get(task, RunningScore(task)).after(correct)
+        self.text = str(self.by_task[task])
+
+
 class Bars:
     """One progress bar per task: items done, items/s, tokens/s and time left."""
 
@@ -97,6 +131,7 @@ class Bars:
         self.current: TaskID | None = None
         self.head = progress.add_task("", total=None, rate="")
         self.tokens, self.items, self.started = 0, 0, clock()
+        self.scores = RunningScores()
 
     def stage(self, text: str) -> None:
         self.progress.update(self.head, description=escape(printable(text)), visible=True)
@@ -105,13 +140,15 @@ class Bars:
         self.progress.update(self.head, visible=False)
         self.current = self.progress.add_task(escape(printable(task)), total=items, completed=done, rate="")
         self.tokens, self.items, self.started = 0, 0, clock()
+        self.scores = RunningScores()
 
-    def advance(self, items: int, tokens: int) -> None:
+    def advance(self, items: int, tokens: int, task: str = "", correct: float | None = None) -> None:
         self.tokens += tokens
         self.items += items
+        self.scores.add(task, correct)
         elapsed = max(clock() - self.started, 1e-6)
         if self.current is not None:
-            rate = f"{self.items / elapsed:.1f} items/s  {self.tokens / elapsed:,.0f} tokens/s"
+            rate = f"{escape(printable(self.scores.text))}{self.items / elapsed:.1f} items/s  {self.tokens / elapsed:,.0f} tokens/s"
             self.progress.update(self.current, advance=items, rate=rate)
 
 
@@ -120,7 +157,8 @@ class Lines:
 
     def __init__(self) -> None:
         self.task, self.total, self.done, self.done_now, self.tokens = "", 0, 0, 0, 0
-        self.started = self.printed = clock()
+        self.started = self.printed = self.counted = clock()
+        self.scores = RunningScores()
 
     def stage(self, text: str) -> None:
         if clock() - self.printed > 2:
@@ -128,17 +166,22 @@ class Lines:
 
     def begin(self, task: str, items: int, done: int) -> None:
         self.task, self.total, self.done, self.done_now, self.tokens = task, items, done, 0, 0
-        self.started = clock()
+        self.started = self.counted = clock()
+        self.scores = RunningScores()
         self.print_line(f"{task}: {items} items" + (f", {done} already done" if done else ""))
 
-    def advance(self, items: int, tokens: int) -> None:
+    def advance(self, items: int, tokens: int, task: str = "", correct: float | None = None) -> None:
+        # The rate up to the previous item: this one may be the first of a batch, whose time is that of all its items.
+        before, elapsed = self.done_now, self.counted - self.started
         self.done += items
         self.done_now += items
         self.tokens += tokens
-        if clock() - self.printed >= PLAIN_SECONDS:
-            rate = self.done_now / max(clock() - self.started, 1e-6)
-            left = f", {duration((self.total - self.done) / rate)} left" if self.done_now >= TELLING else ""
-            self.print_line(f"{self.task}: {self.done}/{self.total}, {rate:.1f} items/s{left}")
+        self.counted = clock()
+        self.scores.add(task, correct)
+        if self.counted - self.printed >= PLAIN_SECONDS:
+            rate = before / elapsed if before >= TELLING and elapsed > 0 else 0.0
+            speed = f"{rate:.1f} items/s, {duration((self.total - self.done) / rate)} left" if rate else "measuring speed"
+            self.print_line(f"{self.task}: {self.done}/{self.total}, {self.scores.text}{speed}")
 
     def print_line(self, text: str) -> None:
         self.printed = clock()

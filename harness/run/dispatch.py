@@ -32,8 +32,8 @@ class RunProgress(Protocol):
     def begin(self, task: str, items: int, done: int) -> None:
         """A task begins; `done` of its `items` were scored earlier."""
 
-    def advance(self, items: int, tokens: int) -> None:
-        """`items` more are finished; they took `tokens` computed tokens."""
+    def advance(self, items: int, tokens: int, task: str = "", correct: float | None = None) -> None:
+        """`items` more are finished; they took `tokens` computed tokens. `correct`: the score of the item of `task`, if it has one."""
 
 
 class NoProgress:
@@ -43,7 +43,7 @@ class NoProgress:
 
     def begin(self, task: str, items: int, done: int) -> None: ...
 
-    def advance(self, items: int, tokens: int) -> None: ...
+    def advance(self, items: int, tokens: int, task: str = "", correct: float | None = None) -> None: ...
 
 
 def send_requests(
@@ -120,7 +120,7 @@ class Recorder:
         now, stats = clock(), self.engine.stats
         computed, cached = stats.computed - self.computed, stats.cached - self.cached
         self.writer.append([replace(record, computed=computed, cached=cached, seconds=now - self.stored)])
-        self.progress.advance(1, computed)
+        self.progress.advance(1, computed, record.task, record.correct)
         self.stored, self.computed, self.cached = now, stats.computed, stats.cached
         self.failed += record.status == "error"
         if record.status == "error" and not self.allow_failed and self.failed > max(MAX_FAILED, len(self.task.items) // 1000):

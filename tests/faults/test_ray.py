@@ -54,7 +54,7 @@ class Murder(NoProgress):
     def __init__(self, nodes: Any, victim: Any) -> None:
         self.nodes, self.victim = nodes, victim
 
-    def advance(self, items: int, tokens: int) -> None:
+    def advance(self, items: int, tokens: int, task: str = "", correct: float | None = None) -> None:
         if self.victim is not None:
             self.nodes.remove_node(self.victim, allow_graceful=False)
             self.victim = None
