@@ -96,6 +96,15 @@ def scores(table: Any) -> Any:
     return (bars + dots + chance).properties(height=height(len(table)))
 
 
+def running_score(table: Any) -> Any:
+    """Draws a score over the items finished so far from the columns items, score, low, high."""
+    x = alt.X("items:Q", title="items finished", scale=alt.Scale(nice=False), axis=alt.Axis(tickMinStep=1, format="d"))
+    base = alt.Chart(table)
+    band = base.mark_area(opacity=0.2).encode(x=x, y=alt.Y("low:Q", title="score, points", scale=alt.Scale(zero=False)), y2="high:Q")
+    tip = ["items:Q", *(alt.Tooltip(f"{name}:Q", format=".1f") for name in ("score", "low", "high"))]
+    return (band + base.mark_line().encode(x=x, y="score:Q", tooltip=tip)).properties(height=170)
+
+
 def histogram(table: Any, title: str) -> Any:
     """Draws a histogram of the column value in [0, 1]."""
     x = alt.X("value:Q", bin=alt.Bin(extent=[0, 1], step=0.1), title=title)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
-from assay.leaderboard.data import bundles, frames
+from assay.harness.store import RunInfo
+from assay.leaderboard.charts import charts
+from assay.leaderboard.data import assembly, bundles, formats, frames, live
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
 REFRESH_SECONDS = 5
+WINDOW = 24
+"""Observations that the speed is taken from: the last two minutes."""
 
 
 def state(run: object) -> str:
@@ -24,20 +31,75 @@ def unfinished() -> None:
     if not found:
         st.caption("No unfinished runs.")
         return
-    for run in found[-20:]:
-        done = bundles.progress(run)
+    for run in sorted(found, key=lambda run: bool(run.owner))[::-1][:20]:
         with st.container(border=True):
             if run.status == "damaged":
                 st.markdown(f"**{plain(run.id)}** is damaged")
                 st.text(visible(run.trouble, 500))
                 st.code("assay store check", language=None)
-                continue
-            st.markdown(f"**{plain(run.model, 80)}** on {plain(', '.join(run.tasks), 120)}")
-            st.progress(
-                done / max(1, run.items), text=f"{done:,} of {run.items:,} items · {state(run)}" + (f" by {run.owner}" if run.owner else "")
-            )
-            if not run.owner:
-                st.code(f"assay resume {run.id}", language=None)
+            else:
+                one_run(run)
+
+
+def one_run(run: RunInfo) -> None:
+    """One unfinished run: progress, speed, time left, and per task the running score."""
+    done = bundles.progress(run)
+    st.markdown(f"**{plain(run.model, 80)}** on {plain(tasks_text(run.tasks), 120)}")
+    st.progress(min(1.0, done / max(1, run.items)), text=f"{done:,} of {run.items:,} items · {state(run)}{speed(run, done)}")
+    if not run.owner:
+        st.code(f"assay resume {run.id}", language=None)
+    tasks = cached_tasks(str(run.path), done)
+    begun = [task for task in tasks if task.done]
+    if not begun:
+        return
+    rows = [
+        {
+            "Task": visible(task.name, 60),
+            "Progress": task.done / max(1, task.items),
+            "Items": f"{task.done:,} of {task.items:,}",
+            "Score so far": "–" if task.score is None else f"{task.score[0]:.1f}",
+            "95 % CI": "–" if task.score is None else f"{task.score[1]:.1f} – {task.score[2]:.1f}",
+            "Errors": task.errors,
+        }
+        for task in tasks
+    ]
+    config = {"Progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)}
+    shell.table(rows, column_config=config, hide_index=True, height=shell.fitting(len(rows), 8), alt="Progress and score of each task")
+    now = next((task for task in begun if task.done < task.items), begun[-1])
+    if now.score is not None and len(now.curve) > 1:
+        st.markdown(f"**{plain(now.name, 60)}: {now.score[0]:.1f} ± {(now.score[2] - now.score[1]) / 2:.1f} after {now.done:,} items**")
+        curve = [{"items": count, "score": score, "low": low, "high": high} for count, (score, low, high) in now.curve]
+        st.altair_chart(charts.running_score(frames.DataFrame(curve)), width="stretch")
+        st.caption("Score on the items finished so far, with its 95 % confidence interval, which narrows as items are finished.")
+
+
+def speed(run: RunInfo, done: int) -> str:
+    """Items per second and the time left, from what this page saw of a running run."""
+    if not run.owner:
+        return ""
+    seen = [*st.session_state.get(f"seen {run.id}", ()), (time.monotonic(), done)][-WINDOW:]
+    st.session_state[f"seen {run.id}"] = seen
+    rate = live.pace(seen)
+    if not rate:
+        return f" by {run.owner}"
+    return f" by {run.owner} · {rate:.1f} items/s · {left(max(0, run.items - done) / rate)}"
+
+
+def left(seconds: float) -> str:
+    return "under a minute left" if seconds < 60 else f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
+
+
+def load_tasks(bundle: str, done: int) -> tuple[live.LiveTask, ...]:
+    return live.live_tasks(Path(bundle))
+
+
+cached_tasks = st.cache_data(max_entries=20, ttl=600, show_spinner=False)(load_tasks)
+
+
+def tasks_text(tasks: Sequence[str]) -> str:
+    """The tasks of a run: their names where they are few, else their number and families."""
+    families = ", ".join(dict.fromkeys(assembly.group_of(task) for task in tasks))
+    return ", ".join(tasks) if len(tasks) < 3 else f"{len(tasks)} tasks: {families}"
 
 
 def table() -> None:
@@ -52,7 +114,7 @@ def table() -> None:
                 "Purpose": visible(run.purpose, 20),
                 "Evidence": visible(run.evidence, 20),
                 "Items": run.items,
-                "Tasks": visible(", ".join(run.tasks), 200),
+                "Tasks": visible(tasks_text(run.tasks), 200),
                 "Started (UTC)": run.created_at[:16].replace("T", " "),
             }
             for run in reversed(found)
@@ -76,9 +138,21 @@ def detail() -> None:
     for reason in {bundles.plain_way(each) for each in shell.all_runs() if each.id == run} - {""}:
         st.warning(f"Scored by plain forwards, because the fast way was wrong for this model: {plain(reason, 300)}")
     if len(scores):
-        shown = scores.assign(task=[visible(text, 80) for text in scores.task])
-        order = ["task", "metric", "main", "value", "low", "high", "n", "shots", "evidence", "purpose", "fingerprint"]
-        shell.table(shown, column_order=order, hide_index=True, column_config={"value": "score", "n": "items"}, alt="Scores of the run")
+        units = [formats.unit_of(row.metric, row.better, row.unit) for row in scores.itertuples()]
+        shown = frames.DataFrame(
+            {
+                "Task": [visible(text, 80) for text in scores.task],
+                "Metric": [row.metric if row.main else f"{row.metric} (secondary)" for row in scores.itertuples()],
+                "Score": [formats.points(value, unit) for value, unit in zip(scores.value, units, strict=True)],
+                "95 % CI": [formats.span(low, high, unit) for low, high, unit in zip(scores.low, scores.high, units, strict=True)],
+                "Items": scores.n,
+                "Shots": scores.shots,
+                "Evidence": scores.evidence,
+                "Purpose": scores.purpose,
+                "Fingerprint": scores.fingerprint,
+            }
+        )
+        shell.table(shown, hide_index=True, alt="Scores of the run")
         shell.link("items", "Items", who=labels.get(str(run), ""))
     else:
         st.caption("No scores yet.")
@@ -94,7 +168,19 @@ def repeated() -> None:
         st.caption("No model was scored twice on the same items. Run a model again to see how reproducible its scores are.")
         return
     st.caption("Lowest and highest score of the same weights on the same items.")
-    shown = found.assign(model=[visible(text, 80) for text in found.model], difference=found.highest - found.lowest)
+    units = [formats.unit_of(metric, "higher") for metric in found.metric]
+    shown = frames.DataFrame(
+        {
+            "Model": [visible(text, 80) for text in found.model],
+            "Task": [visible(text, 80) for text in found.task],
+            "Metric": found.metric,
+            "Runs": found.runs,
+            "Lowest": [formats.points(value, unit) for value, unit in zip(found.lowest, units, strict=True)],
+            "Highest": [formats.points(value, unit) for value, unit in zip(found.highest, units, strict=True)],
+            "Difference": [formats.points(value, unit) for value, unit in zip(found.highest - found.lowest, units, strict=True)],
+            "Engines": found.engines,
+        }
+    )
     shell.table(shown, hide_index=True, alt="Scores of repeated runs")
 
 

@@ -12,8 +12,8 @@ from made_store import Made, make_run
 from streamlit.testing.v1 import AppTest
 
 from assay.harness.files.lock import file_lock
-from assay.harness.store import connect, index, list_runs, query
-from assay.leaderboard.data import bundles, queries
+from assay.harness.store import connect, index, list_runs, open_writer, query
+from assay.leaderboard.data import bundles, live, queries
 
 ROOT = Path(__file__).parents[2]
 RUNS = 4
@@ -115,3 +115,29 @@ def test_a_tokenizer_that_panics_shows_no_tokens(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("tokenizers.Tokenizer.from_file", lambda path: sys.exit(1))
     with pytest.raises(SystemExit):
         bundles.token_pieces(tmp_path, "text")
+
+
+def test_a_running_run_shows_progress_and_score_of_each_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = {"letters/first@own": 60, "numbers/add@own": 40}
+    bundle = make_run(tmp_path, Made("lab/half", 0.5, tasks), finish=False, part=0.8)
+    index(tmp_path)
+    first, second = live.live_tasks(bundle)
+    assert (first.done, first.items, second.done, second.items) == (60, 60, 20, 40)
+    assert first.score and second.score and not first.errors
+    score, low, high = first.score
+    assert low < score < high and first.curve[-1] == (60, first.score)
+    widths = [high - low for count, (_, low, high) in first.curve if count >= 10]
+    assert widths[-1] < widths[0]  # the interval narrows
+    (run,) = list_runs(tmp_path)
+    with open_writer(bundle):  # its writer is this process
+        app = shown(monkeypatch, tmp_path, "runs")
+    table = app.dataframe[0].value
+    assert table.Items.tolist() == ["60 of 60", "20 of 40"] and table["Score so far"][0] == f"{score:.1f}"
+    words = " ".join(str(element.value) for element in app.markdown)
+    assert "numbers/add" in words and "after 20 items" in words and run.model in words.replace("\\", "")
+
+
+def test_the_pace_is_that_of_the_observations() -> None:
+    assert live.pace([(0.0, 100)]) == 0.0
+    assert live.pace([(0.0, 100), (5.0, 110), (10.0, 130)]) == 3.0
+    assert live.pace([(0.0, 100), (10.0, 90)]) == 0.0  # a resumed run scored items again
