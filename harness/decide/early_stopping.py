@@ -25,7 +25,7 @@ from assay.harness.files.interruption import resumable
 from assay.harness.files.places import Surroundings
 from assay.harness.model.served import is_address
 from assay.harness.prompt.served import check_named
-from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
+from assay.harness.run.dispatch import NoProgress, Part, RunProgress, Scorer
 from assay.harness.run.evaluate import OpenEngine, open_scorer, prepare
 from assay.harness.run.manifest import manifest_of, same_run
 from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask
@@ -290,7 +290,7 @@ def unfinished(root: Path, wanted: Mapping[str, Any]) -> Run | None:
 
 def score_until_decided(schedule: Schedule, prepared: PreparedRun, writer: Writer, watch: RunProgress, opener: OpenEngine) -> Stop:
     """Scores the missing items of each interim look and tests all items so far, until a look decides."""
-    scorer: TaskScorer | None = None
+    scorer: Scorer | None = None
     try:
         for size in look_sizes(schedule.design.items):
             done, looked_at = writer.done(), schedule.items[:size]
@@ -310,12 +310,14 @@ def score_until_decided(schedule: Schedule, prepared: PreparedRun, writer: Write
 
 
 def score_missing(
-    scorer: TaskScorer, tasks: Sequence[PreparedTask], missing: Sequence[PreparedItem], looked_at: Sequence[PreparedItem]
+    scorer: Scorer, tasks: Sequence[PreparedTask], missing: Sequence[PreparedItem], looked_at: Sequence[PreparedItem]
 ) -> None:
     """Score the missing items of each task; all `looked_at` so far where a proof fails."""
+    parts = []
     for task in tasks:
-        wanted, again = ([each for each in part if each.item.task == task.task.full_name] for part in (missing, looked_at))
-        scorer.score(task, wanted, again)
+        wanted, again = ([each for each in items if each.item.task == task.task.full_name] for items in (missing, looked_at))
+        parts.append(Part(task, wanted, again))
+    scorer.score(parts)
 
 
 def differences(schedule: Schedule, size: int, writer: Writer) -> Array:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from assay.harness.engines import Engine
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.thinking import generate_stages
 from assay.harness.errors import Incomplete
 from assay.harness.run.prepare import PreparedItem, PreparedTask, Request
-from assay.harness.run.proof import Proof, early
+from assay.harness.run.proof import Pair, Proof, early
 from assay.harness.run.scoring.measure import Reply, score_item
 from assay.harness.store import Writer
 from assay.harness.store.journal import without_nonfinite
@@ -30,7 +30,7 @@ class RunProgress(Protocol):
         """A stage begins."""
 
     def begin(self, task: str, items: int, done: int) -> None:
-        """A task begins; `done` of its `items` were scored earlier."""
+        """The items of a task, or of several, begin; `done` of them were scored earlier."""
 
     def advance(self, items: int, tokens: int, task: str = "", correct: float | None = None) -> None:
         """`items` more are finished; they took `tokens` computed tokens. `correct`: the score of the item of `task`, if it has one."""
@@ -51,11 +51,12 @@ def send_requests(
     engine: Engine,
     finished: Callable[[PreparedItem, Sequence[Reply]], None],
     cache: dict[str, Reply],
-    shared: frozenset[str],
+    kept: frozenset[str],
 ) -> None:
-    """Send every distinct request once; call `finished` with an item as soon as all its replies have arrived.
+    """Send every distinct request once, in one call each for scores and for texts; call `finished` with an item as soon as all its
+    replies have arrived.
 
-    Replies to the keys in `shared` are added to `cache`; requests with a reply in `cache` are not sent. Raises Incomplete where
+    Replies to the keys in `kept` are added to `cache`; requests with a reply in `cache` are not sent. Raises Incomplete where
     the engine leaves a request without a reply.
     """
     replies: dict[str, Reply] = {}
@@ -63,6 +64,7 @@ def send_requests(
     missing: list[int] = []
     unique: dict[str, Request] = {}
     keys = [[request.key for request in each.requests] for each in items]
+    uses = Counter(key for own in keys for key in own)
     for number, each in enumerate(items):
         wanted = dict(zip(keys[number], each.requests, strict=True))
         open_keys = [key for key in wanted if key not in cache]
@@ -75,12 +77,19 @@ def send_requests(
 
     def arrived(key: str, reply: Reply) -> None:
         replies[key] = reply
-        if key in shared:
+        if key in kept:
             cache[key] = reply
         for number in waiting.pop(key):
             missing[number] -= 1
             if missing[number] == 0:
-                finished(items[number], [replies[key] if key in replies else cache[key] for key in keys[number]])
+                finished(items[number], [replies[each] if each in replies else cache[each] for each in keys[number]])
+                release(keys[number])
+
+    def release(done: Iterable[str]) -> None:
+        for each in done:
+            uses[each] -= 1
+            if not uses[each]:
+                replies.pop(each, None)
 
     score = [(key, request) for key, request in unique.items() if isinstance(request, ScoreGroup)]
     for position, scored in engine.score([request for _, request in score]) if score else ():
@@ -92,20 +101,40 @@ def send_requests(
         raise Incomplete(f"the engine did not reply to {len(waiting)} requests", do="resume the run")
 
 
-class Recorder:
-    """Scores finished items of one task and stores them, with the tokens and seconds since the previous item.
+@dataclass(slots=True)  # house: remembers what it has measured
+class Meter:
+    """The tokens and seconds of an engine since they were last taken, whichever task took them: engines work on all tasks at once."""
 
-    All but the newest item are stored at once, so that a kill costs one finished item at most. The newest is kept back, because an
-    engine may add to its token counts until it returns.
+    engine: Engine
+    computed: int = 0
+    cached: int = 0
+    taken: float = 0.0
+
+    @classmethod
+    def of(cls, engine: Engine) -> Meter:
+        return cls(engine, engine.stats.computed, engine.stats.cached, clock())
+
+    def take(self) -> dict[str, Any]:
+        """Computed and cached tokens, and seconds, as the fields of a record."""
+        now, stats = clock(), self.engine.stats
+        found = {"computed": stats.computed - self.computed, "cached": stats.cached - self.cached, "seconds": now - self.taken}
+        self.computed, self.cached, self.taken = stats.computed, stats.cached, now
+        return found
+
+
+class Recorder:
+    """Scores finished items of one task and stores them, with the tokens and seconds since the previous item of any task.
+
+    All but the newest item are stored at once, so that a kill costs one finished item of each task at most. The newest is kept back,
+    because an engine may add to its token counts until it returns, and because a task with an item to score is proven when it is resumed.
     """
 
     def __init__(
-        self, task: PreparedTask, writer: Writer | Collector, progress: RunProgress, engine: Engine, allow_failed: bool = False
+        self, task: PreparedTask, writer: Writer | Collector, progress: RunProgress, meter: Meter, allow_failed: bool = False
     ) -> None:
-        self.task, self.writer, self.progress, self.engine, self.allow_failed = task, writer, progress, engine, allow_failed
+        self.task, self.writer, self.progress, self.meter, self.allow_failed = task, writer, progress, meter, allow_failed
         self.newest: Record | None = None
-        self.failed, self.stored = 0, clock()
-        self.computed, self.cached = engine.stats.computed, engine.stats.cached
+        self.failed = 0
 
     def add(self, prepared: PreparedItem, replies: Sequence[Reply]) -> None:
         record = score_item(self.task.task, prepared, replies)
@@ -117,11 +146,9 @@ class Recorder:
         record, self.newest = self.newest, None
         if record is None:
             return
-        now, stats = clock(), self.engine.stats
-        computed, cached = stats.computed - self.computed, stats.cached - self.cached
-        self.writer.append([replace(record, computed=computed, cached=cached, seconds=now - self.stored)])
-        self.progress.advance(1, computed, record.task, record.correct)
-        self.stored, self.computed, self.cached = now, stats.computed, stats.cached
+        spent = self.meter.take()
+        self.writer.append([replace(record, **spent)])
+        self.progress.advance(1, spent["computed"], record.task, record.correct)
         self.failed += record.status == "error"
         if record.status == "error" and not self.allow_failed and self.failed > max(MAX_FAILED, len(self.task.items) // 1000):
             raise Incomplete(
@@ -148,11 +175,30 @@ def refuse_errors(again: Sequence[Record], stored: Sequence[Record]) -> None:
             raise Incomplete(what, do="fix the cause, then resume the run")
 
 
-@dataclass(slots=True)  # house: holds the engine, which a failed proof replaces
-class TaskScorer:
-    """Scores tasks with one engine, and proves each on a few of its own requests before its records count.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The items of one task that are to be scored. `again`: those that are scored where its proof fails."""
 
-    Where a proof fails, `open_plain` opens the engine on its plain way, which scores the task again, whole, and the tasks after it.
+    task: PreparedTask
+    items: Sequence[PreparedItem]
+    again: Sequence[PreparedItem]
+
+    @property
+    def name(self) -> str:
+        return self.task.task.full_name
+
+
+def key_of(each: PreparedItem) -> tuple[str, str]:
+    return each.item.task, each.item.id
+
+
+@dataclass(slots=True)  # house: holds the engine, which a failed proof replaces
+class Scorer:
+    """Scores the items of all tasks with one engine, in one call, and proves each task on a few of its own requests before its records
+    count.
+
+    The requests that prove tasks are sent first where that costs little, so that a wrong engine is found early. Where a proof fails,
+    `open_plain` opens the engine on its plain way, which scores that task again, whole, and all that was not scored before.
     """
 
     engine: Engine
@@ -160,69 +206,108 @@ class TaskScorer:
     proof: Proof
     writer: Writer
     progress: RunProgress
-    shared: frozenset[str] = frozenset()
     allow_failed: bool = False
     cache: dict[str, Reply] = field(default_factory=dict)
 
-    def score(self, task: PreparedTask, items: Sequence[PreparedItem], again: Sequence[PreparedItem] | None = None) -> None:
-        """Score and store these items of a task. `again`: the items to score where the proof fails; all of the task by default.
-
-        Raises Invalid where even the plain way disagrees with the library, and Incomplete.
-        """
-        if not items:
+    def score(self, parts: Sequence[Part]) -> None:
+        """Score and store these items. Raises Invalid where even the plain way disagrees with the library, and Incomplete."""
+        parts = [part for part in parts if part.items]
+        recorders, scored = self.recorders(parts, frozenset()), set[tuple[str, str]]()
+        problems = self.send(parts, recorders, scored) if parts else {}
+        if not problems:
             return
-        recorder = Recorder(task, self.writer, self.progress, self.engine, self.allow_failed)
-        problem = self.send(task, items, recorder)
-        if not problem:
-            recorder.flush()
-            return
-        # The newest record is not stored yet: a run killed from here on still has an item to score, and so proves the task again.
-        last = recorder.newest
+        # The newest record of these tasks is not stored yet: a run killed from here on still has an item of each, and proves it again.
+        problem, last = next(iter(problems.values())), {name: recorders[name].newest for name in problems}
         self.proof.fall_back(problem)
         self.progress.stage(f"WARNING: {problem}. Scoring {self.proof.model.name} by plain forwards, which is slower.")
-        self.engine, collector, wanted = self.open_plain(), Collector(), task.items if again is None else again
+        self.engine = self.open_plain()
         self.cache.clear()
-        recorder = Recorder(task, collector, self.progress, self.engine, self.allow_failed)
-        self.progress.begin(task.task.full_name, len(wanted), 0)
-        if problem := self.send(task, wanted, recorder):
+        parts = [replace(part, items=part.again if part.name in problems else left(part, scored)) for part in parts]
+        parts = [part for part in parts if part.items]
+        self.progress.begin(title(parts), sum(len(part.items) for part in parts), 0)
+        recorders = self.recorders(parts, frozenset(problems))
+        for problem in self.send(parts, recorders, set()).values():
             self.proof.fall_back(problem)
-        recorder.flush()
-        refuse_errors(collector.records, self.writer.records())
-        self.writer.append(sorted(collector.records, key=lambda record: last is not None and record.item == last.item))
+        for name, newest in last.items():
+            collector = recorders[name].writer
+            assert isinstance(collector, Collector)
+            refuse_errors(collector.records, self.writer.records())
+            self.writer.append(sorted(collector.records, key=lambda record: newest is not None and record.item == newest.item))
 
     def close(self) -> None:
         self.proof.close()
         self.engine.close()
 
-    def send(self, task: PreparedTask, items: Sequence[PreparedItem], recorder: Recorder) -> str:
-        """Send the requests of these items and of those that prove the task; returns what the proof found."""
-        pairs = self.proof.pairs(task, self.engine)
-        drawn = {each.item.id: each for each, _ in pairs}
-        keys = {request.key for _, request in pairs}
-        wanted = {each.item.id for each in items}
+    def recorders(self, parts: Sequence[Part], again: frozenset[str]) -> dict[str, Recorder]:
+        """A recorder for each task; records of the tasks scored `again` are collected, to be stored in one write."""
+        meter = Meter.of(self.engine)
+
+        def writer(name: str) -> Writer | Collector:
+            return Collector() if name in again else self.writer
+
+        return {part.name: Recorder(part.task, writer(part.name), self.progress, meter, self.allow_failed) for part in parts}
+
+    def send(self, parts: Sequence[Part], recorders: Mapping[str, Recorder], scored: set[tuple[str, str]]) -> dict[str, str]:
+        """Send the requests of these items and of those that prove their tasks; returns what the proofs found, by task.
+
+        The items that were recorded are added to `scored`: all, unless one of the proofs that come first has failed.
+        """
+        pairs = {part.name: found for part in parts if (found := self.proof.pairs(part.task, self.engine))}
+        first = self.sent_first(parts, pairs)
+        keys = frozenset(request.key for found in pairs.values() for _, request in found)
+        wanted, unproven = {key_of(each) for part in parts for each in part.items}, set(pairs)
 
         def finished(each: PreparedItem, replies: Sequence[Reply]) -> None:
-            if each.item.id in wanted:
-                recorder.add(each, replies)
+            if key_of(each) in wanted:
+                recorders[each.item.task].add(each, replies)
+                scored.add(key_of(each))
 
-        def send(portion: Sequence[PreparedItem], proven: bool) -> None:
+        def ask(items: Iterable[PreparedItem]) -> None:
             try:
-                send_requests(portion, self.engine, finished, self.cache, self.shared | keys)
-            except BaseException:  # items finished before a failure are kept, but one, so that a resumed run proves the task
-                if proven:
-                    recorder.flush()
-                recorder.newest = None
+                send_requests([*{key_of(each): each for each in items}.values()], self.engine, finished, self.cache, keys)
+            except BaseException:  # items finished before a failure are kept, but one of each task that is to be proven
+                for name, recorder in recorders.items():
+                    if name not in unproven:
+                        recorder.flush()
                 raise
 
-        if not pairs:
-            send(items, proven=True)
-            return ""
-        rest = [each for each in items if each.item.id not in drawn]
-        first = early(task, list(drawn.values())) or bool(self.proof.reason)
-        send([*drawn.values()] if first else [*drawn.values(), *rest], proven=False)
-        problem = self.proof.check(task, pairs, self.engine, self.cache)
-        if not problem:
-            self.writer.keep_proof(self.proof.facts())
-        if first and not problem:
-            send(rest, proven=True)
-        return problem
+        def prove(names: Iterable[str]) -> dict[str, str]:
+            problems = {}
+            for part in parts:
+                if part.name not in names:
+                    continue
+                if problem := self.proof.check(part.task, pairs[part.name], self.engine, self.cache):
+                    problems[part.name] = problem
+                    continue
+                unproven.discard(part.name)
+                self.writer.keep_proof(self.proof.facts())
+            return problems
+
+        problems: dict[str, str] = {}
+        if first:
+            ask(each for name in first for each, _ in pairs[name])
+            problems = prove(first)
+        if not problems:
+            late = [name for name in pairs if name not in first]
+            rest = (each for part in parts for each in part.items if key_of(each) not in scored)
+            ask([*(each for name in late for each, _ in pairs[name]), *rest])
+            problems = prove(late)
+        for name, recorder in recorders.items():
+            if name not in problems:
+                recorder.flush()
+        return problems
+
+    def sent_first(self, parts: Sequence[Part], pairs: Mapping[str, Sequence[Pair]]) -> list[str]:
+        """The tasks whose proofs come before the other items: all on the plain way, else as many as cost little."""
+        drawn = {name: [each for each, _ in found] for name, found in pairs.items()}
+        return list(drawn) if self.proof.reason else early(drawn, [each for part in parts for each in part.items])
+
+
+def left(part: Part, scored: set[tuple[str, str]]) -> list[PreparedItem]:
+    """The items of a part that are not scored yet."""
+    return [each for each in part.items if key_of(each) not in scored]
+
+
+def title(parts: Sequence[Part]) -> str:
+    """The tasks of these parts, for a progress bar."""
+    return parts[0].name if len(parts) == 1 else f"{len(parts)} tasks"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +21,11 @@ from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.finite import check_weights
 from assay.harness.model.served import is_address
 from assay.harness.prompt.served import check_named, check_server, find_served, tokenizer_of
-from assay.harness.run.dispatch import NoProgress, RunProgress, TaskScorer
+from assay.harness.run.dispatch import NoProgress, Part, RunProgress, Scorer, title
 from assay.harness.run.doctor import check_machine, inspect_machine, pick_engine, vllm_misfit
 from assay.harness.run.manifest import manifest_of, results_of, same_run, summary_of, tokens_of
 from assay.harness.run.noise import repeat
-from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, load_rows, prepare_task
+from assay.harness.run.prepare import PreparedItem, PreparedRun, PreparedTask, check_rows, load_rows, prepare_task, shard_of
 from assay.harness.run.proof import check_ids, proof_of, together
 from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.run.scoring.signature import run_settings
@@ -85,6 +84,8 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
         return replace(found, facts={**found.facts, "settings": settings})
 
     tasks, left_out = for_each_task(selection, prepared)
+    shares = shard_of([len(task.items) for task in tasks], *plan.part())
+    tasks = tuple(replace(task, items=task.items[share]) for task, share in zip(tasks, shares, strict=True))
     check_server(model, tokenizer, [request for task in tasks for each in task.items for request in each.requests])
     return PreparedRun(plan, model, engine, reason, tasks, selection.totals, tokenizer.digest, left_out)
 
@@ -245,14 +246,15 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
 def score_pending(
     prepared: PreparedRun, pending: Sequence[Sequence[PreparedItem]], writer: Writer, progress: RunProgress, opener: OpenEngine
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Open the engine and score every pending item, a whole task at a time. Returns the engine's facts, and the noise."""
+    """Open the engine and score every pending item of all tasks in one call. Returns the engine's facts, and the noise."""
     plan, opened = prepared.plan, clock()
-    scorer = open_scorer(prepared, writer, progress, opener, shared_keys(pending))
+    scorer = open_scorer(prepared, writer, progress, opener)
     opened = clock() - opened
     try:
-        for task, items in zip(prepared.tasks, pending, strict=True):
-            progress.begin(task.task.full_name, len(task.items), len(task.items) - len(items))
-            scorer.score(task, items)
+        parts = [Part(task, items, task.items) for task, items in zip(prepared.tasks, pending, strict=True)]
+        every = sum(len(part.again) for part in parts)
+        progress.begin(title(parts), every, every - sum(len(part.items) for part in parts))
+        scorer.score(parts)
         engine = scorer.engine
         facts = {**engine.describe(), "notes": [redact(note) for note in engine.stats.notes], "open_seconds": round(opened, 3)}
         extra: dict[str, Any] = {}
@@ -263,10 +265,8 @@ def score_pending(
         scorer.close()
 
 
-def open_scorer(
-    prepared: PreparedRun, writer: Writer, progress: RunProgress, opener: OpenEngine, shared: frozenset[str] = frozenset()
-) -> TaskScorer:
-    """Open the engine of a run. `shared`: keys of requests that more than one task makes. Raises CannotOpen, Incomplete."""
+def open_scorer(prepared: PreparedRun, writer: Writer, progress: RunProgress, opener: OpenEngine) -> Scorer:
+    """Open the engine of a run. Raises CannotOpen, Incomplete."""
     progress.stage(f"starting engine {prepared.engine}")
     settings = settings_of(prepared.plan)
     try:
@@ -282,7 +282,7 @@ def open_scorer(
         return opener(prepared.engine, prepared.model, replace(settings, plain=True))
 
     proof = proof_of(prepared.tasks, prepared.model, settings, prepared.plan.seed)
-    return TaskScorer(engine, open_plain, proof, writer, progress, shared, prepared.plan.allow_failed)
+    return Scorer(engine, open_plain, proof, writer, progress, prepared.plan.allow_failed)
 
 
 def length_fault(prepared: PreparedRun, engine: Engine) -> str:
@@ -348,12 +348,6 @@ def check_numbers(prepared: PreparedRun, records: Sequence[Record]) -> None:
     if {record.status for record in records} <= {"error", "skipped"}:
         what = f"the model's logits are NaN or infinite for every item ({len(failed)} so far), although its weights are finite"
         raise Invalid(what, where=prepared.model.name, do="use --dtype float32; if that fails too, the checkpoint or its config is broken")
-
-
-def shared_keys(pending: Sequence[Sequence[PreparedItem]]) -> frozenset[str]:
-    """Keys of the requests that more than one task makes; their replies are cached."""
-    counts = Counter(key for items in pending for key in {request.key for each in items for request in each.requests})
-    return frozenset(key for key, count in counts.items() if count > 1)
 
 
 def check_model_unchanged(model: ModelRef, plan: Plan) -> None:

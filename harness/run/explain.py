@@ -28,7 +28,6 @@ from assay.harness.run.prepare import LoadedTask, build_items, load_task, shard_
 from assay.harness.run.selection import select_planned
 from assay.harness.store import list_runs, read_run
 from assay.harness.store.plan import Plan
-from assay.harness.task.task import Task
 
 FORMAT = 1
 """Part of every cache key; increase it when the counts change."""
@@ -119,17 +118,16 @@ def explain(plan: Plan, place: Surroundings, progress: RunProgress) -> Explanati
     engine, reason = pick_engine(model, plan.engine)
     digest, tokenizer = digest_of_tokenizer(model), functools.cache(lambda: tokenizer_of(model))
 
-    def cost(task: Task) -> TaskCost:
-        progress.stage(f"counting tokens of {task.full_name}")
-        positions = positions_with(plan.engine_args, model.positions)
-        loaded = load_task(task, plan, access)
-        path = place.cache / "plans" / f"{key_of(loaded, plan, digest, positions)}.json"
-        return cost_of(path, lambda: count_tokens(loaded, plan, tokenizer(), positions))
-
-    costs, left_out = for_each_task(select_planned(plan, access), cost)
+    positions = positions_with(plan.engine_args, model.positions)
+    loaded, left_out = for_each_task(select_planned(plan, access), lambda task: load_task(task, plan, access))
+    costs = []
+    for task, share in zip(loaded, shard_of([len(task.docs) for task in loaded], *plan.part()), strict=True):
+        progress.stage(f"counting tokens of {task.task.full_name}")
+        path = place.cache / "plans" / f"{key_of(task, share, plan, digest, positions)}.json"
+        costs.append(cost_of(path, functools.partial(count_tokens, task, share, plan, tokenizer, positions)))
     reasons = tuple(reason for _, reason in left_out)
     speed = speed_of(place.results, engine, model)
-    return Explanation(model.name, model.digest, model.parameters, engine, reason, costs, reasons, speed)
+    return Explanation(model.name, model.digest, model.parameters, engine, reason, tuple(costs), reasons, speed)
 
 
 def cost_of(path: Path, count: Callable[[], TaskCost]) -> TaskCost:
@@ -143,10 +141,9 @@ def cost_of(path: Path, count: Callable[[], TaskCost]) -> TaskCost:
     return cost
 
 
-def count_tokens(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions: int) -> TaskCost:
+def count_tokens(loaded: LoadedTask, share: slice, plan: Plan, open_tokenizer: Callable[[], Tokenizer], positions: int) -> TaskCost:
     task = loaded.task
-    every = build_items(task, loaded.docs, loaded.examples, plan, tokenizer, positions)
-    items = shard_of(every, *plan.part())
+    items = build_items(task, loaded.docs, loaded.examples, plan, open_tokenizer(), positions)[share]
     distinct = {request.key: request for item in items for request in item.requests}.values()
     groups = [request for request in distinct if isinstance(request, ScoreGroup)]
     prompts = [request for request in distinct if isinstance(request, GenRequest)]
@@ -155,11 +152,12 @@ def count_tokens(loaded: LoadedTask, plan: Plan, tokenizer: Tokenizer, positions
     return TaskCost(task.full_name, len(items), loaded.count, len(distinct), logical, count(groups, prompts).ideal, generated)
 
 
-def key_of(loaded: LoadedTask, plan: Plan, tokenizer: str, positions: int) -> str:
+def key_of(loaded: LoadedTask, share: slice, plan: Plan, tokenizer: str, positions: int) -> str:
     """Hash of everything that the counts depend on, the rendered texts included."""
     state = hashlib.sha256()
     task = loaded.task
-    head = [FORMAT, tokenizer, task.full_name, repr(task.ask), loaded.count, plan.chat, plan.drop_shots, plan.shard, positions]
+    begin, end, _ = share.indices(len(loaded.docs))
+    head = [FORMAT, tokenizer, task.full_name, repr(task.ask), loaded.count, plan.chat, plan.drop_shots, begin, end, positions]
     chat = [plan.system, plan.template_args, plan.template_date, plan.one_turn, plan.assistant_prefix] if plan.chat else []
     state.update(json.dumps([*head, plan.overlong, *chat]).encode())
     for number, doc in enumerate(loaded.docs):

@@ -157,7 +157,7 @@ def prepare_task(task: Task, plan: Plan, access: Access, tokenizer: Tokenizer, p
         "fingerprint": fingerprint(task, loaded.split, [each.item for each in items]),
         **({"source": task.rows.facts()} if isinstance(task.rows, PromptSource) else {}),
     }
-    return PreparedTask(task, shard_of(items, *plan.part()), facts)
+    return PreparedTask(task, items, facts)
 
 
 def check_rows(prepared: PreparedTask, tokenizer: Tokenizer, model: ModelRef) -> None:
@@ -176,9 +176,17 @@ def check_rows(prepared: PreparedTask, tokenizer: Tokenizer, model: ModelRef) ->
                 )
 
 
-def shard_of(items: tuple[PreparedItem, ...], index: int, count: int) -> tuple[PreparedItem, ...]:
-    """The index-th of `count` contiguous slices: neighbouring items share passages, so a slice keeps most of the shared prefixes."""
-    return items[len(items) * index // count : len(items) * (index + 1) // count]
+def shard_of(sizes: Sequence[int], index: int, count: int) -> list[slice]:
+    """The items of each task that are in the index-th of `count` contiguous slices of all tasks' items, given their numbers.
+
+    Neighbouring items share passages and few-shot examples, so a slice keeps most of the shared prefixes.
+    """
+    total, begin, found = sum(sizes), 0, []
+    first, last = total * index // count, total * (index + 1) // count
+    for size in sizes:
+        found.append(slice(max(0, first - begin), max(0, last - begin)))
+        begin += size
+    return found
 
 
 def default_split(task: Task, access: Access) -> str:

@@ -32,7 +32,7 @@ MANY, SHARE, MOST_SHARE = 1000, 0.02, 0.03
 """In runs of more than MANY requests, plain forwards take at most SHARE of the run's tokens, but at least one forward a task; the longest
 request of the run is among them unless they would take more than MOST_SHARE with it."""
 EARLY = 0.01
-"""Drawn requests are scored before the others where the prefixes computed twice are at most this share of the task's tokens."""
+"""Drawn requests are scored before the others as long as the prefixes computed twice are at most this share of the run's tokens."""
 PROVABLE = ("hf", "vllm")
 """Engines that run a model's weights; others serve a model elsewhere, or none."""
 LENGTHS = ("sliding_window", "original_max_position_embeddings", "attention_chunk_size", "window_size", "attention_window_size")
@@ -328,9 +328,17 @@ def proof_of(tasks: Sequence[PreparedTask], model: ModelRef, settings: Settings,
     return Proof(model, settings, seed, allowed, thresholds(config))
 
 
-def early(task: PreparedTask, drawn: Sequence[PreparedItem]) -> bool:
-    """Whether the drawn items can be scored before the others at little cost: prefixes are then computed twice."""
-    return distinct_tokens(drawn) <= EARLY * distinct_tokens(task.items)
+def early(drawn: Mapping[str, Sequence[PreparedItem]], items: Sequence[PreparedItem]) -> list[str]:
+    """The tasks, in order, whose drawn items can be scored before all others at little cost: prefixes are then computed twice."""
+    if not drawn:
+        return []
+    most, chosen, spent = EARLY * distinct_tokens(items), list[str](), 0
+    for name, own in drawn.items():
+        spent += distinct_tokens(own)
+        if spent > most:
+            break
+        chosen.append(name)
+    return chosen
 
 
 def check_ids(task: PreparedTask, tokenizer: Tokenizer, chat: bool, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from fakes import make_model, place, write_task
 
 from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.engines import Engine, Settings
-from assay.harness.engines.request import ScoreGroup
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Answer, Fault, Scripted, constant, faulty, hashed, oracle
 from assay.harness.errors import Incomplete, Invalid
 from assay.harness.model.find import ModelRef
 from assay.harness.run.evaluate import OpenEngine, resume
 from assay.harness.run.manifest import same_run
+from assay.harness.run.prepare import shard_of
 from assay.harness.run.scoring.results import rescore
 from assay.harness.run.selection import select
 from assay.harness.store import check, find_run, query
@@ -77,6 +79,30 @@ def test_every_distinct_request_is_sent_once_even_across_tasks(model: Path, tmp_
     assert set(made[0].calls.values()) == {1}
     first, second = run.summary()["results"]
     assert first["value"] == second["value"] and (first["task"], second["task"]) == ("sums", "again")
+
+
+def test_all_tasks_go_to_the_engine_in_one_call(model: Path, tmp_path: Path) -> None:
+    sums, calls = write_task(tmp_path), list[tuple[str, int]]()
+    more, said = tmp_path / "more.py", tmp_path / "said.py"
+    more.write_text(sums.read_text().replace('"sums"', '"more"').replace("} +", "} plus"))
+    said.write_text(
+        "from assay import Doc, Generate, Task, exact_match, inline\n"
+        "TASKS = (Task('said', inline(test=[{'w': f'w{n}'} for n in range(7)]), lambda r: Doc(r['w'], references=(r['w'],)),"
+        " Generate(max_tokens=2), (exact_match,)),)\n"
+    )
+
+    class Counting(Scripted):
+        def score(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
+            calls.append(("score", len(groups)))
+            return super().score(groups)
+
+        def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
+            calls.append(("generate", len(requests)))
+            return super().generate(requests)
+
+    plan = Plan(model=str(model), tasks=(str(sums), str(said), str(more)), engine="scripted")
+    run = read_run(evaluate(plan, place(tmp_path), opener=lambda name, ref, settings: Counting(hashed(1))))
+    assert calls == [("score", 80), ("generate", 7)] and len(run.records()) == 87
 
 
 @pytest.mark.parametrize("at", [1, 17, 40])
@@ -180,3 +206,9 @@ def test_auto_falls_back_to_transformers_with_a_reason(model: Path, tmp_path: Pa
         evaluate(replace(plan, engine="vllm"), place(tmp_path), opener=opener)
     assert [row[0] for row in query(tmp_path / "results", "SELECT run_id FROM runs")] == [run.id]
     assert len(list((tmp_path / "results" / "runs").iterdir())) == 1
+
+
+def test_shards_cut_the_plan_and_not_each_task() -> None:
+    parts = [[list(range(size))[share] for size, share in zip((5, 2, 3), shard_of((5, 2, 3), n, 3), strict=True)] for n in range(3)]
+    assert parts == [[[0, 1, 2], [], []], [[3, 4], [0], []], [[], [1], [0, 1, 2]]]
+    assert shard_of((4, 6), 0, 1) == [slice(0, 10), slice(0, 6)]
