@@ -10,15 +10,25 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError, Missing, redact
+from assay.harness.files.download import Published
+from assay.harness.files.parquet import as_rows, read_table
 from assay.harness.files.places import Access
 from assay.harness.task.doc import Row
-from assay.harness.task.source import Rows, digest_rows, read_parquet
+from assay.harness.task.source import Rows, digest_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """Data that are on no hub, at their publisher: the files of every split, and the function from their contents to rows."""
+
+    files: Mapping[str, tuple[Published, ...]]
+    read: Callable[[tuple[bytes, ...]], Iterable[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Hub:
 
     `where` keeps only rows with these column values. `names` maps our split names to the data set's (validation ->
     validation_matched). `expand` turns one row into several (one per prompt). `revision` pins the hub's commit. `former` is the id and
-    config under which older mirrors hold the data.
+    config under which older mirrors hold the data. `original`: the data are on no hub, only `assay fetch` brings them to a mirror.
     """
 
     repo: str
@@ -37,6 +47,7 @@ class Hub:
     expand: Callable[[Row], Iterable[Row]] | None = None
     revision: str | None = None
     former: tuple[str, str] | None = None
+    original: Original | None = None
 
     def at(self, home: Path) -> Hub:
         return self
@@ -46,12 +57,25 @@ class Hub:
         found = mirror_folder(self.repo, self.config, access)
         return found if found is not None or self.former is None else mirror_folder(*self.former, access)
 
+    def beyond_mirror(self, access: Access) -> Mapping[str, Any]:
+        """The splits on the hub or in its cache. Raises Missing where they cannot be had, with what the mirror has instead."""
+        if self.original is not None:
+            where, fix = f"{self.repo}/{self.config}", "assay fetch TASK --to DIR, then set ASSAY_DATA=DIR"
+            raise Missing("is on no hub and not in the data folder", where=where, do=fix)
+        base = access.data / self.repo.replace("/", "__") if access.data is not None else None
+        configs = sorted(each.name for each in base.iterdir() if each.is_dir()) if base is not None and base.is_dir() else []
+        if configs and access.offline:
+            has = f"{'config' if len(configs) == 1 else 'configs'} {', '.join(configs[:6])}{', ...' if len(configs) > 6 else ''}"
+            fix = f"rename the folder to {self.config}, or: assay fetch TASK --to DIR"
+            raise Missing(f"the mirror has {has}, not {self.config}", where=str(base), do=fix)
+        return open_hub(self.repo, self.config, self.revision, access.offline)
+
     def splits(self, access: Access) -> tuple[str, ...]:
         folder = self.folder(access)
         if folder is not None:
             found: Iterable[str] = sorted(path.stem for path in folder.glob("*.parquet"))
         else:
-            found = open_hub(self.repo, self.config, self.revision, access.offline)
+            found = self.beyond_mirror(access)
         renamed = {theirs: ours for ours, theirs in self.names.items()}
         return tuple(renamed.get(name, name) for name in found)
 
@@ -59,15 +83,15 @@ class Hub:
         theirs = self.names.get(split, split)
         folder = self.folder(access)
         if folder is not None:
-            whole = mirror_rows(access.data or Path(), folder / f"{theirs}.parquet", access.allow_partial)
+            mirrored = mirror_table(access.data or Path(), folder / f"{theirs}.parquet", access.allow_partial)
+            kept = rows_with(mirrored, self.where) if self.where else mirrored.rows()
+            whole = Rows(kept, mirrored.origin, "", mirrored.complete)
         else:
+            self.beyond_mirror(access)
             whole = hub_rows(self.repo, self.config, theirs, self.revision, access.offline)
-        if not self.where and self.expand is None:
-            return whole
-        rows: Iterable[Row] = (row for row in whole.rows if all(row.get(column) == value for column, value in self.where.items()))
+            kept = tuple(row for row in whole.rows if all(row.get(column) == value for column, value in self.where.items()))
         if self.expand is not None:
-            rows = (made for row in rows for made in self.expand(row))
-        kept = tuple(rows)
+            kept = tuple(made for row in kept for made in self.expand(row))
         return Rows(kept, whole.origin, digest_rows(kept), whole.complete)
 
 
@@ -80,9 +104,10 @@ def hub(
     expand: Callable[[Row], Iterable[Row]] | None = None,
     revision: str | None = None,
     former: tuple[str, str] | None = None,
+    original: Original | None = None,
 ) -> Hub:
     """Return a data set by its hub id, config and pinned revision; read from $ASSAY_DATA if it is mirrored there."""
-    return Hub(repo, config, where or {}, names or {}, expand, revision, former)
+    return Hub(repo, config, where or {}, names or {}, expand, revision, former, original)
 
 
 def mirror_folder(repo: str, config: str, access: Access) -> Path | None:
@@ -106,8 +131,22 @@ def manifest(path: Path) -> Mapping[str, Mapping[str, Any]]:
         ) from None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Mirrored:
+    """One split of the mirror as an Arrow table: a fraction of the memory of its rows, of which a task needs some."""
+
+    table: Any
+    origin: str
+    complete: bool
+
+    def rows(self, places: Sequence[int] | None = None) -> tuple[Row, ...]:
+        """The rows at these places, all by default."""
+        part = self.table if places is None else self.table.take(places)
+        return tuple(as_rows(part, self.origin))
+
+
 @functools.lru_cache(maxsize=16)
-def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
+def mirror_table(root: Path, path: Path, allow_partial: bool) -> Mirrored:
     """Return one split of the mirror, after checking its hash and its number of rows against the manifest."""
     if not path.is_file() or ".." in path.parts:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
@@ -122,11 +161,27 @@ def mirror_rows(root: Path, path: Path, allow_partial: bool) -> Rows:
             where=str(path),
             do="download the whole file, or add --allow-partial (scores are then marked as partial)",
         )
-    rows = read_parquet(path)
-    if entry.get("rows") not in (None, len(rows)):
-        what = f"has {len(rows)} rows, MANIFEST.json says {entry['rows']!r:.40}"
+    table = read_table(path, str(path))
+    if entry.get("rows") not in (None, table.num_rows):
+        what = f"has {table.num_rows} rows, MANIFEST.json says {entry['rows']!r:.40}"
         raise AssayError(what, where=str(path), do="download the file again, or fix the manifest")
-    return Rows(tuple(rows), str(path.relative_to(root)), digest_rows(rows), complete)
+    return Mirrored(table, str(path.relative_to(root)), complete)
+
+
+def rows_with(mirrored: Mirrored, where: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows with these values in these columns; a column that is missing has the value None everywhere."""
+    places = range(mirrored.table.num_rows)
+    for column, value in where.items():
+        values = column_values(mirrored, column)
+        places = [place for place in places if values[place] == value]  # type: ignore[assignment]
+    return mirrored.rows(list(places))
+
+
+@functools.lru_cache(maxsize=16)
+def column_values(mirrored: Mirrored, column: str) -> Sequence[Any]:
+    """The values of a column, which select the rows of one task after another."""
+    table = mirrored.table
+    return list(table[column].to_pylist()) if column in table.column_names else [None] * table.num_rows
 
 
 @functools.lru_cache(maxsize=16)
@@ -156,9 +211,27 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
         found: Mapping[str, Any] = datasets.load_dataset(repo, config, revision=revision, download_config=settings)
         return found
     except Exception as error:  # the library raises many types: connection, 404, script, config
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Missing(
-            f"cannot be read from the hub ({redact(reason):.160})",
-            where=f"{repo}/{config}",
-            do="set ASSAY_DATA to a folder that mirrors the hub, or go online",
-        ) from None
+        what, fix = hub_fault(error, repo, revision)
+        raise Missing(what, where=f"{repo}/{config}", do=fix) from None
+
+
+def hub_fault(error: Exception, repo: str, revision: str | None) -> tuple[str, str]:
+    """What went wrong on the hub, and what to do, from the library's error and its causes."""
+    causes, cause = [error], error.__cause__ or error.__context__
+    while cause is not None and isinstance(cause, Exception):
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    names = {type(each).__name__ for each in causes}
+    texts = " ".join(map(str, causes))
+    status = next((code for each in causes if (code := getattr(getattr(each, "response", None), "status_code", None))), None)
+    if "GatedRepoError" in names or "gated" in texts.lower():
+        return "its owner gives access on request", f"accept the terms at huggingface.co/datasets/{repo}, then: hf auth login"
+    if status == 401:
+        return "is private, or does not exist (401)", "check its id; for a private data set: hf auth login"
+    if "RevisionNotFoundError" in names or (revision is not None and f"'{revision}'" in texts and "exist" in texts):
+        return f"has no revision {revision} any more", "install a newer assay, or use a mirror that has it: ASSAY_DATA"
+    if status == 429:
+        return "the hub answers no more requests for now (429)", "try again in some minutes; hf auth login raises the limit"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    fix = "set ASSAY_DATA to a folder that mirrors the hub (assay fetch makes one), or go online"
+    return f"cannot be read from the hub ({redact(reason):.160})", fix

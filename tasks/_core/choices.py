@@ -33,7 +33,7 @@ def arc(row: Row) -> Doc:
 def arc_task(name: str, config: str, about: str) -> Task:
     return Task(
         name=name,
-        rows=hub("allenai/ai2_arc", config),
+        rows=hub("allenai/ai2_arc", config, revision="210d026faf9955653af8916fad021475a3f00453"),
         doc=arc,
         ask=RANK,
         metrics=NORMED,
@@ -78,7 +78,7 @@ def hellaswag(row: Row) -> Doc:
 
 HELLASWAG = Task(
     name="hellaswag",
-    rows=hub("Rowan/hellaswag"),
+    rows=hub("Rowan/hellaswag", revision="218ec52e09a7e7462a5400043bb9a69a41d06b76"),
     doc=hellaswag,
     ask=RANK,
     metrics=NORMED,
@@ -111,7 +111,7 @@ def piqa(row: Row) -> Doc:
 
 PIQA = Task(
     name="piqa",
-    rows=hub("baber/piqa", former=("ybisk/piqa", "plain_text")),
+    rows=hub("baber/piqa", former=("ybisk/piqa", "plain_text"), revision="142f6d7367fd9877f0fb3b5734ea6a545f54cdd1"),
     doc=piqa,
     ask=RANK,
     metrics=NORMED,
@@ -141,7 +141,7 @@ def winogrande(row: Row) -> Doc:
 
 WINOGRANDE = Task(
     name="winogrande",
-    rows=hub("allenai/winogrande", "winogrande_xl"),
+    rows=hub("allenai/winogrande", "winogrande_xl", revision="01e74176c63542e6b0bcb004dcdea22d94fb67b5"),
     doc=winogrande,
     ask=Loglikelihood(),
     metrics=(likeliest_accuracy,),
@@ -167,7 +167,7 @@ def openbookqa(row: Row) -> Doc:
 
 OPENBOOKQA = Task(
     name="openbookqa",
-    rows=hub("allenai/openbookqa", "main"),
+    rows=hub("allenai/openbookqa", "main", revision="388097ea7776314e93a529163e0fea805b8a6454"),
     doc=openbookqa,
     ask=RANK,
     metrics=NORMED,
@@ -226,7 +226,7 @@ def truthfulqa_task(number: int) -> Task:
     first = number == 1
     return Task(
         name=f"truthfulqa_mc{number}",
-        rows=hub("truthfulqa/truthful_qa", "multiple_choice"),
+        rows=hub("truthfulqa/truthful_qa", "multiple_choice", revision="741b8276f2d1982aa3d5b832d3ee81ed3b896490"),
         doc=truthfulqa_mc1 if first else truthfulqa_mc2,
         ask=RANK,
         metrics=(accuracy if first else correct_probability,),
@@ -263,7 +263,7 @@ def lambada(row: Row) -> Doc:
 
 LAMBADA = Task(
     name="lambada_openai",
-    rows=hub("EleutherAI/lambada_openai"),
+    rows=hub("EleutherAI/lambada_openai", revision="900124bf3b8235c6daf21033af9948b3f07346c4"),
     doc=lambada,
     ask=Loglikelihood(greedy=True),
     metrics=(greedy_accuracy, continuation_perplexity),

@@ -19,7 +19,7 @@ def gsm8k(row: Row) -> Doc:
 
 GSM8K = Task(
     name="gsm8k",
-    rows=hub("openai/gsm8k", "main"),
+    rows=hub("openai/gsm8k", "main", revision="740312add88f781978c0658806c59bc2815b9866"),
     doc=gsm8k,
     ask=Generate(256, ("Question:", "</s>", "<|im_end|>")),
     metrics=(strict_match, flexible_match),
@@ -71,7 +71,7 @@ def mmlu_pro_task(subject: str) -> Task:
     )
     return Task(
         name=f"mmlu_pro/{subject.replace(' ', '_')}",
-        rows=hub("TIGER-Lab/MMLU-Pro", where={"category": subject}),
+        rows=hub("TIGER-Lab/MMLU-Pro", where={"category": subject}, revision="b189ec765aa7ed75c8acfea42df31fdae71f97be"),
         doc=mmlu_pro,
         ask=Generate(2048, ("Question:",)),
         metrics=(answer_letter,),
@@ -127,7 +127,7 @@ def math_question(row: Row) -> Doc:
 PROBLEM = {"problem": "What is $2^5$?", "solution": "It is $\\boxed{32}$.", "answer": "32", "subject": "Algebra", "level": 1}
 MATH_500 = Task(
     name="math_500",
-    rows=hub("HuggingFaceH4/MATH-500"),
+    rows=hub("HuggingFaceH4/MATH-500", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
     doc=math,
     ask=Generate(256, ("Problem:",)),
     metrics=(dollars_match, math_tolerant),

@@ -244,7 +244,7 @@ def blimp_task(phenomenon: str, paradigm: str) -> Task:
     row: dict[str, Any] = {"sentence_good": "Cats sleep.", "sentence_bad": "Cats sleeps.", "UID": paradigm, "pair_id": 1}
     return scenario(
         f"blimp/{paradigm}",
-        rows=hub("nyu-mll/blimp", paradigm),
+        rows=hub("nyu-mll/blimp", paradigm, revision="877fba0801ffb7cbd8c39c1ff314a46f053f6036"),
         doc=blimp,
         ask=Choose(normalize="tokens", ties="first"),
         metrics=(accuracy,),

@@ -29,6 +29,9 @@ from assay.tasks._helm.math import math_equivalent, math_tolerant
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
 
+NQ_OPEN_REVISION = "5dd9790a83002ad084ddeb7c420dc716852c6f28"
+MATH_REVISION = "21a5633873b6a120296cce3e2df9d5550074f4a3"
+MATH_500_REVISION = "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"
 MATCHES = (quasi_exact_match, exact_match, f1_words)
 NEWLINE = ("\n",)
 
@@ -40,7 +43,7 @@ def boolq(row: Row) -> Doc:
 
 BOOLQ = scenario(
     "boolq",
-    rows=hub("google/boolq"),
+    rows=hub("google/boolq", revision="35b264d03638db9f4ce671b711558bf7ff0f80d5"),
     doc=boolq,
     ask=Generate(5, NEWLINE),
     metrics=MATCHES,
@@ -79,7 +82,7 @@ NQ_OPEN = scenario(
     protocol=FORMAT,
     rows=Derived(
         {
-            "validation": DerivedSplit(((hub("google-research-datasets/nq_open", "nq_open"), "validation"),)),
+            "validation": DerivedSplit(((hub("google-research-datasets/nq_open", "nq_open", revision=NQ_OPEN_REVISION), "validation"),)),
             "exemplars": DerivedSplit(((inline(exemplars=OWN_QUESTIONS), "exemplars"),)),
         }
     ),
@@ -120,7 +123,7 @@ def after_fifth(rows: Sequence[Row]) -> Iterable[Row]:
     return rows[int(len(rows) * 0.2) :]
 
 
-QUESTIONS = (hub("truthfulqa/truthful_qa", "generation"), "validation")
+QUESTIONS = (hub("truthfulqa/truthful_qa", "generation", revision="741b8276f2d1982aa3d5b832d3ee81ed3b896490"), "validation")
 TRUTHFULQA = scenario(
     "truthfulqa",
     rows=Derived({"train": DerivedSplit((QUESTIONS,), first_fifth), "validation": DerivedSplit((QUESTIONS,), after_fifth)}),
@@ -168,7 +171,7 @@ OPENBOOK_ROW = {
 }
 OPENBOOKQA = scenario(
     "openbookqa",
-    rows=hub("allenai/openbookqa", "main"),
+    rows=hub("allenai/openbookqa", "main", revision="388097ea7776314e93a529163e0fea805b8a6454"),
     doc=openbook_letters,
     ask=ONE_TOKEN,
     metrics=(letter_match,),
@@ -184,7 +187,7 @@ CALIBRATED = Choose(calibrate="Answer:", ties="first")
 OPENBOOKQA_CLASSIC = scenario(
     "openbookqa",
     protocol="helm-classic",
-    rows=hub("allenai/openbookqa", "main"),
+    rows=hub("allenai/openbookqa", "main", revision="388097ea7776314e93a529163e0fea805b8a6454"),
     doc=openbook_separate,
     ask=CALIBRATED,
     metrics=(accuracy, *calibration(CALIBRATED)),
@@ -205,7 +208,7 @@ def med_qa(row: Row) -> Doc:
 
 MED_QA = scenario(
     "med_qa",
-    rows=hub("GBaker/MedQA-USMLE-4-options"),
+    rows=hub("GBaker/MedQA-USMLE-4-options", revision="0fb93dd23a7339b6dcd27e241cb9b5eca62d4d18"),
     doc=med_qa,
     ask=ONE_TOKEN,
     metrics=(letter_quasi_match, letter_match),
@@ -236,7 +239,7 @@ def hellaswag(row: Row) -> Doc:
 BY_TOKENS = Choose(normalize="tokens", ties="first")
 HELLASWAG = scenario(
     "hellaswag",
-    rows=hub("Rowan/hellaswag", "default"),
+    rows=hub("Rowan/hellaswag", "default", revision="218ec52e09a7e7462a5400043bb9a69a41d06b76"),
     doc=hellaswag,
     ask=BY_TOKENS,
     metrics=(accuracy, *calibration(BY_TOKENS)),
@@ -266,7 +269,7 @@ def gsm8k(row: Row) -> Doc:
 
 GSM8K = scenario(
     "gsm8k",
-    rows=hub("openai/gsm8k", "main"),
+    rows=hub("openai/gsm8k", "main", revision="740312add88f781978c0658806c59bc2815b9866"),
     doc=gsm8k,
     ask=Generate(400, ("\n\n",)),
     metrics=(final_number, exact_match_indicator, numeric_match()),
@@ -307,7 +310,7 @@ OWN_PROBLEMS = (
 COMPETITION = scenario(
     "math",
     doc=math,
-    rows=hub("EleutherAI/hendrycks_math", "algebra"),
+    rows=hub("EleutherAI/hendrycks_math", "algebra", revision=MATH_REVISION),
     ask=Generate(400, ("###",)),
     metrics=(math_equivalent,),
     split="test",
@@ -339,7 +342,7 @@ def math_task(subject: str, level: int) -> Task:
     return replace(
         COMPETITION,
         name=f"helm/math/{subject}/{level}",
-        rows=hub("EleutherAI/hendrycks_math", subject, where={"level": f"Level {level}"}),
+        rows=hub("EleutherAI/hendrycks_math", subject, where={"level": f"Level {level}"}, revision=MATH_REVISION),
         about=f"Competition problems ({subject.replace('_', ' ')}, level {level}) with written reasoning; the last boxed answer is scored.",
     )
 
@@ -350,7 +353,7 @@ MATH = replace(
     protocol=FORMAT,
     rows=Derived(
         {
-            "test": DerivedSplit(((hub("HuggingFaceH4/MATH-500", "default"), "test"),)),
+            "test": DerivedSplit(((hub("HuggingFaceH4/MATH-500", "default", revision=MATH_500_REVISION), "test"),)),
             "exemplars": DerivedSplit(((inline(exemplars=OWN_PROBLEMS), "exemplars"),)),
         }
     ),

@@ -105,7 +105,7 @@ def ranking_metric(name: str, score: Callable[[Array], float]) -> Metric[Complet
 
 
 RR_10, NDCG_10 = ranking_metric("RR@10", reciprocal_rank), ranking_metric("NDCG@10", ndcg)
-SEARCHES = hub("microsoft/ms_marco", "v1.1")
+SEARCHES = hub("microsoft/ms_marco", "v1.1", revision="a47ee7aae8d7d466ba15f9f0bfac3b3681087b3a")
 ROW: Mapping[str, Any] = {"id": "1", "query": "how tall is a giraffe", "passage": "Giraffes grow to five metres.", "relevance": 1}
 MS_MARCO = scenario(
     "ms_marco",

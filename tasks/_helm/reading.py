@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NEWLINE = ("\n",)
 MATCHES = (f1_words, exact_match, quasi_exact_match)
+NQ_REVISION = "e8103d566bef4154c2c12b17c6095ec5275840cc"
 
 
 def asked(question: str) -> str:
@@ -91,7 +92,7 @@ def natural_qa(row: Row, passage: bool) -> Doc:
     return Doc(ask_after(text, "", "Answer"), references=references, inputs=(text,))
 
 
-DEVELOPMENT = ((hub("google-research-datasets/natural_questions", "dev"), "validation"),)
+DEVELOPMENT = ((hub("google-research-datasets/natural_questions", "dev", revision=NQ_REVISION), "validation"),)
 NATURAL_ROW = {"question": "who wrote the play faust", "passage": "Faust is a play by Goethe.", "answers": ["Goethe", "J. W. von Goethe"]}
 
 

@@ -76,7 +76,7 @@ XSUM = scenario(
     licence="BBC texts; research use",
     citation="Narayan et al. 2018, Don't Give Me the Details, Just the Summary!",
 )
-STORIES = hub("abisee/cnn_dailymail", "3.0.0")
+STORIES = hub("abisee/cnn_dailymail", "3.0.0", revision="96df5e686bee6baa90b8bee7c28b81fa3fa6223d")
 CNN = scenario(
     "cnn_dailymail",
     rows=Derived({"train": DerivedSplit(((STORIES, "train"),), short_articles), "test": DerivedSplit(((STORIES, "test"),))}),

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from assay import Doc, Generate, Layout, Perplexity, Pooled, Task, hub
+from assay.harness.files.download import Published
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
 from assay.harness.metrics.text import exact_match, quasi_exact_match
+from assay.harness.task.hub import Original
 from assay.tasks._helm.common import FIVE_SHOTS, FORMAT, Derived, DerivedSplit, ask_after, instructions, passage_question, scenario, worked
 
 if TYPE_CHECKING:
@@ -29,7 +33,7 @@ def imdb(row: Row) -> Doc:
     return Doc(ask_after(text, "Passage", "Sentiment"), references=references, group=row.get("pair", ""), inputs=(text,))
 
 
-REVIEWS = hub("stanfordnlp/imdb", "plain_text")
+REVIEWS = hub("stanfordnlp/imdb", "plain_text", revision="e6281661ce1c48d982bc483cf8a173c1bbeb5d31")
 IMDB = scenario(
     "imdb",
     rows=REVIEWS,
@@ -73,7 +77,39 @@ WORST_OF_PAIR = type(quasi_exact_match)(
 )
 """Share of pairs with both versions correct: HELM's worst case over the original and its contrast."""
 
-PAIRS = hub("local/imdb_contrast_sets", "default")
+CONTRASTS = "https://raw.githubusercontent.com/allenai/contrast-sets/e2b87316ba7b30093bc9ffbc340e6550cab79f67/IMDb/data"
+
+
+def contrast_rows(contents: tuple[bytes, ...]) -> Iterable[Row]:
+    """Pairs from the published files: the original reviews, and their contrasts in the same order."""
+    tables = [list(csv.DictReader(io.StringIO(content.decode()), delimiter="\t")) for content in contents]
+    for original, contrast in zip(*tables, strict=True):
+        labels = [SENTIMENT.index(each["Sentiment"]) for each in (original, contrast)]
+        yield {"original": original["Text"], "original_label": labels[0], "contrast": contrast["Text"], "contrast_label": labels[1]}
+
+
+def contrast_files(split: str, original: str, contrast: str) -> tuple[Published, ...]:
+    return Published(f"{CONTRASTS}/{split}_original.tsv", original), Published(f"{CONTRASTS}/{split}_contrast.tsv", contrast)
+
+
+PAIRS = hub(
+    "local/imdb_contrast_sets",
+    original=Original(
+        {
+            "test": contrast_files(
+                "test",
+                "9dc78ddeb5cb6ff6060d24df33a83b6d29f9828994f4b1a5e0086f7e774713bd",
+                "3bcb3bd41218b6a5d7bef7fe020a243919f3df0f12f55291b25ef8bbdbe04173",
+            ),
+            "validation": contrast_files(
+                "dev",
+                "349a8821bb8932d7ad236e4a6d3ed01fd9b99fdae1c7c6a1a9f3d442de4a4304",
+                "ec5c984b43c045613dc00c4fd044f362e78351eef82bf07e4429583decaa0e92",
+            ),
+        },
+        contrast_rows,
+    ),
+)
 IMDB_CONTRAST = scenario(
     "imdb_contrast",
     rows=Derived({"test": DerivedSplit(((PAIRS, "test"),), both_versions), "train": DerivedSplit(((REVIEWS, "train"),))}),
@@ -84,8 +120,7 @@ IMDB_CONTRAST = scenario(
     shots=FIVE_SHOTS,
     worked=worked({"text": "A dull film.", "label": 0, "pair": "p"}, "Passage: A dull film.\nSentiment:", "Negative"),
     about="Film reviews and their contrast sets: the same review, minimally edited by an expert to reverse its sentiment. The pairs are on "
-    "no hub: make $ASSAY_DATA/local__imdb_contrast_sets/default/test.parquet (original, original_label, contrast, contrast_label) from "
-    "github.com/allenai/contrast-sets. In no suite.",
+    "no hub: assay fetch helm/imdb_contrast --to DIR. In no suite.",
     licence="unstated; reviews of IMDb users",
     citation="Gardner et al. 2020, Evaluating Models' Local Decision Boundaries via Contrast Sets",
 )
