@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from assay.harness.decide.items.flipped import flips
+from assay.harness.decide.items.margins import Margins, margins_of, probability_difference, smoothed_difference
 from assay.harness.decide.mismatch import Mismatch, task_mismatches
 from assay.harness.decide.noise_floor import floor_of, noise_of
 from assay.harness.decide.shared_items import Key, Paired, Shared, share_items, shared_of
@@ -29,13 +30,12 @@ from assay.harness.stats.difference import (
     paired_difference,
     total_difference,
     unit_of,
-    units_of,
 )
 from assay.harness.stats.interval import Part, is_above, total_weights
 from assay.harness.store import Run, StatTable
 from assay.harness.store.shapes import evidence_of
 from assay.harness.store.tables import string_array
-from assay.harness.task.metric import Array, Metric, Pooled
+from assay.harness.task.metric import Array, Metric
 from assay.harness.task.task import Term, Total
 
 RULES = {"first": "the first counts", "share": "each of k counts 1/k"}
@@ -64,6 +64,8 @@ class Side:
     """The prompt of each (task, item), by which tasks that share items are found."""
     baselines: Mapping[Key, Mapping[str, float]] = field(default_factory=dict)
     """Scores that need no model, `chance` and `majority`, of each (task, metric) where they are known; equal in comparable runs."""
+    margins: Mapping[str, Margins] = field(default_factory=dict)
+    """Margins of the tasks with ranked choices, by which smoothed accuracy is computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,17 @@ class Row:
     """False where the baseline is not shown to be better than chance, so that no loss can be seen."""
     chance: float | None = None
     majority: float | None = None
+    smoothed: Difference | None = None
+    """The difference in smoothed accuracy, by which a gate decides where there is one; see assay.harness.stats.smoothing."""
+    probability: Difference | None = None
+    """The difference in the probability of the gold choice."""
+    agrees: bool = True
+    """False where smoothed and plain accuracy disagree: then `smoothed` has plain accuracy's value."""
+
+    @property
+    def judged(self) -> Difference:
+        """The difference that a gate decides by."""
+        return self.difference if self.smoothed is None else self.smoothed
 
     @property
     def within_floor(self) -> bool:
@@ -166,6 +179,7 @@ def side_of(run: Run, access: Access) -> Side:
         noise=noise_of(run),
         prompts={(task, item): prompt for task, item, prompt in zip(*columns, strict=True)},
         baselines={(each["task"], each["metric"]): known for each in run.summary()["results"] if (known := without_model(each))},
+        margins=margins_of(run, selection.tasks, tables),
     )
 
 
@@ -225,6 +239,8 @@ def compare(
     undefined += [found for total in totals if (found := undefined_total(total, undefined))]
     unset = {each.task for each in undefined if each.total}
     groups, together = share_items(baseline.tables, baseline.prompts, baseline.tasks, known)
+    joined = {task for group in groups for task in group}
+    rows = [row if row.task in joined or not row.main else with_margins(row, baseline, candidate, parts, levels, seed) for row in rows]
     defined = [total for total in totals if total.name not in unset]
     rows += [replace(total_row(total, together, groups, levels, seed), floor=total_floor(total, parts, rows)) for total in defined]
     shared = tuple(each for group in groups if (each := shared_of(group, mains, together, seed)) is not None)
@@ -325,7 +341,7 @@ def paired(baseline: Side, candidate: Side, key: Key) -> Paired:
 def task_row(key: Key, pair: Paired, candidate: Side, main: bool, levels: Levels, seed: int) -> Row:
     _, part, stats = pair
     metric, difference = part.metric, paired_difference(part, stats, levels=levels, seed=seed)
-    gained, lost, causes = flips(key[0], pair, candidate) if main else ((), (), {})
+    gained, lost, causes = flips(key[0], pair, candidate.statuses) if main else ((), (), {})
     known = candidate.baselines.get(key, {})
     return Row(
         task=key[0],
@@ -342,26 +358,23 @@ def task_row(key: Key, pair: Paired, candidate: Side, main: bool, levels: Levels
         lost=lost,
         causes=causes,
         signal="chance" not in known or is_above(part, known["chance"]),
-        **known,
+        chance=known.get("chance"),
+        majority=known.get("majority"),
     )
 
 
-def flips(task: str, pair: Paired, candidate: Side) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, int]]:
-    """Items that gained and lost (the first of each group if the metric scores groups), and the number of lost items by cause."""
-    ids, part, stats = pair
-    moves = units_of(part, stats).moves
-    names = np.array(ids)
-    members: dict[str, list[str]] = {}
-    if isinstance(part.metric.combine, Pooled) and part.metric.combine.fold is not None:
-        first = np.unique(part.groups, return_index=True)[1]
-        for item, group in zip(ids, part.groups, strict=True):
-            members.setdefault(ids[first[group]], []).append(item)
-        names = names[first]
-    lost = tuple(str(name) for name in names[moves < -1e-9])
-    causes = Counter(
-        next((status for item in members.get(name, [name]) if (status := candidate.statuses.get((task, item)))), "wrong") for name in lost
-    )
-    return tuple(str(name) for name in names[moves > 1e-9]), lost, dict(causes)
+def with_margins(row: Row, baseline: Side, candidate: Side, parts: Mapping[Key, Paired], levels: Levels, seed: int) -> Row:
+    """The row with the differences in smoothed accuracy and in the gold choice's probability, where both runs have margins."""
+    one, two = baseline.margins.get(row.task), candidate.margins.get(row.task)
+    if one is None or two is None or row.metric != "accuracy":
+        return row
+    ids, part, stats = parts[row.task, row.metric]
+    order = candidate.tables[row.task, row.metric].item_ids
+    if order != ids:
+        place = {item: at for at, item in enumerate(order)}
+        two = two.ordered([place[item] for item in ids])
+    found, agrees = smoothed_difference((part, stats), one, two, levels, seed)
+    return replace(row, smoothed=found, agrees=agrees, probability=probability_difference(part, one, two, levels, seed))
 
 
 def total_row(total: Total, parts: Mapping[Key, Paired], groups: Sequence[Sequence[str]], levels: Levels, seed: int) -> Row:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from assay.harness.decide.compare import Comparison, Row
 from assay.harness.decide.fragility import fewest_flips
+from assay.harness.decide.planning.power import Needed, items_needed
 from assay.harness.decide.policy import Policy
-from assay.harness.decide.power import Needed, items_needed
 from assay.harness.decide.verdict import (
     GatedTask,
     Rule,
@@ -21,8 +23,10 @@ from assay.harness.decide.verdict import (
     with_signal,
 )
 from assay.harness.errors import AssayError, NotComparable
+from assay.harness.stats.correction import holm
+from assay.harness.stats.difference import columns
 from assay.harness.stats.distributions import z_quantile
-from assay.harness.stats.rule import Aggregate, Verdict, mde80
+from assay.harness.stats.rule import Aggregate, Verdict, combine, mde80
 
 EXIT = {"pass": 0, "regressed": 10, "inconclusive": 11}
 SCOPE = "The verdict covers this checkpoint and items like these, not the training recipe or other tasks."
@@ -71,6 +75,12 @@ class Decision:
     """Items of each task that alone prevents a pass, with which it is shown with 80 % power if nothing was lost."""
     recovered: tuple[float, float] | None = None
     """With `recovery` in the policy: the share of the baseline's aggregate score that is kept, and its lower limit."""
+    smoothed: tuple[str, ...] = ()
+    """Tasks judged by smoothed accuracy."""
+    plain: tuple[float, float, float] | None = None
+    """The aggregate change in plain accuracy and its limits, where a task is judged by smoothed accuracy."""
+    degraded: str = ""
+    """Where the gold choice's probability fell significantly; empty if nowhere."""
     scope: str = SCOPE
 
     def exit_code(self, policy: Policy) -> int:
@@ -85,7 +95,7 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
     Raises NotComparable if a required task is missing, AssayError if the policy names an unknown task.
     """
     check_required(comparison, policy)
-    rows = [row for row in comparison.rows if row.main]
+    rows = [row if policy.estimator == "smoothed" else replace(row, smoothed=None) for row in comparison.rows if row.main]
     policy = with_recovery(rows, policy)
     rule = Rule(policy, tried, comparison.candidates, comparison.shared)
     gated = gated_tasks(rows, rule)
@@ -93,6 +103,11 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
     strict = aggregate(with_signal(gated), rule, strict=True)
     verdict = verdict_of(gated, rule)
     reasons = [*explain(gated, whole, strict, held, rule, verdict)]
+    fell = degraded(gated, rule)
+    if fell and verdict != "regressed":
+        reasons.append(f"degraded, accuracy not shown to fall: {fell}")
+        verdict = "inconclusive" if policy.degraded == "inconclusive" else verdict
+    reasons += smoothing(gated, rule)
     if doubts := evidence_problems(comparison, gated, policy):
         verdict = "inconclusive" if verdict == "pass" else verdict
         reasons = [*doubts, *reasons]
@@ -127,7 +142,51 @@ def gate(comparison: Comparison, policy: Policy, *, tried: int = 1, attempt: int
         needed_unchanged=needed.unchanged,
         needed_tasks=needed.tasks,
         recovered=recovered(rows, policy, whole, strict),
+        smoothed=tuple(each.row.task for each in gated if each.row.smoothed is not None),
+        plain=plain_change(gated, rule),
+        degraded=fell,
     )
+
+
+def plain_change(gated: Sequence[GatedTask], rule: Rule) -> tuple[float, float, float] | None:
+    """The aggregate change in plain accuracy with its limits, in points; None where nothing is smoothed."""
+    if all(each.row.smoothed is None for each in gated):
+        return None
+    whole = aggregate([replace(each, row=replace(each.row, smoothed=None)) for each in gated], rule)
+    return None if whole is None else (100 * float(whole.delta), 100 * float(whole.low), 100 * float(whole.high))
+
+
+def smoothing(gated: Sequence[GatedTask], rule: Rule) -> list[str]:
+    """Which tasks are judged by smoothed accuracy, with plain accuracy beside it."""
+    plain, counted = plain_change(gated, rule), [each for each in gated if not each.row.total]
+    if plain is None:
+        return []
+    tasks = [each for each in counted if each.row.smoothed is not None]
+    delta, low, high = plain
+    found = [
+        f"{len(tasks)} of {len(counted)} tasks are judged by smoothed accuracy; by plain accuracy {delta:+.2f} ({low:+.2f} to {high:+.2f})"
+    ]
+    if apart := [each.row.task for each in tasks if not each.row.agrees]:
+        found.append(f"smoothed and plain accuracy disagree on {', '.join(apart[:4])}: there the lower limit is that of both")
+    return found
+
+
+def degraded(gated: Sequence[GatedTask], rule: Rule) -> str:
+    """Where the probability of the gold choice fell significantly: on the aggregate, or on a task by Holm, each at alpha / 2."""
+    known = [(each, each.row.probability) for each in gated if each.row.probability is not None and not each.advisory]
+    found = [(each, change) for each, change in known if change is not None]
+    mass = sum(each.weight for each, _ in found)
+    if not found:
+        return ""
+    names = []
+    if mass > 0:
+        whole = combine(columns([change for _, change in found]), np.array([each.weight / mass for each, _ in found]))
+        if rule.tried * float(whole.p_loss) <= rule.loss_level:
+            names.append(f"the gold choice's probability fell by {-100 * float(whole.delta):.2f} points (p {float(whole.p_loss):.2g})")
+    adjusted = holm([min(1.0, rule.tried * change.p_loss) for _, change in found])
+    worst = sorted((p, -100 * change.delta, each.row.task) for p, (each, change) in zip(adjusted.tolist(), found, strict=True))
+    names += [f"{task} by {lost:.2f} (Holm p {p:.2g})" for p, lost, task in worst[:3] if p <= rule.loss_level]
+    return "; ".join(names)
 
 
 def recovered(rows: Sequence[Row], policy: Policy, whole: Aggregate | None, strict: Aggregate | None) -> tuple[float, float] | None:
@@ -180,7 +239,7 @@ def explain(
     lost = [each for each in gated if not each.advisory and each.p_holm <= level]
     for each in sorted((each for each in lost if not each.held), key=lambda each: each.p_holm):
         unit_name = "points" if each.row.difference.bounded else each.row.metric
-        found.append(f"{each.row.task} lost {-each.row.points * each.row.difference.delta:.2f} {unit_name} (Holm p {each.p_holm:.2g})")
+        found.append(f"{each.row.task} lost {-each.row.points * each.row.judged.delta:.2f} {unit_name} (Holm p {each.p_holm:.2g})")
     if whole is not None and not held and rule.tried * float(whole.p_loss) <= level:
         found.append(f"the aggregate lost {-100 * float(whole.delta):.2f} points (p {rule.tried * float(whole.p_loss):.2g})")
     found += [f"{each.row.task}: a significant loss, smaller than the margin" for each in lost if each.held]
@@ -212,8 +271,8 @@ def not_shown(gated: Sequence[GatedTask]) -> list[str]:
     tasks = [each for each in gated if not each.advisory and not each.row.total and each.row.difference.bounded and not each.shown]
     if not tasks:
         return []
-    worst = sorted(tasks, key=lambda each: each.row.difference.strict)
-    names = [f"{each.row.task} (up to {-each.row.points * each.row.difference.strict:.1f})" for each in worst[:5]]
+    worst = sorted(tasks, key=lambda each: each.row.judged.strict)
+    names = [f"{each.row.task} (up to {-each.row.points * each.row.judged.strict:.1f})" for each in worst[:5]]
     more = f" and {len(tasks) - 5} more" if len(tasks) > 5 else ""
     return [f"the pass is for the aggregate; not shown for {len(tasks)} of its tasks, which may have lost points: {', '.join(names)}{more}"]
 

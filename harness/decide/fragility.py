@@ -15,7 +15,7 @@ from assay.harness.stats.rule import Verdict
 
 def with_lost_items(each: GatedTask, items: int, rule: Rule) -> GatedTask:
     """The task as if `items` more items were lost (fewer if negative): ties become losses, losses become ties."""
-    found = each.row.difference
+    found = each.row.judged
     wins, losses = found.wins, found.losses
     if items >= 0:
         ties = max(0, found.n - wins - losses)
@@ -31,7 +31,8 @@ def with_lost_items(each: GatedTask, items: int, rule: Rule) -> GatedTask:
     else:
         moved = shift_difference(found, -items / found.n * found.worst)
     held = task_excludes_loss(moved, each.margin, rule.pass_level)
-    return replace(each, row=replace(each.row, difference=moved), p=min(1.0, rule.tried * moved.p_loss), held=held)
+    row = replace(each.row, difference=moved) if each.row.smoothed is None else replace(each.row, smoothed=moved)
+    return replace(each, row=row, p=min(1.0, rule.tried * moved.p_loss), held=held)
 
 
 def fewest_flips(gated: Sequence[GatedTask], rule: Rule, verdict: Verdict) -> tuple[int | None, str]:

@@ -45,6 +45,10 @@ class Policy(BaseModel):
     relative: dict[str, Margin] = {}
     weights: dict[str, Weight] = {}
     weighting: Weighting = "sqrt"
+    estimator: Literal["smoothed", "accuracy"] = "smoothed"
+    """How a task of ranked choices is judged: by smoothed accuracy where the baseline's margins allow it, or by plain accuracy."""
+    degraded: Literal["note", "inconclusive"] = "note"
+    """A significant loss of the gold choice's probability without a shown loss of accuracy: a note, or no pass."""
     every_task: Annotated[bool, Field(strict=True)] = False
     """Whether every task must exclude a loss of its own margin for a pass, not only the critical ones."""
     signal_tasks: Annotated[int, Field(ge=0, le=10**4, strict=True)] = 1

@@ -140,7 +140,7 @@ def family_of(task: str) -> str:
 
 
 def gated_task(row: Row, weight: float, rule: Rule, family: int) -> GatedTask:
-    found, policy = row.difference, rule.policy
+    found, policy = row.judged, rule.policy
     advisory = row.task in policy.advisory or bool(policy.tasks and row.task not in policy.tasks and not row.total)
     margin = policy.margin_of(row.task, 100 * row.baseline / row.unit) if found.bounded else policy.margins.get(row.task)
     return GatedTask(
@@ -197,9 +197,9 @@ def independent_parts(gated: Sequence[GatedTask], rule: Rule) -> list[tuple[Diff
             continue
         joint = joint_difference(shared, weights, Levels(rule.policy.alpha, rule.candidates))
         means = shared.units.values.mean(axis=1)
-        moved = sum(each.weight * (each.row.difference.delta - mean) for each, mean in zip(own, means, strict=True) if each is not None)
+        moved = sum(each.weight * (each.row.judged.delta - mean) for each, mean in zip(own, means, strict=True) if each is not None)
         found.append((shift_difference(joint, float(moved)) if abs(moved) > 1e-12 else joint, 1.0))
-    return [*found, *((each.row.difference, each.weight) for each in counted.values())]
+    return [*found, *((each.row.judged, each.weight) for each in counted.values())]
 
 
 def aggregate(gated: Sequence[GatedTask], rule: Rule, *, strict: bool = False) -> Aggregate | None:

@@ -96,6 +96,9 @@ def row_notes(each: GatedTask) -> list[str]:
     found = [f"lost: {causes(each.row)}"] if each.row.causes else []
     if each.row.within_floor:
         found.append("change within the noise floor")
+    if (smooth := each.row.smoothed) is not None:
+        low, high = (each.row.points * value for value in (smooth.low, smooth.high))
+        found.append(f"smoothed {signed(each.row.points * smooth.delta)} ({low:+.2f} to {high:+.2f})")
     if each.blind:
         found.append(f"detects losses of {each.mde:.1f} {unit(each.row)} or more (80 % power)")
     return found

@@ -85,7 +85,10 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 def task_json(each: GatedTask, alpha: float) -> dict[str, Any]:
     facts = {name: getattr(each, name) for name in ("margin", "p", "p_holm", "held", "critical", "advisory", "weight", "blind", "signal")}
     known = {"chance": each.row.chance, "majority": each.row.majority, "shown": each.shown}
-    return {**row_json(each.row, alpha), **facts, **known, "mde80": each.mde}
+    smoothed = (
+        {name: getattr(each.row.smoothed, name) * each.row.points for name in ("delta", "low", "high")} if each.row.smoothed else None
+    )
+    return {**row_json(each.row, alpha), **facts, **known, "mde80": each.mde, "smoothed": smoothed}
 
 
 def gate_json(decision: Decision, comparison: Comparison, exit_code: int) -> dict[str, Any]:

@@ -49,6 +49,6 @@ def excluding(se: float, distance: float, level: float, least: float) -> float:
 
 def task_needs(each: GatedTask, rule: Rule) -> int:
     """The items with which a task excludes a loss of its margin with 80 % power if nothing was lost."""
-    found, margin = each.row.difference, (each.margin or 0.0) / each.row.points
+    found, margin = each.row.judged, (each.margin or 0.0) / each.row.points
     least = n_min(margin, rule.pass_level) / found.units if found.bounded else 0.0
     return ceil(found.n * excluding(found.se, margin, rule.pass_level, least))

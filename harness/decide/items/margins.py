@@ -1,0 +1,127 @@
+"""Margins of ranked choices, read from a stored run: the gold choice's score less the best other score, item by item."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from assay.harness.decide.shared_items import Key
+from assay.harness.stats.difference import Difference, Levels, paired_difference
+from assay.harness.stats.distributions import z_quantile
+from assay.harness.stats.interval import Part
+from assay.harness.stats.smoothing import KEPT, RANGE, can_smooth, has_spread, smoothed
+from assay.harness.store import Run, StatTable
+from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
+from assay.harness.task.task import Choose, Task
+
+DISAGREE = 0.01
+"""Two-sided level at which smoothed and plain accuracy disagree."""
+
+
+def not_measured(doc: Any, output: Any) -> tuple[float, ...]:
+    raise NotImplementedError("computed from stored margins")
+
+
+SMOOTHED: Metric[Any] = Metric("smoothed_accuracy", not_measured, Pooled(first), low=1 - RANGE, high=1.0)
+PROBABILITY: Metric[Any] = Metric("gold_probability", not_measured, Pooled(first))
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # it holds arrays
+class Margins:
+    """Of one task's items, in the order of its statistics: `margins`, `picks` (positions) and `probability` (of the gold choice) [n]."""
+
+    margins: Array
+    picks: Codes
+    probability: Array
+
+    def ordered(self, places: Sequence[int]) -> Margins:
+        """The items at these places."""
+        return Margins(self.margins[places], self.picks[places], self.probability[places])
+
+
+def margins_of(run: Run, tasks: Sequence[Task], tables: Mapping[Key, StatTable]) -> dict[str, Margins]:
+    """Margins of each task with ranked choices and accuracy as its main metric; none where an item lacks scores or a gold choice, or has
+    equal best choices."""
+    chosen = {
+        task.full_name: (task.ask, tables[task.full_name, "accuracy"])
+        for task in tasks
+        if isinstance(task.ask, Choose) and task.metrics[0].name == "accuracy" and (task.full_name, "accuracy") in tables
+    }
+    if not chosen:
+        return {}
+    samples, items = run.table("samples.parquet"), run.table("items.parquet")
+    outputs = by_task(samples["task"], samples["item_id"], samples["record"], chosen)
+    docs = by_task(items["task"], items["id"], items["doc"], chosen)
+    lengths = [task for task, (ask, _) in chosen.items() if ask.normalize in ("chars", "bytes")]
+    choices = by_task(items["task"], items["id"], items["choices"], lengths) if lengths else {}
+    found = {}
+    for task, (ask, table) in chosen.items():
+        rows = [item_margin(ask, outputs[task].get(item), docs[task].get(item), choices.get(task, {}).get(item)) for item in table.item_ids]
+        if rows and all(rows):
+            margins, picks, probability = (np.array(column) for column in zip(*rows, strict=True))
+            if np.array_equal(margins > 0, table.stats[:, 0] == 1) and np.isin(table.stats[:, 0], (0.0, 1.0)).all():
+                found[task] = Margins(margins, picks.astype(np.int64), probability)
+    return found
+
+
+def by_task(tasks: Any, ids: Any, values: Any, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Values of a table's column by task and item."""
+    found: dict[str, dict[str, Any]] = {task: {} for task in wanted}
+    for task, item, value in zip(tasks.to_pylist(), ids.to_pylist(), values.to_pylist(), strict=True):
+        if task in found:
+            found[task][item] = value
+    return found
+
+
+def item_margin(ask: Choose, output: str | None, doc: str | None, choices: Sequence[str] | None) -> tuple[float, int, float] | None:
+    """Margin, picked position and the gold choice's probability of one item; None where they are not stored."""
+    record, gold = json.loads(output or "{}"), json.loads(doc or "{}").get("gold")
+    logprobs = record.get("logprobs")
+    if not logprobs or gold is None or len(logprobs) < 2 or not 0 <= gold < len(logprobs):
+        return None
+    sums = [sum(values) for values in logprobs]
+    priors = record.get("priors") or [0.0] * len(sums)
+    lengths = {
+        "sum": lambda: [1] * len(sums),
+        "tokens": lambda: list(map(len, logprobs)),
+        "chars": lambda: list(map(len, choices or ())),
+        "bytes": lambda: [len(choice.encode()) for choice in choices or ()],
+    }[ask.normalize]()
+    values = [(total - prior) / max(length, 1) for total, prior, length in zip(sums, priors, lengths, strict=True)]
+    best, top = max(values[:gold] + values[gold + 1 :]), max(sums)
+    weights = [math.exp(total - top) for total in sums]
+    return values[gold] - best, int(record.get("pick", -1)), weights[gold] / sum(weights)
+
+
+def smoothed_difference(
+    plain: tuple[Part, Array], one: Margins, two: Margins, levels: Levels, seed: int = 0
+) -> tuple[Difference | None, bool]:
+    """The paired difference of smoothed accuracy of two runs on the same items, and whether plain accuracy agrees with it.
+
+    None where the baseline cannot be smoothed, or no margin changed. `plain`: the baseline's part and the candidate's statistics of plain
+    accuracy. Where the two disagree, the difference is plain accuracy's, with the lower of both lower limits.
+    """
+    part, stats = plain
+    if not can_smooth(one.margins, one.picks) or not has_spread(two.margins) or np.array_equal(one.margins, two.margins):
+        return None, True
+    scores = [smoothed(each.margins) for each in (one, two)]
+    found = paired_difference(part._replace(metric=SMOOTHED, stats=scores[0][:, None]), scores[1][:, None], levels=levels, seed=seed)
+    accuracy = paired_difference(part, stats, levels=levels, seed=seed)
+    found = replace(found, wins=accuracy.wins, losses=accuracy.losses)
+    bias = KEPT * (scores[1] - scores[0]) - (stats - part.stats)[:, 0]
+    error = float(bias.std(ddof=1)) / np.sqrt(len(bias))
+    if abs(float(bias.mean())) <= z_quantile(1 - DISAGREE / 2) * error:
+        return found, True
+    low, strict = (min(getattr(found, name), getattr(accuracy, name)) for name in ("low", "strict"))
+    return replace(accuracy, low=low, strict=strict, exact=False), False
+
+
+def probability_difference(part: Part, one: Margins, two: Margins, levels: Levels, seed: int = 0) -> Difference:
+    """The paired difference of the gold choice's probability."""
+    base = part._replace(metric=PROBABILITY, stats=one.probability[:, None])
+    return paired_difference(base, two.probability[:, None], levels=levels, seed=seed)
