@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 FEW_TICKS = alt.Axis(tickCount=8)
 KL_TICKS = alt.Axis(format="~g", labelOverlap="greedy", tickCount=6)
@@ -34,6 +36,21 @@ def rank_intervals(table: Any) -> Any:
     return (bar + dot).properties(height=height(len(table)))
 
 
+def apart(x: Any, y: Any, width: tuple[float, float], height: tuple[float, float], room: tuple[float, float] = (0.12, 0.05)) -> Any:
+    """Which labels are drawn: those, in order, with `room` (shares of both axes) to all before them; others would overlap."""
+    places = np.column_stack(
+        [
+            (np.asarray(each, dtype=float) - ends[0]) / max(ends[1] - ends[0], 1e-9) / gap
+            for each, ends, gap in ((x, width, room[0]), (y, height, room[1]))
+        ]
+    )
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        if all((np.abs(place - places[other]) >= 1).any() for other in kept):
+            kept.append(number)
+    return np.isin(np.arange(len(places)), kept)
+
+
 def pareto(table: Any, cost: str) -> Any:
     """Draws scores with intervals against cost from the columns label, cost, score, low, high, front (on the Pareto front)."""
     x = alt.X(
@@ -51,7 +68,10 @@ def pareto(table: Any, cost: str) -> Any:
     dots = base.mark_point(filled=True, size=85, opacity=1).encode(
         x=x, y="score:Q", color=alt.Color("front:N", legend=None, sort=[True, False]), tooltip=tip
     )
-    labelled = table[table.front].drop_duplicates(["cost", "score"])  # overlapping labels are unreadable
+    labelled = table[table.front].drop_duplicates(["cost", "score"])
+    scale = np.log if table.cost.min() > 0 else np.asarray
+    ends = (float(scale(table.cost.min())), float(scale(table.cost.max())))
+    labelled = labelled[apart(scale(labelled.cost), labelled.score, ends, (table.low.min(), table.high.max()), (0.34, 0.045))]
     names = (
         alt.Chart(labelled)
         .mark_text(align="right", dx=-8, dy=-8, fontSize=11, limit=120, color=TEXT_COLOUR)
@@ -126,13 +146,13 @@ def item_scatter(table: Any) -> Any:
     )
 
 
-def gain_against_forgetting(table: Any) -> Any:
+def gain_against_forgetting(table: Any, methods: Sequence[str]) -> Any:
     """Draws gain on the target against change on retention tasks, from the columns method, family, gain and kept with _low and
     _high, runs, rate, front."""
     base = alt.Chart(table)
     titles = ("change on retention tasks, points (higher is better)", "gain on the target, points (higher is better)")
     x, y = alt.X("kept:Q", title=titles[0]), alt.Y("gain:Q", title=titles[1])
-    colour = alt.Color("family:N", legend=alt.Legend(title=None, orient="top", columns=3, symbolOpacity=1))
+    colour = alt.Color("method:N", legend=None, scale=alt.Scale(domain=list(methods)))
     tip = [
         "method:N",
         "family:N",
@@ -148,18 +168,21 @@ def gain_against_forgetting(table: Any) -> Any:
     dots = base.mark_point(filled=True, size=90).encode(
         x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
     )
-    labelled = table[table.front].sort_values("gain", ascending=False).drop_duplicates("method")
-    names = alt.Chart(labelled).mark_text(align="left", dx=8, dy=-7, fontSize=11, color=TEXT_COLOUR).encode(x=x, y=y, text="method:N")
+    best = table.sort_values(["front", "gain"], ascending=False).drop_duplicates("method")
+    labelled = best[
+        apart(best.kept, best.gain, (table.kept_low.min(), table.kept_high.max()), (table.gain_low.min(), table.gain_high.max()))
+    ]
+    names = alt.Chart(labelled).mark_text(align="left", dx=8, dy=-7, fontSize=12).encode(x=x, y=y, text="method:N", color=colour)
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
 
-def frontier(table: Any) -> Any:
+def frontier(table: Any, methods: Sequence[str]) -> Any:
     """Draws gain against the distance from the base model (KL, nats per token, log axis), one line per method, from the columns method,
     kl, gain, low, high, rate. Labels stand at the largest distance."""
     base = alt.Chart(table)
     x = alt.X("kl:Q", title="KL from the base model, nats per token", scale=alt.Scale(type="log", nice=False, padding=30), axis=KL_TICKS)
     y = alt.Y("gain:Q", title="gain on the target, points")
-    colour = alt.Color("method:N", legend=None)
+    colour = alt.Color("method:N", legend=None, scale=alt.Scale(domain=list(methods)))
     tip = [
         "method:N",
         alt.Tooltip("rate:N", title="learning rate"),

@@ -16,6 +16,7 @@ NUMBERS = (
     *("lr", "seed", "gain", "gain_low", "gain_high", "average_drop", "average_drop_low", "average_drop_high", "seconds", "train_seconds"),
     *("trainable_parameters", "saved_bytes", "peak_memory", "shots", "loss_tokens", "kl_base"),
 )
+REPORT = "REPORT.md"
 TEXTS = ["study", "method", "family", "mitigation", "role", "target", "labels", "status", "run_id", "drops"]
 
 
@@ -107,6 +108,26 @@ def points(rows: Any) -> Any:
         table["rate"] = ["–" if lr != lr else f"{lr:.0e}" for lr in table.lr]
         table["rate_order"] = table.lr.fillna(0.0)
     return table
+
+
+def verdicts(study: Path, target: str) -> Any:
+    """The table of methods compared with full tuning from a study's REPORT.md, of one target; empty where there is none."""
+    try:
+        lines = (study / REPORT).read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    head: list[str] = []
+    rows = []
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if cells[:2] == ["target", "method"] and cells[-1] == "verdict":
+            head = cells
+        elif head and len(cells) == len(head) and set(line) - set("|- "):
+            rows.append(dict(zip(head, cells, strict=True)))
+        elif rows and not cells:
+            break
+    table = frames.DataFrame(rows, columns=head)
+    return table[[str(name) in target for name in table.target]].drop(columns="target") if len(table) else table
 
 
 def retention(rows: Any) -> Any:

@@ -53,4 +53,21 @@ def write_studies(root: Path) -> None:
         name = target.partition("@")[0].replace("/", "-")
         path = root / "studies" / name / "trials.parquet"
         path.parent.mkdir(parents=True)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(trials(name, target, size, draw)), path)
+        rows = trials(name, target, size, draw)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        path.with_name("REPORT.md").write_text(report(target, rows))
+
+
+def report(target: str, rows: list[dict[str, Any]]) -> str:
+    """The table of methods against full tuning, in the form of `assay study`."""
+    chosen = {name: [row for row in rows if row["method"] == name and row["lr"] == 1e-4 and row["role"] == "grid"] for name in METHODS}
+    gains = {name: 100 * float(np.mean([row["gain"] for row in part])) for name, part in chosen.items() if part}
+    kl = {name: float(np.mean([row["kl_base"] for row in part])) for name, part in chosen.items() if part}
+    lines = ["| target | method | gain minus full (points) | KL over full | verdict |", "|---|---|---|---|---|"]
+    for name in gains:
+        gap, factor = gains[name] - gains["full"], kl[name] / kl["full"]
+        verdict = "dominates" if factor * 1.3 < 1 and gap - 0.9 > -3 else "cannot tell"
+        if name != "full":
+            limits = f"{gap:+.1f} [{gap - 0.9:+.1f}, {gap + 0.9:+.1f}] | {factor:.3g}x [{factor / 1.3:.3g}, {factor * 1.3:.3g}]"
+            lines.append(f"| {target} | {name} | {limits} | {verdict} |")
+    return "# Generated\n\n" + "\n".join(lines) + "\n"

@@ -88,6 +88,7 @@ def forest(found: paired.Pairing) -> None:
 def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
     """The items whose score changed, and the two responses to the one that is clicked."""
     rows = [row for row in found.rows if row.main and not row.total and (row.gained or row.lost)]
+    rows.sort(key=lambda row: len(row.gained) - len(row.lost))  # the task that decides comes first
     if not rows:
         return
     st.header("Flipped items")
@@ -108,7 +109,8 @@ def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
     lost, gained = (sum(len(getattr(row, name)) for row in chosen) for name in ("lost", "gained"))
     items = sum(row.difference.n for row in chosen)
     st.caption(f"The candidate lost {lost} and gained {gained} of {items} items. Click a row to read both responses.")
-    listed = [(row.task, item) for row in chosen for item in getattr(row, str(side))][:MOST_FLIPS]
+    ordered = chosen if side == "lost" else chosen[::-1]
+    listed = [(row.task, item) for row in ordered for item in getattr(row, str(side))][:MOST_FLIPS]
     if not listed:
         return
     shown = shell.read("flipped", tuple(found.runs[task] for task, _ in listed), tuple(listed))

@@ -50,7 +50,7 @@ def listing(item_filter: ItemFilter) -> Any:
         Model=[labels.get(run, run).split(" · ")[0] for run in rows.run_id],
         Response=[visible(text, 200) for text in rows.output],
         Gold=[visible(text, 200) for text in rows.gold],
-        Prompt=[visible(text[-200:]) for text in rows.prompt],
+        Prompt=[visible(str(text).rstrip().split("\n\n")[-1][-200:]) for text in rows.prompt],  # its own part, after the examples
         Item=[visible(text, 60) for text in rows.item_id],
         Task=[visible(text, 60) for text in rows.task],
     )

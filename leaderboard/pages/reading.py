@@ -13,7 +13,7 @@ from assay.leaderboard.data.words import Kind, shared_start, word_difference
 
 LONGEST = 20_000
 STYLE = """<style>
-.answers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); gap: 10px; }
+.answers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr)); gap: 10px; }
 .answers article { border: 1px solid color-mix(in srgb, currentColor 22%, transparent); border-radius: 6px; padding: 8px 12px;
   border-top-width: 3px; min-width: 0; }
 .answers article.right { border-top-color: #2b7f77; }
@@ -23,8 +23,9 @@ STYLE = """<style>
 .answers p { margin: 6px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-family: monospace; font-size: .84rem; }
 .answers details { margin-top: 6px; font-size: .84rem; }
 .answers summary { cursor: pointer; }
-.answers del { background: color-mix(in srgb, #b8475b 26%, transparent); text-decoration: none; border-radius: 2px; }
-.answers ins { background: color-mix(in srgb, #2b7f77 32%, transparent); text-decoration: none; border-radius: 2px; }
+.answers del, .answers ins { background: color-mix(in srgb, #8b8f94 30%, transparent); text-decoration: none; border-radius: 2px; }
+.answers .right :is(del, ins) { background: color-mix(in srgb, #2b7f77 32%, transparent); }
+.answers .wrong :is(del, ins) { background: color-mix(in srgb, #b8475b 26%, transparent); }
 </style>"""
 SIGNS = {"right": "✓ right", "wrong": "✗ wrong"}
 TAGS: dict[Kind, str] = {"removed": "del", "added": "ins"}

@@ -86,8 +86,12 @@ def page() -> None:
     )
     shown = found[found.selected] if selected_only and found.selected.any() else found
     st.header(finding(found))
-    st.altair_chart(charts.gain_against_forgetting(shown.assign(method=[visible(name, 40) for name in shown.method])), width="stretch")
+    st.altair_chart(
+        charts.gain_against_forgetting(shown.assign(method=[visible(name, 40) for name in shown.method]), methods_of(found)),
+        width="stretch",
+    )
     st.caption("Bars: 95 % confidence intervals over items and seeds. Thin lines connect learning rates. Pale: not on the Pareto front.")
+    verdicts(str(part.study.iloc[0]), str(part.target.iloc[0]))
     left, right = st.columns(2)
     with left:
         distance(found)
@@ -102,6 +106,11 @@ def page() -> None:
     costs(found)
 
 
+def methods_of(found: Any) -> list[str]:
+    """All methods, so that each has its colour in every chart."""
+    return sorted({visible(name, 40) for name in found.method})
+
+
 def finding(found: Any) -> str:
     """The method with the largest gain, and what it costs in forgetting, as a sentence."""
     best = found.sort_values("gain").iloc[-1]
@@ -111,12 +120,30 @@ def finding(found: Any) -> str:
     return f"{plain(best.method, 40)} gains most: {best.gain:+.1f} points{sure}, {change}"
 
 
+def verdicts(study: str, target: str) -> None:
+    """Each method against full tuning, as the study's report decides it."""
+    table = studies.verdicts(shell.root() / study, target)
+    if not len(table):
+        return
+    counts = table.verdict.value_counts()
+    st.header("Against full tuning: " + ", ".join(f"{plain(name)} {count}" for name, count in counts.items()))
+    named = {name: name.replace("gain minus full (points)", "gain minus full, points").capitalize() for name in table.columns}
+    shown = table.rename(columns=named).map(lambda text: visible(text, 60))
+    shell.table(shown, hide_index=True, height=shell.fitting(len(shown), 12), alt="Each method against full tuning, with its verdict")
+    st.caption(
+        "By pairs of runs with equal seeds, batches and items, from the study's REPORT.md. dominates: the model changes less (KL) and the "
+        "gain is not lower by 3 points; dominated: the reverse; no difference: less than 3 points and a factor of 1.5; else: cannot tell."
+    )
+
+
 def distance(found: Any) -> None:
     """Gain against KL from the base model where it was measured, else against the learning rate."""
     table = found[found.lr.notna()].rename(columns={"gain_low": "low", "gain_high": "high", "kl_base": "kl"})
     if (table.kl > 0).any():
         st.header("Gain by distance from the base model")
-        st.altair_chart(charts.frontier(table[table.kl > 0].assign(method=[visible(each, 40) for each in table[table.kl > 0].method])))
+        measured = table[table.kl > 0]
+        shown = measured.assign(method=[visible(each, 40) for each in measured.method])
+        st.altair_chart(charts.frontier(shown, methods_of(found)))
         st.caption(
             "One line per method, a point per learning rate; bands: 95 % confidence intervals. Left of another line at the same gain: "
             "the same gain with less change to the model."
@@ -139,7 +166,7 @@ def costs(found: Any) -> None:
     )
     number = st.column_config.NumberColumn
     config: dict[str, Any] = {
-        "method": st.column_config.TextColumn("method", pinned=True),
+        "method": st.column_config.TextColumn("method", pinned=True, width=150),
         "rate": "learning rate",
         "runs": "seeds",
         "gain": number("gain", format="%+.1f", help="Points on the target task."),
