@@ -72,8 +72,9 @@ def boundaries(alpha: float, looks: int = LOOKS) -> tuple[float, ...]:
     return tuple(found)
 
 
-def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0) -> Array:
-    """Log e-values after every item [..., n] against "no loss" (`loss`) or "the loss is the margin"; d in [-scale, scale].
+def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0, at: Codes | slice = slice(None)) -> Array:
+    """Log e-values after every item [..., n], or after those `at` these indices, against "no loss" (`loss`) or "the loss is the margin";
+    d in [-scale, scale].
 
     Half the wealth follows a predictable bet, half is on five constant bets. A value of at least log(1/alpha) at any time rejects.
     """
@@ -84,9 +85,9 @@ def log_e(d: Array, margin: float, *, loss: bool, scale: float = 1.0) -> Array:
     before = np.concatenate([np.zeros((*d.shape[:-1], 1)), before[..., :-1]], axis=-1)
     second = (0.05 * 20 + before) / (20 + np.arange(d.shape[-1]))
     bet = np.minimum(delta / (second + delta**2), 0.9 * most)
-    wealth = np.cumsum(np.log1p(bet * x), axis=-1) + np.log(0.5)
+    wealth = np.cumsum(np.log1p(bet * x), axis=-1)[..., at] + np.log(0.5)
     for constant in np.geomspace(0.05, 0.9, 5) * most:
-        wealth = np.logaddexp(wealth, np.cumsum(np.log1p(constant * x), axis=-1) + np.log(0.1))
+        wealth = np.logaddexp(wealth, np.cumsum(np.log1p(constant * x), axis=-1)[..., at] + np.log(0.1))
     return np.asarray(wealth)
 
 
@@ -209,11 +210,11 @@ def _e_stop(d: Array, tasks: Codes, design: Design) -> Stop | None:
     checks = np.arange(E_EVERY - 1, len(d), E_EVERY)
     if not len(checks):
         return None
-    lost = log_e(moved, design.margin, loss=True, scale=largest)[checks] >= np.log((2 if m > 1 else 1) * tried / spend)
+    lost = log_e(moved, design.margin, loss=True, scale=largest, at=checks) >= np.log((2 if m > 1 else 1) * tried / spend)
     for task in range(m if m > 1 else 0):
         own = np.where(tasks == task, d, 0.0)
-        lost |= log_e(own, design.margin, loss=True)[checks] >= np.log(2 * m * tried / spend)
-    held = log_e(moved, design.margin, loss=False, scale=largest)[checks] >= np.log(1 / spend)
+        lost |= log_e(own, design.margin, loss=True, at=checks) >= np.log(2 * m * tried / spend)
+    held = log_e(moved, design.margin, loss=False, scale=largest, at=checks) >= np.log(1 / spend)
     held &= checks + 1 >= n_min(design.margin, design.alpha)
     either = np.flatnonzero(lost | held)
     if not len(either):

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from assay.harness.decide.compare import Row
-from assay.harness.decide.policy import Policy
 from assay.harness.decide.planning.power import items_needed
+from assay.harness.decide.policy import Policy
 from assay.harness.decide.verdict import GatedTask, Rule, gated_tasks, task_weights, verdict_of
 from assay.harness.stats.difference import Levels, paired_difference
 from assay.harness.stats.distributions import z_quantile

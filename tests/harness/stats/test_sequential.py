@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from assay.harness.stats.distributions import z_quantile
 from assay.harness.stats.sequential import Design, Stop, boundaries, fixed_order, log_e, look_sizes, monitor
-from tests.sim.early_stop import METHODS, mixture, ours, outcome, peeking
+from tests.sim.early_stop import METHODS, many_stops, mixture, ours, outcome, peeking, stream
 
 ONE = Design((1.0,), (1000,), 0.03)
 TEN = Design(tuple([0.1] * 10), tuple([300] * 10), 0.02)
@@ -98,3 +98,15 @@ def test_both_errors_hold_over_ten_tasks() -> None:
     still, items = outcome(ours, TEN, 0.1, np.zeros(10), 100)
     worse, _ = outcome(ours, TEN, 0.1, np.full(10, -0.02), 100)
     assert still["regressed"] <= bound(100) and worse["pass"] <= bound(100) and items < 2700
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights", "lost"), [((1000,), (1.0,), 0.01), ((300, 400, 700), (0.3, 0.3, 0.4), 0.01), ((500, 900), (0.2, 0.8), 0.03)]
+)
+def test_the_simulation_of_many_streams_decides_like_the_monitor(sizes: tuple[int, ...], weights: tuple[float, ...], lost: float) -> None:
+    design = Design(weights, sizes, 0.03)
+    order = stream(np.random.default_rng(0), design, 0.1, np.full(len(sizes), -lost))[1]
+    level = np.random.default_rng(1).random((25, design.items))
+    d = np.where(level < (0.1 + lost) / 2, -1.0, np.where(level < 0.1, 1.0, 0.0))
+    found = many_stops(d, order, design)
+    assert found == [monitor(each, order, design) for each in d] and len({stop.verdict for stop in found}) > 1
