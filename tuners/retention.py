@@ -77,6 +77,19 @@ def arc(row: Row) -> Doc:
     )
 
 
+SHOWN = (
+    "Question: Which of these do people use to see in the dark?\nAnswer: a flashlight\n\n"
+    "Question: What happens to a puddle on a hot, sunny day?\nAnswer: The water evaporates.\n\n"
+    "Question: Which animal is a bird?\nAnswer: an owl\n\n"
+)
+"""Written for this task; no row of a benchmark."""
+
+
+def arc_shown(row: Row) -> Doc:
+    plain = arc(row)
+    return replace(plain, prompt=SHOWN + plain.prompt)
+
+
 def piqa(row: Row) -> Doc:
     return Doc(f"Question: {row['goal']}\nAnswer:", choices=(row["sol1"], row["sol2"]), gold=int(row["label"]))
 
@@ -112,6 +125,12 @@ ARC_EASY = Task(
     licence="CC BY-SA 4.0",
     citation="Clark et al. 2018, Think you have Solved Question Answering? Try ARC",
 )
+ARC_EASY_SHOWN = replace(
+    ARC_EASY,
+    name="tuning/arc_easy_shown",
+    doc=arc_shown,
+    about="ARC-Easy after three fixed question-answer pairs of our own, so that learning the format raises no score.",
+)
 PIQA = Task(
     name="tuning/piqa",
     rows=hub("ybisk/piqa", "plain_text"),
@@ -136,4 +155,4 @@ BLIMP = Task(
     licence="CC BY 4.0",
     citation="Warstadt et al. 2020, BLiMP: The Benchmark of Linguistic Minimal Pairs for English",
 )
-TASKS = (LANGUAGE, ARC_EASY, PIQA, BLIMP)
+TASKS = (LANGUAGE, ARC_EASY, ARC_EASY_SHOWN, PIQA, BLIMP)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from assay.tuners.report.claims import difference, estimate, main_rows
-from assay.tuners.report.paired import compare_methods, contrast, matched_log_kl, two_way, verdict_of_factor
+from assay.tuners.report.paired import compare_methods, contrast, matched_log_kl, p_of_factor, two_way, verdict_from
 from assay.tuners.report.paired_text import against_full, paired_table
 from assay.tuners.study.rows import read_items, read_rows, write_rows
 
@@ -92,10 +92,10 @@ def test_methods_are_compared_at_the_same_gain_along_their_runs() -> None:
         return {seed: [(g, factor * math.exp(noise * random.standard_normal()) * 5 * g**2) for g in gains] for seed in range(8)}
 
     same = matched_log_kl(paths(1.0, 0.15, 0.01), paths(1.0, 0.30, 0.01))
-    assert same is not None and abs(same.value) < 0.1 and verdict_of_factor(same) == "no difference"
-    words = [verdict_of_factor(found) for _ in range(200) if (found := matched_log_kl(paths(1.5, 0.3), paths(1.0, 0.3)))]
+    assert same is not None and abs(same.value) < 0.1 and verdict_from(p_of_factor(same)) == "no difference"
+    words = [verdict_from(p_of_factor(found)) for _ in range(200) if (found := matched_log_kl(paths(1.5, 0.3), paths(1.0, 0.3)))]
     assert len(words) == 200 and words.count("dominated") > 150 and "dominates" not in words
-    equal = [verdict_of_factor(found) for _ in range(200) if (found := matched_log_kl(paths(1.0, 0.3), paths(1.0, 0.3)))]
+    equal = [verdict_from(p_of_factor(found)) for _ in range(200) if (found := matched_log_kl(paths(1.0, 0.3), paths(1.0, 0.3)))]
     assert sum(word in ("dominates", "dominated") for word in equal) < 20
     assert matched_log_kl({0: [(0.1, 0.1), (0.2, 0.2)]}, {0: [(0.1, 0.1), (0.2, 0.2)]}) is None, "one seed has no error"
 

@@ -100,7 +100,7 @@ def test_a_study_is_equal_resumable_and_controlled(base: ModelRef, tmp_path: Pat
     victim.unlink()
     (tmp_path / "trials.parquet").unlink()
     again = run_study(study, base, ACCESS, scorer, tmp_path)
-    assert len(scorer.calls) - before == 3, "only the missing trial is scored: validation, test, retention"
+    assert len(scorer.calls) - before == 2, "only the missing trial is scored: test, retention"
     same = [name for name in rows[0] if name not in ("seconds", "train_seconds", "tokens_per_second", "peak_memory")]
     assert [[row.get(name) for name in same] for row in again] == [[row.get(name) for name in same] for row in rows]
     assert all(path.read_text() == text for path, text in kept.items() if path != victim)
@@ -128,7 +128,7 @@ def test_published_rows_are_enough_to_resume_elsewhere(base: ModelRef, tmp_path:
     again = run_study(study, base, ACCESS, silent, there)
     assert not silent.calls and not list(there.glob("trials/*"))
     assert [row["trial"] for row in again] == [row["trial"] for row in rows]
-    facts = ("gain", "drops", "options", "validation_score", "selected", "break_even", "shots")
+    facts = ("gain", "drops", "options", "validation_loss", "selected", "break_even", "shots")
     assert [[row.get(name) for name in facts] for row in again] == [[row.get(name) for name in facts] for row in rows]
     assert read_rows(there / "trials.parquet") == read_rows(here / "trials.parquet")
 

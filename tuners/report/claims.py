@@ -15,7 +15,7 @@ import numpy as np
 
 from assay.harness.stats.correction import holm
 from assay.harness.stats.distributions import t_quantile
-from assay.tuners.study.forgetting import drop_at_gain
+from assay.tuners.study.forgetting import choice_score, drop_at_gain
 
 Row = Mapping[str, Any]
 Key = TypeVar("Key")
@@ -245,7 +245,7 @@ def rate_trials(rows: Sequence[Row], target: str, method: str) -> list[Row]:
 def best_tuned(rows: Sequence[Row], target: str) -> str | None:
     """The method with the best mean validation score at its chosen learning rate; test items are not used. Ties go by name."""
     scores = {
-        name: mean_of([row for row in rate_trials(rows, target, name) if row.get("selected", True)], "validation_score")
+        name: mean_of([{"choice": choice_score(row)} for row in rate_trials(rows, target, name) if row.get("selected", True)], "choice")
         for name in sorted(methods_of(rows, target))
     }
     known = {name: score for name, score in scores.items() if score > -math.inf}

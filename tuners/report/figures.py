@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from assay import AssayError
 from assay.tuners.report.claims import Estimate, Row, estimate, main_rows, methods_of, pick
+from assay.tuners.report.frontier import Points, frontier_band, paths_of
+from assay.tuners.study.forgetting import choice_score
 
 Chart = Any
 Point = dict[str, Any]
 WIDTH, HEIGHT = 300, 220
 
 
-def draw(rows: Sequence[Row], folder: Path) -> list[str]:
+def draw(rows: Sequence[Row], folder: Path, points: Points | None = None) -> list[str]:
     """Write every figure for which there are rows; returns the file names. Raises AssayError without altair and vl-convert."""
     try:
         import vl_convert
@@ -22,8 +25,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[str]:
         raise AssayError("figures need altair and vl-convert-python", do="pip install 'assay[report]'") from None
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for name, figure in FIGURES.items():
-        chart = figure(rows)
+    charts = {"frontier": frontiers(rows, points)} if points else {}
+    for name, chart in (charts | {name: figure(rows) for name, figure in FIGURES.items()}).items():
         if chart is not None:
             (folder / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(chart.to_json()))
             made.append(f"{name}.svg")
@@ -103,22 +106,57 @@ def pareto(rows: Sequence[Row]) -> Chart | None:
     return alt.vconcat(lost, moved)
 
 
+def frontiers(rows: Sequence[Row], points: Points) -> Chart | None:
+    """KL against gain along every run (thin), and each method's frontier: the mean over seeds with its simultaneous band."""
+    import altair as alt
+
+    lines, bands = list[Point](), list[Point]()
+    for target in targets_of(rows):
+        for name in methods_of(rows, target):
+            paths = paths_of(rows, points, target, name)
+            own = {"target": short(target), "method": name}
+            lines += [
+                {**own, "run": f"{name} {seed}", "order": order, "gain": 100 * gain, "kl": kl}
+                for seed, path in paths.items()
+                for order, (gain, kl) in enumerate(path)
+                if kl > 0
+            ]
+            known = [point for point in frontier_band(paths) if math.isfinite(point.high)]
+            bands += [{**own, "gain": 100 * at.gain, "kl": at.value, "low": at.low, "high": at.high} for at in known]
+    if not lines:
+        return None
+
+    def make(some: list[Point]) -> Chart:
+        colour = alt.Color("method:N", title="method", scale=alt.Scale(scheme="tableau20"))
+        x = alt.X("gain:Q", title="gain on the target (points)")
+        y = alt.Y("kl:Q", title="KL(base || tuned) (nats per token)", scale=alt.Scale(type="log"))
+        runs = alt.Chart(data(some)).mark_line(opacity=0.3, strokeWidth=1, point={"size": 12, "opacity": 0.5})
+        chart = runs.encode(x=x, y=y, color=colour, detail="run:N", order="order:Q")
+        own = [each for each in bands if each["target"] == some[0]["target"]]
+        if own:
+            mean = alt.Chart(data(own)).encode(x=x, color=colour)
+            chart = mean.mark_area(opacity=0.15).encode(y="low:Q", y2="high:Q") + chart + mean.mark_line(strokeWidth=3).encode(y=y)
+        return chart.properties(width=2 * WIDTH, height=2 * HEIGHT)
+
+    return by_target(lines, make)
+
+
 def rate_points(rows: Sequence[Row]) -> list[Point]:
     return [
         {
             "target": short(row["target"]),
             "method": row["method"],
             "rate": row["lr"],
-            "score": 100 * row["validation_score"],
+            "score": score,
             "kl": row.get("kl_text"),
         }
         for row in rows
-        if row.get("validation_score") is not None and row.get("role") in ("rate", "grid") and row["lr"]
+        if (score := choice_score(row)) is not None and row.get("role") in ("rate", "grid") and row["lr"]
     ]
 
 
 def rates(rows: Sequence[Row]) -> Chart | None:
-    """Validation score and KL by learning rate."""
+    """Validation score (minus the loss, or a share of the items in earlier studies) and KL by learning rate."""
     import altair as alt
 
     points = rate_points(rows)
@@ -134,7 +172,7 @@ def rates(rows: Sequence[Row]) -> Chart | None:
 
         return make
 
-    scored = by_target(points, curves("score", "score on validation (points)", "linear"))
+    scored = by_target(points, curves("score", "validation: minus the loss, or score", "linear"))
     moved = [point for point in points if point["kl"]]
     return alt.vconcat(scored, by_target(moved, curves("kl", "KL on neutral text (nats per token)", "log"))) if moved else scored
 

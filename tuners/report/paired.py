@@ -71,12 +71,10 @@ class PairedMethods:
     gain: Contrast
     log_kl: Contrast
     p: Mapping[Verdict, float]
-    level: float = 0.05
 
     @property
     def verdict(self) -> Verdict:
-        best = min(self.p, key=lambda name: self.p[name])
-        return best if self.p[best] <= self.level else "cannot tell"
+        return verdict_from(self.p)
 
     @property
     def factor(self) -> tuple[float, float, float]:
@@ -191,11 +189,17 @@ def log_kl_at(path: RunPath, gain: float) -> float | None:
     return None
 
 
-def verdict_of_factor(found: Contrast, level: float = 0.05) -> Verdict:
-    """The verdict at matched gain, from the log ratio of KL alone."""
+def p_of_factor(found: Contrast) -> dict[Verdict, float]:
+    """The p value of each verdict at matched gain, from the log ratio of KL alone."""
     k = math.log(FACTOR)
-    if 2 * found.p_at_least(0) <= level:
-        return "dominates"
-    if 2 * found.p_at_most(0) <= level:
-        return "dominated"
-    return "no difference" if max(found.p_at_most(-k), found.p_at_least(k)) <= level else "cannot tell"
+    return {
+        "dominates": min(1.0, 2 * found.p_at_least(0)),
+        "dominated": min(1.0, 2 * found.p_at_most(0)),
+        "no difference": max(found.p_at_most(-k), found.p_at_least(k)),
+    }
+
+
+def verdict_from(p: Mapping[Verdict, float], level: float = 0.05) -> Verdict:
+    """The verdict with the smallest p value."""
+    best = min(p, key=lambda name: p[name])
+    return best if p[best] <= level else "cannot tell"

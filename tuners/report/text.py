@@ -31,9 +31,10 @@ from assay.tuners.report.claims import (
     verdict,
 )
 from assay.tuners.report.figures import draw, short, targets_of
+from assay.tuners.report.frontier_text import frontier_section, write_frontiers
 from assay.tuners.report.paired import Items, contrast
 from assay.tuners.report.paired_text import not_trained, paired_table
-from assay.tuners.study.rows import FILE, ITEMS_FILE, read_items, read_rows
+from assay.tuners.study.rows import FILE, ITEMS_FILE, POINTS_FILE, read_items, read_points, read_rows
 from assay.tuners.study.trial import current_names
 from assay.tuners.training.state import write_atomic
 
@@ -42,6 +43,7 @@ MEASURE_LABELS |= {"delta_bits_per_byte": "bits per byte of neutral text"}
 CONTROL_METHODS = ("full", "lora")
 VERDICTS = ("less", "more", "inconclusive", "no loss", "no gain to match")
 CAPTIONS = {
+    "frontier.svg": "KL against gain along every run, with each method's frontier and its simultaneous 95% band",
     "pareto.svg": "Gain against forgetting, 95% confidence intervals over items and seeds",
     "learning-rates.svg": "Validation score and KL by learning rate",
     "in-context.svg": "Few-shot examples against tuning; on the right the context tokens per query",
@@ -56,9 +58,14 @@ def build(folder: Path) -> Path:
         raise AssayError(f"no {FILE}", where=str(folder), do="give the folder of a study")
     rows = read_rows(folder / FILE)
     facts: dict[str, Any] = json.loads(current_names((folder / "study.json").read_text())) if (folder / "study.json").is_file() else {}
-    figures = draw(rows, folder / "figures")
+    points = read_points(folder / POINTS_FILE)
+    figures = draw(rows, folder / "figures", points)
     items = read_items(folder / ITEMS_FILE)
-    parts = (heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items), controls(rows), figure_links(figures))
+    write_frontiers(rows, points, folder)
+    parts = (
+        *(heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items), frontier_section(rows, points)),
+        *(controls(rows), figure_links(figures)),
+    )
     text = "\n".join(line for part in parts for line in part)
     write_atomic(folder / "REPORT.md", (text + "\n").encode(), "the rows are unchanged")
     return folder / "REPORT.md"

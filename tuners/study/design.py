@@ -13,6 +13,7 @@ from typing import Any
 
 from assay import AssayError
 from assay.tuners.methods import find_method
+from assay.tuners.study.forgetting import choice_score
 from assay.tuners.study.trial import Row, Trial, early_names
 from assay.tuners.training.mitigation import parse_mitigation
 
@@ -73,8 +74,19 @@ class Study:
     all_rows: bool = False
     """Whether a target's training rows beyond `examples` are used too."""
 
+    points: tuple[int, ...] = ()
+    """Steps after which a run is scored on the target and the neutral texts, besides its end. Empty: runs are scored at their end alone,
+    saved and loaded again."""
+    more_texts: tuple[str, ...] = ()
+    """Further neutral texts, each as `text`; only with `points`."""
+    centres: Mapping[str, float] = field(default_factory=dict)
+    """By method the learning rate that `rates` multiply, instead of the method's default."""
+    extensions: int = 0
+    """Most learning rates that are tried beyond the edges of `rates` while the best one is at an edge."""
+
     def __post_init__(self) -> None:
         check_plan(self, self.targets)
+        check_numbers(self, "points", self.points)
         check_numbers(self, "rates", self.rates, least=math.nextafter(0, 1))
         check_numbers(self, "shots", (0, *self.shots))
         check_numbers(self, "held", (self.held,), least=1)
@@ -147,11 +159,16 @@ def options_of(study: Study, method: str) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(study.options.get(method, {}).items()))
 
 
+def centre_of(study: Study, method: str) -> float:
+    """The learning rate that the study's `rates` multiply."""
+    return study.centres.get(method, find_method(method).lr)
+
+
 def grid(study: Study) -> tuple[Trial, ...]:
     """Every method at every learning rate. With `rate_seeds` these trials only choose the learning rate (role "rate")."""
     role, seeds = ("rate", study.rate_seeds) if study.rate_seeds else ("grid", study.seeds)
     return tuple(
-        Trial(target, name, find_method(name).lr * rate, seed, role=role, loss_tokens=study.loss_tokens, options=options_of(study, name))
+        Trial(target, name, centre_of(study, name) * rate, seed, role=role, loss_tokens=study.loss_tokens, options=options_of(study, name))
         for target in study.targets
         for name in study.methods
         for rate in study.rates
@@ -205,15 +222,15 @@ def untuned_trials(study: Study, seed: int) -> Iterator[Trial]:
 
 
 def choose_rates(rows: Iterable[Row]) -> dict[tuple[str, str], float]:
-    """The learning rate with the best mean validation score over seeds, by target and method. A diverged trial counts as zero, or as the
-    method's worst score if that is below zero. Ties go to the lower learning rate."""
+    """The learning rate with the lowest mean validation loss over seeds, by target and method (earlier versions: the highest score). A
+    diverged trial counts as the method's worst. Ties go to the lower learning rate."""
     found: dict[tuple[str, str], dict[float, list[float | None]]] = {}
     kept = list(rows)
     role = "rate" if any(row["role"] == "rate" for row in kept) else "grid"
     for row in kept:
         if row["role"] == role:
             by_rate = found.setdefault((row["target"], row["method"]), {})
-            by_rate.setdefault(row["lr"], []).append(row.get("validation_score"))
+            by_rate.setdefault(row["lr"], []).append(choice_score(row))
     return {key: best_rate(by_rate) for key, by_rate in found.items()}
 
 
@@ -222,13 +239,31 @@ def best_rate(by_rate: Mapping[float, Sequence[float | None]]) -> float:
     return max(sorted(by_rate), key=lambda lr: mean(worst if score is None else score for score in by_rate[lr]))
 
 
+def rates_to_try(study: Study, done: Sequence[Row], target: str, method: str) -> tuple[tuple[float, ...], bool]:
+    """The learning rates of a target and method, as multiples of the method's own, as far as the finished rows determine them; and whether
+    all of them are finished. While the best one is at an edge, another beyond it is added, up to `extensions`."""
+    role, seeds = ("rate", study.rate_seeds) if study.rate_seeds else ("grid", study.seeds)
+    own = centre_of(study, method)
+    found: dict[float, list[float | None]] = {}
+    for row in done:
+        if (row["role"], row["target"], row["method"], row.get("mitigation", "none")) == (role, target, method, "none"):
+            found.setdefault(row["lr"], []).append(choice_score(row))
+    tried = tuple(sorted(study.rates))
+    for added in range(study.extensions + 1):
+        if any(len(found.get(own * rate, ())) < len(seeds) for rate in tried):
+            return tried, False
+        best = best_rate({own * rate: found[own * rate] for rate in tried})
+        if len(tried) < 2 or added == study.extensions or best not in (own * tried[0], own * tried[-1]):
+            break
+        tried = (tried[0] ** 2 / tried[1], *tried) if best == own * tried[0] else (*tried, tried[-1] ** 2 / tried[-2])
+    return tried, True
+
+
 def known_rates(study: Study, done: Sequence[Row]) -> dict[tuple[str, str], float]:
     """The chosen learning rates of targets and methods whose rate trials are all finished; others may still run in another worker."""
-    rate_role = "rate" if study.rate_seeds else "grid"
-    counts = Counter((row["target"], row["method"]) for row in done if row["role"] == rate_role)
-    needed = len(study.rates) * len(study.rate_seeds or study.seeds)
     chosen = choose_rates(done)
-    return {key: chosen[key] for target in study.targets for method in study.methods if counts[key := (target, method)] == needed}
+    every = [(target, method) for target in study.targets for method in study.methods]
+    return {key: chosen[key] for key in every if rates_to_try(study, done, *key)[1] and key in chosen}
 
 
 def ordered_trials(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
@@ -239,19 +274,28 @@ def ordered_trials(study: Study, done: Sequence[Row]) -> Iterator[Trial]:
     """
     first = study.seeds[0]
     yield from untuned_trials(study, first)
-    for target in study.targets:
-        for method in study.methods:
-            one = replace(study, targets=(target,), methods=(method,))
-            yield from grid(one)
-            yield from main_trials(one, known_rates(one, done), first)
+    yield from compared_trials(study, done, first)
     chosen = known_rates(study, done)
     for seed in study.seeds:
         if seed != first:
             yield from untuned_trials(study, seed)
-            yield from main_trials(study, chosen, seed)
+            yield from compared_trials(study, done, seed)
         yield from control_trials(study, chosen, seed)
     for mitigation in study.mitigations:
         yield from mitigated_trials(study, chosen, mitigation)
+
+
+def compared_trials(study: Study, done: Sequence[Row], seed: int) -> Iterator[Trial]:
+    """The runs of one seed by which methods are compared, method by method, each after those that choose its learning rate."""
+    for target in study.targets:
+        for method in study.methods:
+            one = replace(study, targets=(target,), methods=(method,))
+            tried = replace(one, rates=rates_to_try(study, done, target, method)[0])
+            if study.rate_seeds:
+                yield from grid(tried) if seed == study.seeds[0] else ()
+                yield from main_trials(one, known_rates(one, done), seed)
+            else:
+                yield from grid(replace(tried, seeds=(seed,)))
 
 
 def count_trials(study: Study) -> int:

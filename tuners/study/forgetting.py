@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,6 +51,13 @@ def paired_difference(before: ArrayLike, after: ArrayLike, clusters: Sequence[st
         return Difference(value, value - margin, value + margin, 0.5 if value == 0 else float(value > 0))
     reach = float(student.ppf(0.975, count - 1)) * error
     return Difference(value, value - reach, value + reach, float(student.cdf(value / error, count - 1)))
+
+
+def choice_score(row: Mapping[str, Any]) -> float | None:
+    """What a learning rate is chosen by, higher is better: minus the validation loss, or the validation score of earlier versions."""
+    loss: float | None = row.get("validation_loss")
+    score: float | None = row.get("validation_score")
+    return score if loss is None else -loss
 
 
 def measurable(base: float, chance: float, error: float) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from assay import Access, AssayError, Doc, ModelRef, Task
 from assay.harness.run.stages import default_split, open_tokenizer
+from assay.tuners.study.along import prepare_live
 from assay.tuners.study.design import Study, check_methods
 from assay.tuners.study.scoring import Score, Scorer, shots_name
 from assay.tuners.study.trial import StudySetup
@@ -54,6 +55,8 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
     unmeasured = [] if protected else [each for each in texts[used:] if each not in known][: study.examples]
     limits = {tasks[name].full_name: study.limit for name in study.targets}
     limits |= {tasks[name].full_name: study.retain_limit or study.limit for name in study.retain}
+    more = {name: neutral_text(study, read_neutral(name, access), tokenizer, model.positions)[:2] for name in study.more_texts}
+    live = [prepare_live(task, model, access, tokenizer, limits[task.full_name], study.chat) for task in tasks.values() if study.points]
     usual = Recipe(
         lr=0.0, micro=study.micro, checkpoint_every=50, precision=pick_precision(), gradient_checkpointing=study.gradient_checkpointing
     )
@@ -66,7 +69,8 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
         spare_text=text_examples(unmeasured, tokenizer, model.positions)[: study.examples], excluded=excluded,
         scored={task.full_name: docs[: limits[task.full_name]] for task, docs in scored},
         rate_role="rate" if study.rate_seeds else "grid", retain_limit=study.retain_limit,
-        retain_shots=study.retain_shots, few_shot=few_shot, keep_models=study.keep_models,
+        retain_shots=study.retain_shots, few_shot=few_shot, keep_models=study.keep_models, model=model, points=study.points,
+        live={each.task.full_name: each for each in live}, more_text=more,
     )  # fmt: skip
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
 from assay import AssayError
 from assay.tuners.methods import method_names
@@ -102,6 +106,29 @@ MODELS = {
 
 PRESETS = {study.name: study for study in (TOY, CPU_MINI, GPU)}
 SEQUENCES = {plan.name: plan for plan in (TOY_SEQUENCE, CPU_SEQUENCE)}
+
+
+def read_study(path: Path) -> tuple[Study, str]:
+    """A study of one's own from a TOML file, and its model: `model`, and the fields of `Study` (its `name` is the file's folder or stem).
+
+    Raises AssayError for a file that cannot be read, and for unknown or missing fields.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AssayError(f"cannot be read: {error}", where=str(path), do="give a TOML file of the fields of a study") from None
+    name = path.resolve().parent.name if path.stem == "study" else path.stem
+    values: dict[str, Any] = {"name": name, **{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}}
+    model = str(values.pop("model", ""))
+    known = {each.name for each in fields(Study)}
+    missing = sorted({"targets", "retain", "methods", "loss_tokens"} - values.keys()) + ([] if model else ["model"])
+    if wrong := [*(f"unknown {key}" for key in sorted(values.keys() - known)), *(f"no {key}" for key in missing)]:
+        close = difflib.get_close_matches(wrong[0].removeprefix("unknown "), known, 1) if wrong[0].startswith("unknown") else []
+        raise AssayError(", ".join(wrong), where=str(path), do=f"did you mean {close[0]}?" if close else "see results/studies/frontier")
+    try:
+        return Study(**values), model
+    except TypeError as error:
+        raise AssayError(f"a field has the wrong type: {error}", where=str(path), do="see results/studies/frontier") from None
 
 
 def find_preset(name: str) -> Study | TaskSequence:

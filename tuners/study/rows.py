@@ -14,8 +14,11 @@ from assay.tuners.training.state import write_atomic
 
 FILE = "trials.parquet"
 ITEMS_FILE = "items.parquet"
+POINTS_FILE = "points.parquet"
 SCORES = "item_scores"
 """The field of a trial's row with the target's score of each item; stored in `items.parquet` alone."""
+POINTS = "points"
+"""The field with the points of a run that was scored along its way; stored in `points.parquet`, a row each, alone."""
 
 
 def add_derived_columns(rows: Sequence[Row], chosen: Mapping[tuple[str, str], float]) -> list[Row]:
@@ -60,18 +63,26 @@ def best_in_context(rows: Sequence[Row]) -> dict[str, Row]:
 
 def write_items(rows: Sequence[Row], path: Path) -> None:
     """Write the item scores of these rows, and keep those of other trials that the file holds already."""
-    import pyarrow
-    import pyarrow.parquet
-
     new = {str(row["trial"]): row[SCORES] for row in rows if row.get(SCORES)}
     every = sorted((trial, item, float(score)) for trial, scores in (read_items(path) | new).items() for item, score in scores.items())
-    if not new:
-        return
-    trials, items, scores = zip(*every, strict=True)
-    buffer = io.BytesIO()
-    table = pyarrow.table({"trial": trials, "item": items, "score": scores})
-    pyarrow.parquet.write_table(table, buffer, compression="zstd")
-    write_atomic(path, buffer.getvalue(), "the scores remain in the trials' folders")
+    if new:
+        write_table(dict(zip(("trial", "item", "score"), zip(*every, strict=True), strict=True)), path)
+
+
+def write_points(rows: Sequence[Row], path: Path) -> None:
+    """Write the points of these rows' runs, and keep those of other trials that the file holds already."""
+    new = {str(row["trial"]): row[POINTS] for row in rows if row.get(POINTS)}
+    every = [{"trial": trial, **point} for trial, points in sorted((read_points(path) | new).items()) for point in points]
+    if new:
+        write_table(columns_of(every, list(dict.fromkeys(name for point in every for name in point))), path)
+
+
+def read_points(path: Path) -> dict[str, list[Row]]:
+    """By trial the points of its run, in the order of steps; empty without the file."""
+    found: dict[str, list[Row]] = {}
+    for row in read_rows(path) if path.is_file() else ():
+        found.setdefault(row["trial"], []).append({name: value for name, value in row.items() if name != "trial"})
+    return found
 
 
 def read_items(path: Path) -> dict[str, dict[str, float]]:
@@ -87,16 +98,25 @@ def read_items(path: Path) -> dict[str, dict[str, float]]:
 
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write one Parquet file with a row per trial, atomically; nested values become JSON text. Item scores go into `items.parquet`."""
+    """Write one Parquet file with a row per trial, atomically; nested values become JSON text. Item scores go into `items.parquet`, the
+    points of runs into `points.parquet`."""
+    write_items(rows, path.with_name(ITEMS_FILE))
+    write_points(rows, path.with_name(POINTS_FILE))
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in (SCORES, POINTS)]
+    write_table(columns_of(rows, names), path)
+
+
+def columns_of(rows: Sequence[Row], names: Sequence[str]) -> dict[str, object]:
+    flat = [{n: json.dumps(v) if isinstance(v := row.get(n), dict | list | tuple) else v for n in names} for row in rows]
+    return {name: column([row[name] for row in flat]) for name in names}
+
+
+def write_table(columns: Mapping[str, object], path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    write_items(rows, path.with_name(ITEMS_FILE))
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != SCORES]
-    flat = [{n: json.dumps(v) if isinstance(v := row.get(n), dict | list | tuple) else v for n in names} for row in rows]
     buffer = io.BytesIO()
-    columns = {name: [row[name] for row in flat] for name in names}
-    pyarrow.parquet.write_table(pyarrow.table({name: column(values) for name, values in columns.items()}), buffer, compression="zstd")
+    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), buffer, compression="zstd")
     write_atomic(path, buffer.getvalue(), "the rows remain in the trials' folders")
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from assay import AssayError
 from assay.harness.run.stages import encode_pairs
 from assay.tuners.methods import find_method
 from assay.tuners.methods.saved import saved_bytes
+from assay.tuners.study.along import RunPath, validation_loss
 from assay.tuners.study.forgetting import bits_per_byte
 from assay.tuners.study.scoring import EngineLogprobs, difference, drops_row, recovered, shots_name
 from assay.tuners.study.trial import (
@@ -28,6 +28,7 @@ from assay.tuners.study.trial import (
     plan_trial,
     prepare_model,
     protected_examples,
+    reference,
     virtual_tokens,
 )
 from assay.tuners.training import selection
@@ -44,7 +45,7 @@ from assay.tuners.training.mitigation import (
     scale_lora,
     training_extras,
 )
-from assay.tuners.training.train import Progress, Trained, train
+from assay.tuners.training.train import Progress, Trained, Watch, train
 
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja", "added_tokens.json")
 
@@ -73,9 +74,12 @@ def run_trial(
             )
         except AssayError as error:
             return {"family": method.family, "status": "refused", "reason": str(error)}
-        done = train(trainable, steps, recipe, extras, folder / "training", report) if steps else untrained()
+        path = RunPath(setup, trial, trainable.model, folder) if setup.points and mitigation.wise_ft == 1 else None
+        watch = Watch(points_of(setup, method), path.measure) if path and trial.role != "rate" else Watch()
+        done = train(trainable, steps, recipe, extras, folder / "training", report, watch) if steps or path else untrained()
         row = costs(method, trainable, done) | data_row(setup, trial, steps)
-        if done.status == "diverged":
+        if path or done.status == "diverged":
+            row |= live_row(setup, trial, path, trainable, folder) if path and done.status != "diverged" else {}
             return {**row, "seconds": time.monotonic() - began}
         served, trained = save_result(setup, trainable, mitigation, folder), trainable.model
     row |= {"served": "own model" if served[1] is None else "adapter", "saved_bytes": saved_bytes(folder / "result")}
@@ -85,6 +89,27 @@ def run_trial(
         shutil.rmtree(served[0])
     shutil.rmtree(folder / "training", ignore_errors=True)
     return {**row, "seconds": time.monotonic() - began}
+
+
+def points_of(setup: StudySetup, method: Method) -> frozenset[int]:
+    """The steps after which a run is scored; also before the first, where the method changes the model without training."""
+    return frozenset(setup.points) | (frozenset() if method.identity else {0})
+
+
+def live_row(setup: StudySetup, trial: Trial, path: RunPath, trainable: Trainable, folder: Path) -> Row:
+    """The scores of a run that is scored along its way, and the size of its result, of which adapters stay on disk."""
+    row: Row = {"validation_loss": validation_loss(setup, trial, trainable.model)} if trial.target in setup.rate_splits else {}
+    if trial.role == "rate":
+        return row
+    row |= path.row()
+    with disk_errors(folder):
+        shutil.rmtree(folder / "result", ignore_errors=True)
+        trainable.save(folder / "result")
+        row["saved_bytes"] = saved_bytes(folder / "result")
+        if not setup.keep_models and (folder / "result" / "config.json").is_file():
+            shutil.rmtree(folder / "result")
+    shutil.rmtree(folder / "training", ignore_errors=True)
+    return row
 
 
 def untrained() -> Trained:
@@ -191,11 +216,13 @@ def serve(setup: StudySetup, mitigation: Mitigation, result: Path, merged: Calla
 def divergence_row(setup: StudySetup, trial: Trial, served: Served, trained: Module | None) -> Row:
     """KL of the served model from the base, and its largest difference from the `trained` model (`parity`; None if interpolated).
 
-    A trial that only chooses the learning rate is measured on the neutral text alone.
+    A trial that only chooses the learning rate is measured on the neutral text and its validation loss alone.
     """
     model, target = open_served(served), setup.validation[trial.target]
     found: Row = {}
     only_text = trial.role == "rate"
+    if trial.role == setup.rate_role and trial.target in setup.rate_splits:
+        found["validation_loss"] = validation_loss(setup, trial, model)
     for name, examples in (("kl_target", target), ("kl_base", setup.probes), ("kl_text", setup.text))[2 * only_text :]:
         if examples:
             base = reference(setup, name if name != "kl_target" else f"kl_target of {trial.target}", examples)
@@ -211,25 +238,14 @@ def divergence_row(setup: StudySetup, trial: Trial, served: Served, trained: Mod
     return found
 
 
-def reference(setup: StudySetup, name: str, examples: Sequence[Example]) -> Any:
-    """The base's log-probabilities, computed once for all trials, from the base as it is on disk."""
-    if name not in setup.references:
-        setup.references[name] = log_probabilities(open_base(setup.base), examples)
-    return setup.references[name]
-
-
 def scores(setup: StudySetup, trial: Trial, served: Served, trained: Module | None = None) -> Row:
-    """Gain on the target's test split, validation score for choosing the learning rate, and drops on the retention tasks.
+    """Gain on the target's test split, and drops on the retention tasks.
 
     A trial that only chooses the learning rate is not scored on the test split. `engine_parity` compares `trained` with the engine.
     """
     target = setup.tasks[trial.target].full_name
     before = setup.before[target]
     row: Row = {"metric": before.metric, "target_base": before.value}
-    if trial.role == setup.rate_role and trial.target in setup.rate_splits:
-        split, held = setup.rate_splits[trial.target]
-        chosen = setup.scorer(*served, (trial.target,), split=split, limit=held)[target]
-        row |= {"validation_score": chosen.value, "validation_run_id": chosen.run}
     if trial.role == "rate":
         return row
     after = setup.scorer(*served, (trial.target,))[target]

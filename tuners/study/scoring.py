@@ -58,6 +58,8 @@ class Score:
     invalid: float | None = None
     """Share of responses without a parsable answer."""
     engine_logprobs: tuple[EngineLogprobs, ...] = ()
+    nats: float | None = None
+    """Mean negative log-likelihood of the gold answers, if it was measured."""
 
     @property
     def error(self) -> float:
@@ -68,8 +70,8 @@ class Score:
         return float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
 
     def as_json(self) -> dict[str, Any]:
-        """All fields except `engine_logprobs`."""
-        return {name: value for name, value in asdict(self).items() if name != "engine_logprobs"}
+        """All fields except `engine_logprobs` and `nats`."""
+        return {name: value for name, value in asdict(self).items() if name not in ("engine_logprobs", "nats")}
 
 
 class ScoreOptions(TypedDict, total=False):

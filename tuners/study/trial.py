@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from assay import AssayError, Doc, Metric, Task
-from assay.harness.run.stages import Tokenizer
+from assay import AssayError, Doc, Metric, ModelRef, Task
+from assay.harness.run.stages import PreparedTask, Tokenizer
 from assay.tuners.methods import find_method
 from assay.tuners.methods.peft_method import try_forward
 from assay.tuners.methods.saved import attach
 from assay.tuners.study.scoring import Score, Scorer
 from assay.tuners.training.batches import UNLIMITED, Example, Limit, Step, plan_steps
 from assay.tuners.training.data import cut_examples, longest_scored, task_examples
+from assay.tuners.training.loss import log_probabilities
 from assay.tuners.training.method import Module, Trainable
 from assay.tuners.training.mitigation import Mitigation
 from assay.tuners.training.mix import mix
@@ -95,6 +96,13 @@ class StudySetup:
     """Scored items by the task's full name."""
     excluded: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By target the labels of training rows that are excluded because they are scored or choose the learning rate."""
+    model: ModelRef | None = None
+    points: tuple[int, ...] = ()
+    """As in `Study`."""
+    live: Mapping[str, PreparedTask] = field(default_factory=dict)
+    """By the task's full name the encoded items that are scored along a run."""
+    more_text: Mapping[str, tuple[Sequence[Example], float]] = field(default_factory=dict)
+    """Further neutral texts by name, each with its UTF-8 bytes per loss token."""
     references: dict[str, Any] = field(default_factory=dict)
     """Cache of the base's log-probabilities and of encoded examples; the only field whose content changes."""
 
@@ -116,6 +124,13 @@ def open_base(path: Path) -> Module:
     if not torch.cuda.is_available():
         return model
     return model.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
+
+
+def reference(setup: StudySetup, name: str, examples: Sequence[Example]) -> Any:
+    """The base's log-probabilities, computed once for all trials, from the base as it is on disk."""
+    if name not in setup.references:
+        setup.references[name] = log_probabilities(open_base(setup.base), examples)
+    return setup.references[name]
 
 
 Served = tuple[Path, Path | None]

@@ -14,7 +14,7 @@ from typing import Any
 from assay import AssayError
 from assay.harness.run.stages import acquire, release
 from assay.tuners.study.design import trial_key
-from assay.tuners.study.rows import FILE, SCORES, read_rows, write_rows
+from assay.tuners.study.rows import FILE, POINTS, SCORES, read_rows, write_rows
 from assay.tuners.study.trial import Row, Trial, current_names, json_safe
 from assay.tuners.training.state import write_atomic
 from assay.tuners.training.train import Progress
@@ -62,7 +62,7 @@ def run_trials(work: Workload, root: Path, report: Callable[[TrialEvent], None])
             time.sleep(POLL_SECONDS)
     found = work.gather([known[trial_key(trial)] for trial in trials])
     write_rows(found, root / FILE)
-    return [{name: value for name, value in row.items() if name != SCORES} for row in found]
+    return [{name: value for name, value in row.items() if name not in (SCORES, POINTS)} for row in found]
 
 
 def known_rows(root: Path) -> dict[str, Row]:

@@ -16,7 +16,7 @@ from assay import AssayError
 from assay.tuners.training.batches import Example, Step, digest_steps, pad
 from assay.tuners.training.loss import answer_logits, in_batches, summed_kl, summed_loss
 from assay.tuners.training.memory import peak_memory, reset_peak
-from assay.tuners.training.method import Module, Tensor, Trainable
+from assay.tuners.training.method import Module, Tensor, Trainable, do_nothing
 from assay.tuners.training.selection import blocks
 from assay.tuners.training.sharding import check_launch, full_tensor, shard, uses_fsdp
 from assay.tuners.training.state import Position, read_checkpoint, write_checkpoint
@@ -64,6 +64,29 @@ class Extras:
     penalty: Callable[[], Tensor] | None = None
     kl: float = 0.0
     stop: Callable[[int], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Calls `measure(step)` after these steps, 0 being before the first, and after the last one; not after a run that diverged.
+
+    The model is in evaluation mode meanwhile, and the call's time and memory do not count as the run's.
+    """
+
+    steps: frozenset[int] = frozenset()
+    measure: Callable[[int], None] = do_nothing
+
+    def due(self, step: int, last: bool) -> bool:
+        return step in self.steps or (last and bool(self.steps))
+
+    def call(self, step: int, model: Module, peak: int) -> tuple[float, int]:
+        """Measure; returns the seconds that it took, and the peak memory of the training so far."""
+        began, peak = time.monotonic(), max(peak, peak_memory())
+        model.eval()
+        self.measure(step)
+        model.train()
+        reset_peak()
+        return time.monotonic() - began, peak
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +138,7 @@ def train(
     extras: Extras = Extras(),
     directory: Path | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
+    watch: Watch = Watch(),
 ) -> Trained:
     """Train in place. With a `directory`, checkpoints are written there and an interrupted run resumes, on a CPU to the bit-identical
     result. A run that diverges ends with that status; its parameters must not be used.
@@ -131,6 +155,8 @@ def train(
     first, before, began = position.step, position.seconds, time.monotonic()
     reset_peak()
     status: Status = "done"
+    paused, peak = watch.call(0, loop.model, 0) if first == 0 and watch.due(0, not steps) else (0.0, 0)
+    began += paused
     while position.step < len(steps) and status == "done":
         lr = recipe.lr * schedule(position.step, len(steps), recipe.warmup)
         loss, norm = take_step(loop, steps[position.step], lr, position.step + 1)
@@ -143,7 +169,10 @@ def train(
             status = "stopped"
         elif directory and recipe.checkpoint_every and position.step % recipe.checkpoint_every == 0:
             write_checkpoint(directory, position, trainable, loop.optimizer, loop.accelerator.is_main_process)
-    loss_tokens, peak = sum(example.loss_tokens for step in steps[: position.step] for example in step.target), peak_memory()
+        if status != "diverged" and watch.due(position.step, position.step == len(steps) or status == "stopped"):
+            paused, peak = watch.call(position.step, loop.model, peak)
+            began += paused
+    peak, loss_tokens = max(peak, peak_memory()), sum(example.loss_tokens for step in steps[: position.step] for example in step.target)
     if loop.join is not None:
         loop.join()
     return Trained(status, position.step, position.losses, loss_tokens, sum(sizes[: position.step]), position.seconds, peak)

@@ -1,0 +1,159 @@
+"""The report's section on frontiers: every method at matched gain against full tuning and against each other, and the literature."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from assay.tuners.report.claims import Row, estimate, main_rows
+from assay.tuners.report.figures import short, targets_of
+from assay.tuners.report.frontier import MatchedMethods, Points, along_table, frontier_json, paths_of
+from assay.tuners.report.paired import FACTOR, SHARE, RunPath
+from assay.tuners.training.state import write_atomic
+
+FULL = "full"
+FRONTIERS = "frontiers.json"
+OPPOSITE = {"dominates": "dominated", "dominated": "dominates"}
+
+LITERATURE = (
+    (
+        "LoRA learns less and forgets less (Biderman et al. 2024, arXiv 2405.09673)",
+        "drop of the mean of HellaSwag, ARC-Challenge and WinoGrande, against the target's score, at every checkpoint; Llama-2-7B",
+        "our KL on neutral text, along the run at equal gain; they compare methods at unequal gains, with one seed",
+    ),
+    (
+        "peft `method_comparison` (peft 0.21)",
+        "increase of cross-entropy on 100 Wikipedia texts at the end of one run; one task, one seed, one learning rate for most methods",
+        "our change in bits per byte (`delta_bits_per_byte`) is the same up to the unit; KL cannot fall below 0, cross-entropy can",
+    ),
+    (
+        "PEFT-Arena (2026, arXiv 2605.28819)",
+        "drop of the mean of BBH, IFEval and NQ; weights rewound towards the base give further points",
+        "our `average_drop` with intervals, and `wise_ft` for the rewinding; theirs has no seeds or intervals",
+    ),
+    (
+        "RL's Razor (Shenfeld et al. 2025, arXiv 2509.04259)",
+        "drop of the mean of earlier tasks, which KL between base and tuned model on the target's prompts predicts",
+        "our `kl_target`; along the run we measure KL on neutral text, and the report tells how it goes with `average_drop`",
+    ),
+    (
+        "Scaling laws for forgetting (Kalajdzievski 2024, arXiv 2401.05605)",
+        "cross-entropy of the tuned model on text that the base generates, less the base's",
+        "a KL on the base's own text; ours is on text by people",
+    ),
+)
+"""Name, definition of forgetting, and how it relates to ours."""
+
+
+def write_frontiers(rows: Sequence[Row], points: Points, folder: Path) -> None:
+    """Write `frontiers.json`, which pages read: by target every run's path, each method's frontier with its band, and the verdicts."""
+    if points:
+        found = [frontier_json(rows, points, target) for target in targets_of(rows)]
+        write_atomic(folder / FRONTIERS, json.dumps(found).encode(), "the rows are unchanged")
+
+
+def frontier_section(rows: Sequence[Row], points: Points) -> Iterator[str]:
+    """Nothing for a study whose runs were not scored along their way."""
+    if not points:
+        return
+    yield ""
+    yield "## Along the runs: KL at equal gain"
+    yield ""
+    yield (
+        "Every run was scored after several steps, so it is a path of gain and KL. Methods are compared at "
+        f"{100 * SHARE:.0f}% of the smaller of the two final gains of a seed, by the ratio of their KL there: *dominates* if it is lower, "
+        f"*dominated* if it is higher, *no difference* if it is within a factor of {FACTOR:g}, else *cannot tell*. Brackets are 95% "
+        "confidence intervals over seeds; verdicts are corrected by Holm's method over all pairs of a target. *Over the range* is the same "
+        "from a simultaneous band over all gains that both reach. Gain and KL are of these items and texts."
+    )
+    for target in targets_of(rows):
+        found = along_table(rows, points, target)
+        if found:
+            yield from target_lines(rows, points, target, found)
+    yield from literature()
+
+
+def target_lines(rows: Sequence[Row], points: Points, target: str, found: Mapping[tuple[str, str], MatchedMethods]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for pair in found for name in pair))
+    counts = Counter(each.verdict for each in found.values())
+    decided = sum(counts.values()) - counts["cannot tell"]
+    yield ""
+    yield f"### {short(target)}"
+    yield ""
+    yield (
+        f"{decided} of {len(found)} pairs of {len(names)} methods are decided: "
+        + ", ".join(f"{word} {count}" for word, count in counts.most_common())
+        + "."
+    )
+    yield ""
+    yield "| method | seeds | final gain (points) | final KL (nats per token) | KL at equal gain over full | verdict | over the range |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in sorted(names, key=lambda name: final_kl(paths_of(rows, points, target, name))):
+        yield method_line(rows, points, target, name, found)
+    failed = [name for name in names if not_trained(rows, points, target, name)]
+    if failed:
+        yield ""
+        yield f"Not above the same method before its first step in every seed, so listed as failed: {', '.join(failed)}."
+    yield ""
+    yield f"By pair (row against column, {', '.join(f'`{mark}` {word}' for word, mark in MARKS.items())}):"
+    yield ""
+    yield from matrix(names, found)
+
+
+MARKS = {"dominates": "+", "dominated": "-", "no difference": "=", "cannot tell": "?"}
+
+
+def matrix(names: Sequence[str], found: Mapping[tuple[str, str], MatchedMethods]) -> Iterator[str]:
+    yield f"| | {' | '.join(names)} |"
+    yield "|---" * (len(names) + 1) + "|"
+    for one in names:
+        yield f"| {one} | {' | '.join('' if one == other else MARKS[verdict_between(one, other, found)[0]] for other in names)} |"
+
+
+def method_line(rows: Sequence[Row], points: Points, target: str, name: str, found: Mapping[tuple[str, str], MatchedMethods]) -> str:
+    paths = paths_of(rows, points, target, name)
+    gain = estimate(main_rows(rows, target, name), "gain")
+    start = f"| {name} | {len(paths)} | {100 * gain.value:+.1f} | {final_kl(paths):.3g} " if gain else f"| {name} | {len(paths)} | – | – "
+    if name == FULL:
+        return start + "| 1 | | |"
+    verdict, over, factor = verdict_between(name, FULL, found)
+    cell = f"{factor[0]:.3g}x [{factor[1]:.3g}, {factor[2]:.3g}]" if factor else "no gain in common"
+    return start + f"| {cell} | {verdict} | {over} |"
+
+
+def verdict_between(
+    one: str, other: str, found: Mapping[tuple[str, str], MatchedMethods]
+) -> tuple[str, str, tuple[float, float, float] | None]:
+    """The verdict, the verdict over the range, and the factor of KL of one method against another, in either order of the pair."""
+    if (one, other) in found:
+        each = found[one, other]
+        return each.verdict, each.verdict_over_range, each.factor
+    each = found.get((other, one), MatchedMethods(None, None))
+    turned = (1 / each.factor[0], 1 / each.factor[2], 1 / each.factor[1]) if each.factor else None
+    return OPPOSITE.get(each.verdict, each.verdict), OPPOSITE.get(each.verdict_over_range, each.verdict_over_range), turned
+
+
+def final_kl(paths: Mapping[int, RunPath]) -> float:
+    """Geometric mean over seeds of KL at the end of the runs."""
+    logs = [math.log(path[-1][1]) if path[-1][1] > 0 else -math.inf for path in paths.values()]
+    return math.exp(sum(logs) / len(logs)) if logs else math.nan
+
+
+def not_trained(rows: Sequence[Row], points: Points, target: str, name: str) -> bool:
+    """Whether a seed's run ended with no more gain than 0, or than before its first step, for methods that change the model untrained."""
+    runs = [points.get(str(row.get("trial")), ()) for row in main_rows(rows, target, name)]
+    starts = [max(0.0, float(run[0]["gain"]) if run[0]["step"] == 0 else 0.0) for run in runs if run]
+    return any(float(run[-1]["gain"]) <= start for run, start in zip([run for run in runs if run], starts, strict=True))
+
+
+def literature() -> Iterator[str]:
+    yield ""
+    yield "### Beside the literature"
+    yield ""
+    yield "| source | what it calls forgetting | beside ours |"
+    yield "|---|---|---|"
+    for row in LITERATURE:
+        yield f"| {' | '.join(row)} |"
