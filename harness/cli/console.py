@@ -188,6 +188,11 @@ class Lines:
         print(printable(text), file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """1 item, 2 items."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds up to 90 s, then minutes, then hours from 90 minutes on."""
     return f"{seconds:.0f} s" if seconds <= 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from assay.harness.cli.console import out, print_json, show_progress
+from assay.harness.cli.console import counted, out, print_json, show_progress
 from assay.harness.cli.options import Json, PolicyFile, Results, place_of
 from assay.harness.decide.early_stopping import gate_early, plan_like
-from assay.harness.decide.policy import Policy, read_policy
+from assay.harness.decide.policy import Policy, read_policy, reason_of
 from assay.harness.decide.stored_gate import Gate, baselines, find_baseline, gate_stored, set_baseline
 from assay.harness.errors import AssayError
 from assay.harness.files.paths import exists
@@ -24,7 +25,7 @@ from assay.harness.reports.formatting import VERDICTS, aggregate_line, details, 
 from assay.harness.reports.json_values import early_json, gate_json
 from assay.harness.reports.pipelines import early_github, early_junit, github, junit
 from assay.harness.reports.tables import early_markdown, gate_cells, gate_markdown, table
-from assay.harness.store import read_run
+from assay.harness.store import RunInfo, list_runs, read_run
 
 COLOURS = {"pass": "bold green", "regressed": "bold red", "inconclusive": "bold yellow"}
 
@@ -141,12 +142,9 @@ def with_options(policy: Policy, given: Mapping[str, float | str | None]) -> Pol
     """The policy, overridden by the command-line options. Raises AssayError for a value out of range."""
     try:
         return Policy.model_validate({**policy.model_dump(), **{name: value for name, value in given.items() if value is not None}})
-    except ValueError as error:
-        raise AssayError(
-            str(error).splitlines()[2].strip(),
-            where=f"--{str(error).splitlines()[1].replace('_', '-')}",
-            do="assay gate --help lists the options",
-        ) from None
+    except ValidationError as error:
+        name, reason = reason_of(error)
+        raise AssayError(reason, where=f"--{name.replace('_', '-')}", do="assay gate --help lists the options") from None
 
 
 def print_gate(found: Gate) -> None:
@@ -173,11 +171,25 @@ def set_command(
 
     [dim]assay baseline set v1 20261123-2015[/dim]
     """
-    chosen = set_baseline(place_of(results).results, name, run)
+    root = place_of(results).results
+    before = baselines(root).get(name)
+    chosen = set_baseline(root, name, run)
     if as_json:
         print_json({"baseline": name, "run": chosen})
-    else:
-        out().print(f"baseline {name}: run {chosen}", markup=False)
+        return
+    known = {each.id: each for each in list_runs(root)}
+    out().print(f"baseline {name}: {described(known.get(chosen), chosen)}", markup=False, soft_wrap=True)
+    if before and before != chosen:
+        out().print(f"It replaces {described(known.get(before), before)}.", markup=False, soft_wrap=True)
+
+
+def described(run: RunInfo | None, name: str) -> str:
+    """A run with its model, tasks, items and date."""
+    if run is None:
+        return f"run {name}"
+    tasks = ", ".join(run.tasks) if len(run.tasks) < 4 else f"{len(run.tasks)} tasks"
+    kind = "" if (run.purpose, run.evidence) == ("release", "complete") else f", {run.purpose}, {run.evidence}: a gate on it cannot pass"
+    return f"run {name}, {run.model} on {tasks}, {counted(run.items, 'item')}, {run.created_at[:16].replace('T', ' ')} UTC{kind}"
 
 
 @baseline_command.command("ls")

@@ -10,18 +10,19 @@ import typer
 from rich.markup import escape
 
 from assay.harness.cli import options
-from assay.harness.cli.console import duration, out, print_json, show_progress
+from assay.harness.cli.console import duration, err, out, print_json, show_progress
 from assay.harness.cli.explaining import explain_plans
 from assay.harness.cli.options import Json, Results, budget_bytes, comma_list, place_of, shot_counts, text_or_file
 from assay.harness.decide.curves import contrasts, points
+from assay.harness.engines import DTYPES
 from assay.harness.engines.cluster import open_cluster
 from assay.harness.engines.opening import open_engine
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.prompt.perturb import with_perturbations
 from assay.harness.reports.curves import contrasts_table, points_table
-from assay.harness.reports.results import notes, results_table, settings_line
-from assay.harness.run.doctor import examine
+from assay.harness.reports.results import notes, results_table, settings_line, side_by_side
+from assay.harness.run.doctor import examine, has_gpu
 from assay.harness.run.evaluate import evaluate, resume
 from assay.harness.run.noise import sentence
 from assay.harness.run.proof import sentence as proof_sentence
@@ -100,6 +101,8 @@ def run_command(
     if explain:
         explain_plans(plans, place, as_json)
         return
+    if DTYPES.get(dtype, dtype) == "float16" and not (device.startswith("cuda") or has_gpu()):
+        err().print("warning: float16 on a CPU is slow and less exact: --dtype float32 is its default", style="yellow", markup=False)
     with show_progress() as progress:
         bundles = sweep(plans, place, progress, open_cluster if ray else open_engine)
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)
@@ -197,6 +200,8 @@ def print_runs(runs: Sequence[Run], place: Surroundings, as_json: bool) -> None:
         print_run(run, place, as_json)
         if len(runs) > 1:
             out().print()
+    if len(runs) > 1:
+        out().print(side_by_side([(run.manifest["model"]["name"], run.summary()["results"]) for run in runs]))
 
 
 def print_run(run: Run, place: Surroundings, as_json: bool) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from time import time
 from typing import Annotated, Any
 
 import typer
 
 from assay.harness.cli import exchanging
-from assay.harness.cli.console import out, print_json
+from assay.harness.cli.console import counted, duration, out, print_json
 from assay.harness.cli.options import Json, Results, place_of
 from assay.harness.cli.running import print_run
-from assay.harness.errors import Invalid
+from assay.harness.errors import AssayError, Invalid
 from assay.harness.run.merge import merge
 from assay.harness.run.scoring.rescore import local_docs
 from assay.harness.run.scoring.verify import recompute, verify
@@ -33,21 +34,39 @@ def ls_command(results: Results = None, as_json: Json = False) -> None:
 
     [dim]assay store ls[/dim]
     """
-    runs = list_runs(place_of(results).results)
+    root = place_of(results).results
+    if results is not None and not root.is_dir():
+        raise AssayError("there is no such folder", where=str(root), do="give the folder that holds runs/, such as results")
+    if root.name == "runs" and any(root.glob("*/manifest.json")):
+        raise AssayError("this is the folder of the runs", where=str(root), do=f"give the folder above: --results {root.parent}")
+    runs = list_runs(root)
     if as_json:
         print_json({"runs": [as_json_run(run) for run in runs]})
         return
     console = out()
     for run in runs:
         tasks = ", ".join(run.tasks[:4]) + (f" and {len(run.tasks) - 4} more" if len(run.tasks) > 4 else "")
-        state = f"{run.status} ({run.owner})" if run.owner else run.status
-        line = f"{run.id}  {state:<9} {run.items:>6} items  {run.model}  {tasks}"
+        line = f"{run.id}  {state_of(run):<9} {counted(run.items, 'item'):>12}  {run.model}  {tasks}"
         if console.is_terminal:
             console.print(line, no_wrap=True, overflow="ellipsis", markup=False)
         else:
             console.print(line, soft_wrap=True, markup=False)
+    for run in runs:
+        if run.status == "running" and not run.owner:
+            console.print(f"{run.id} was interrupted {age(run)} ago. Resume it: assay resume {run.id}", soft_wrap=True, markup=False)
     if not runs:
-        console.print("No runs yet. `assay demo` creates one.")
+        console.print(f"No runs in {root}. `assay demo` creates one.", soft_wrap=True, markup=False)
+
+
+def state_of(run: RunInfo) -> str:
+    """Its status; a running run with its process, or interrupted if none writes it."""
+    return f"running ({run.owner})" if run.owner else "interrupted" if run.status == "running" else run.status
+
+
+def age(run: RunInfo) -> str:
+    """The time since a run's last change."""
+    changed = max(file.stat().st_mtime for file in run.path.iterdir())
+    return duration(max(0.0, time() - changed))
 
 
 def as_json_run(run: RunInfo) -> dict[str, Any]:

@@ -93,6 +93,22 @@ def check_verified(policy: Policy, digests: Iterable[str]) -> None:
         raise NotComparable(f"a model is {UNVERIFIED}", do="add --allow-unverified if you trust its server")
 
 
+LIMITS = {
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "finite_number": "must be a finite number",
+    "extra_forbidden": "is not a field of a policy",
+}
+
+
+def reason_of(error: ValidationError) -> tuple[str, str]:
+    """The first wrong field, and what is wrong with it in our words where they are known."""
+    first = error.errors()[0]
+    text = LIMITS.get(first["type"])
+    return ".".join(map(str, first["loc"])), text.format(**first.get("ctx", {})) if text else first["msg"]
+
+
 def read_policy(path: Path) -> Policy:
     """Reads a gate.toml. Raises AssayError naming the field that is wrong."""
     try:
@@ -100,8 +116,7 @@ def read_policy(path: Path) -> Policy:
     except OSError as error:
         raise AssayError(f"cannot be read: {error.strerror}", where=str(path), do="check the path") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise AssayError(f"{name}: {first['msg']}", where=str(path), do=f"valid fields are {', '.join(Policy.model_fields)}") from None
+        name, reason = reason_of(error)
+        raise AssayError(f"{name}: {reason}", where=str(path), do=f"valid fields are {', '.join(Policy.model_fields)}") from None
     except (ValueError, RecursionError) as error:  # TOML's own errors, numbers too long, bytes that are not UTF-8
         raise AssayError(f"is not valid TOML: {error}", where=str(path), do="fix the TOML syntax") from None

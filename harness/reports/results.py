@@ -86,6 +86,26 @@ def tie_note(task: Mapping[str, Any], count: int) -> str:
     return f"{task['name']}: {count:,} {'item has' if count == 1 else 'items have'} equally good choices ({rule})."
 
 
+def side_by_side(runs: Sequence[tuple[str, Sequence[Result]]]) -> Table:
+    """The main scores of several models (name, results), one row per task and metric; a dash where a model has none."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows: dict[tuple[str, str], dict[int, float]] = {}
+    for place, (_, results) in enumerate(runs):
+        for result in results:
+            if result.get("main") and result["value"] is not None:
+                rows.setdefault((result["task"], result["metric"]), {})[place] = float(result["value"])
+    made = Table(box=None, pad_edge=False, header_style="bold", collapse_padding=True)
+    for name in ("task", "metric"):
+        made.add_column(name, overflow="fold")
+    for name, _ in runs:
+        made.add_column(Text(name[-32:]), justify="right", overflow="fold")
+    for (task, metric), values in rows.items():
+        made.add_row(Text(task), Text(metric), *(show_number(values[place]) if place in values else "–" for place in range(len(runs))))
+    return made
+
+
 def notes(manifest: Mapping[str, Any], results: Sequence[Result], ties: Mapping[str, int] | None = None) -> list[str]:
     """Notes below a table of results: purpose, evidence, and everything that was left out or changed."""
     found = []

@@ -68,9 +68,14 @@ def inspect_machine() -> Machine:
         versions=versions,
         ranges=wanted_ranges(metadata.requires("assay") or () if "assay" in versions else ()),
         torch_cuda=bool(re.search(r"^(cuda|hip)\b[^=]*= ['\"]", source_of("torch", "version.py"), re.MULTILINE)),
-        gpu=any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists(),
+        gpu=has_gpu(),
         architectures=registry,
     )
+
+
+def has_gpu() -> bool:
+    """Whether this machine has an NVIDIA or AMD GPU with its driver."""
+    return any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()
 
 
 def source_of(package: str, file: str) -> str:

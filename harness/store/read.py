@@ -200,7 +200,8 @@ def list_runs(root: Path) -> tuple[RunInfo, ...]:
 
 
 def find_run(root: Path, text: str) -> Path:
-    """Find a run by its folder, its id, a unique prefix of the id, or its model's name (the latest complete run).
+    """Find a run by its folder, its id, a unique prefix of the id, or its model's name (the latest complete run; a release run on all items
+    is preferred to a smoke, limited or partial one).
 
     Raises AssayError with suggestions if none or several match.
     """
@@ -216,7 +217,8 @@ def find_run(root: Path, text: str) -> Path:
         complete = [run for run in named if run.status == "complete"]
         if not complete:
             raise AssayError(f"no run of {text!r} is complete", where=str(root), do=f"assay resume {named[-1].id}")
-        return complete[-1].path
+        whole = [run for run in complete if (run.purpose, run.evidence) == ("release", "complete")]
+        return (whole or complete)[-1].path
     if prefixed:
         ids = ", ".join(run.id for run in prefixed[:4])
         raise AssayError(
