@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from assay.harness.cli.console import counted, out, print_json, show_progress
 from assay.harness.cli.options import Json, PolicyFile, Results, place_of
+from assay.harness.cli.planning import show_explained, show_plan
 from assay.harness.decide.early_stopping import gate_early, plan_like
+from assay.harness.decide.planning.plan import KINDS
 from assay.harness.decide.policy import Policy, read_policy, reason_of
 from assay.harness.decide.stored_gate import Gate, baselines, find_baseline, gate_stored, set_baseline
 from assay.harness.errors import AssayError
@@ -52,6 +54,11 @@ def gate_command(
     early_stop: Annotated[bool, typer.Option("--early-stop", help="Score --model now and stop as soon as the verdict is certain.")] = False,
     model: Annotated[str, typer.Option(help="Candidate model for --early-stop, scored with the baseline's settings.")] = "",
     adapter: Annotated[str, typer.Option(help="PEFT adapter of --model: a folder or hub id.")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Print the items and tokens that decide a candidate of a --candidate-kind.")] = False,
+    candidate_kind: Annotated[str, typer.Option(help=f"For --plan: {', '.join(KINDS)}.")] = "quantised",
+    explain: Annotated[
+        Path | None, typer.Option("--explain-policy", help="Print the error rates of a policy file, or of the check of another tool in it.")
+    ] = None,
     annotate: Annotated[bool, typer.Option("--github", help="Print GitHub annotations and write the step summary.")] = False,
     results: Results = None,
     as_json: Json = False,
@@ -60,11 +67,15 @@ def gate_command(
 
     [dim]assay gate candidate --baseline v1[/dim]
     """
+    if explain is not None:
+        return show_explained(explain, as_json)
     place = place_of(results)
     given = {"margin": margin, "task_margin": task_margin, "alpha": alpha, "on_inconclusive": on_inconclusive or None, "recovery": recovery}
     chosen = with_options(read_policy(policy) if policy else Policy(), given)
     if allow_unverified:
         chosen = chosen.model_copy(update={"allow_unverified": True})
+    if plan and baseline:
+        return show_plan(read_run(find_baseline(place.results, baseline)), chosen, candidate_kind, as_json)
     if not baseline or bool(candidate) == early_stop or bool(model) != early_stop:
         do = "assay gate RUN --baseline BASE, or assay gate --early-stop --model MODEL --baseline BASE"
         raise AssayError("a gate needs a baseline, and either a stored run or a model to evaluate", do=do)
