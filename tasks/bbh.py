@@ -26,6 +26,7 @@ from assay import (
     Generate,
     Layout,
     Metric,
+    Published,
     Shots,
     Task,
     Term,
@@ -35,11 +36,11 @@ from assay import (
     hub,
     inline,
 )
-from assay.harness.files.download import Published
 from assay.tasks._bbh_answers import historic, paper, tolerant
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
+    from assay.harness.task.hub import Hub
     from assay.harness.task.source import Rows
 
 REPO, REVISION = "SaylorTwift/bbh", "b5306be6f827cfafbb545ff5a51f96916029b0fd"
@@ -165,6 +166,11 @@ def read_on_one_line(row: Row) -> Doc:
     return Doc(f"Q: {row['input']}\nA: {ASK}", references=(row["target"],))
 
 
+def rows_of(subject: str) -> Hub:
+    """The questions of a task."""
+    return hub(REPO, subject, revision=REVISION, former=(FORMER, subject))
+
+
 def task_of(subject: str, protocol: str, access: Access) -> Task:
     folder = (access.data or Path("no ASSAY_DATA")) / FOLDER
     few_shot = read_few_shot(folder / f"{subject}.txt")
@@ -173,7 +179,7 @@ def task_of(subject: str, protocol: str, access: Access) -> Task:
     row = {"input": "not ( True or False ) is", "target": "False"}
     return Task(
         name=f"bbh/{subject}",
-        rows=WithFewShotSplit(hub(REPO, subject, revision=REVISION, former=(FORMER, subject)), few_shot, f"cot-prompts/{subject}.txt"),
+        rows=WithFewShotSplit(rows_of(subject), few_shot, f"cot-prompts/{subject}.txt"),
         doc=doc,
         ask=Generate(1024, stop),
         metrics=(metric,),

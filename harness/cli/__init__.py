@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assay.harness.cli import fetching, running, stored, tasking
+from assay.harness.cli import running, stored, tasking
 from assay.harness.cli.console import err, print_json
 from assay.harness.errors import AssayError, redact
 from assay.harness.task.catalogue import find_spec
@@ -55,7 +55,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
     pass
 
 
-for module in (running, tasking, fetching, stored):
+for module in (running, tasking, stored):
     module.register(app)
 
 

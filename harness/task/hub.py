@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,11 +212,11 @@ def open_hub(repo: str, config: str, revision: str | None, offline: bool) -> Map
         found: Mapping[str, Any] = datasets.load_dataset(repo, config, revision=revision, download_config=settings)
         return found
     except Exception as error:  # the library raises many types: connection, 404, script, config
-        what, fix = hub_fault(error, repo, revision)
+        what, fix = hub_fault(error, repo, config, revision)
         raise Missing(what, where=f"{repo}/{config}", do=fix) from None
 
 
-def hub_fault(error: Exception, repo: str, revision: str | None) -> tuple[str, str]:
+def hub_fault(error: Exception, repo: str, config: str, revision: str | None) -> tuple[str, str]:
     """What went wrong on the hub, and what to do, from the library's error and its causes."""
     causes, cause = [error], error.__cause__ or error.__context__
     while cause is not None and isinstance(cause, Exception):
@@ -226,12 +227,15 @@ def hub_fault(error: Exception, repo: str, revision: str | None) -> tuple[str, s
     status = next((code for each in causes if (code := getattr(getattr(each, "response", None), "status_code", None))), None)
     if "GatedRepoError" in names or "gated" in texts.lower():
         return "its owner gives access on request", f"accept the terms at huggingface.co/datasets/{repo}, then: hf auth login"
-    if status == 401:
-        return "is private, or does not exist (401)", "check its id; for a private data set: hf auth login"
     if "RevisionNotFoundError" in names or (revision is not None and f"'{revision}'" in texts and "exist" in texts):
         return f"has no revision {revision} any more", "install a newer assay, or use a mirror that has it: ASSAY_DATA"
     if status == 429:
         return "the hub answers no more requests for now (429)", "try again in some minutes; hf auth login raises the limit"
+    if status == 401 or "DatasetNotFoundError" in names:
+        return "is private, or does not exist on the hub", "check its id; for a private data set: hf auth login"
+    if found := re.search(r"BuilderConfig .* not found. Available: \[(.*)\]", texts):
+        listed = found.group(1).replace("'", "")
+        return f"the hub has the configs {listed:.80}, not {config}", "fix the config in the task's hub(...)"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     fix = "set ASSAY_DATA to a folder that mirrors the hub (assay fetch makes one), or go online"
     return f"cannot be read from the hub ({redact(reason):.160})", fix

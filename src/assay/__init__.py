@@ -4,6 +4,7 @@ This is the public interface for users and for authors of tasks. Ready metrics a
 """
 
 from assay.harness.errors import AssayError, Missing
+from assay.harness.files.download import Published
 from assay.harness.files.places import Access
 from assay.harness.metrics.choice import accuracy
 from assay.harness.metrics.text import exact_match
@@ -12,7 +13,7 @@ from assay.harness.run.evaluate import evaluate
 from assay.harness.store import Run, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.task.doc import Doc
-from assay.harness.task.hub import hub
+from assay.harness.task.hub import Original, hub
 from assay.harness.task.metric import Metric, Pooled, mean
 from assay.harness.task.output import ChoiceScores, Completion, ExpectedValue, Loglikelihoods, TextLogprob
 from assay.harness.task.source import csv, inline, jsonl, made, parquet
@@ -49,9 +50,11 @@ __all__ = [
     "Metric",
     "Missing",
     "ModelRef",
+    "Original",
     "Perplexity",
     "Plan",
     "Pooled",
+    "Published",
     "Regress",
     "Run",
     "Shots",

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay import Doc, Generate, Layout, Perplexity, Pooled, Task, hub
-from assay.harness.files.download import Published
+from assay import Doc, Generate, Layout, Original, Perplexity, Pooled, Published, Task, hub
 from assay.harness.metrics.likelihood import bits_per_byte, perplexity
 from assay.harness.metrics.text import exact_match, quasi_exact_match
-from assay.harness.task.hub import Original
 from assay.tasks._helm.common import FIVE_SHOTS, FORMAT, Derived, DerivedSplit, ask_after, instructions, passage_question, scenario, worked
 
 if TYPE_CHECKING:
@@ -213,7 +211,8 @@ CIVIL_COMMENTS_TASKS = tuple(civil_comments_task(demographic) for demographic in
 
 
 def whole_text(column: str, row: Row) -> Doc:
-    return Doc("", references=(row[column],))
+    """The text of a row. FLORES+ names it text, the older FLORES-200 sentence."""
+    return Doc("", references=(row[column] if column in row else row["text"],))
 
 
 def language_modelling(name: str, column: str, **fields: object) -> Task:
@@ -238,7 +237,7 @@ MODELLING_TASKS = (
     language_modelling(
         "news",
         "document",
-        rows=hub("EdinburghNLP/xsum", "default"),
+        rows=hub("EdinburghNLP/xsum", "default", revision="refs/convert/parquet"),
         split="test",
         about="Bits per byte of British news articles (XSum's documents), in HELM's language modelling format.",
         licence="BBC texts; research use",
@@ -257,7 +256,7 @@ MODELLING_TASKS = (
     language_modelling(
         "sentences",
         "sentence",
-        rows=hub("facebook/flores", "eng_Latn"),
+        rows=hub("openlanguagedata/flores_plus", "eng_Latn", former=("facebook/flores", "eng_Latn")),
         split="devtest",
         about="Bits per byte of English sentences from news, travel guides and encyclopedias (FLORES-200).",
         licence="CC BY-SA 4.0",

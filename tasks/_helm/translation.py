@@ -8,14 +8,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from assay import AssayError, Completion, Doc, Generate, Layout, Metric, Shots, Task, hub
-from assay.harness.files.download import Published
+from assay import AssayError, Completion, Doc, Generate, Layout, Metric, Original, Published, Shots, Task, hub
 from assay.harness.metrics.text import best, bleu, chrf, f1_words, rouge, ter
-from assay.harness.task.hub import Hub, Original
 from assay.tasks._helm.common import FORMAT, Derived, DerivedSplit, scenario, worked
 
 if TYPE_CHECKING:
     from assay.harness.task.doc import Row
+    from assay.harness.task.hub import Hub
 
 LANGUAGES = {
     "fra_Latn": "French",
