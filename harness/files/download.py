@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay.harness.errors import AssayError, redact
 from assay.harness.files.atomic import sync_folder
+
+if TYPE_CHECKING:
+    from http.client import HTTPMessage
 
 ATTEMPTS, CHUNK, SECONDS = 5, 1 << 18, 30
 Report = Callable[[int, int], None]
@@ -38,6 +39,8 @@ def download(source: Published, path: Path, report: Report = lambda done, whole:
     A part of an earlier attempt is continued. Network errors, 429 and 5xx are tried again, `pause` seconds later or when the server says.
     Raises AssayError where the file cannot be had or has another content.
     """
+    from http.client import HTTPException  # importing it takes as long as the rest of a short command
+
     if path.is_file() and sha256_of(path) == source.sha256:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +66,9 @@ def download(source: Published, path: Path, report: Report = lambda done, whole:
 
 def receive(url: str, part: Path, report: Report) -> None:
     """Append what is missing of a file to `part`."""
+    import urllib.error
+    import urllib.request
+
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -90,7 +96,9 @@ def length_of(headers: HTTPMessage) -> int:
 
 def retry_after(error: Exception, pause: float) -> float | None:
     """Seconds to wait before another attempt; None where none helps."""
-    if not isinstance(error, urllib.error.HTTPError):
+    from urllib.error import HTTPError
+
+    if not isinstance(error, HTTPError):
         return pause
     if error.code != 429 and error.code < 500:
         return None

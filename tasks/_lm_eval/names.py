@@ -85,7 +85,7 @@ def indexed(home: Path, file: str, access: Access) -> Mapping[str, Name]:
         rows = read_names(home)
         if path is not None:
             keep(path, rows)
-    return {name: Name(name, kind, str(home / yaml) if yaml else "", tuple(members)) for name, kind, yaml, members in rows}
+    return {name: Name(name, kind, f"{home}/{yaml}" if yaml else "", tuple(members)) for name, kind, yaml, members in rows}
 
 
 def read_names(home: Path) -> list[list[Any]]:
