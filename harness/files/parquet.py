@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ BATCH = 256
 """Rows decompressed at a time; their size is checked before the next ones."""
 
 
-def read_table(source: Path | bytes, where: str) -> Any:
-    """Read a file, or its bytes, as an Arrow table. Raises AssayError if it is not Parquet, damaged, or a decompression bomb."""
+def read_table(source: Path | bytes, where: str, columns: Sequence[str] | None = None) -> Any:
+    """Read a file, or its bytes, as an Arrow table with these columns, all by default.
+
+    Raises AssayError if it is not Parquet, damaged, lacks a column, or a decompression bomb.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -25,20 +29,26 @@ def read_table(source: Path | bytes, where: str) -> Any:
         with opened as file:
             declared = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
             check_size(declared, most, size, where)
+            known = [name for name in file.schema_arrow.names if columns is None or name in columns]
             batches, total = [], 0
-            for batch in file.iter_batches(batch_size=BATCH):
+            for batch in file.iter_batches(batch_size=BATCH, columns=known):
                 total += unpacked_bytes(batch)
                 check_size(total, most, size, where)
                 batches.append(batch)
-            return pyarrow.Table.from_batches(batches, file.schema_arrow)
+            return pyarrow.Table.from_batches(batches, pyarrow.schema([file.schema_arrow.field(name) for name in known]))
     except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
         raise AssayError(f"cannot be read as Parquet: {first_line(error)}", where=where, do="download or write the file again") from None
 
 
 def read_rows(source: Path | bytes, where: str) -> list[dict[str, Any]]:
     """Read a file, or its bytes, as one dict per row. Raises AssayError like `read_table`, and for values that Python cannot represent."""
+    return as_rows(read_table(source, where), where)
+
+
+def as_rows(table: Any, where: str) -> list[dict[str, Any]]:
+    """A table as one dict per row. Raises AssayError for values that Python cannot represent."""
     try:
-        rows: list[dict[str, Any]] = read_table(source, where).to_pylist()
+        rows: list[dict[str, Any]] = table.to_pylist()
         return rows
     except (ValueError, ArithmeticError, TypeError) as error:
         raise AssayError(f"contains a value that cannot be read: {first_line(error)}", where=where, do="write the file again") from None

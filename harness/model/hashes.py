@@ -8,6 +8,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 LARGE = 1 << 24
 """Size in bytes from which a hash is remembered; smaller files are hashed in milliseconds."""
@@ -46,19 +47,13 @@ def read_hash(path: Path) -> str:
 
 def memory_of(stamp: Stamp) -> Path:
     """The file that holds the hash of a device's inode, in assay's cache."""
-    cache = Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay")
-    return cache / "hashes" / f"{stamp[0]:x}-{stamp[1]:x}.json"
+    return cache_folder("hashes") / f"{stamp[0]:x}-{stamp[1]:x}.json"
 
 
 def remembered(stamp: Stamp) -> str:
     """The remembered hash of an unchanged file; empty if there is none, or if another user could have written it."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        path = memory_of(stamp)
-        for place in (path, path.parent):
-            found = place.lstat()
-            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                return ""
-        content = json.loads(path.read_bytes())
+    with suppress(ValueError, TypeError, KeyError):
+        content = recall(memory_of(stamp))
         if tuple(content["stamp"]) == stamp and len(bytes.fromhex(content["sha256"])) == hashlib.sha256().digest_size:
             return str(content["sha256"])
     return ""
@@ -66,10 +61,30 @@ def remembered(stamp: Stamp) -> str:
 
 def remember(stamp: Stamp, found: str) -> None:
     """Store a hash; where the cache cannot be written, nothing is remembered."""
+    keep(memory_of(stamp), {"stamp": stamp, "sha256": found})
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of assay's cache."""
+    return Path(os.environ.get("ASSAY_CACHE") or Path.home() / ".cache" / "assay") / name
+
+
+def recall(path: Path) -> Any:
+    """The JSON value that this user stored in a file of the cache; None if there is none, or if another user could have written it."""
+    with suppress(OSError, ValueError):
+        for place in (path, path.parent):
+            found = place.lstat()
+            if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                return None
+        return json.loads(path.read_bytes())
+    return None
+
+
+def keep(path: Path, value: Any) -> None:
+    """Store a JSON value for `recall`; nothing where the cache cannot be written."""
     with suppress(OSError):
-        path = memory_of(stamp)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
         part.touch(mode=0o600)
-        part.write_text(json.dumps({"stamp": stamp, "sha256": found}))
+        part.write_text(json.dumps(value))
         part.replace(path)

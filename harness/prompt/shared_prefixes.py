@@ -20,6 +20,8 @@ MARGIN = 32
 """Characters after a cut that both texts must share, beside the length of the longest added token."""
 OVERLAP = 2
 """Words after a cut whose ids must be equal in both texts."""
+PORTION = 256
+"""Texts encoded at a time: what a tokenizer says of a text takes far more memory than its ids."""
 Encode = Callable[[Sequence[str]], list[TokenIds]]
 DEPENDS_ON_TEXT_BEFORE = re.compile(r"\(\?<|\^|\\[bBAGK]")
 
@@ -105,8 +107,14 @@ def encode_whole(
 def mark(inner: Any, texts: Sequence[str], marked: bool = True) -> list[Encoded]:
     """Texts encoded whole, with their cuts if they are wanted (`marked`). A cut follows a visible character, since offsets may leave out
     white space."""
-    encodings = inner(list(texts), add_special_tokens=False).encodings if texts else []
-    return [Encoded(text, as_ids(each.ids), cuts_of(text, each) if marked else ()) for text, each in zip(texts, encodings, strict=True)]
+    found: list[Encoded] = []
+    for begin in range(0, len(texts), PORTION):
+        part = texts[begin : begin + PORTION]
+        encodings = inner.backend_tokenizer.encode_batch(part, add_special_tokens=False)
+        found += [
+            Encoded(text, as_ids(each.ids), cuts_of(text, each) if marked else ()) for text, each in zip(part, encodings, strict=True)
+        ]
+    return found
 
 
 def as_ids(ids: Iterable[int]) -> TokenIds:

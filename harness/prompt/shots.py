@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from assay.harness.errors import AssayError
 from assay.harness.prompt.item_shots import FewShotExamples, item_examples
 from assay.harness.task.doc import Doc
-from assay.harness.task.matching import question
+from assay.harness.task.matching import question, words_of
 from assay.harness.task.task import Task
 
 __all__ = ["FewShotExamples", "choose_examples"]
@@ -52,7 +52,8 @@ def without_own_answers(chosen: tuple[Doc, ...], rest: Sequence[Doc], scored: Se
     Where `rest` has no other row, the item has fewer examples.
     """
     shown = set(map(question, chosen))
-    own = {index: asked for index, doc in enumerate(scored) if (asked := question(doc)) in shown}
+    prompts = {asked[0] for asked in shown}
+    own = {index: asked for index, doc in enumerate(scored) if words_of(doc.prompt) in prompts and (asked := question(doc)) in shown}
     if not own:
         return FewShotExamples(lambda index: chosen)
 

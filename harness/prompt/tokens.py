@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from assay.harness.engines.request import TokenIds
 from assay.harness.errors import AssayError, redact
+from assay.harness.model.hashes import cache_folder, keep, recall
 from assay.harness.model.weights import read_json
 from assay.harness.prompt.chat import CALL, TemplateCall, render_chats
 from assay.harness.prompt.render import Message
@@ -90,6 +93,8 @@ class Tokenizer:
 
 PROBE = "probe"
 """A text whose place in a rendered chat shows what surrounds it."""
+PORTION = 512
+"""Prompts encoded together."""
 PROCESSOR_TEMPLATE = "chat_template.json"
 """File with the chat template of some multimodal models, which transformers reads for their processors only."""
 SAMPLE = 1000
@@ -103,10 +108,11 @@ def open_tokenizer(path: Path, model: Path | None = None) -> Tokenizer:
         import transformers
     except ImportError:
         raise AssayError("transformers is not installed", do="pip install 'assay[hf]'") from None
+    digest = tokenizer_digest(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            inner = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+            inner = load_tokenizer(path, f"{digest} {transformers.__version__}")
     except BaseException as error:  # the library raises many types for a broken file; a panic of its Rust part is no Exception
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
@@ -118,7 +124,27 @@ def open_tokenizer(path: Path, model: Path | None = None) -> Tokenizer:
     inner.deprecation_warnings = {"Asking-to-pad-a-fast-tokenizer": True}
     empty = inner.bos_token_id if inner.bos_token_id is not None else inner.eos_token_id
     ends, margin = ends_of(model or path, inner), cut_margin(inner)
-    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), tokenizer_digest(path), inner, ends, margin)
+    return Tokenizer(prefix_of(inner), None if empty is None else int(empty), digest, inner, ends, margin)
+
+
+def load_tokenizer(path: Path, key: str) -> Any:
+    """The library's tokenizer of a folder. Its class is remembered: AutoTokenizer imports torch to find out which one it is.
+
+    `key`: what the class depends on beside the folder and its configuration.
+    """
+    config = path / "config.json"
+    state = [key, str(path), sorted(each.name for each in path.iterdir()), config.read_text() if config.is_file() else ""]
+    memory = cache_folder("tokenizers") / f"{hashlib.sha256(repr(state).encode()).hexdigest()[:32]}.json"
+    options = {"local_files_only": True, "trust_remote_code": False}
+    with suppress(Exception):  # AutoTokenizer then says what is wrong
+        module, name = recall(memory)
+        if module.partition(".")[0] == "transformers":
+            return getattr(importlib.import_module(module), name).from_pretrained(str(path), **options)
+    import transformers
+
+    inner = transformers.AutoTokenizer.from_pretrained(str(path), **options)
+    keep(memory, [type(inner).__module__, type(inner).__qualname__])
+    return inner
 
 
 def tokenizer_digest(path: Path) -> str:
@@ -177,7 +203,12 @@ def encode_pairs(
 
     Raises AssayError if a continuation has no tokens, or if a prompt is empty and the tokenizer has neither BOS nor EOS.
     """
-    exact = exact or special
+    portions = (pairs[begin : begin + PORTION] for begin in range(0, len(pairs), PORTION))
+    return [each for portion in portions for each in encode_portion(tokenizer, portion, special, exact or special)]
+
+
+def encode_portion(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, ...]]], special: bool, exact: bool) -> list[EncodedPair]:
+    """Some of the pairs of `encode_pairs`: what is needed to encode them takes more memory than their ids."""
     contexts = [prompt if exact or not continuations else prompt.rstrip() for prompt, continuations in pairs]
     wholes = [(text, prompt + each) for text, (prompt, continuations) in zip(contexts, pairs, strict=True) for each in continuations]
     encoded, ended = encode_shared(tokenizer.encode, tokenizer.inner, tokenizer.margin, contexts, wholes)

@@ -14,9 +14,10 @@ from assay.harness.run.prepare import PreparedRun
 from assay.harness.run.scoring.measure import thinking_of
 from assay.harness.run.scoring.results import failures, score_run, scored_of, weakest_evidence
 from assay.harness.run.scoring.signature import dtype_of
-from assay.harness.store import stats_of
+from assay.harness.store.journal import final_records
 from assay.harness.store.provenance import machine, versions
 from assay.harness.store.record import Record
+from assay.harness.store.tables import stat_tables, stats_table
 
 
 def manifest_of(prepared: PreparedRun) -> dict[str, Any]:
@@ -99,13 +100,15 @@ def ties_of(records: Sequence[Record]) -> dict[str, int]:
     return dict(Counter(record.task for record in records if record.output.get("tied")))
 
 
-def results_of(prepared: PreparedRun, bundle: Path, records: Sequence[Record], engine: Mapping[str, Any]) -> list[dict[str, Any]]:
+def results_of(prepared: PreparedRun, records: Sequence[Record], engine: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The results of a run whose items are scored; none for a shard, which has no score of its own."""
     if prepared.plan.shard:
         return []
     failed, dtype = failures(records), dtype_of(engine, prepared.plan.as_json())
     tasks = [scored_of(task, failed[task.task.full_name]) for task in prepared.tasks]
-    return score_run(tasks, prepared.totals, stats_of(bundle), prepared.engine, dtype)
+    items = [each.item for task in prepared.tasks for each in task.items]
+    tables = stat_tables(stats_table(items, final_records(records)), prepared.model.name)
+    return score_run(tasks, prepared.totals, tables, prepared.engine, dtype)
 
 
 def tokens_of(model: ModelRef, records: Sequence[Record]) -> dict[str, int]:

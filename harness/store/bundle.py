@@ -22,7 +22,7 @@ from assay.harness.files.atomic import DISK_FULL, read_json, sync_folder, to_jso
 from assay.harness.files.safe_open import read_regular
 from assay.harness.store.record import Item
 from assay.harness.store.shapes import ManifestShape, validate
-from assay.harness.store.tables import items_table, to_parquet
+from assay.harness.store.tables import items_table, portions, portions_to_parquet
 
 SCHEMA = 1
 MANIFEST, ITEMS, JOURNAL, LOCK = "manifest.json", "items.parquet", "journal.jsonl", "lock.json"
@@ -77,7 +77,7 @@ def create_bundle(root: Path, manifest: Mapping[str, Any], items: Sequence[Item]
     ((task, item), times), *_ = Counter((item.task, item.id) for item in items).most_common(1)
     if times > 1:
         raise AssayError(f"item {item!r} is planned {times} times", where=task, do="give each item of the task its own id")
-    parquet = to_parquet(items_table(items))
+    parquet = portions_to_parquet(map(items_table, portions(items)))
     now = datetime.now(UTC)
     facts = {
         **manifest,

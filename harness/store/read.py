@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +66,10 @@ class Run:
             raise Incomplete(f"the run is not complete and has no {name} yet", where=str(self.path), do=f"assay resume {self.path.name}")
         return read_checked(self.path / name, self.files[name])
 
-    def table(self, name: str) -> Any:
-        """Read one of the run's Parquet files as an Arrow table and check its columns."""
+    def table(self, name: str, columns: Sequence[str] | None = None) -> Any:
+        """Read columns of one of the run's Parquet files, all by default, as an Arrow table and check them."""
         where = self.path / name
-        table = validate_table(read_table(self.read(name), str(where)), name, str(where))
+        table = validate_table(read_table(self.read(name), str(where), columns), name, str(where), columns)
         if name in (ITEMS, SAMPLES) and table.num_rows != self.manifest["items"]:
             what = f"planned {self.manifest['items']} items, but {name} has {table.num_rows}"
             raise AssayError(what, where=str(self.path), do="restore the run from a copy")
@@ -79,6 +79,12 @@ class Run:
         """Return every planned item, in order."""
         with content_errors(self.path / ITEMS):
             return items_of(self.table(ITEMS))
+
+    def keys(self) -> tuple[Key, ...]:
+        """Return (task, id) of every planned item, in order."""
+        with content_errors(self.path / ITEMS):
+            table = self.table(ITEMS, ("task", "id"))
+            return tuple(zip(table["task"].to_pylist(), table["id"].to_pylist(), strict=True))
 
     def items_by_task(self) -> dict[str, list[Item]]:
         """Return every planned item by the name of its task, in order."""
@@ -98,7 +104,7 @@ class Run:
             kept = {}
         if not kept and (now := read_run(self.path)).status == "complete":  # it was completed meanwhile
             return now.records()
-        return tuple(kept[key] for item in self.items() if (key := (item.task, item.id)) in kept)
+        return tuple(kept[key] for key in self.keys() if key in kept)
 
     def stats(self) -> dict[Key, StatTable]:
         """Return per-item statistics by (task, metric), items in planned order; of a running run, those of the finished items."""

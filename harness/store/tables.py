@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
     "item_stats.parquet": {**dict.fromkeys(("task", "metric", "item_id", "item_group", "item_cluster"), TEXT), "stats": REALS},
 }
 """Column types of a run's tables, by file name."""
+PORTION = 2048
+"""Items written or read at a time, so that their texts are not in memory twice."""
 NULLABLE = ("correct",)
 """Columns that may have missing values."""
 
@@ -45,16 +47,35 @@ class StatTable:
 
 def to_parquet(table: Any) -> bytes:
     """Return a table as a Parquet file, compressed with zstd."""
+    return portions_to_parquet([table])
+
+
+def portions_to_parquet(tables: Iterable[Any]) -> bytes:
+    """Return tables with the same columns as one Parquet file, each written before the next is made."""
     import pyarrow
     import pyarrow.parquet
 
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd", row_group_size=65536)
+    sink, writer = pyarrow.BufferOutputStream(), None
+    for table in tables:
+        if writer is None:
+            writer = pyarrow.parquet.ParquetWriter(sink, table.schema, compression="zstd")
+        writer.write_table(table, row_group_size=65536)
+    if writer is not None:
+        writer.close()
     return bytes(sink.getvalue())
 
 
-def validate_table(table: Any, name: str, where: str) -> Any:
-    """Check the columns of a run's table and return it. Raises AssayError for a column that is missing, mistyped or has gaps."""
+def portions(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield the values PORTION at a time; at least one portion."""
+    for begin in range(0, max(1, len(values)), PORTION):
+        yield values[begin : begin + PORTION]
+
+
+def validate_table(table: Any, name: str, where: str, columns: Sequence[str] | None = None) -> Any:
+    """Check the columns of a run's table, all by default, and return it.
+
+    Raises AssayError for a column that is missing, mistyped or has gaps.
+    """
     import pyarrow
 
     kinds = {
@@ -69,6 +90,8 @@ def validate_table(table: Any, name: str, where: str) -> Any:
     except pyarrow.ArrowException as error:
         raise AssayError(f"is damaged: {str(error).splitlines()[0]:.80}", where=where, do="restore the run from a copy") from None
     for column, kind in COLUMNS[name].items():
+        if columns is not None and column not in columns:
+            continue
         if table.column_names.count(column) != 1:
             raise AssayError(
                 f"has {table.column_names.count(column)} columns {column!r}, not one", where=where, do="restore the run from a copy"
@@ -117,6 +140,12 @@ def items_of(table: Any) -> tuple[Item, ...]:
     for name in LISTS:
         rows[name] = [tuple(texts) for texts in rows[name]]
     return tuple(Item(*values) for values in zip(*(rows[name] for name in ITEM_FIELDS), strict=True))
+
+
+def without_texts(table: Any) -> tuple[Item, ...]:
+    """Return the planned items of a table with nothing but their task, id, group and cluster."""
+    columns = (table[name].to_pylist() for name in ("task", "id", "group", "cluster"))
+    return tuple(Item(task, id, group, cluster, "") for task, id, group, cluster in zip(*columns, strict=True))
 
 
 def json_object(text: str | bytes) -> dict[str, Any]:

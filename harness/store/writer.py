@@ -17,7 +17,7 @@ from assay.harness.store.journal import Journal, Key, encode_record, final_recor
 from assay.harness.store.read import Run, read_run
 from assay.harness.store.record import Record
 from assay.harness.store.shapes import ProofsShape, validate
-from assay.harness.store.tables import samples_table, stats_table, to_parquet
+from assay.harness.store.tables import PORTION, items_of, portions_to_parquet, samples_table, stats_table, to_parquet, without_texts
 
 
 @contextmanager
@@ -41,10 +41,11 @@ class Writer:
 
     def __init__(self, bundle: Path) -> None:
         self._run: Run = read_run(bundle)
-        self._planned = frozenset((item.task, item.id) for item in self._run.items())
+        self._planned = dict.fromkeys(self._run.keys())
         manifest = hashlib.sha256(read_regular(bundle / MANIFEST, JSON_BYTES)).hexdigest()
         self._journal_key = (bundle / JOURNAL, self._run.id, manifest)
         self._failed: dict[Key, bool] = {}
+        self._records: tuple[Record, ...] | None = None
         self._widths: dict[Key, int] = {}
         for record in self._run.records() if self._complete else read_records(*self._journal_key):
             self._check(record)
@@ -62,8 +63,10 @@ class Writer:
         return frozenset(key for key, failed in self._failed.items() if not failed)
 
     def records(self) -> tuple[Record, ...]:
-        """Return the final record of every finished item, in planned order."""
-        return self._run.records()
+        """Return the final record of every finished item, in planned order. They are read from the files, and kept until more are added."""
+        if self._records is None:
+            self._records = self._run.records()
+        return self._records
 
     def append(self, records: Sequence[Record]) -> None:
         """Append records to the journal in one write. Once this returns, killing the process loses none of them.
@@ -78,6 +81,7 @@ class Writer:
         batch = [without_nonfinite(record) for record in records]
         for record in batch:
             self._check(record)
+        self._records = None
         self._journal.append(b"".join(map(encode_record, batch)))
         for record in batch:
             self._track(record)
@@ -119,7 +123,7 @@ class Writer:
         """
         bundle = self._run.path
         if not self._complete:
-            if missing := self._planned - self._failed.keys():
+            if missing := self._planned.keys() - self._failed.keys():
                 example = "{} {}".format(*min(missing))
                 what = f"{len(missing)} of {len(self._planned)} items have no result, for example {example}"
                 raise Incomplete(what, where=str(bundle), do=f"resume with: assay resume {bundle.name}")
@@ -128,19 +132,24 @@ class Writer:
                 self._write(bundle, summary)
             except OSError as error:
                 raise write_error(error, bundle) from None
-            self._run = read_run(bundle)
+            self._run, self._records = read_run(bundle), None
         for leftover in (bundle / JOURNAL, bundle / PROOFS, *bundle.glob(".*.part")):
             leftover.unlink(missing_ok=True)
 
     def _write(self, bundle: Path, summary: Mapping[str, Any]) -> None:
-        items = self._run.items()
-        records = final_records(self._run.records())
+        records = final_records(self.records())
+        planned = self._run.table(ITEMS)
+
+        def samples() -> Iterator[Any]:
+            for begin in range(0, planned.num_rows, PORTION):
+                yield samples_table(items_of(planned.slice(begin, PORTION)), records)
+
         facts = {
             MANIFEST: self._journal_key[2],
             ITEMS: self._run.manifest["items_sha256"],
             SUMMARY: write_file(bundle / SUMMARY, to_json(summary, SUMMARY, indent=1)),
-            SAMPLES: write_file(bundle / SAMPLES, to_parquet(samples_table(items, records))),
-            STATS: write_file(bundle / STATS, to_parquet(stats_table(items, records))),
+            SAMPLES: write_file(bundle / SAMPLES, portions_to_parquet(samples())),
+            STATS: write_file(bundle / STATS, to_parquet(stats_table(without_texts(planned), records))),
         }
         write_file(bundle / DONE, to_json({"schema": SCHEMA, "run": self._run.id, "files": facts}, DONE, indent=1))
 

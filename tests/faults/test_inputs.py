@@ -64,10 +64,10 @@ class Mirror:
         (self.folder / "data" / "MANIFEST.json").write_text(json.dumps([entry]))
 
     def place(self) -> Surroundings:
-        from assay.harness.task.hub import manifest, mirror_rows
+        from assay.harness.task.hub import manifest, mirror_table
 
         manifest.cache_clear()  # a new process reads the files anew
-        mirror_rows.cache_clear()
+        mirror_table.cache_clear()
         return Surroundings(self.folder / "results", self.folder / "cache", self.folder / "data", True)
 
     def plan(self, **changes: object) -> Plan:

@@ -562,10 +562,10 @@ MIRROR = [
 
 
 def read_mirror(folder: Path, data: bytes) -> None:
-    from assay.harness.task.hub import hub, manifest, mirror_rows
+    from assay.harness.task.hub import hub, manifest, mirror_table
 
     manifest.cache_clear()
-    mirror_rows.cache_clear()
+    mirror_table.cache_clear()
     (folder / "MANIFEST.json").write_bytes(data)
     home = folder / "o__n" / "default"
     home.mkdir(parents=True)
