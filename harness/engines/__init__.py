@@ -38,6 +38,8 @@ class Settings:
     seed: int = 0
     data_parallel: int = 1
     arguments: tuple[str, ...] = ()
+    scores_only: bool = False
+    """Nothing is generated: vLLM compiles nothing and records no CUDA graphs, which cost minutes at its start and serve single tokens."""
     plain: bool = False
     """Score one sequence at a time, without caches and packing: for audits, and for a model whose fast scores were found wrong."""
 

@@ -78,6 +78,8 @@ class GenRequest:
     ends: TokenIds = ()
     top_p: float = 1.0
     thinking: Thinking | None = None
+    logprob: bool = True
+    """Whether the log-probability of the text is read; not part of `key`, since the text is the same. Without, engines may give NaN."""
 
     @property
     def key(self) -> str:

@@ -95,16 +95,16 @@ class ResponseForm:
     stop: tuple[str, ...]
     ends: TokenIds
     thinking: Thinking | None
+    logprob: bool = True
+    """Whether the log-probabilities of the texts are read."""
 
     def requests(self, prompt: str, ids: TokenIds) -> tuple[GenRequest, ...]:
         """One request per sample."""
         ask, thinking = self.ask, self.thinking
         if thinking is not None:
             thinking = replace(thinking, begun=prompt.rstrip().endswith(thinking.opening))
-        return tuple(
-            GenRequest(ids, ask.max_tokens, self.stop, ask.temperature, sample if ask.temperature else 0, self.ends, ask.top_p, thinking)
-            for sample in range(ask.samples)
-        )
+        request = GenRequest(ids, ask.max_tokens, self.stop, ask.temperature, 0, self.ends, ask.top_p, thinking, self.logprob)
+        return tuple(replace(request, seed=sample) if sample and ask.temperature else request for sample in range(ask.samples))
 
 
 def response_form(ask: Generate, plan: Plan, tokenizer: Tokenizer) -> ResponseForm:

@@ -70,7 +70,7 @@ def send_requests(
         open_keys = [key for key in wanted if key not in cache]
         missing.append(len(open_keys))
         for key in open_keys:
-            unique[key] = wanted[key]
+            unique[key] = fuller(wanted[key], unique.get(key), key in kept)
             waiting[key].append(number)
         if not open_keys:
             finished(each, [cache[key] for key in keys[number]])
@@ -99,6 +99,13 @@ def send_requests(
         arrived(generate[position][0], generated)
     if waiting:
         raise Incomplete(f"the engine did not reply to {len(waiting)} requests", do="resume the run")
+
+
+def fuller(request: Request, other: Request | None, proves: bool) -> Request:
+    """The request, for text with its log-probability where it proves a task or an equal one needs that."""
+    if isinstance(request, ScoreGroup) or request.logprob:
+        return request
+    return replace(request, logprob=proves or (isinstance(other, GenRequest) and other.logprob))
 
 
 @dataclass(slots=True)  # house: remembers what it has measured

@@ -239,7 +239,7 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
         check_model_unchanged(prepared.model, prepared.plan)
         progress.stage("computing scores")
         seconds = {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(clock() - started, 3)}
-        results, tokens = results_of(prepared, bundle, records, facts), tokens_of(prepared.model, records)
+        results, tokens = results_of(prepared, records, facts), tokens_of(prepared.model, records)
         writer.finish({**summary_of(records, results, facts, tokens, seconds, proof), **extra})
 
 
@@ -268,7 +268,8 @@ def score_pending(
 def open_scorer(prepared: PreparedRun, writer: Writer, progress: RunProgress, opener: OpenEngine) -> Scorer:
     """Open the engine of a run. Raises CannotOpen, Incomplete."""
     progress.stage(f"starting engine {prepared.engine}")
-    settings = settings_of(prepared.plan)
+    generates = any(isinstance(request, GenRequest) for task in prepared.tasks for each in task.items for request in each.requests)
+    settings = replace(settings_of(prepared.plan), scores_only=not generates)
     try:
         engine = opener(prepared.engine, prepared.model, settings)
     except AssayError as error:

@@ -24,6 +24,7 @@ from assay.harness.stats.sampling import kept_docs
 from assay.harness.store.plan import Plan
 from assay.harness.store.record import Item
 from assay.harness.task.doc import Doc, Row
+from assay.harness.task.metric import mentions
 from assay.harness.task.source import PromptSource, Rows
 from assay.harness.task.task import Choose, Generate, Loglikelihood, Perplexity, Shots, Task, Total
 
@@ -275,6 +276,8 @@ def build_items(
             pairs[n] = (text, pairs[n][1])
     further = further_pairs(task, docs, shots, plan, tokenizer)
     form = response_form(task.ask, plan, tokenizer) if isinstance(task.ask, Generate) else None
+    if form is not None and not plan.repeat_check and not plan.repeat_engine:
+        form = replace(form, logprob=any(mentions(metric.measure, "logprob") for metric in task.metrics))
 
     def requests(number: int) -> tuple[Request, ...]:
         pair = encoded[number]

@@ -6,6 +6,8 @@ re-scoring work for every metric with the same code and without the model.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -62,6 +64,35 @@ class Affine:
 
 mean = Pooled(first)
 """The mean of the first statistic."""
+
+
+ANY_ATTRIBUTE = frozenset({"getattr", "vars", "asdict", "astuple", "fields", "__dict__", "__getattribute__", "attrgetter"})
+"""Names by which code reads attributes that it does not name."""
+
+
+def mentions(function: Any, name: str, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether the code of a function, or of its package's functions that it uses, may read an attribute `name`: it names it, or cannot be
+    seen. Code of other packages gets texts and numbers, not outputs."""
+    if id(function) in seen or inspect.isbuiltin(function) or isinstance(function, type):
+        return False
+    if isinstance(function, functools.partial):
+        inner = (function.func, *function.args, *function.keywords.values())
+        return any(mentions(each, name, seen) for each in inner if callable(each))
+    if not inspect.isfunction(function):
+        method = getattr(function, "__func__", None) or getattr(type(function).__call__, "__func__", type(function).__call__)
+        return mentions(method, name, seen) if inspect.isfunction(method) else True
+    codes = [function.__code__]
+    for code in codes:  # grows: functions within functions
+        codes += [each for each in code.co_consts if inspect.iscode(each)]
+    names = {each for code in codes for each in code.co_names}
+    if name in names or names & ANY_ATTRIBUTE:
+        return True
+    used = [function.__globals__.get(each) for each in names]
+    used += [getattr(module, each, None) for module in used if inspect.ismodule(module) for each in names]
+    package = function.__module__.partition(".")[0]
+    own = [each for each in used if inspect.isfunction(each) and each.__module__.partition(".")[0] == package]
+    held = [cell.cell_contents for cell in function.__closure__ or () if callable(cell.cell_contents)]
+    return any(mentions(each, name, seen | {id(function)}) for each in (*own, *held))
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,7 +284,7 @@ def sampling(request: GenRequest, server: Server) -> dict[str, Any]:
     if server.owner in OWN_SAMPLING:
         options |= {"top_p": request.top_p, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
     if server.owner == "vllm":
-        options |= {"return_token_ids": True} | ({} if server.prompts == "chat" else {"logprobs": 0})
+        options |= {"return_token_ids": True} | ({} if server.prompts == "chat" or not request.logprob else {"logprobs": 0})
     return options
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import tempfile
 from collections import deque
@@ -226,6 +227,7 @@ class VllmEngine:
     def outputs(self, jobs: Iterator[Job], retries: deque[Job]) -> Iterator[tuple[Job, Any]]:
         """Keep vLLM's queue full and yield each request with its output; jobs in `retries` are sent first."""
         from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError
 
         engine = self.llm.llm_engine
         running: dict[str, Job] = {}
@@ -246,11 +248,11 @@ class VllmEngine:
                     self.stats.cached += cached
                     self.stats.computed += self.virtual + len(job.prompt) - cached
                     yield job, output
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, EngineDeadError) as error:
             raise Incomplete(f"vLLM failed: {cause(error)}", do="resume the run, or start it with a smaller --batch") from error
         finally:
             if running:
-                with contextlib.suppress(RuntimeError):
+                with contextlib.suppress(RuntimeError, EngineDeadError):
                     engine.abort_request(list(running))
 
     def generate(self, requests: Sequence[GenRequest]) -> Iterator[tuple[int, GenReply | Failure]]:
@@ -273,10 +275,11 @@ class VllmEngine:
             self.stats.computed += max(0, len(completion.token_ids) - 1)
             if completion.finish_reason not in ("stop", "length"):
                 yield job.index, Failure(f"vLLM ended the request: {completion.finish_reason}")
-            elif completion.cumulative_logprob != completion.cumulative_logprob:
+            elif requests[job.index].logprob and completion.cumulative_logprob != completion.cumulative_logprob:
                 yield job.index, Failure("the model gave NaN log-probabilities")
             else:
-                tokens, logprob = tuple(completion.token_ids), float(completion.cumulative_logprob)
+                tokens = tuple(completion.token_ids)
+                logprob = float(completion.cumulative_logprob) if requests[job.index].logprob else math.nan
                 text = self.decoder().response(requests[job.index], tokens)
                 yield job.index, GenReply(text, tokens, completion.finish_reason, logprob)
 
@@ -287,7 +290,7 @@ class VllmEngine:
 
     def sampling(self, request: GenRequest) -> Any:
         most = min(request.max_tokens, self.limits.positions - len(request.prompt))
-        return text_params(request.temperature, request.seed, request.top_p, request.ends, request.stop, most, not self.use_cache)
+        return text_params(request, most, not self.use_cache)
 
     def plain(self, groups: Sequence[ScoreGroup]) -> Iterator[tuple[int, ScoreReply | Failure]]:
         """Score one request at a time without the prefix cache, for a proof."""

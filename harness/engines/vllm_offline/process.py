@@ -41,8 +41,9 @@ def is_cpu_build() -> bool:
 def prepare_environment(cpu: bool, settings: Settings) -> tuple[str, ...]:
     """Set the environment variables that vLLM reads on import, unless the user set them. Returns notes."""
     wanted = dict(QUIET)
-    if settings.tensor_parallel * settings.pipeline_parallel == 1:
-        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # a child process would import torch and vLLM again
+    if cpu and settings.tensor_parallel * settings.pipeline_parallel == 1:
+        # A child process would import torch and vLLM again. Beside a GPU it is worth it: it schedules while this one reads outputs.
+        wanted["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     notes: tuple[str, ...] = ()
     if cpu:
         # Compiling one small function takes 10 to 23 s. Not on a GPU: there it would turn off vLLM's own compilation.
@@ -111,7 +112,6 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
         "use_tqdm_on_load": False,
         "trust_remote_code": False,
         "enable_prefix_caching": True,
-        "block_size": 32 if cpu else 16,
         "max_model_len": -1,  # as long as the model and the cache allow
         "tensor_parallel_size": settings.tensor_parallel,
         "pipeline_parallel_size": settings.pipeline_parallel,
@@ -124,13 +124,20 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
         options["max_num_seqs"] = settings.batch
     if checkpoint.text_config is not checkpoint.config:
         options["language_model_only"] = True  # a multimodal model: without its encoders
-    if cpu:
-        options["enforce_eager"] = True
-    else:
-        # prompt_logprobs allocates [batched tokens, vocabulary] in fp32 several times, which vLLM's memory limit does not include.
-        options |= {"max_num_batched_tokens": 4096, "gpu_memory_utilization": 0.85}
+    options |= {"enforce_eager": True, "block_size": 32} if cpu else gpu_options(checkpoint, settings, dtype)
     options |= adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {}
     return options | parse_arguments(settings.arguments)
+
+
+def gpu_options(checkpoint: Checkpoint, settings: Settings, dtype: str) -> dict[str, Any]:
+    """Arguments for a GPU. Sizes of batches and blocks are vLLM's own: a block size would exclude attention back-ends.
+
+    The output layer computes in fp32, where bfloat16 would make neighbouring choices equal; not where it may be quantised or adapted.
+    """
+    options: dict[str, Any] = {"enforce_eager": True} if settings.scores_only else {}
+    if dtype != "float32" and checkpoint.adapter is None and not quantization_method(checkpoint.config):
+        options["hf_overrides"] = {"head_dtype": "float32"}
+    return options
 
 
 def weights_only_folder(checkpoint: Checkpoint) -> tempfile.TemporaryDirectory[str] | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
-from assay.harness.engines.request import TokenIds
+from assay.harness.engines.request import GenRequest, TokenIds
 
 KINDS = 4096
 """Most kinds of parameters that are kept."""
@@ -30,24 +31,29 @@ def score_params(tokens: TokenIds, prompt_logprobs: int | None, fresh: bool) -> 
     )
 
 
+def text_params(request: GenRequest, max_tokens: int, fresh: bool) -> Any:
+    """The SamplingParams of a generation request, one object for all that are alike."""
+    return params_of(replace(request, prompt=(), max_tokens=max_tokens, seed=request.seed if request.temperature else 0), fresh)
+
+
 @functools.lru_cache(KINDS)
-def text_params(temperature: float, seed: int, top_p: float, ends: TokenIds, stop: tuple[str, ...], max_tokens: int, fresh: bool) -> Any:
-    """The SamplingParams of generation requests that are alike. vLLM makes text of the tokens only to find stop strings."""
+def params_of(request: GenRequest, fresh: bool) -> Any:
+    """vLLM makes text of the tokens only to find stop strings, and log-probabilities, which take most of its time, where they are read."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        temperature=temperature,
-        seed=seed if temperature else None,
-        top_p=top_p,
+        temperature=request.temperature,
+        seed=request.seed if request.temperature else None,
+        top_p=request.top_p,
         # The request's ends are all that end a response; without any, vLLM takes those of the model's files.
-        stop_token_ids=list(ends) or None,
-        ignore_eos=bool(ends),
-        max_tokens=max_tokens,
-        stop=list(stop) or None,
-        detokenize=bool(stop),
-        logprobs=0,
-        flat_logprobs=True,
+        stop_token_ids=list(request.ends) or None,
+        ignore_eos=bool(request.ends),
+        max_tokens=request.max_tokens,
+        stop=list(request.stop) or None,
+        detokenize=bool(request.stop),
+        logprobs=0 if request.logprob else None,
+        flat_logprobs=request.logprob,
         skip_reading_prefix_cache=fresh,
         output_kind=RequestOutputKind.FINAL_ONLY,
         skip_clone=True,
