@@ -12,10 +12,10 @@ import pytest
 
 from assay import Access, AssayError, ModelRef
 from assay.harness.files.places import Surroundings
+from assay.tuners.report.expected import expect
 from assay.tuners.report.frontier import compare_along, contrast_band, frontier_band, frontier_json, simultaneous_t
 from assay.tuners.report.frontier_text import frontier_section
 from assay.tuners.study.design import Study, choose_rates, ordered_trials, rates_to_try
-from assay.tuners.study.expected import expect
 from assay.tuners.study.presets import read_study
 from assay.tuners.study.rows import read_points, read_rows
 from assay.tuners.study.scoring import PipelineScorer

@@ -143,9 +143,11 @@ def test_tune_on_a_file_tells_what_it_used_what_it_found_and_what_to_do_next(
     output = capsys.readouterr()
     found = json.loads(output.out)
     assert "61 rows (prompt/completion), 1 without a prompt or an answer left out: 40 to train on, 20 held out" in output.err
+    planned = "plan: 1 training run of at most 6 steps, 4 examples a step; scored before and after: all items of the target; --retain would"
+    assert planned in output.err
     (row,) = [row for row in found["rows"] if row["lr"]]
     assert row["steps"] == 6 and row["training_rows"] == 40 and row["epochs"] == pytest.approx(24 / 40) and row["items"] == 20
-    assert "validation_score" not in row, "with one learning rate nothing is scored to choose it"
+    assert "validation_loss" not in row, "with one learning rate nothing is scored to choose it"
     assert row["target_loss"] < row["target_loss_base"]
     assert any(
         "trained 6 steps (0.6 epochs of 40 rows; 0 too long and left out, 0 answers cut; 48 loss tokens)" in x for x in found["findings"]

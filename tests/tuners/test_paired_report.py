@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from assay.tuners.report.claims import difference, estimate, main_rows
-from assay.tuners.report.paired import compare_methods, contrast, matched_log_kl, p_of_factor, two_way, verdict_from
+from assay.tuners.report.paired import Contrast, compare_methods, contrast, matched_log_kl, p_of_factor, two_way, verdict_from
 from assay.tuners.report.paired_text import against_full, paired_table
 from assay.tuners.study.rows import read_items, read_rows, write_rows
 
@@ -97,6 +97,8 @@ def test_methods_are_compared_at_the_same_gain_along_their_runs() -> None:
     assert len(words) == 200 and words.count("dominated") > 150 and "dominates" not in words
     equal = [verdict_from(p_of_factor(found)) for _ in range(200) if (found := matched_log_kl(paths(1.0, 0.3), paths(1.0, 0.3)))]
     assert sum(word in ("dominates", "dominated") for word in equal) < 20
+    tiny = Contrast(1e-6, 1e-9, 3, 4)
+    assert verdict_from(p_of_factor(tiny)) == "no difference", "certain, and far too small to matter"
     assert matched_log_kl({0: [(0.1, 0.1), (0.2, 0.2)]}, {0: [(0.1, 0.1), (0.2, 0.2)]}) is None, "one seed has no error"
 
 

@@ -5,6 +5,7 @@ Marked `model`, though it needs no download, because of that time: it runs where
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from scipy.stats import spearmanr
 
 from assay.harness.files.places import Surroundings
 from assay.harness.model.find import find_model
+from assay.tuners.report.frontier import along_table
+from assay.tuners.report.frontier_text import frontier_section, verdict_between
 from assay.tuners.report.text import build
 from assay.tuners.study.design import Study
 from assay.tuners.study.presets import TOY
+from assay.tuners.study.rows import read_points
 from assay.tuners.study.scoring import PipelineScorer
 from assay.tuners.study.study import run_study
 from assay.tuners.study.trial import Row
@@ -76,3 +80,39 @@ def test_the_report_agrees_with_the_truth(rows: list[Row], folder: Path) -> None
     assert "drop on retention tasks (points) -" in replay and "training rows of the retention tasks" in replay, "replay forgets less"
     assert "prompt_tuning before training: KL on text" not in claims or "drop +" in claims
     assert "all methods store less" in claims and text.count("](figures/") == len(list((folder / "study" / "figures").glob("*.svg"))) == 5
+
+
+@pytest.mark.model
+@pytest.mark.filterwarnings("default")
+def test_verdicts_at_equal_gain_recover_what_is_known(folder: Path) -> None:
+    """LoRA and rsLoRA with one scale are the same model, so they must not differ; random virtual tokens that stay in the prompt move the
+    old skills from the start, so prompt tuning must be dominated by LoRA, which starts as the identity."""
+    from dataclasses import replace
+
+    place = Surroundings(folder / "results", folder / "cache", None, True)
+    model = find_model(str(make_toy(folder / "toy")), cache=place.cache, offline=True)
+    study = replace(
+        TOY,
+        name="verdicts",
+        methods=("lora", "rslora", "prompt_tuning"),
+        rates=(10.0,),
+        seeds=(0, 1, 2, 3),
+        retain=TOY.retain[:1],
+        steps=32,
+        points=(8, 16),
+        mitigations=(),
+        controls=False,
+        shots=(),
+        limit=100,
+        retain_limit=50,
+        options={"lora": {"rank": 8, "alpha": 16}, "rslora": {"rank": 8, "alpha": 16 / math.sqrt(8)}, "prompt_tuning": {"tokens": 8}},
+    )
+    rows = run_study(study, model, place.access(), PipelineScorer(place, limit=100), folder / "verdicts")
+    points, target = read_points(folder / "verdicts" / "points.parquet"), study.targets[0]
+    found = along_table(rows, points, target)
+    words = {frozenset(pair): each for pair, each in found.items()}
+    same = words[frozenset({"lora", "rslora"})]
+    assert same.verdict == "no difference" and same.factor == pytest.approx((1.0, 1.0, 1.0), abs=0.02)
+    assert {verdict_between("prompt_tuning", other, found)[0] for other in ("lora", "rslora")} == {"dominated"}
+    text = "\n".join(frontier_section(rows, points))
+    assert "3 of 3 pairs of 3 methods are decided" in text and "| prompt_tuning | 4 |" in text

@@ -105,6 +105,8 @@ ShotCounts = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Score a sample of N items per task.", rich_help_panel=SCORING)]
 
+LogTo = Annotated[str, typer.Option(help="Log every step and result to tensorboard, trackio or wandb.")]
+
 MEMORY = "Memory"
 Micro = Annotated[int, typer.Option(help="Examples per forward pass; fewer need less memory.", rich_help_panel=MEMORY)]
 Recompute = Annotated[

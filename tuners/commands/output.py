@@ -16,6 +16,7 @@ from rich.table import Table
 
 from assay import AssayError, ModelRef
 from assay.harness.run.stages import Surroundings, find_model
+from assay.tuners.commands.trackers import TrackedTrials, check_tracker
 from assay.tuners.study.design import Study, check_methods
 from assay.tuners.study.scoring import PipelineScorer
 from assay.tuners.study.sequence import TaskSequence, run_sequence
@@ -27,6 +28,7 @@ from assay.tuners.training.train import Progress
 
 PLAIN_SECONDS = 10.0
 """Seconds between lines of progress where stderr is no terminal."""
+MEASURED = {"validation_loss": "validation loss", "kl_text": "KL on text"}
 SEQUENCE_COLUMNS = (
     *("task", "method", "mitigation", "seed", "average_accuracy", "learning_accuracy", "backward_transfer", "forward_transfer"),
     *("forgetting_measure", "average_drop", "status"),
@@ -47,12 +49,15 @@ def open_model(name: str, place: Surroundings) -> ModelRef:
     return find_model(path, cache=place.cache, offline=place.offline)
 
 
-def run_plan(plan: Study | TaskSequence, ref: ModelRef, place: Surroundings, root: Path) -> list[Row]:
-    """Run a study or sequence and return its rows. They are stored as `trials.parquet` in `root`."""
+def run_plan(plan: Study | TaskSequence, ref: ModelRef, place: Surroundings, root: Path, log_to: str = "") -> list[Row]:
+    """Run a study or sequence and return its rows. They are stored as `trials.parquet` in `root`; `log_to`: an experiment tracker."""
     refuse_launcher()
+    if log_to:
+        check_tracker(log_to)
     check_methods(plan.methods, plan.options)
     scorer = PipelineScorer(place, limit=plan.limit, chat=plan.chat)
-    with progress_lines() as report:
+    with progress_lines() as lines:
+        report = TrackedTrials(log_to, plan.name, root / log_to, lines) if log_to else lines
         if isinstance(plan, TaskSequence):
             return run_sequence(plan, ref, place.access(), scorer, root, report)
         return run_study(plan, ref, place.access(), scorer, root, report)
@@ -119,6 +124,8 @@ def trial_reporter(console: Console, status: Any) -> Callable[[TrialEvent], None
                 markup=False,
                 soft_wrap=True,
             )
+        elif now.row is not None:
+            console.print(result_line(now.row), markup=False, soft_wrap=True)
         elif console.is_terminal:
             status.update(progress_line(at))
         elif time.monotonic() - last >= PLAIN_SECONDS or at.step == at.steps:
@@ -138,6 +145,14 @@ def progress_line(at: Progress) -> str:
         f"step {at.step}/{at.steps}  loss {at.loss:.3f}  learning rate {at.lr:.2g}  {at.tokens_per_second:,.0f} tokens/s  "
         f"{duration(at.seconds_left)} left"
     )
+
+
+def result_line(row: Row) -> str:
+    """A finished trial in short."""
+    parts = [f"gain {100 * row['gain']:+.1f} points"] if row.get("gain") is not None else []
+    parts += [f"average drop {100 * row['average_drop']:+.1f} points"] if row.get("average_drop") is not None else []
+    parts += [f"{name} {row[key]:.3g} nats" for key, name in MEASURED.items() if row.get(key) is not None]
+    return f"{row['status']}: {', '.join(parts)}" if parts else str(row["status"])
 
 
 def show(rows: Iterable[Row], columns: tuple[str, ...]) -> None:

@@ -12,11 +12,11 @@ import typer
 
 from assay import AssayError, ModelRef
 from assay.harness.run.stages import Surroundings, surroundings
-from assay.tuners.commands.options import Json, names
+from assay.tuners.commands.options import Json, LogTo, names
 from assay.tuners.commands.output import check_installed, open_model, print_rows, run_plan
+from assay.tuners.report.expected import expect
 from assay.tuners.report.text import build
 from assay.tuners.study.design import Study
-from assay.tuners.study.expected import expect
 from assay.tuners.study.presets import MODELS, find_preset, read_study
 
 
@@ -33,6 +33,7 @@ def study(
     seeds: Annotated[int | None, typer.Option(help="Number of random seeds, counted from 0. \\[default: the preset's]")] = None,
     out: Annotated[Path | None, typer.Option(help="Output folder. \\[default: results/studies/<preset>]")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the expected hours, memory and half-widths, and exit.")] = False,
+    log_to: LogTo = "",
     report: Annotated[Path | None, typer.Option(help="Write the report and figures of this study folder and exit.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,7 +57,7 @@ def study(
         print_plan(chosen, open_model(model or usual, place), place, as_json)
         return
     ref, root = open_model(model or usual, place), out or place.results / "studies" / chosen.name
-    print_rows(chosen, ref, run_plan(chosen, ref, place, root), root, as_json)
+    print_rows(chosen, ref, run_plan(chosen, ref, place, root, log_to), root, as_json)
 
 
 def print_plan(chosen: Any, ref: ModelRef, place: Surroundings, as_json: bool) -> None:

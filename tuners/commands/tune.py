@@ -64,6 +64,7 @@ def tune(
     gradient_checkpointing: options.Recompute = False,
     precision: options.Precision = "auto",
     out: options.Folder = None,
+    log_to: options.LogTo = "",
     as_json: options.Json = False,
 ) -> None:
     """Fine-tune MODEL on a task or a file of examples and measure gain and forgetting. The same command resumes an interrupted run.
@@ -81,7 +82,8 @@ def tune(
         tell(f"{name}: {data.sentence(0)}", f"task file: {data.task}")
     plan = plan_of({**given, "options": shared, "rates": rates}, ref, own)
     root = out or default_folder(plan, ref, place)
-    rows = run_plan(plan, ref, place, root)
+    tell(plan_line(plan))
+    rows = run_plan(plan, ref, place, root, log_to)
     trained = [row for row in rows if row.get("lr")]
     lines = [line for row in trained for line in finding(row, plan, root, model)]
     print_rows(plan, ref, rows, root, as_json, {"data": {name: str(data.task) for name, data in own.items()}, "findings": lines})
@@ -162,6 +164,21 @@ def default_folder(study: Study | TaskSequence, ref: ModelRef, place: Surroundin
     """The output folder, named by model, task, methods and settings, so that the same command resumes the same run."""
     settings = hashlib.sha256(json.dumps(identity(study, ref.digest), sort_keys=True).encode()).hexdigest()[:8]
     return place.results / "tuned" / f"{study.name}-{file_name(','.join(study.methods))}-{settings}"
+
+
+def plan_line(plan: Study | TaskSequence) -> str:
+    """What will be trained and scored, before it starts."""
+    each = len(plan.methods) * len(plan.seeds)
+    if isinstance(plan, TaskSequence):
+        what = f"{each * len(plan.mitigations)} sequences of {len(plan.tasks)} tasks, each"
+    else:
+        count = each * len(plan.targets) * len(plan.rates)
+        what = f"{count} training run{'s' * (count != 1)} of" + f" {len(plan.mitigations) + 1} mitigations each," * bool(plan.mitigations)
+    limits = [f"{plan.steps} steps"] * bool(plan.steps) + [f"{plan.epochs:g} epochs"] * bool(plan.epochs)
+    limits += [f"{plan.loss_tokens:,} loss tokens"] * (plan.loss_tokens < UNLIMITED)
+    kept = f" and {len(plan.retain)} retention tasks" if plan.retain else "; --retain would measure forgetting"
+    scored = f"{plan.limit or 'all'} items of the target"
+    return f"plan: {what} at most {' or '.join(limits)}, {plan.batch} examples a step; scored before and after: {scored}{kept}"
 
 
 def finding(row: Row, plan: Study | TaskSequence, root: Path, model: str) -> Iterator[str]:

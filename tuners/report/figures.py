@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +290,21 @@ def costs(rows: Sequence[Row]) -> Chart | None:
 FIGURES: Mapping[str, Callable[[Sequence[Row]], Chart | None]] = {
     "pareto": pareto, "learning-rates": rates, "in-context": contexts, "retention": heat, "costs": costs,
 }  # fmt: skip
+CAPTIONS = {
+    "frontier.svg": "KL against gain along every run, with each method's frontier and its simultaneous 95% band",
+    "pareto.svg": "Gain against forgetting, 95% confidence intervals over items and seeds",
+    "learning-rates.svg": "Validation score and KL by learning rate",
+    "in-context.svg": "Few-shot examples against tuning; on the right the context tokens per query",
+    "retention.svg": "Drop by retention task, mean over seeds",
+    "costs.svg": "Gain against the bytes per further task",
+}
+
+
+def figure_links(figures: Sequence[str]) -> Iterator[str]:
+    """The first figure, and links to the others."""
+    for name in figures[:1]:
+        yield ""
+        yield f"![{CAPTIONS[name]}](figures/{name})"
+    if figures[1:]:
+        yield ""
+        yield f"Further figures: {'; '.join(f'[{CAPTIONS[name]}](figures/{name})' for name in figures[1:])}."

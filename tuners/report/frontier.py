@@ -42,7 +42,7 @@ class BandPoint:
 @dataclass(frozen=True, slots=True)
 class MatchedMethods:
     """KL of a method over that of another at equal gain. `gain`: where they are compared, the mean over seeds; `band`: the same factor over
-    the common range of gains. `p` by verdict; the smallest decides. Without `log_kl` fewer than two seeds have a common gain."""
+    the common range of gains. `p` by verdict. Without `log_kl` fewer than two seeds have a common gain."""
 
     gain: float | None
     log_kl: Contrast | None
@@ -68,14 +68,15 @@ class MatchedMethods:
 
 
 def paths_of(rows: Sequence[Row], points: Points, target: str, method: str, measure: str = "") -> dict[int, RunPath]:
-    """By seed the path (gain, KL) of the method's run at its chosen learning rate, from the base at (0, 0) if it starts there."""
+    """By seed the path (gain, KL) of the method's run at its chosen learning rate, from the base at (0, 0) unless the method changes the
+    model before its first step."""
     found: dict[int, RunPath] = {}
     for row in main_rows(rows, target, method):
         own = points.get(str(row.get("trial")), ())
         name = measure or next((each for each in MEASURES if own and own[0].get(each) is not None), "")
         path = [(float(point["gain"]), float(point[name])) for point in own if name and point.get(name) is not None]
         if path:
-            found[int(row["seed"])] = path
+            found[int(row["seed"])] = path if own[0]["step"] == 0 else [(0.0, 0.0), *path]
     return found
 
 
@@ -83,8 +84,8 @@ def frontier_band(paths: Mapping[int, RunPath]) -> tuple[BandPoint, ...]:
     """A method's frontier: the geometric mean of KL over seeds, at the gains that all of its runs reach. Without a band for one seed."""
     if not paths:
         return ()
-    low, high = max(path[0][0] for path in paths.values()), min(max(gain for gain, _ in path) for path in paths.values())
-    gains = [gain for gain in np.linspace(max(low, 0.0), high, len(SHARES)).tolist() if gain >= 0] if high > max(low, 0.0) else []
+    high = min(max(gain for gain, _ in path) for path in paths.values())
+    gains = [share * high for share in SHARES] if high > 0 else []
     table = [[log_kl_at(path, gain) for path in paths.values()] for gain in gains]
     return band_over([(gain, values) for gain, values in zip(gains, table, strict=True) if None not in values])
 

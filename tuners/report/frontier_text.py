@@ -10,7 +10,7 @@ from pathlib import Path
 
 from assay.tuners.report.claims import Row, estimate, main_rows
 from assay.tuners.report.figures import short, targets_of
-from assay.tuners.report.frontier import MatchedMethods, Points, along_table, frontier_json, paths_of
+from assay.tuners.report.frontier import MEASURES, MatchedMethods, Points, along_table, frontier_json, paths_of
 from assay.tuners.report.paired import FACTOR, SHARE, RunPath
 from assay.tuners.training.state import write_atomic
 
@@ -73,7 +73,33 @@ def frontier_section(rows: Sequence[Row], points: Points) -> Iterator[str]:
         found = along_table(rows, points, target)
         if found:
             yield from target_lines(rows, points, target, found)
+    yield from agreement(rows, points)
     yield from literature()
+
+
+def agreement(rows: Sequence[Row], points: Points) -> Iterator[str]:
+    """How KL goes with the drop on the retention tasks, over the runs that were scored along their way."""
+    from scipy.stats import spearmanr
+
+    pairs = [
+        (float(own[-1][name]), float(row["average_drop"]))
+        for row in rows
+        if row.get("average_drop") is not None and (own := points.get(str(row.get("trial"))))
+        for name in MEASURES
+        if own[-1].get(name) is not None
+    ]
+    if len(pairs) > 3:
+        found = spearmanr(*zip(*pairs, strict=True))
+        yield ""
+        yield (
+            f"KL and accuracy: over {len(pairs)} runs the rank correlation of final KL with the average drop on the retention tasks is "
+            f"{found.statistic:+.2f} (p {found.pvalue:.2g})"
+            + (
+                ". Without a clear correlation the items are too few, or the tasks measure something that KL on text does not."
+                if not found.pvalue < 0.05
+                else "."
+            )
+        )
 
 
 def target_lines(rows: Sequence[Row], points: Points, target: str, found: Mapping[tuple[str, str], MatchedMethods]) -> Iterator[str]:

@@ -66,7 +66,7 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class PairedMethods:
-    """A method minus another: difference of gains, and log ratio of their KL on neutral text. `p` by verdict; the smallest decides."""
+    """A method minus another: difference of gains, and log ratio of their KL on neutral text. `p` by verdict."""
 
     gain: Contrast
     log_kl: Contrast
@@ -181,11 +181,16 @@ def matched_log_kl(one: Mapping[int, RunPath], other: Mapping[int, RunPath], sha
 
 
 def log_kl_at(path: RunPath, gain: float) -> float | None:
-    """log KL where a run first reaches a gain, interpolated linearly between the scored points around it; None outside of them."""
+    """log KL where a run first reaches a gain, None outside of its points. Between two points log KL is interpolated linearly, after the
+    base, whose KL is 0, KL itself: an upper bound if KL is a convex function of gain."""
     for (before, kl), (after, next_kl) in pairwise(path):
-        if before <= gain <= after and kl > 0 and next_kl > 0:
-            place = (gain - before) / (after - before) if after > before else 1.0
+        if not (before <= gain <= after and next_kl > 0):
+            continue
+        place = (gain - before) / (after - before) if after > before else 1.0
+        if kl > 0:
             return math.log(kl) + place * (math.log(next_kl) - math.log(kl))
+        if place > 0:
+            return math.log(place * next_kl)
     return None
 
 
@@ -200,6 +205,6 @@ def p_of_factor(found: Contrast) -> dict[Verdict, float]:
 
 
 def verdict_from(p: Mapping[Verdict, float], level: float = 0.05) -> Verdict:
-    """The verdict with the smallest p value."""
-    best = min(p, key=lambda name: p[name])
-    return best if p[best] <= level else "cannot tell"
+    """The significant verdict. "no difference" goes first: a difference may be certain and still too small to matter."""
+    order: tuple[Verdict, ...] = ("no difference", "dominates", "dominated")
+    return next((name for name in order if p[name] <= level), "cannot tell")

@@ -30,7 +30,7 @@ from assay.tuners.report.claims import (
     rise,
     verdict,
 )
-from assay.tuners.report.figures import draw, short, targets_of
+from assay.tuners.report.figures import draw, figure_links, short, targets_of
 from assay.tuners.report.frontier_text import frontier_section, write_frontiers
 from assay.tuners.report.paired import Items, contrast
 from assay.tuners.report.paired_text import not_trained, paired_table
@@ -42,14 +42,6 @@ MEASURE_LABELS = {"average_drop": "drop on retention tasks (points)", "kl_text":
 MEASURE_LABELS |= {"delta_bits_per_byte": "bits per byte of neutral text"}
 CONTROL_METHODS = ("full", "lora")
 VERDICTS = ("less", "more", "inconclusive", "no loss", "no gain to match")
-CAPTIONS = {
-    "frontier.svg": "KL against gain along every run, with each method's frontier and its simultaneous 95% band",
-    "pareto.svg": "Gain against forgetting, 95% confidence intervals over items and seeds",
-    "learning-rates.svg": "Validation score and KL by learning rate",
-    "in-context.svg": "Few-shot examples against tuning; on the right the context tokens per query",
-    "retention.svg": "Drop by retention task, mean over seeds",
-    "costs.svg": "Gain against the bytes per further task",
-}
 
 
 def build(folder: Path) -> Path:
@@ -95,10 +87,10 @@ def heading(rows: Sequence[Row], facts: dict[str, Any]) -> Iterator[str]:
     other_seed = ", by runs with another seed" if pick(rows, role="rate") else ""
     tried = [len({row["lr"] for row in rate_trials(rows, row["target"], row["method"])}) for row in main]
     yield (
-        f"{len(trained)} training runs of {facts.get('loss_tokens', '?')} loss tokens each, {methods} methods, "
+        f"{len(trained)} training runs of {budget(facts)} each, {methods} methods, "
         f"targets {', '.join(map(short, targets_of(rows)))}; main comparison with seeds {', '.join(map(str, seeds)) or 'none yet'}. "
-        f"The learning rate of each method is the best of {max(tried, default='?')} on validation rows of the target{other_seed}; "
-        "retention tasks are not used to choose it. Gains and drops are in points, on the same items before and after tuning; a negative "
+        f"{rates_note(max(tried, default=1), other_seed)} "
+        "Gains and drops are in points, on the same items before and after tuning; a negative "
         "drop is a rise. Brackets are 95% confidence intervals over items and seeds."
     )
     base = next((row for row in pick(rows, role="base") if row.get("retention_scores")), None)
@@ -117,6 +109,17 @@ def heading(rows: Sequence[Row], facts: dict[str, Any]) -> Iterator[str]:
     if missing:
         yield ""
         yield f"**Unfinished study**: seeds are missing for {'; '.join(missing)}. The verdicts below use the finished runs."
+
+
+def rates_note(tried: int, other_seed: str) -> str:
+    if tried < 2:
+        return "Each method has one learning rate, which was set before."
+    text = f"The learning rate of each method is the best of {tried} on validation rows of the target{other_seed}"
+    return f"{text}; retention tasks are not used to choose it."
+
+
+def budget(facts: dict[str, Any]) -> str:
+    return f"{facts['steps']} steps" if facts.get("steps") else f"{facts.get('loss_tokens', '?')} loss tokens"
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
@@ -382,13 +385,3 @@ def controls(rows: Sequence[Row]) -> Iterator[str]:
     if findings:
         yield ""
         yield f"**Controls.** {'; '.join(findings)}."
-
-
-def figure_links(figures: Sequence[str]) -> Iterator[str]:
-    """The first figure, and links to the others."""
-    for name in figures[:1]:
-        yield ""
-        yield f"![{CAPTIONS[name]}](figures/{name})"
-    if figures[1:]:
-        yield ""
-        yield f"Further figures: {'; '.join(f'[{CAPTIONS[name]}](figures/{name})' for name in figures[1:])}."

@@ -25,12 +25,13 @@ POLL_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class TrialEvent:
-    """The start or the training progress of a trial."""
+    """The start of a trial, its training progress, or after the last step of its training its result."""
 
     number: int
     planned: int
     trial: Trial
     progress: Progress | None = None
+    row: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,25 @@ def run_if_unclaimed(work: Workload, event: TrialEvent, root: Path, report: Call
     with claimed(folder) as mine:
         if mine and not (folder / "row.json").is_file():  # else another worker has just finished it
             report(event)
-            run_and_store(work, event.trial, folder, lambda progress: report(replace(event, progress=progress)))
+            last: list[Progress] = []
+
+            def tell(progress: Progress) -> None:
+                last[:] = [progress]
+                report(replace(event, progress=progress))
+
+            row = run_and_store(work, event.trial, folder, tell)
+            if last:
+                report(replace(event, progress=last[0], row=row))
             write_rows(work.gather(list(known_rows(root).values())), root / FILE)
     return mine
 
 
-def run_and_store(work: Workload, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> None:
+def run_and_store(work: Workload, trial: Trial, folder: Path, report: Callable[[Progress], None]) -> Row:
     facts = {name: value for name, value in asdict(trial).items() if name != "loss_tokens"}
     found = work.run(trial, folder, report)
     row = json_safe({"study": work.name, "trial": folder.name, **facts, "options": dict(trial.options), **found})
     write_atomic(folder / "row.json", json.dumps(row, indent=1).encode(), "the same command runs this trial again")
+    return row
 
 
 @contextmanager
