@@ -14,7 +14,7 @@ import typer
 
 from assay.harness.errors import AssayError
 from assay.leaderboard.charts.theme import environment
-from assay.leaderboard.data.safe_text import ITEMS
+from assay.leaderboard.data.safe_text import EXPOSED, ITEMS
 from assay.leaderboard.demo.cached import demo_store
 
 APP = Path(__file__).parent / "pages" / "app.py"
@@ -70,7 +70,7 @@ def board(
     )
     line = command(host, chosen, not open_browser)
     # Streamlit replaces this process, so that a signal to it stops the server.
-    os.execve(line[0], line, variables(root, hide_items=expose and not show_items))
+    os.execve(line[0], line, variables(root, hide_items=expose and not show_items, exposed=expose))
 
 
 def cache_folder() -> Path:
@@ -139,11 +139,11 @@ def command(host: str, port: int, headless: bool) -> list[str]:
     return [sys.executable, "-m", "streamlit", "run", str(APP), *flags]
 
 
-def variables(root: Path, hide_items: bool = False) -> dict[str, str]:
+def variables(root: Path, hide_items: bool = False, exposed: bool = False) -> dict[str, str]:
     """Returns the server's environment: the store, the theme, and none of the user's Streamlit settings.
 
-    `hide_items`: prompts, gold and responses are not shown.
+    `hide_items`: prompts, gold and responses are not shown. `exposed`: other machines can reach the server, which then writes nothing.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STREAMLIT_")}
-    own = {"ASSAY_RESULTS": str(root), ITEMS: "hidden" if hide_items else "shown"}
+    own = {"ASSAY_RESULTS": str(root), ITEMS: "hidden" if hide_items else "shown", EXPOSED: "1" if exposed else "0"}
     return {**kept, **environment(), **own}

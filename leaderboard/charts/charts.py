@@ -36,7 +36,7 @@ def rank_intervals(table: Any) -> Any:
     return (bar + dot).properties(height=height(len(table)))
 
 
-def apart(x: Any, y: Any, width: tuple[float, float], height: tuple[float, float], room: tuple[float, float] = (0.12, 0.05)) -> Any:
+def apart(x: Any, y: Any, width: tuple[float, float], height: tuple[float, float], room: tuple[float, float] = (0.05, 0.05)) -> Any:
     """Which labels are drawn: those, in order, with `room` (shares of both axes) to all before them; others would overlap."""
     places = np.column_stack(
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,23 @@ def token_pieces(folder: Path, text: str) -> list[tuple[int, str]] | None:
             raise
         return None
     return [(number, text[start:end]) for number, (start, end) in zip(found.ids, found.offsets, strict=True)]
+
+
+def loglikelihoods(output: Mapping[str, Any]) -> list[float]:
+    """The log-likelihood of each choice in a stored output: stored, or the sum over its tokens; empty for other outputs."""
+    if "loglikelihoods" in output:
+        return list(output["loglikelihoods"])
+    return [sum(each) for each in output.get("logprobs", ())]
+
+
+def choice_pieces(folder: Path, text: str, count: int) -> list[str]:
+    """The tokens of a choice, which was scored after a space unless it begins with one; numbered where they are not `count` tokens."""
+    whole = text if text[:1].isspace() else f" {text}"
+    for each in (whole, text):
+        pieces = token_pieces(folder, each)
+        if pieces is not None and len(pieces) == count:
+            return [piece for _, piece in pieces]
+    return [text] if count == 1 else [f"token {number + 1}" for number in range(count)]
 
 
 def gates(root: Path) -> Any:

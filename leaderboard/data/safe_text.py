@@ -12,6 +12,9 @@ LABEL_LENGTH = 48
 ITEMS = "ASSAY_BOARD_ITEMS"
 """Environment variable of the server: "hidden" where prompts, gold and responses must not be shown."""
 
+EXPOSED = "ASSAY_BOARD_EXPOSED"
+"""Environment variable of the server: "1" where other machines can reach it."""
+
 
 def visible(text: object, limit: int = 0, lines: bool = False) -> str:
     """Returns the text with control, bidirectional and invisible characters as visible ones, cut to `limit` characters (0: not cut)."""

@@ -9,6 +9,7 @@ from assay.leaderboard.charts import charts
 from assay.leaderboard.data.assembly import ALL, KINDS, SHARED, SIZES, Board, Filters
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
 from assay.leaderboard.data.safe_text import plain
+from assay.leaderboard.data.suites import save, saved
 from assay.leaderboard.pages import matrix, shell
 
 RULES = {
@@ -23,10 +24,11 @@ COSTS = {"Parameters (B)": "Parameters", "Tokens per item": "Tokens / item", "Se
 def read_filters() -> tuple[Filters, str]:
     """The selected filters and aggregation rule; all are in the URL."""
     data = shell.cells()
+    suites = saved(shell.root())
     with st.container(horizontal=True, vertical_alignment="bottom"):
         group = st.selectbox(
             "Task set",
-            [SHARED, ALL, *sorted(data.group.unique())],
+            [SHARED, ALL, *sorted(suites), *sorted(set(data.group) - set(suites))],
             key="set",
             bind="query-params",
             width=200,
@@ -39,10 +41,24 @@ def read_filters() -> tuple[Filters, str]:
                 "Complete only", key="complete", bind="query-params", help="Hide models that lack a score in at least one task."
             )
             tasks = st.multiselect("Tasks", sorted(data.column.unique()), key="tasks", bind="query-params", placeholder="all of the set")
+            save_suite(tasks)
             families = st.multiselect("Family", sorted(data.family.unique()), key="family", bind="query-params", placeholder="any")
             sizes = st.pills("Parameters", list(SIZES), selection_mode="multi", key="size", bind="query-params")
             kinds = st.pills("Weights", KINDS, selection_mode="multi", key="kind", bind="query-params")
-    return Filters(group or "", tuple(tasks), tuple(families), tuple(sizes), tuple(kinds), name.strip(), complete), str(by)
+    return Filters(
+        group or "", tuple(tasks) or suites.get(str(group), ()), tuple(families), tuple(sizes), tuple(kinds), name.strip(), complete
+    ), str(by)
+
+
+def save_suite(tasks: list[str]) -> None:
+    """Saves the selected tasks under a name; only on this machine."""
+    if not tasks or shell.exposed():
+        return
+    with st.form("suite", clear_on_submit=True, border=False):
+        name = st.text_input("Save these tasks as a suite", placeholder="name")
+        if st.form_submit_button("Save"):
+            save(shell.root(), name, tasks)
+            st.rerun()
 
 
 def notes(found: Board) -> None:

@@ -144,13 +144,15 @@ def bundle_facts(row: Any, task: str, item: str) -> None:
     if found is None:
         shell.empty("The run's bundle has no such item. To check the store, run:", "assay store check")
         return
-    if found.choices and "loglikelihoods" in found.output:
-        choices(found)
+    facts = shell.read("runs").set_index("run_id").loc[row.run_id]
+    if found.choices and bundles.loglikelihoods(found.output):
+        choices(found, Path(str(facts.model_path)))
+    elif "logprob" in found.output:
+        st.caption(f"Log-probability of the response: {found.output['logprob']:.2f} nats; it is stored as a sum, not per token.")
     for thought in found.output.get("thoughts", ()):
         with st.expander(f"Thinking ({thought.get('tokens', 0):,} tokens)"):
             st.code(visible(thought.get("text", ""), 20000, lines=True), language=None, wrap_lines=True)
     st.caption(f"Hash of the token ids: {plain(found.key)}. Few-shot examples: {plain(', '.join(found.shots)) or 'none'}.")
-    facts = shell.read("runs").set_index("run_id").loc[row.run_id]
     pieces = bundles.token_pieces(Path(str(facts.model_path)), found.prompt)
     if pieces is None:
         st.caption("Tokens not shown: the model's tokenizer is not on this machine.")
@@ -164,18 +166,23 @@ def bundle_facts(row: Any, task: str, item: str) -> None:
         )
 
 
-def choices(found: bundles.ItemRecord) -> None:
+def choices(found: bundles.ItemRecord, folder: Path) -> None:
+    """The choices with their log-likelihoods, and their tokens shaded by log-probability."""
     count, output = len(found.choices), found.output
+    values = output.get("logprobs", ())
     table = frames.DataFrame(
         {
             "Chosen": [output.get("pick") == number for number in range(count)],
             "Gold": [found.doc.get("gold") == number for number in range(count)],
             "Choice": [visible(text, 300) for text in found.choices],
-            "Log-likelihood": [*output["loglikelihoods"], *[None] * count][:count],
-            "Tokens": [*output.get("tokens", []), *[None] * count][:count],
+            "Log-likelihood": [*bundles.loglikelihoods(output), *[None] * count][:count],
+            "Tokens": [*(output.get("tokens") or map(len, values)), *[None] * count][:count],
         }
     )
     shell.table(table, hide_index=True, alt="Choices with log-likelihoods")
+    if values:
+        st.caption("Tokens of each choice, the darker the less likely: hover for the log-probability in nats.")
+        reading.shaded([(bundles.choice_pieces(folder, text, len(each)), each) for text, each in zip(found.choices, values, strict=False)])
 
 
 def page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,6 +62,19 @@ def article(name: str, outcome: str, body: str, thought: str = "") -> str:
     kind = outcome if outcome in SIGNS else "other"
     head = f"<header><span>{escaped(name, 80)}</span><span>{escaped(SIGNS.get(outcome, outcome))}</span></header>"
     return f'<article class="{kind}">{head}{fold}<p>{body or "(empty)"}</p></article>'
+
+
+def shaded(choices: Sequence[tuple[Sequence[str], Sequence[float]]]) -> None:
+    """Choices as (tokens, log-probabilities): each token is darker the less likely it was, full at 1 in 1,000."""
+    lines = []
+    for pieces, values in choices:
+        marks = "".join(
+            f'<span style="background: color-mix(in srgb, #b8475b {min(70, max(0, round(-10 * value)))}%, transparent)" '
+            f'title="{value:.2f} nats, probability {math.exp(min(value, 0)):.3f}">{escaped(piece)}</span>'
+            for piece, value in zip(pieces, values, strict=False)
+        )
+        lines.append(f"<p>{marks} <small>{sum(values):.2f}</small></p>")
+    st.html(f'{STYLE}<div class="answers"><article>{"".join(lines)}</article></div>')
 
 
 def answers(articles: Sequence[str]) -> None:

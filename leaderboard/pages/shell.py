@@ -15,7 +15,7 @@ import streamlit as st
 from assay.harness.errors import AssayError
 from assay.harness.store import RunInfo, list_runs
 from assay.leaderboard.data import assembly, frames, queries
-from assay.leaderboard.data.safe_text import ITEMS, folder, plain, visible
+from assay.leaderboard.data.safe_text import EXPOSED, ITEMS, folder, plain, visible
 from assay.leaderboard.documents.export import FORMATS, formula_safe
 
 CACHE: dict[str, Any] = {"ttl": 3600, "max_entries": 64, "show_spinner": False}
@@ -81,6 +81,11 @@ def read(name: str, *arguments: Any) -> Any:
 def items_shown() -> bool:
     """Whether prompts, gold and responses may be shown; not on an exposed leaderboard without --show-items."""
     return os.environ.get(ITEMS) != "hidden"
+
+
+def exposed() -> bool:
+    """Whether other machines can reach the leaderboard: then it writes nothing."""
+    return os.environ.get(EXPOSED) == "1"
 
 
 def hide_item_text(found: Any) -> Any:

@@ -15,6 +15,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from assay.leaderboard.commands import ITEMS
+from assay.leaderboard.data import suites
 from assay.leaderboard.pages import shell
 
 APP = Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"
@@ -192,3 +193,18 @@ def test_a_damaged_bundle_does_not_hide_other_runs(tmp_path: Path, monkeypatch: 
     (bad / "manifest.json").write_text("{")
     assert "damaged" in texts(opened(tmp_path, "runs", monkeypatch))
     assert len(ranks(opened(tmp_path, "board", monkeypatch))) == 2
+
+
+def test_a_suite_is_saved_under_a_name_and_ranks_its_tasks(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(store, "board", monkeypatch, tasks="letters/first@own")
+    app.text_input[-1].set_value("first letters")
+    next(button for button in app.button if button.label == "Save").click().run()
+    assert not app.exception and suites.saved(store) == {"first letters": ("letters/first@own",)}
+    app = opened(store, "board", monkeypatch, set="first letters")
+    (matrix,) = app.get("bidi_component")
+    assert "letters/first" in matrix.proto.json and "letters/last" not in matrix.proto.json
+    monkeypatch.setenv("ASSAY_BOARD_EXPOSED", "1")
+    assert not [button for button in opened(store, "board", monkeypatch, tasks="letters/first@own").button if button.label == "Save"]
+    (store / suites.SUITES).write_text("{")
+    assert suites.saved(store) == {}
+    (store / suites.SUITES).unlink()

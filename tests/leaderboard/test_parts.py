@@ -254,3 +254,13 @@ def test_seeds_and_items_both_widen_an_interval(store: Path) -> None:
     assert lora.gain_high - lora.gain_low >= 6 - 1e-9  # the width from items alone
     assert lora.kept == pytest.approx(-2, abs=0.1)
     assert "ia3" not in set(points.method)  # diverged: not counted as zero
+
+
+def test_loglikelihoods_are_read_from_sums_and_from_tokens() -> None:
+    from assay.leaderboard.data.bundles import choice_pieces, loglikelihoods
+
+    assert loglikelihoods({"pick": 0, "logprobs": [[-1.0, -0.5], [-2.0]]}) == [-1.5, -2.0]
+    assert loglikelihoods({"loglikelihoods": [-0.4, -2.0]}) == [-0.4, -2.0]
+    assert loglikelihoods({"text": "Paris"}) == []
+    assert choice_pieces(Path("/nowhere"), "Paris", 1) == ["Paris"]
+    assert choice_pieces(Path("/nowhere"), "New York", 2) == ["token 1", "token 2"]
