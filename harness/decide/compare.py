@@ -179,7 +179,7 @@ def side_of(run: Run, access: Access) -> Side:
         noise=noise_of(run),
         prompts={(task, item): prompt for task, item, prompt in zip(*columns, strict=True)},
         baselines={(each["task"], each["metric"]): known for each in run.summary()["results"] if (known := without_model(each))},
-        margins=margins_of(run, selection.tasks, tables),
+        margins=margins_of(run, samples, selection.tasks, tables),
     )
 
 
