@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 from assay import Access, AssayError, ModelRef
 from assay.harness.files.places import Surroundings
 from assay.tuners.report.expected import expect
-from assay.tuners.report.frontier import compare_along, contrast_band, frontier_band, frontier_json, simultaneous_t
+from assay.tuners.report.frontier import compare_along, contrast_band, frontier_band, simultaneous_t
 from assay.tuners.report.frontier_text import frontier_section
+from assay.tuners.report.text import build
 from assay.tuners.study.design import Study, choose_rates, ordered_trials, rates_to_try
 from assay.tuners.study.presets import read_study
-from assay.tuners.study.rows import read_points, read_rows
+from assay.tuners.study.rows import read_points, read_rows, write_rows
 from assay.tuners.study.scoring import PipelineScorer
 from assay.tuners.study.study import run_study
 from assay.tuners.training.batches import plan_steps
@@ -142,23 +144,29 @@ def test_verdicts_at_equal_gain_find_the_planted_truth() -> None:
     assert least.gain == pytest.approx(0.3) and least.low < 5 * 0.3**2 < least.high
 
 
-def test_a_page_gets_paths_bands_and_verdicts_as_json() -> None:
+def test_the_report_and_the_file_for_pages_hold_paths_bands_and_verdicts(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
     random = np.random.default_rng(2)
-    runs = {"a": paths(3.0, 0.3, 4, random), "b": paths(1.0, 0.3, 4, random)}
     rows = [
-        {"target": "t", "method": name, "seed": seed, "role": "grid", "mitigation": "none", "trial": f"{name}{seed}", "gain": path[-1][0]}
-        for name, own in runs.items()
-        for seed, path in own.items()
+        {
+            **{"target": "t", "method": name, "seed": seed, "role": "grid", "mitigation": "none", "trial": f"{name}{seed}", "lr": 1e-3},
+            **{"gain": path[-1][0], "average_drop": path[-1][1] / 10, "average_drop_low": 0.0, "average_drop_high": 0.1, "status": "done"},
+            "points": [{"step": step + 1, "gain": gain, "kl_text": kl} for step, (gain, kl) in enumerate(path)],
+        }
+        for name, factor in (("full", 1.0), ("lora", 3.0))
+        for seed, path in paths(factor, 0.3, 4, random).items()
     ]
-    points = {
-        f"{name}{seed}": [{"step": step, "gain": gain, "kl_text": kl} for step, (gain, kl) in enumerate(path)]
-        for name, own in runs.items()
-        for seed, path in own.items()
-    }
-    found = frontier_json(rows, points, "t")
-    assert len(found["runs"]) == 8 and set(found["frontiers"]) == {"a", "b"} and len(found["frontiers"]["a"]) == 9
+    write_rows(rows, tmp_path / "trials.parquet")
+    text = build(tmp_path).read_text()
+    (found,) = json.loads((tmp_path / "frontiers.json").read_text())
+    assert len(found["runs"]) == 8 and found["runs"][0]["points"][0] == [0.0, 0.0], "a run starts at the base"
+    assert set(found["frontiers"]) == {"full", "lora"} and len(found["frontiers"]["full"]) == 9
     (pair,) = found["verdicts"]
-    assert pair["verdict"] == ("dominated" if pair["method"] == "a" else "dominates") and pair["seeds"] == 4
+    assert pair["verdict"] == ("dominated" if pair["method"] == "lora" else "dominates") and pair["seeds"] == 4
+    assert "1 of 1 pairs of 2 methods are decided: dominat" in text and "| lora | 4 | +30.0 |" in text and "(figures/frontier.svg)" in text
+    line = next(line for line in text.splitlines() if line.startswith("| lora | 4"))
+    assert 2 < float(line.split("|")[5].split("x")[0]) < 4 and line.endswith("| dominated | dominated |")
+    assert "over 8 runs the rank correlation of final KL with the average drop on the retention tasks is +1.00" in text
 
 
 def test_a_plan_tells_hours_and_what_the_seeds_can_tell(base: ModelRef) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from assay import AssayError, ModelRef
 from assay.harness.run.stages import Surroundings, surroundings
 from assay.tuners.commands.options import Json, LogTo, names
-from assay.tuners.commands.output import check_installed, open_model, print_rows, run_plan
+from assay.tuners.commands.output import check_installed, open_model, print_rows, run_plan, tell
 from assay.tuners.report.expected import expect
 from assay.tuners.report.text import build
 from assay.tuners.study.design import Study
@@ -58,6 +59,7 @@ def study(
         return
     ref, root = open_model(model or usual, place), out or place.results / "studies" / chosen.name
     print_rows(chosen, ref, run_plan(chosen, ref, place, root, log_to), root, as_json)
+    tell(f"next: assay study --report {shlex.quote(str(root))}")
 
 
 def print_plan(chosen: Any, ref: ModelRef, place: Surroundings, as_json: bool) -> None:
