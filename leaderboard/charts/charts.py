@@ -15,7 +15,8 @@ TEXT_COLOUR = "#878c90"  # readable on the light and the dark background
 
 
 def height(rows: int) -> int:
-    return ROW_HEIGHT * rows + 80
+    """Of a chart with so many rows, an axis and a legend."""
+    return ROW_HEIGHT * max(rows, 3) + 110
 
 
 def rank_intervals(table: Any) -> Any:
@@ -95,7 +96,7 @@ def forest(table: Any) -> Any:
     )
     zero = alt.Chart().mark_rule(strokeDash=[4, 3], color=TEXT_COLOUR, aria=False).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="candidate minus baseline, points", axis=FEW_TICKS), x2="high:Q")
-    return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)) + 30)
+    return (zero + bars + base.mark_point(filled=True, size=75, opacity=1).encode(x="delta:Q")).properties(height=height(len(table)))
 
 
 def scores(table: Any) -> Any:

@@ -282,6 +282,24 @@ def published_stats(root: Path) -> Any:
     )
 
 
+def differing(root: Path, most: int) -> Any:
+    """Responses of the ranked models to the `most` items of each task that are nearest to half right, right ones first."""
+    return frame(
+        root,
+        """
+        WITH ranked AS (SELECT DISTINCT run_id, task FROM leaderboard), answers AS (
+            SELECT s.* FROM sample s JOIN ranked USING (run_id, task) WHERE s.correct IS NOT NULL
+        ), chosen AS (
+            SELECT task, item_id FROM answers GROUP BY task, item_id HAVING min(correct) < 0.5 AND max(correct) >= 0.5
+            QUALIFY row_number() OVER (PARTITION BY task ORDER BY abs(avg(correct) - 0.5), item_id) <= ?
+        )
+        SELECT a.task, a.item_id, r.model, a.prompt, a.gold, a.output, a.correct
+        FROM answers a JOIN chosen USING (task, item_id) JOIN run r USING (run_id) ORDER BY 1, 2, a.correct DESC, r.model
+        """,
+        [most],
+    )
+
+
 def tuning(root: Path) -> Any:
     """Every trial of every study."""
     return frame(root, "SELECT * FROM tuning ORDER BY study, family, method, lr, seed, task")

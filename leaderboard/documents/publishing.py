@@ -1,6 +1,7 @@
 """`assay store publish`: writes the leaderboard as one self-contained page with its data, for any web host.
 
-Prompts, responses and gold are not published: only scores and per-item statistics, from which every interval and test can be recomputed.
+Prompts, responses and gold are published only with --items: else only scores and per-item statistics, from which every interval and test
+can be recomputed.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from assay.harness.errors import AssayError
 from assay.leaderboard.data import queries, studies
 from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.ranking import AGGREGATORS
-from assay.leaderboard.documents import contents
+from assay.leaderboard.documents import contents, item_pages
 from assay.leaderboard.documents.document import Heading, Link, Paragraph, Part, html_file
 from assay.leaderboard.documents.export import to_csv, to_parquet
 
+ITEMS = "items.html"
 ABOUT = "Models ranked by score, with 95 % rank intervals from resampled items."
 
 
-def publish(root: Path, folder: Path) -> list[Path]:
-    """Writes index.html and data/ into a folder that is new, empty or an earlier snapshot. Returns the files.
+def publish(root: Path, folder: Path, items: bool = False) -> list[Path]:
+    """Writes index.html, data/ and with `items` items.html into a folder that is new, empty or an earlier snapshot. Returns the files.
 
     Raises AssayError if the store has no index or the folder holds other files.
     """
@@ -45,8 +47,14 @@ def publish(root: Path, folder: Path) -> list[Path]:
         Paragraph("Scores and per-item statistics: every interval and test can be recomputed from them."),
     ]
     parts += [Link(f"data/{path.name}", f"{path.stat().st_size:,} bytes, SHA-256 {digest(path)}") for path in files]
-    put(page, html_file("assay leaderboard", ABOUT, parts, search=True).encode())
-    return [page, *files]
+    if not items:
+        (folder / ITEMS).unlink(missing_ok=True)  # of an earlier snapshot
+        put(page, html_file("assay leaderboard", ABOUT, parts, search=True).encode())
+        return [page, *files]
+    put(page, html_file("assay leaderboard", ABOUT, [Link(ITEMS, item_pages.ABOUT), *parts], search=True).encode())
+    texts: list[Part] = [Link("index.html", "The leaderboard"), *item_pages.items(root)]
+    put(folder / ITEMS, html_file("Items", item_pages.ABOUT, texts, search=False).encode())
+    return [page, folder / ITEMS, *files]
 
 
 def write_data(root: Path, folder: Path, cells: Any, board: Any) -> list[Path]:
@@ -85,6 +93,9 @@ def digest(path: Path) -> str:
 
 def publish_command(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder, or an earlier snapshot to overwrite.")],
+    items: Annotated[
+        bool, typer.Option("--items", help="Also publish prompts, gold and responses of the items that tell the models apart.")
+    ] = False,
     results: Annotated[
         Path | None, typer.Option("--results", help="Folder of runs and index. [default: $ASSAY_RESULTS or results]")
     ] = None,
@@ -95,7 +106,7 @@ def publish_command(
     [dim]assay store publish site/[/dim]
     """
     root = (results or Path(os.environ.get("ASSAY_RESULTS") or "results")).expanduser()
-    files = publish(root, folder)
+    files = publish(root, folder, items)
     if as_json:
         print(json.dumps({"files": [str(path) for path in files]}))
     else:

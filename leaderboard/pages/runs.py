@@ -121,7 +121,7 @@ def table() -> None:
         ]
     )
     st.header(f"All runs ({len(found)})")
-    config = {name: st.column_config.TextColumn(width=width) for name, width in {"Tasks": 260, "Started (UTC)": 130, "Model": 200}.items()}
+    config = {name: st.column_config.TextColumn(width=width) for name, width in {"Tasks": 320, "Started (UTC)": 130, "Model": 190}.items()}
     shell.table(rows, column_config=config, hide_index=True, alt="All runs of the store")
     shell.downloads(rows, "runs")
 

@@ -194,3 +194,14 @@ def test_ticks_are_round_and_inside(low: float, high: float) -> None:
 def test_a_snapshot_has_all_tasks(store: Path, tmp_path: Path) -> None:
     text = publish(store, tmp_path)[0].read_text()
     assert all(task in text for task in TASKS)
+
+
+def test_items_are_published_on_request_and_removed_without(store: Path, tmp_path: Path) -> None:
+    page, items, *_ = publish(store, tmp_path / "site", items=True)
+    text = items.read_text()
+    assert "which word comes" in text and "letters/first@own" in text and "right</td>" in text and "wrong</td>" in text
+    assert "<img src=x" not in text  # the hostile model's response is escaped
+    assert 'href="items.html"' in page.read_text()
+    assert "http" not in text.replace("http-equiv", "").replace("http://evil", "")
+    publish(store, tmp_path / "site")
+    assert not items.exists()
