@@ -166,6 +166,8 @@ def test_the_report_and_the_file_for_pages_hold_paths_bands_and_verdicts(tmp_pat
     assert "1 of 1 pairs of 2 methods are decided: dominat" in text and "| lora | 4 | +30.0 |" in text and "(figures/frontier.svg)" in text
     line = next(line for line in text.splitlines() if line.startswith("| lora | 4"))
     assert 2 < float(line.split("|")[5].split("x")[0]) < 4 and line.endswith("| dominated | dominated |")
+    claim = text.split("**2. PEFT forgets less")[1].split("**3.")[0]
+    assert "t, at equal gain along the runs against full tuning: forgets more: lora." in claim
     assert "over 8 runs the rank correlation of final KL with the average drop on the retention tasks is +1.00" in text
 
 

@@ -77,6 +77,17 @@ def frontier_section(rows: Sequence[Row], points: Points) -> Iterator[str]:
     yield from literature()
 
 
+def frontier_claim(rows: Sequence[Row], points: Points) -> Iterator[str]:
+    """By target the methods by their verdict against full tuning at equal gain."""
+    for target in targets_of(rows):
+        found = along_table(rows, points, target)
+        others = sorted({name for pair in found for name in pair} - {FULL})
+        words = {name: verdict_between(name, FULL, found)[0] for name in others} if any(FULL in pair for pair in found) else {}
+        listed = [f"{phrase}: {', '.join(names)}" for word, phrase in CLAIMED.items() if (names := [n for n in words if words[n] == word])]
+        if listed:
+            yield f"{short(target)}, at equal gain along the runs against full tuning: {'; '.join(listed)}."
+
+
 def agreement(rows: Sequence[Row], points: Points) -> Iterator[str]:
     """How KL goes with the drop on the retention tasks, over the runs that were scored along their way."""
     from scipy.stats import spearmanr
@@ -129,6 +140,12 @@ def target_lines(rows: Sequence[Row], points: Points, target: str, found: Mappin
     yield from matrix(names, found)
 
 
+CLAIMED = {
+    "dominates": "forgets less (KL is lower)",
+    "dominated": "forgets more",
+    "no difference": f"no difference above a factor of {FACTOR:g}",
+    "cannot tell": "cannot tell",
+}
 MARKS = {"dominates": "+", "dominated": "-", "no difference": "=", "cannot tell": "?"}
 
 

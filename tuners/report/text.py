@@ -31,7 +31,8 @@ from assay.tuners.report.claims import (
     verdict,
 )
 from assay.tuners.report.figures import draw, figure_links, short, targets_of
-from assay.tuners.report.frontier_text import frontier_section, write_frontiers
+from assay.tuners.report.frontier import Points
+from assay.tuners.report.frontier_text import frontier_claim, frontier_section, write_frontiers
 from assay.tuners.report.paired import Items, contrast
 from assay.tuners.report.paired_text import not_trained, paired_table
 from assay.tuners.study.rows import FILE, ITEMS_FILE, POINTS_FILE, read_items, read_points, read_rows
@@ -55,7 +56,7 @@ def build(folder: Path) -> Path:
     items = read_items(folder / ITEMS_FILE)
     write_frontiers(rows, points, folder)
     parts = (
-        *(heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items), frontier_section(rows, points)),
+        *(heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items, points), frontier_section(rows, points)),
         *(controls(rows), figure_links(figures)),
     )
     text = "\n".join(line for part in parts for line in part)
@@ -187,13 +188,15 @@ def rise_note(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def claims_section(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]:
+def claims_section(rows: Sequence[Row], items: Items | None = None, points: Points | None = None) -> Iterator[str]:
+    pairs = paired_table(rows, items)
+    equal_gain = (*frontier_claim(rows, points), *pairs) if points else (*pairs, *forgetting_claim(rows))
     yield ""
     yield "## The claims"
     for number, (title, lines) in enumerate(
         (
             ("PEFT saves space", size_claim(rows, items)),
-            ("PEFT forgets less than full fine-tuning at the same gain", (*paired_table(rows, items), *forgetting_claim(rows))),
+            ("PEFT forgets less than full fine-tuning at the same gain", equal_gain),
             ("Tuning on several tasks at once forgets less", mitigation_claim(rows)),
             ("Few-shot examples are not enough for a small model, and cost context", in_context_claim(rows)),
         ),
