@@ -138,6 +138,7 @@ def test_verdicts_at_equal_gain_find_the_planted_truth() -> None:
     assert sum(each.verdict_over_range == "dominated" for each in words) > 20
     same = [compare_along(paths(1.0, 0.3, 8, random, 0.02), paths(1.0, 0.4, 8, random, 0.02)) for _ in range(40)]
     assert sum(each.verdict == "no difference" for each in same) > 34
+    assert sum(each.verdict_over_range == "no difference" for each in same) > 34
     one = compare_along(paths(1.0, 0.3, 1, random), paths(2.0, 0.3, 1, random))
     assert one.verdict == one.verdict_over_range == "cannot tell" and one.factor is None
     least = frontier_band(paths(1.0, 0.3, 5, random))[-1]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from assay.harness.stats.correction import holm
 from assay.harness.stats.distributions import t_quantile
 from assay.tuners.report.claims import Row, main_rows, methods_of
-from assay.tuners.report.paired import Contrast, RunPath, Verdict, log_kl_at, matched_log_kl, p_of_factor, verdict_from
+from assay.tuners.report.paired import FACTOR, Contrast, RunPath, Verdict, log_kl_at, matched_log_kl, p_of_factor, verdict_from
 
 Points = Mapping[str, Sequence[Row]]
 """By trial the points of its run, from `points.parquet`."""
@@ -61,7 +61,9 @@ class MatchedMethods:
 
     @property
     def verdict_over_range(self) -> Verdict:
-        """From the band: whether KL is lower, or higher, at every common gain."""
+        """From the band: whether KL is within a factor of 1.5, lower, or higher, at every common gain."""
+        if self.band and all(point.low > 1 / FACTOR and point.high < FACTOR for point in self.band):
+            return "no difference"
         if self.band and all(point.high < 1 for point in self.band):
             return "dominates"
         return "dominated" if self.band and all(point.low > 1 for point in self.band) else "cannot tell"
