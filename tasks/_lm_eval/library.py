@@ -260,7 +260,8 @@ def failure(reference: Reference, error: BaseException) -> AssayError:
     """Why lm-eval cannot load a task, in one line."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, ImportError):
-        return AssayError(f"needs a package that is missing: {reason:.160}", where=reference.text, do="install that package")
+        fix = f"pip install {error.name}" if isinstance(error, ModuleNotFoundError) and error.name else "install that package"
+        return AssayError(f"needs a package that is missing: {reason:.160}", where=reference.text, do=fix)
     do = "set ASSAY_DATA to a folder that mirrors the hub, go online, or fix the YAML file"
     return AssayError(f"lm-eval cannot load it: {type(error).__name__}: {reason:.200}", where=reference.text, do=do)
 
