@@ -45,8 +45,9 @@ class Policy(BaseModel):
     relative: dict[str, Margin] = {}
     weights: dict[str, Weight] = {}
     weighting: Weighting = "sqrt"
-    estimator: Literal["smoothed", "accuracy"] = "smoothed"
-    """How a task of ranked choices is judged: by smoothed accuracy where the baseline's margins allow it, or by plain accuracy."""
+    estimator: Literal["smoothed", "accuracy"] = "accuracy"
+    """How a task of ranked choices is judged: by plain accuracy, or by smoothed accuracy where the baseline's margins allow it. Smoothed
+    accuracy needs fewer items where a change moves margins little (results/gate/estimators.md): 8-bit copies, short fine-tunes."""
     degraded: Literal["note", "inconclusive"] = "note"
     """A significant loss of the gold choice's probability without a shown loss of accuracy: a note, or no pass."""
     every_task: Annotated[bool, Field(strict=True)] = False

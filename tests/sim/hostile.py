@@ -32,7 +32,7 @@ from tests.sim.gate_tasks import draw as draw_suite
 from tests.sim.gate_tasks import verdicts as suite_verdicts
 from tests.sim.many_gates import corpus_joint, corpus_verdicts, draw_shared, shared_verdicts
 
-OUT = Path("results/gate/hostile.md")
+OUT, SUITES_OUT = Path("results/gate/hostile.md"), Path("results/gate/suites.md")
 ALPHA = 0.05
 
 
@@ -209,6 +209,10 @@ SUITES: dict[str, dict[str, int]] = {
     ),
     "MMLU": {f"mmlu/{n}": 246 for n in range(57)},
 }
+CORE = {"arc_easy": 2376, "arc_challenge": 1172, "hellaswag": 10042, "piqa": 1838, "winogrande": 1267, "openbookqa": 500, "boolq": 3270}
+USUAL = {**SUITES, "core": {**CORE, "truthfulqa": 817, "lambada": 5153, "gsm8k": 1319, **SUITES["MMLU"]}}
+CHANGES = {"engine upgrade, 1 %": 0.01, "8-bit copy, 3 %": 0.03, "quantised, 5 %": 0.05, "4-bit copy, 10 %": 0.1}
+"""Share of items whose score changes although nothing is lost (KINDS of assay.harness.decide.planning.plan)."""
 """Numbers of binary items of usual suites."""
 
 
@@ -231,6 +235,24 @@ def weighting(trials: int) -> Iterator[Cell]:
                 yield Cell(f"{name}, {sum(sizes.values()):,} items", cell, what, *rates, trials, claim, other_rates(suite, what))
 
 
+def usual(trials: int) -> str:
+    """What the default policy decides on usual suites: pass, inconclusive and regressed, with equal weights (before) and by default."""
+    lines = [
+        "| suite | change | truth | before: pass | inconclusive | regressed | now: pass | inconclusive | regressed |",
+        "|" + "---|" * 9,
+    ]
+    for name, sizes in USUAL.items():
+        weights = [np.array(list(task_weights(sizes, {}, kind).values())) for kind in ("equal", "sqrt")]
+        counts = np.array(list(sizes.values()))
+        for change, churn in CHANGES.items():
+            for truth, lost in (("nothing lost", 0.0), ("every task lost 2 points", 0.02)):
+                suite = draw_suite(np.random.default_rng([10, len(sizes)]), trials, counts, churn, np.full(len(sizes), -lost))
+                found = [[float((suite_verdicts(suite, each) == code).mean()) for code in (0, 2, 1)] for each in weights]
+                rates = " | ".join(f"{rate:.1%}" for rate in (*found[0], *found[1]))
+                lines.append(f"| {name} ({counts.sum():,}) | {change} | {truth} | {rates} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS: tuple[Callable[[int], Iterator[Cell]], ...] = (choosing, corpus, hidden, chance, planned, weighting, sharing)
 
 
@@ -244,6 +266,13 @@ def table(cells: list[Cell]) -> str:
     return "\n".join(lines) + "\n"
 
 
+SUITES_HEAD = """# What the default policy decides on usual suites
+
+`python -m tests.sim.hostile`: margin 1 point, task margin 3 points, alpha 0.05, plain accuracy, {trials:,} trials a row. "before" gives each
+family the same weight, and each of its tasks; now weights grow with the square root of the items. With nothing lost, "regressed" is
+an error; with 2 points lost in every task, "pass" is one.
+
+"""
 HEAD = """# Suites that break assumptions
 
 `python -m tests.sim.hostile {trials}`. A true 5 % shows at most {limit:.4f} in {trials:,} trials (three standard errors).
@@ -264,6 +293,7 @@ def main(trials: int = 2000) -> None:
             print(table([cell]).splitlines()[-1], flush=True)
             if cell.claim.startswith("at most") and cell.after > limit(cell.trials):
                 print("above the limit", flush=True)
+    SUITES_OUT.write_text(SUITES_HEAD.format(trials=trials // 5) + usual(trials // 5))
     OUT.write_text(HEAD.format(trials=trials, limit=limit(trials)) + table(found))
 
 
