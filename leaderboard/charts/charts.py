@@ -37,7 +37,7 @@ def rank_intervals(table: Any) -> Any:
     return (bar + dot).properties(height=height(len(table)))
 
 
-def apart(x: Any, y: Any, width: tuple[float, float], height: tuple[float, float], room: tuple[float, float] = (0.05, 0.05)) -> Any:
+def apart(x: Any, y: Any, width: tuple[float, float], height: tuple[float, float], room: tuple[float, float] = (0.04, 0.05)) -> Any:
     """Which labels are drawn: those, in order, with `room` (shares of both axes) to all before them; others would overlap."""
     places = np.column_stack(
         [
@@ -58,7 +58,7 @@ def pareto(table: Any, cost: str) -> Any:
         "cost:Q",
         title=cost,
         scale=alt.Scale(type="log" if table.cost.min() > 0 else "linear", padding=90, nice=False),
-        axis=alt.Axis(format="~g", labelOverlap="greedy"),
+        axis=alt.Axis(format=".3~g", labelOverlap="greedy"),
     )
     tip = ["label:N", alt.Tooltip("cost:Q", title=cost, format=".4~s"), alt.Tooltip("score:Q", format=".1f"), "low:Q", "high:Q"]
     base = alt.Chart(table)

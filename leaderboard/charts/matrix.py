@@ -62,7 +62,11 @@ def body_row(matrix: Matrix, row: Row, linked: bool, ranked: bool) -> str:
         for place in range(start, start + count):
             kind = f"task f{number}" if count > 1 else f"single f{number}"
             head = matrix.heads[place]
-            parts.append(score_cell(row, row.cells[place], head.short if count > 1 else f"{family} {head.short}", kind, linked))
+            parts.append(
+                score_cell(
+                    row, row.cells[place], head.short if count > 1 or head.short == family else f"{family} {head.short}", kind, linked
+                )
+            )
         start += count
     return "".join(parts) + "</tr>"
 

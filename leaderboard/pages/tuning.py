@@ -127,7 +127,7 @@ def verdicts(study: str, target: str) -> None:
         return
     counts = table.verdict.value_counts()
     st.header("Against full tuning: " + ", ".join(f"{plain(name)} {count}" for name, count in counts.items()))
-    named = {name: name.replace("gain minus full (points)", "gain minus full, points").capitalize() for name in table.columns}
+    named = {name: name[:1].upper() + name[1:].replace(" (points)", ", points") for name in table.columns}
     shown = table.rename(columns=named).map(lambda text: visible(text, 60))
     shell.table(shown, hide_index=True, height=shell.fitting(len(shown), 12), alt="Each method against full tuning, with its verdict")
     st.caption(
