@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,12 @@ def read_table(source: Path | bytes, where: str, columns: Sequence[str] | None =
 
     Raises AssayError if it is not Parquet, damaged, lacks a column, or a decompression bomb.
     """
+    (table,) = read_portions(source, where, columns)
+    return table
+
+
+def read_portions(source: Path | bytes, where: str, columns: Sequence[str] | None = None, batches: int | None = None) -> Iterator[Any]:
+    """Yield the tables of `read_table` with the rows of so many batches each (None: all in one); at least one, which may be empty."""
     import pyarrow
     import pyarrow.parquet
 
@@ -30,12 +36,17 @@ def read_table(source: Path | bytes, where: str, columns: Sequence[str] | None =
             declared = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
             check_size(declared, most, size, where)
             known = [name for name in file.schema_arrow.names if columns is None or name in columns]
-            batches, total = [], 0
+            schema = pyarrow.schema([file.schema_arrow.field(name) for name in known])
+            total, yielded, held = 0, False, []
             for batch in file.iter_batches(batch_size=BATCH, columns=known):
                 total += unpacked_bytes(batch)
                 check_size(total, most, size, where)
-                batches.append(batch)
-            return pyarrow.Table.from_batches(batches, pyarrow.schema([file.schema_arrow.field(name) for name in known]))
+                held.append(batch)
+                if len(held) == batches:
+                    yield pyarrow.Table.from_batches(held, schema)
+                    held, yielded = [], True
+            if held or not yielded:
+                yield pyarrow.Table.from_batches(held, schema)
     except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
         raise AssayError(f"cannot be read as Parquet: {first_line(error)}", where=where, do="download or write the file again") from None
 

@@ -295,12 +295,13 @@ def unranked(result: Mapping[str, Any]) -> str | None:
 
 def load(connection: Any, run: Run, name: str, table: str, columns: str) -> None:
     """Copy rows from one of the run's checked Parquet files."""
-    connection.register("incoming", run.table(name))
-    try:
-        connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM incoming", [run.id])
-    finally:
-        with suppress(Exception):  # the transaction may have failed; its error is already raised
-            connection.unregister("incoming")
+    for portion in run.portions(name):
+        connection.register("incoming", portion)
+        try:
+            connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM incoming", [run.id])
+        finally:
+            with suppress(Exception):  # the transaction may have failed; its error is already raised
+                connection.unregister("incoming")
 
 
 def insert_tasks(connection: Any, run: Run) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.files.atomic import JSON_BYTES
 from assay.harness.files.lock import owner
-from assay.harness.files.parquet import read_table
+from assay.harness.files.parquet import read_portions, read_table
 from assay.harness.files.paths import is_file
 from assay.harness.files.safe_open import read_regular
 from assay.harness.store.bundle import (
@@ -34,6 +34,8 @@ from assay.harness.store.record import UNMEASURED, Item, Record
 from assay.harness.store.shapes import SummaryShape, validate
 from assay.harness.store.tables import StatTable, items_of, json_object, records_of, stat_tables, stats_table, validate_table
 
+BATCHES = 8
+"""Batches of rows that a portion of a table has."""
 RunStatus = Literal["running", "complete", "damaged"]
 
 
@@ -74,6 +76,16 @@ class Run:
             what = f"planned {self.manifest['items']} items, but {name} has {table.num_rows}"
             raise AssayError(what, where=str(self.path), do="restore the run from a copy")
         return table
+
+    def portions(self, name: str) -> Iterator[Any]:
+        """Read one of the run's Parquet files as tables of some of its rows, whose texts are not in memory together, and check them."""
+        where, rows = self.path / name, 0
+        for table in read_portions(self.read(name), str(where), batches=BATCHES):
+            rows += table.num_rows
+            yield validate_table(table, name, str(where))
+        if name in (ITEMS, SAMPLES) and rows != self.manifest["items"]:
+            what = f"planned {self.manifest['items']} items, but {name} has {rows}"
+            raise AssayError(what, where=str(self.path), do="restore the run from a copy")
 
     def items(self) -> tuple[Item, ...]:
         """Return every planned item, in order."""

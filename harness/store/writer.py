@@ -17,7 +17,7 @@ from assay.harness.store.journal import Journal, Key, encode_record, final_recor
 from assay.harness.store.read import Run, read_run
 from assay.harness.store.record import Record
 from assay.harness.store.shapes import ProofsShape, validate
-from assay.harness.store.tables import PORTION, items_of, portions_to_parquet, samples_table, stats_table, to_parquet, without_texts
+from assay.harness.store.tables import items_of, portions_to_parquet, samples_table, stats_table, to_parquet, without_texts
 
 
 @contextmanager
@@ -138,18 +138,14 @@ class Writer:
 
     def _write(self, bundle: Path, summary: Mapping[str, Any]) -> None:
         records = final_records(self.records())
-        planned = self._run.table(ITEMS)
-
-        def samples() -> Iterator[Any]:
-            for begin in range(0, planned.num_rows, PORTION):
-                yield samples_table(items_of(planned.slice(begin, PORTION)), records)
-
+        known = without_texts(self._run.table(ITEMS, ("task", "id", "group", "cluster")))
+        samples = (samples_table(items_of(portion), records) for portion in self._run.portions(ITEMS))
         facts = {
             MANIFEST: self._journal_key[2],
             ITEMS: self._run.manifest["items_sha256"],
             SUMMARY: write_file(bundle / SUMMARY, to_json(summary, SUMMARY, indent=1)),
-            SAMPLES: write_file(bundle / SAMPLES, portions_to_parquet(samples())),
-            STATS: write_file(bundle / STATS, to_parquet(stats_table(without_texts(planned), records))),
+            SAMPLES: write_file(bundle / SAMPLES, portions_to_parquet(samples)),
+            STATS: write_file(bundle / STATS, to_parquet(stats_table(known, records))),
         }
         write_file(bundle / DONE, to_json({"schema": SCHEMA, "run": self._run.id, "files": facts}, DONE, indent=1))
 
