@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from assay.harness.engines.request import TokenIds
+from assay.harness.engines.request import TokenIds, packed
 from assay.harness.errors import AssayError, redact
 from assay.harness.model.hashes import cache_folder, keep, recall
 from assay.harness.model.weights import read_json
@@ -230,5 +230,5 @@ def encode_portion(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, .
                 )
             tails.append(tail)
         start = context if special else tokenizer.prefix + context
-        encoded_pairs.append(EncodedPair(start or tokenizer.start(), tuple(tails), moved))
+        encoded_pairs.append(EncodedPair(packed(start or tokenizer.start()), tuple(tails), moved))
     return encoded_pairs
