@@ -1,6 +1,7 @@
-"""What the harness itself costs: MMLU 5-shot with an engine that answers at once, here (scripted) and in lm-eval (dummy, samples logged).
+"""What the harness itself costs: MMLU or GSM8K 5-shot with an engine that answers at once, here (scripted) and in lm-eval (dummy, samples
+logged).
 
-    ASSAY_DATA=DATA python -m tests.bench.overhead [--peer LM_EVAL/bin/python] [--limit 35]
+    ASSAY_DATA=DATA python -m tests.bench.overhead [--task mmlu] [--peer LM_EVAL/bin/python] [--limit 35]
 
 Whole commands, from their start to the stored run, one after the other on one machine. assay cuts the prompts into tokens,
 hashes the model and stores the run; lm-eval's dummy model has no tokenizer. LIMIT is the first items of each subject; 0 takes all.
@@ -20,6 +21,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MODEL = "builtin:smollm2-135m"
+TASKS = {"mmlu": ("mmlu", "scripted:uniform"), "gsm8k": ("gsm8k@lm-eval", f"scripted:constant,text={180 * ' so'}")}
+"""By lm-eval's name: the task here, and the engine; every text has 180 words."""
 PEER = (
     "import sys; sys.path.insert(0, {folder!r}); import peer; peer.read_mirror(); from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
 )
@@ -60,15 +63,17 @@ def timed(command: list[str], seconds: float = 3600.0) -> Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--task", choices=TASKS, default="mmlu")
     parser.add_argument("--peer", default="")
     parser.add_argument("--limit", type=int, default=35)
     given = parser.parse_args()
     part = ["--limit", str(given.limit)] if given.limit else []
     with tempfile.TemporaryDirectory() as out:
-        run = [sys.executable, "-m", "assay", "run", "--model", MODEL, "--tasks", "mmlu", "--shots", "5", "--engine", "scripted:uniform"]
+        ours, engine = TASKS[given.task]
+        run = [sys.executable, "-m", "assay", "run", "--model", MODEL, "--tasks", ours, "--shots", "5", "--engine", engine]
         sides = {"assay": [*run, *part, "--limit-order", "first", "--results", f"{out}/assay", "--json"]}
         if given.peer:
-            rest = ["--model", "dummy", "--tasks", "mmlu", "--num_fewshot", "5", *part, "--output_path", f"{out}/peer", "--log_samples"]
+            rest = ["--model", "dummy", "--tasks", given.task, "--num_fewshot", "5", *part, "--output_path", f"{out}/peer", "--log_samples"]
             sides["lm-eval"] = peer_command(given.peer) + rest
         for side, command in sides.items():
             cost = timed(command)
