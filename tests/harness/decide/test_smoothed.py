@@ -64,7 +64,7 @@ def test_a_harmless_change_has_a_narrower_interval_and_the_verdict_says_how() ->
     assert found.high - found.low < 0.75 * (plain.high - plain.low)  # type: ignore[operator]
     assert found.smoothed == ("a",) and plain.smoothed == () and found.plain is not None
     assert found.plain == pytest.approx((plain.delta, plain.low, plain.high))
-    assert any("judged by smoothed accuracy; the aggregate by plain accuracy" in reason for reason in found.reasons)
+    assert any("judged by smoothed accuracy; by plain accuracy" in reason for reason in found.reasons)
 
 
 def test_a_lost_probability_is_told_and_prevents_a_pass_only_by_the_policy() -> None:
