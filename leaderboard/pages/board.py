@@ -9,8 +9,8 @@ from assay.leaderboard.charts import charts
 from assay.leaderboard.data.assembly import ALL, KINDS, SHARED, SIZES, Board, Filters
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
 from assay.leaderboard.data.safe_text import plain
-from assay.leaderboard.data.suites import save, saved
 from assay.leaderboard.pages import matrix, shell
+from assay.leaderboard.pages.suites import save, saved
 
 RULES = {
     "chance-normalised mean": "Score: mean over tasks of (score − chance) ÷ (best possible − chance), in points. Tasks weigh the same.",

@@ -11,7 +11,7 @@ import streamlit as st
 
 from assay.harness.store import RunInfo
 from assay.leaderboard.charts import charts
-from assay.leaderboard.data import assembly, bundles, formats, frames, live
+from assay.leaderboard.data import assembly, bundles, formats, frames
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
@@ -79,7 +79,7 @@ def speed(run: RunInfo, done: int) -> str:
         return ""
     seen = [*st.session_state.get(f"seen {run.id}", ()), (time.monotonic(), done)][-WINDOW:]
     st.session_state[f"seen {run.id}"] = seen
-    rate = live.pace(seen)
+    rate = bundles.pace(seen)
     if not rate:
         return f" by {run.owner}"
     return f" by {run.owner} · {rate:.1f} items/s · {left(max(0, run.items - done) / rate)}"
@@ -89,8 +89,8 @@ def left(seconds: float) -> str:
     return "under a minute left" if seconds < 60 else f"{seconds / 60:.0f} min left" if seconds < 5400 else f"{seconds / 3600:.1f} h left"
 
 
-def load_tasks(bundle: str, done: int) -> tuple[live.LiveTask, ...]:
-    return live.live_tasks(Path(bundle))
+def load_tasks(bundle: str, done: int) -> tuple[bundles.LiveTask, ...]:
+    return bundles.live_tasks(Path(bundle))
 
 
 cached_tasks = st.cache_data(max_entries=20, ttl=600, show_spinner=False)(load_tasks)

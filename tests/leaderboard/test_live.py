@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from assay.harness.files.lock import file_lock
 from assay.harness.store import connect, index, list_runs, open_writer, query
-from assay.leaderboard.data import bundles, live, queries
+from assay.leaderboard.data import bundles, queries
 
 ROOT = Path(__file__).parents[2]
 RUNS = 4
@@ -121,7 +121,7 @@ def test_a_running_run_shows_progress_and_score_of_each_task(tmp_path: Path, mon
     tasks = {"letters/first@own": 60, "numbers/add@own": 40}
     bundle = make_run(tmp_path, Made("lab/half", 0.5, tasks), finish=False, part=0.8)
     index(tmp_path)
-    first, second = live.live_tasks(bundle)
+    first, second = bundles.live_tasks(bundle)
     assert (first.done, first.items, second.done, second.items) == (60, 60, 20, 40)
     assert first.score and second.score and not first.errors
     score, low, high = first.score
@@ -138,6 +138,6 @@ def test_a_running_run_shows_progress_and_score_of_each_task(tmp_path: Path, mon
 
 
 def test_the_pace_is_that_of_the_observations() -> None:
-    assert live.pace([(0.0, 100)]) == 0.0
-    assert live.pace([(0.0, 100), (5.0, 110), (10.0, 130)]) == 3.0
-    assert live.pace([(0.0, 100), (10.0, 90)]) == 0.0  # a resumed run scored items again
+    assert bundles.pace([(0.0, 100)]) == 0.0
+    assert bundles.pace([(0.0, 100), (5.0, 110), (10.0, 130)]) == 3.0
+    assert bundles.pace([(0.0, 100), (10.0, 90)]) == 0.0  # a resumed run scored items again

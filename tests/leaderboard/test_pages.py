@@ -15,8 +15,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from assay.leaderboard.commands import ITEMS
-from assay.leaderboard.data import suites
-from assay.leaderboard.pages import shell
+from assay.leaderboard.pages import shell, suites
 
 APP = Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"
 PAGES = ("board", "compare", "model", "task", "items", "tuning", "gates", "runs", "health")
