@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import itertools
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -132,16 +133,18 @@ def load_tokenizer(path: Path, key: str) -> Any:
 
     `key`: what the class depends on beside the folder and its configuration.
     """
+    import transformers
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    if "torch" in sys.modules:
+        return transformers.AutoTokenizer.from_pretrained(str(path), **options)
     config = path / "config.json"
     state = [key, str(path), sorted(each.name for each in path.iterdir()), config.read_text() if config.is_file() else ""]
     memory = cache_folder("tokenizers") / f"{hashlib.sha256(repr(state).encode()).hexdigest()[:32]}.json"
-    options = {"local_files_only": True, "trust_remote_code": False}
     with suppress(Exception):  # AutoTokenizer then says what is wrong
         module, name = recall(memory)
         if module.partition(".")[0] == "transformers":
             return getattr(importlib.import_module(module), name).from_pretrained(str(path), **options)
-    import transformers
-
     inner = transformers.AutoTokenizer.from_pretrained(str(path), **options)
     keep(memory, [type(inner).__module__, type(inner).__qualname__])
     return inner

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from assay.harness.engines.request import GenRequest, ScoreGroup
+from assay.harness.engines.request import GenRequest, ScoreGroup, packed
+from assay.harness.engines.trie import sortable
 from assay.harness.engines.wire import line, pack_request, read_generation, read_group
 
 LARGE = tuple(range(0, 300_000, 7))
@@ -27,3 +28,12 @@ def test_a_generation_request_arrives_as_it_was(request_: GenRequest) -> None:
 def test_token_ids_take_a_third_less_space_than_as_numbers() -> None:
     ids = tuple(range(100_000, 101_000))
     assert len(line({"ask": pack_request(GenRequest(ids, 1))})) < 0.8 * len(json.dumps(ids))
+
+
+def test_packed_ids_are_their_tuple_in_all_but_memory() -> None:
+    short, ids = (5, 6), packed(LARGE)
+    assert ids == LARGE and {LARGE: 1}[ids] and hash(ids) == hash(LARGE) and ids != short and repr(packed(short)) == "(5, 6)"
+    assert ids[3] == 21 and ids[:2] == (0, 7) and ids + short == LARGE + short and short + ids == short + LARGE
+    group, same = ScoreGroup(ids, (short,)), ScoreGroup(LARGE, (short,))
+    assert group == same and group.key == same.key and line({"ask": pack_request(group)}) == line({"ask": pack_request(same)})
+    assert sortable(ids) == sortable(LARGE) and max(ids) == LARGE[-1]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,3 +159,26 @@ def test_errors_name_task_and_row(tokenizer: Tokenizer) -> None:
 def test_invalid_text_is_refused(make: Callable[[Any], object], wrong: object) -> None:
     with pytest.raises(AssayError):
         make(wrong)
+
+
+OPENED = """
+import sys
+from pathlib import Path
+from assay.harness.prompt.tokens import open_tokenizer
+found = open_tokenizer(Path(sys.argv[1]))
+print(type(found.inner).__name__, found.encode(["a b c", "12 + 3 ="]), found.prefix, found.ends, "torch" in sys.modules)
+"""
+
+
+def test_the_class_of_a_tokenizer_is_remembered_so_that_torch_stays_out(tmp_path: Path) -> None:
+    model, environment = make_model(tmp_path / "model"), {**os.environ, "ASSAY_CACHE": str(tmp_path / "cache")}
+
+    def opened() -> list[str]:
+        command = [sys.executable, "-c", OPENED, str(model)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.rsplit(maxsplit=1)
+
+    first, second = opened(), opened()
+    assert (first[1], second[1]) == ("True", "False") and first[0] == second[0]
+    (memory,) = (tmp_path / "cache" / "tokenizers").iterdir()
+    memory.write_text('["os", "abort"]')
+    assert opened() == first, "only a class of transformers is taken from the cache"
