@@ -268,8 +268,8 @@ def table(cells: list[Cell]) -> str:
 
 SUITES_HEAD = """# What the default policy decides on usual suites
 
-`python -m tests.sim.hostile`: margin 1 point, task margin 3 points, alpha 0.05, plain accuracy, {trials:,} trials a row. "before" gives each
-family the same weight, and each of its tasks; now weights grow with the square root of the items. With nothing lost, "regressed" is
+`python -m tests.sim.hostile`: margin 1 point, task margin 3 points, alpha 0.05, plain accuracy, {trials:,} trials a row. "before" gives
+each family the same weight, and each of its tasks; now weights grow with the square root of the items. With nothing lost, "regressed" is
 an error; with 2 points lost in every task, "pass" is one.
 
 """
