@@ -72,8 +72,9 @@ def clean(text: str) -> str:
 
 def hellaswag(row: Row) -> Doc:
     prompt = clean(f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}")
-    gold = int(row["label"]) if row["label"] != "" else None
-    return Doc(prompt, choices=tuple(map(clean, row["endings"])), gold=gold, inputs=(prompt,))
+    gold, endings = int(row["label"]) if row["label"] != "" else None, tuple(map(clean, row["endings"]))
+    meta = {"double_space": True} if any(ending.startswith(" ") for ending in endings) else {}  # left by a mark at the start, as in lm-eval
+    return Doc(prompt, choices=endings, gold=gold, meta=meta, inputs=(prompt,))
 
 
 HELLASWAG = Task(

@@ -108,7 +108,7 @@ def between_dollars(text: str) -> str:
 
 
 def dollars_measure(doc: Doc, output: Completion) -> tuple[float, ...]:
-    return (float(same_answer(boxed(doc.references[0]), between_dollars(output.text))),)
+    return (float(same_answer(doc.references[0], between_dollars(output.text))),)
 
 
 dollars_match: Metric[Completion] = replace(exact_match, measure=dollars_measure, signature="lm-eval|between $|hendrycks", rule=None)
@@ -116,7 +116,7 @@ dollars_match: Metric[Completion] = replace(exact_match, measure=dollars_measure
 
 
 def math(row: Row) -> Doc:
-    return Doc(f"Problem: {row['problem']}\nAnswer:", references=(row["solution"],), inputs=(row["problem"],))
+    return Doc(f"Problem: {row['problem']}\nAnswer:", references=(boxed(row["solution"]),), inputs=(row["problem"],))
 
 
 def math_question(row: Row) -> Doc:
@@ -130,12 +130,11 @@ MATH_500 = Task(
     rows=hub("HuggingFaceH4/MATH-500", revision="6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be"),
     doc=math,
     ask=Generate(256, ("Problem:",)),
-    metrics=(dollars_match, math_tolerant),
+    metrics=(dollars_match,),
     split="test",
     protocol="lm-eval",
-    worked=(Worked(PROBLEM, "Problem: What is $2^5$?\nAnswer:", "It is $\\boxed{32}$."),),
-    about="500 problems of MATH's test set; scored are the text between dollar signs (lm-eval's hendrycks_math500) and the last boxed "
-    "answer.",
+    worked=(Worked(PROBLEM, "Problem: What is $2^5$?\nAnswer:", "32"),),
+    about="500 problems of MATH's test set; the text between dollar signs is scored (lm-eval's hendrycks_math500).",
     licence="MIT",
     citation="Hendrycks et al. 2021, Measuring Mathematical Problem Solving With the MATH Dataset; Lightman et al. 2023",
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import place
 
-from assay import AssayError, ChoiceScores, Completion, Doc, Loglikelihoods, Task
+from assay import AssayError, ChoiceScores, Completion, Loglikelihoods, Task
 from assay.harness.prompt.encoding import encode, further_pairs
 from assay.harness.prompt.perturb import perturbed
 from assay.harness.prompt.render import example_text, render, render_chat
@@ -19,7 +19,7 @@ from assay.harness.store.plan import Plan
 from assay.tasks import core
 from assay.tasks._core.answers import flexible_match, strict_match
 from assay.tasks._core.choices import HELLASWAG, LAMBADA, PIQA, TRUTHFULQA_MC2, WINOGRANDE
-from assay.tasks._core.generated import GSM8K, MATH_500, MMLU_PRO_TASKS
+from assay.tasks._core.generated import GSM8K, MATH_500, MATH_500_CHAT, MMLU_PRO_TASKS
 from tests.harness.prompt.chat_models import CHATML, make_chat_tokenizer
 
 PIECE = {"sentence": "The mug broke the shelf because the _ was heavy.", "option1": "shelf", "option2": "mug", "answer": "2"}
@@ -141,8 +141,10 @@ def test_mmlu_pro_reads_the_first_letter_after_answer_is() -> None:
     assert metric.parses is not None and not metric.parses(doc, Completion("(B)"))
 
 
-def test_math_500_reads_what_stands_between_dollar_signs_and_the_box() -> None:
-    doc = Doc("p", references=("so $\\boxed{\\frac{1}{2}}$",))
-    dollars, box = MATH_500.metrics
+def test_math_500_reads_what_stands_between_dollar_signs_and_in_chats_the_box() -> None:
+    row = {"problem": "p", "solution": "so $\\boxed{\\frac{1}{2}}$"}
+    (dollars,), doc = MATH_500.metrics, MATH_500.doc(row)
+    assert doc.references == ("\\frac{1}{2}",)
     assert dollars.measure(doc, Completion("it is $\\frac12$.")) == (1.0,) and dollars.measure(doc, Completion("1/2")) == (1.0,)
+    (box,), doc = MATH_500_CHAT.metrics, MATH_500_CHAT.doc(row)
     assert box.measure(doc, Completion("it is $\\boxed{\\frac12}$.")) == (1.0,) and box.measure(doc, Completion("it is 1/2")) == (0.0,)
