@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.harness.errors import AssayError
-from assay.harness.files.atomic import write_file
+from assay.leaderboard.documents.publishing import put
 
 SUITES = "suites.json"
 LONGEST, MOST = 60, 200
@@ -31,4 +31,4 @@ def save(root: Path, name: str, tasks: Sequence[str]) -> None:
     suites = {**saved(root), name.strip(): list(tasks)}
     if len(suites) > MOST:
         raise AssayError(f"the store has {MOST} suites", where=str(root / SUITES), do="remove some from this file")
-    write_file(root / SUITES, (json.dumps(suites, indent=1, sort_keys=True) + "\n").encode())
+    put(root / SUITES, (json.dumps(suites, indent=1, sort_keys=True) + "\n").encode())
