@@ -67,12 +67,11 @@ def with_columns(cells: Any) -> Any:
     the others get their fingerprint appended.
     """
     found = cells.copy()
-    found["label"] = labels(found.model.tolist(), found.model_digest.tolist())
     seen = found.drop_duplicates("model_digest")
     found["label"] = found.model_digest.map(
         dict(zip(seen.model_digest, labels(seen.model.tolist(), seen.model_digest.tolist()), strict=True))
     )
-    found["family"] = [family(name) for name in found.model]
+    found["family"] = found.model.map({name: family(name) for name in found.model.unique()})
     found["kind"] = np.where(found.adapter.fillna("") != "", "adapter", "base")
     found.loc[found.model_digest.str.startswith("served-"), "kind"] = "served"
     found["group"] = [group_of(task) for task in found.task]

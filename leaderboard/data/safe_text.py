@@ -20,7 +20,7 @@ def visible(text: object, limit: int = 0, lines: bool = False) -> str:
     """Returns the text with control, bidirectional and invisible characters as visible ones, cut to `limit` characters (0: not cut)."""
     whole = str(text)
     cut = whole[:limit] + "…" if limit and len(whole) > limit else whole
-    return "".join(visible_character(character, lines) for character in cut)
+    return cut if cut.isprintable() else "".join(visible_character(character, lines) for character in cut)
 
 
 def visible_character(character: str, lines: bool) -> str:

@@ -109,7 +109,7 @@ def cells() -> Any:
 
 
 def load_board(folder: str, stamp: str, filters: assembly.Filters, by: Any) -> assembly.Board:
-    return assembly.assemble(Path(folder), load_cells(folder, stamp), filters, by)
+    return assembly.assemble(Path(folder), cached_cells(folder, stamp), filters, by)
 
 
 cached_board = st.cache_data(**CACHE)(load_board)
