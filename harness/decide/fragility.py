@@ -23,7 +23,8 @@ def with_lost_items(each: GatedTask, items: int, rule: Rule) -> GatedTask:
     else:
         losses, wins = max(0, losses + items), wins + max(0, -items - losses)
     if found.exact and found.n == found.units and wins >= 0 and wins + losses <= found.n:
-        low, strict = (float(tango_bound(wins, losses, found.n, z_quantile(1 - level))) for level in (rule.policy.alpha, rule.pass_level))
+        quantiles = [z_quantile(1 - level) for level in (rule.policy.alpha, rule.pass_level)]
+        low, strict = tango_bound(wins, losses, found.n, quantiles).tolist()
         delta = (wins - losses) / found.n
         se = float(np.sqrt(((wins + losses) / found.n - delta**2) / found.n + 1 / found.n**2))
         p_loss = float(mid_p(wins, losses))

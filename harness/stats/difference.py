@@ -243,8 +243,8 @@ def units_of(base: Part, candidate: Array) -> Units:
 def _exact(units: Units, levels: Levels) -> Difference:
     """For binary, unclustered items: mid-p McNemar test, Tango limits."""
     n, a, b = len(units.values), int((units.values > 0.5).sum()), int((units.values < -0.5).sum())
-    low, turned = tango_bound([a, b], [b, a], n, z_quantile(1 - levels.alpha)).tolist()
-    strict = low if levels.candidates == 1 else float(tango_bound(a, b, n, z_quantile(1 - levels.alpha / levels.candidates)))
+    usual, stricter = (z_quantile(1 - levels.alpha / k) for k in (1, levels.candidates))
+    low, turned, strict = tango_bound([a, b, a], [b, a, b], n, [usual, usual, stricter]).tolist()
     delta = (a - b) / n
     se = float(np.sqrt(((a + b) / n - delta**2) / n + 1 / n**2))
     wins, losses = int((units.moves > EXACT).sum()), int((units.moves < -EXACT).sum())

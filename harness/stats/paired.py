@@ -66,9 +66,9 @@ def score_z(d: Array, margin: ArrayLike, worst: ArrayLike, counts: Array | None 
     return np.asarray(np.where(variance > 0, excess / np.sqrt(np.where(variance > 0, variance, 1.0)), certain))
 
 
-def tango_bound(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, z: float) -> Array:
+def tango_bound(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, z: ArrayLike) -> Array:
     """Tango's lower confidence limit of the difference of n paired binary items; swap wins and losses for minus the upper."""
-    a, b, size = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (wins, losses, n)))
+    a, b, size, z = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (wins, losses, n, z)))
     high = np.full(a.shape, 1 - 1e-12)
     low = -high
     for _ in range(STEPS):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from assay.harness.store import Run, StatTable
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
 from assay.harness.task.task import Choose, Task
 
+Rows = Sequence[Mapping[str, Any]]
+"""Stored records, or Docs, of a task's items."""
 DISAGREE = 0.01
 """Two-sided level at which smoothed and plain accuracy disagree."""
 
@@ -66,12 +68,10 @@ def margins_of(run: Run, samples: Any, tasks: Sequence[Task], tables: Mapping[Ke
     for task, (ask, table) in chosen.items():
         texts = [[each[task].get(item, "{}") for item in table.item_ids] for each in (outputs, docs)]
         records, golds = (json.loads(f"[{','.join(each)}]") for each in texts)  # one call: a call per item takes four times as long
-        parts = [choices.get(task, {}).get(item, ()) for item in table.item_ids]
-        rows = [item_margin(ask, *each) for each in zip(records, golds, parts, strict=True)]
-        if all(rows):
-            margins, picks, probability = (np.array(column) for column in zip(*rows, strict=True))
-            if np.array_equal(margins > 0, table.stats[:, 0] == 1) and np.isin(table.stats[:, 0], (0.0, 1.0)).all():
-                found[task] = Margins(margins, picks.astype(np.int64), probability)
+        texts_of = [choices[task].get(item, ()) for item in table.item_ids] if task in choices else []
+        made, right = task_margins(ask, records, golds, texts_of), table.stats[:, 0]
+        if made is not None and np.array_equal(made.margins > 0, right == 1) and np.isin(right, (0.0, 1.0)).all():
+            found[task] = made
     return found
 
 
@@ -84,28 +84,44 @@ def by_task(tasks: Any, ids: Any, values: Any, wanted: Iterable[str]) -> dict[st
     return found
 
 
-def item_margin(ask: Choose, record: Mapping[str, Any], doc: Mapping[str, Any], choices: Sequence[str]) -> tuple[float, int, float] | None:
-    """Margin, picked position and the gold choice's probability of one item; None where they are not stored."""
-    gold, logprobs = doc.get("gold"), record.get("logprobs", ())
-    if gold is None or len(logprobs) < 2 or not 0 <= gold < len(logprobs):
+def task_margins(ask: Choose, records: Rows, docs: Rows, choices: Sequence[Sequence[str]]) -> Margins | None:
+    """Margins of one task's items; None where an item's scores or gold choice are not stored."""
+    golds, logprobs = [doc.get("gold") for doc in docs], [record.get("logprobs", ()) for record in records]
+    if any(gold is None or len(each) < 2 or not 0 <= gold < len(each) for gold, each in zip(golds, logprobs, strict=True)):
         return None
-    sums = [sum(each) for each in logprobs]
-    values = sums if ask.normalize == "sum" and "priors" not in record else normalized(ask, sums, record, choices)
-    rest, top = values[:gold] + values[gold + 1 :], max(sums)
-    weights = [math.exp(total - top) for total in sums]
-    return values[gold] - max(rest), int(record.get("pick", -1)), weights[gold] / sum(weights)
+    if choices and list(map(len, choices)) != list(map(len, logprobs)):
+        return None
+    sums = matrix([[sum(each) for each in item] for item in logprobs], -np.inf)
+    gold, picks = (np.arange(len(golds)), np.array(golds)), np.array([int(record.get("pick", -1)) for record in records])
+    with np.errstate(invalid="ignore"):  # a choice without probability
+        values = normalized(ask, sums, records, choices)
+        weights = np.exp(sums - sums.max(axis=1, keepdims=True))
+        rest = values.copy()
+        rest[gold] = -np.inf
+        return Margins(values[gold] - rest.max(axis=1), picks.astype(np.int64), weights[gold] / weights.sum(axis=1))
 
 
-def normalized(ask: Choose, sums: Sequence[float], record: Mapping[str, Any], choices: Sequence[str]) -> list[float]:
-    """The choices' scores by which the task ranks them."""
-    lengths = {
-        "sum": lambda: [1] * len(sums),
-        "tokens": lambda: list(map(len, record["logprobs"])),
-        "chars": lambda: list(map(len, choices)),
-        "bytes": lambda: [len(choice.encode()) for choice in choices],
-    }[ask.normalize]()
-    priors = record.get("priors") or [0.0] * len(sums)
-    return [(total - prior) / max(length, 1) for total, prior, length in zip(sums, priors, lengths, strict=True)]
+def normalized(ask: Choose, sums: Array, records: Rows, choices: Sequence[Sequence[str]]) -> Array:
+    """The choices' scores [n, k] by which the task ranks them, -inf where an item has fewer than k."""
+    found = sums
+    if any("priors" in record for record in records):
+        found = found - matrix([record.get("priors") or () for record in records], 0.0, sums.shape[1])
+    match ask.normalize:
+        case "sum":
+            return found
+        case "tokens":
+            lengths = [list(map(len, record["logprobs"])) for record in records]
+        case "chars":
+            lengths = [list(map(len, each)) for each in choices]
+        case "bytes":
+            lengths = [[len(choice.encode()) for choice in each] for each in choices]
+    return found / np.maximum(matrix(lengths, 1.0), 1.0)
+
+
+def matrix(rows: Sequence[Sequence[float]], missing: float, width: int = 0) -> Array:
+    """Rows of unequal length as an array with `missing` at their ends."""
+    found = np.array(list(zip_longest(*rows, fillvalue=missing)), dtype=np.float64).reshape(-1, len(rows)).T
+    return np.pad(found, ((0, 0), (0, max(0, width - found.shape[1]))), constant_values=missing)
 
 
 def smoothed_difference(

@@ -9,7 +9,7 @@ import pytest
 
 from assay.harness.decide.compare import Side, compare
 from assay.harness.decide.decision import Decision, gate
-from assay.harness.decide.items.margins import Margins, item_margin
+from assay.harness.decide.items.margins import Margins, task_margins
 from assay.harness.decide.policy import Policy
 from assay.harness.stats.smoothing import KEPT, can_smooth, smoothed
 from assay.harness.task.metric import Array
@@ -34,12 +34,19 @@ def decide(one: Array, two: Array, policy: Policy = SMOOTHED) -> Decision:
 
 def test_margins_are_those_of_the_normalised_scores() -> None:
     record = {"pick": 1, "logprobs": [[-1.0, -1.0], [-1.5], [-9.0]]}
-    assert item_margin(Choose(), record, {"gold": 0}, ()) == pytest.approx((-0.5, 1, 0.3775), abs=1e-3)
-    assert item_margin(Choose(normalize="tokens"), record, {"gold": 0}, ())[0] == pytest.approx(0.5)  # type: ignore[index]
-    assert item_margin(Choose(normalize="chars"), record, {"gold": 1}, ("aaaa", "bbb", "c"))[0] == pytest.approx(0.0)  # type: ignore[index]
-    calibrated = {**record, "priors": [-2.0, 0.0, 0.0]}
-    assert item_margin(Choose(calibrate="Answer:"), calibrated, {"gold": 0}, ())[0] == pytest.approx(1.5)  # type: ignore[index]
-    assert item_margin(Choose(), {"pick": 0}, {"gold": 0}, ()) is None and item_margin(Choose(), record, {}, ()) is None
+    shorter = {"pick": 0, "logprobs": [[-1.0], [-3.0]]}
+    found = task_margins(Choose(), [record, shorter], [{"gold": 0}, {"gold": 1}], [])
+    assert found is not None and found.margins == pytest.approx([-0.5, -2.0]) and found.picks.tolist() == [1, 0]
+    assert found.probability == pytest.approx([0.3775, 0.1192], abs=1e-3)
+    for ask, more, gold, choices, margin in (
+        (Choose(normalize="tokens"), {}, 0, [], 0.5),
+        (Choose(normalize="chars"), {}, 1, [("aaaa", "bbb", "c")], 0.0),
+        (Choose(normalize="bytes"), {}, 0, [("éé", "bbb", "c")], 0.0),
+        (Choose(calibrate="Answer:"), {"priors": [-2.0, 0.0, 0.0]}, 0, [], 1.5),
+    ):
+        found = task_margins(ask, [{**record, **more}], [{"gold": gold}], choices)
+        assert found is not None and found.margins == pytest.approx([margin])
+    assert task_margins(Choose(), [{"pick": 0}], [{"gold": 0}], []) is None and task_margins(Choose(), [record], [{}], []) is None
 
 
 def test_smoothed_scores_are_near_accuracy_and_do_not_depend_on_the_scale() -> None:
