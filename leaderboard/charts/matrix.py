@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlencode
 
 from assay.leaderboard.charts.drawing import escaped
@@ -31,12 +31,16 @@ def attribute(value: float) -> str:
     return "" if not math.isfinite(value) else f"{value:.9g}"
 
 
+def tooltip(lines: Iterable[str]) -> str:
+    """The attribute of a tooltip. Lines are escaped one by one: a line break inside of an untrusted text must not start a line."""
+    return f'data-tip="{"&#10;".join(map(escaped, lines))}"'
+
+
 def score_cell(row: Row, cell: Cell | None, head: str, kind: str, linked: bool) -> str:
     """One cell; `head` is the task or family, shown where the table is drawn as cards."""
     name = f'data-head="{escaped(head)}"'
     if cell is None:
         return f'<td class="n none {kind}" {name} data-v=""><span title="not scored">–</span></td>'
-    tip = escaped("\n".join(cell.tip))
     shade = f"t{cell.tint}" + (" lead" if cell.tint == LEVELS else "") + (" guess" if cell.guessing else "")
     text = escaped(cell.text)
     if not cell.task:  # a family's mean unfolds its tasks
@@ -44,7 +48,7 @@ def score_cell(row: Row, cell: Cell | None, head: str, kind: str, linked: bool) 
     else:
         wrong = {} if cell.perfect else {"outcome": "wrong"}
         text = link("items", {"who": row.label, "task": cell.task} | wrong, text, linked=linked)
-    return f'<td class="n {shade} {kind}" {name} data-v="{attribute(cell.value)}" data-tip="{tip}">{text}</td>'
+    return f'<td class="n {shade} {kind}" {name} data-v="{attribute(cell.value)}" {tooltip(cell.tip)}>{text}</td>'
 
 
 def body_row(matrix: Matrix, row: Row, linked: bool, ranked: bool) -> str:
@@ -74,11 +78,11 @@ def body_row(matrix: Matrix, row: Row, linked: bool, ranked: bool) -> str:
 def rank_cells(row: Row) -> list[str]:
     """The rank interval with the tier's colour, and the score with its interval."""
     mark = "≈ " if row.partial and row.tier else ""
-    tip = f"95 % rank interval: {row.rank}; tier {row.tier}" if row.tier else "not ranked"
-    tip += f"\nranked on {row.partial}, adjusted for their difficulty" if mark else ""
+    tip = [f"95 % rank interval: {row.rank}; tier {row.tier}" if row.tier else "not ranked"]
+    tip += [f"ranked on {row.partial}, adjusted for their difficulty"] if mark else []
     limits = f"<small>{escaped(row.limits)}</small>" if row.limits else ""
     return [
-        f'<td class="n rank" data-head="rank" data-v="{attribute(row.best)}" data-tip="{escaped(tip)}">'
+        f'<td class="n rank" data-head="rank" data-v="{attribute(row.best)}" {tooltip(tip)}>'
         f'<span class="tier c{(row.tier - 1) % 8 if row.tier else 7}">{escaped(row.rank)}</span></td>',
         f'<td class="n mean" data-head="score" data-v="{attribute(row.value)}">{mark}{escaped(row.score)}{limits}</td>',
     ]
@@ -87,9 +91,9 @@ def rank_cells(row: Row) -> list[str]:
 def task_head(head: Head, number: int, single: bool, linked: bool) -> str:
     notes = [f"chance {head.chance:.0f}"] if math.isfinite(head.chance) and head.chance > 0 else []
     notes += ["ceiling"] if head.ceiling else []
-    about = "\n".join([head.column, *notes, "click: sort"])
+    about = tooltip([head.column, *notes, "click: sort"])
     kind = f"n {'single' if single else 'task'} f{number}"
-    text = f'<span data-tip="{escaped(about)}">{escaped(head.short, 18)}</span><small>{"<br>".join(notes) or "&nbsp;"}</small>'
+    text = f"<span {about}>{escaped(head.short, 18)}</span><small>{'<br>'.join(notes) or '&nbsp;'}</small>"
     page = link("task", {"column": head.column}, "↗", "open", linked)
     page = page.replace("<a ", f'<a aria-label="Task {escaped(head.column)}" ', 1) if linked else ""
     return sortable(text, "number", kind).replace("</th>", f"{page}</th>")

@@ -16,11 +16,13 @@ from made_store import HOSTILE, Made, make_run
 from assay import accuracy
 from assay.harness.decide.compare import Side, compare
 from assay.harness.store import index, read_run
+from assay.leaderboard.charts.matrix import html
 from assay.leaderboard.data import bundles, paired, queries, studies
 from assay.leaderboard.data.assembly import Filters, assemble, with_columns
 from assay.leaderboard.data.difficulty import discrimination, kinds
 from assay.leaderboard.data.formats import duration
 from assay.leaderboard.data.frames import DataFrame
+from assay.leaderboard.data.matrix import Cell, Head, Matrix, Row
 from assay.leaderboard.data.ranking import pareto_front
 from assay.leaderboard.data.safe_text import family, labels, plain, visible
 from assay.leaderboard.data.words import shared_start, word_difference
@@ -205,6 +207,14 @@ def test_exports_hold_no_formula_and_no_markup() -> None:
 
     assert pyarrow.parquet.read_table(io.BytesIO(export.to_parquet(table))).column_names == ["model", "score"]
     assert b"\x1b" not in export.to_csv(DataFrame({"m": [HOSTILE]}))
+
+
+def test_a_tooltip_has_a_line_per_fact_and_no_line_or_markup_of_a_name() -> None:
+    cell = Cell("12.3", 12.3, ("a\nb<i> on glue/rte", "12.3 (10.0 – 14.0), 20 items"), 0)
+    row = Row("a\nb<i>", "", "1", 1.0, 1, "12.3", 12.3, "", "", (cell,), (cell,))
+    shown = html(Matrix((Head("glue/rte", "rte", "glue", 50.0, False),), (("glue", 1),), (row,)))
+    assert 'data-tip="a↵b&lt;i&gt; on glue/rte&#10;12.3 (10.0 – 14.0), 20 items"' in shown
+    assert 'data-tip="glue/rte&#10;chance 50&#10;click: sort"' in shown
 
 
 def test_safe_text() -> None:
