@@ -62,7 +62,7 @@ def body_row(matrix: Matrix, row: Row, linked: bool, ranked: bool) -> str:
     start = 0
     for number, (family, count) in enumerate(matrix.families):
         if count > 1:
-            parts.append(score_cell(row, row.families[number], family, f"family f{number}", linked))
+            parts.append(score_cell(row, row.families[number], f"{family} mean, chance 0", f"family f{number}", linked))
         for place in range(start, start + count):
             kind = f"task f{number}" if count > 1 else f"single f{number}"
             head = matrix.heads[place]
@@ -113,7 +113,7 @@ def html(matrix: Matrix, linked: bool = True, ranked: bool = True) -> str:
         if count > 1:
             state = f'data-fold="f{number}" aria-expanded="{"false" if folded else "true"}"'
             title = f'<button type="button" {state}>{title}<small>{count} tasks</small></button>'
-            second.append(sortable("mean", "number", f"n family f{number}"))
+            second.append(sortable("mean<small>chance 0</small>", "number", f"n family f{number}"))
         span = f'data-family="f{number}" data-count="{count}" colspan="{count + (count > 1)}"'
         top.append(f'<th scope="colgroup" class="group" {span}>{title}</th>')
         second += [task_head(head, number, count == 1, linked) for head in matrix.heads[start : start + count]]
