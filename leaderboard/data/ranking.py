@@ -82,17 +82,20 @@ def standings(
     points = {name: point_scores(columns, name) for name in AGGREGATORS}
     ranks = np.stack([ranks_of(points[name]) for name in AGGREGATORS])
     drawn = resampled_scores(columns, by, seed) if draws is None else draws
-    return standings_of(points[by], drawn, minimum_error(columns) if by == AGGREGATORS[0] else 0.0, ranks)
+    if by == AGGREGATORS[0]:
+        return standings_of(points[by], drawn, minimum_error(columns), ranks, highest=1.0)
+    return standings_of(points[by], drawn, 0.0, ranks)
 
 
-def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints) -> Standings:
-    """Standings from scores [M] and their resamples [B, M]; `minimum` is the smallest standard error of a difference."""
+def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints, highest: float = np.inf) -> Standings:
+    """Standings from scores [M] and their resamples [B, M]; `minimum` is the smallest standard error of a difference,
+    `highest` the best possible score."""
     best, worst, beats = rank_intervals(score, draws, minimum)
     spread = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Standings(
         score=score,
         low=np.minimum(spread[0], score),
-        high=np.maximum(spread[1], score),
+        high=np.maximum(np.minimum(spread[1], highest), score),
         rank=ranks_of(score),
         best=best,
         worst=worst,

@@ -98,6 +98,14 @@ def test_the_draws_have_the_variance_of_the_mean() -> None:
         assert drawn.std() == pytest.approx(expected, rel=0.12)
 
 
+def test_no_interval_goes_above_the_best_possible_score() -> None:
+    right = np.ones((24, 2))
+    right[0, 0] = right[:6, 1] = 0.0
+    found = standings([column_of(right, chance=0.25)])
+    assert found.high[0] == 1.0 > found.score[0] > found.low[0]
+    assert found.score[1] < found.high[1] < 1.0
+
+
 def test_aggregators_against_hand_computed_values() -> None:
     # b wins two of three tasks by a hair, a wins one by far: mean and win rate disagree.
     columns = [
