@@ -86,7 +86,7 @@ def test_a_missing_extra(home: Path, line: str, missing: str, remedy: str) -> No
 
 def test_no_data(home: Path) -> None:
     message = error_of(home, "run --model model --tasks glue/rte")
-    assert "glue/rte" in message and "set ASSAY_DATA to a folder that mirrors the hub, or go online" in message
+    assert "glue/rte" in message and "set ASSAY_DATA to a folder that mirrors the hub (assay fetch makes one), or go online" in message
 
 
 def test_a_results_folder_of_another_version(home: Path) -> None:

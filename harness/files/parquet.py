@@ -35,8 +35,8 @@ def read_portions(source: Path | bytes, where: str, columns: Sequence[str] | Non
         with opened as file:
             declared = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
             check_size(declared, most, size, where)
-            known = [name for name in file.schema_arrow.names if columns is None or name in columns]
-            schema = pyarrow.schema([file.schema_arrow.field(name) for name in known])
+            fields = [field for field in file.schema_arrow if columns is None or field.name in columns]
+            known, schema = [field.name for field in fields], pyarrow.schema(fields)
             total, yielded, held = 0, False, []
             for batch in file.iter_batches(batch_size=BATCH, columns=known):
                 total += unpacked_bytes(batch)

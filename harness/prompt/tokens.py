@@ -135,17 +135,16 @@ def load_tokenizer(path: Path, key: str) -> Any:
     """
     import transformers
 
-    options = {"local_files_only": True, "trust_remote_code": False}
     if "torch" in sys.modules:
-        return transformers.AutoTokenizer.from_pretrained(str(path), **options)
+        return transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     config = path / "config.json"
     state = [key, str(path), sorted(each.name for each in path.iterdir()), config.read_text() if config.is_file() else ""]
     memory = cache_folder("tokenizers") / f"{hashlib.sha256(repr(state).encode()).hexdigest()[:32]}.json"
     with suppress(Exception):  # AutoTokenizer then says what is wrong
         module, name = recall(memory)
         if module.partition(".")[0] == "transformers":
-            return getattr(importlib.import_module(module), name).from_pretrained(str(path), **options)
-    inner = transformers.AutoTokenizer.from_pretrained(str(path), **options)
+            return getattr(importlib.import_module(module), name).from_pretrained(str(path), local_files_only=True)
+    inner = transformers.AutoTokenizer.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     keep(memory, [type(inner).__module__, type(inner).__qualname__])
     return inner
 

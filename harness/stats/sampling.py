@@ -16,8 +16,8 @@ MOST_LABELS = 20
 def kept_docs(docs: Sequence[Doc], plan: Plan) -> list[int]:
     """Indices of the Docs that a plan with `limit` keeps, ascending; all without a limit.
 
-    "sample": whole clusters in a pseudo-random order by `plan.seed`, in which the labels have the shares that they have in the data, as
-    long as they fit; at least one. "first": the first `limit` Docs, as lm-eval takes them; this may cut a cluster.
+    "sample": whole clusters in a pseudo-random order by the plan's seed, in which the labels have the shares that they have in the data,
+    as long as they fit; at least one. "first": the first `limit` Docs, as lm-eval takes them; this may cut a cluster.
     """
     if plan.limit is None or plan.limit >= len(docs):
         return list(range(len(docs)))
@@ -30,7 +30,8 @@ def kept_docs(docs: Sequence[Doc], plan: Plan) -> list[int]:
     strata = [" ".join(sorted({labels[number] for number in numbers})) for numbers in members.values()]
     clusters = list(members.values())
     kept: list[int] = []
-    for place in fixed_order(strata, list(members), plan.seed).tolist():
+    seed = plan.seed if plan.limit_seed is None else plan.limit_seed
+    for place in fixed_order(strata, list(members), seed).tolist():
         if kept and len(kept) + len(clusters[place]) > plan.limit:
             break
         kept += clusters[place]

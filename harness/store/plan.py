@@ -44,7 +44,9 @@ class Plan:
     shots: int | None = None
     limit: int | None = None
     limit_order: str = "sample"
-    """Which items `limit` keeps: "sample" (by `seed`, stratified by label, clusters whole) or "first"."""
+    """Which items `limit` keeps: "sample" (seeded, stratified by label, clusters whole) or "first"."""
+    limit_seed: int | None = None
+    """The random seed of that sample; None: `seed`. With it, runs whose few-shot examples differ score the same items."""
     overlong: str = "error"
     """What becomes of items longer than the model's context: "error", "skip" or "truncate-left"."""
     allow_failed: bool = False

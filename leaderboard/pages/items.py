@@ -182,7 +182,8 @@ def choices(found: bundles.ItemRecord, folder: Path) -> None:
     shell.table(table, hide_index=True, alt="Choices with log-likelihoods")
     if values:
         st.caption("Tokens of each choice, the darker the less likely: hover for the log-probability in nats.")
-        reading.shaded([(bundles.choice_pieces(folder, text, len(each)), each) for text, each in zip(found.choices, values, strict=False)])
+        choices = [(bundles.choice_pieces(folder, text, len(each)), each) for text, each in zip(found.choices, values, strict=False)]
+        reading.answers([reading.shaded(choices)])
 
 
 def page() -> None:

@@ -64,8 +64,8 @@ def article(name: str, outcome: str, body: str, thought: str = "") -> str:
     return f'<article class="{kind}">{head}{fold}<p>{body or "(empty)"}</p></article>'
 
 
-def shaded(choices: Sequence[tuple[Sequence[str], Sequence[float]]]) -> None:
-    """Choices as (tokens, log-probabilities): each token is darker the less likely it was, full at 1 in 1,000."""
+def shaded(choices: Sequence[tuple[Sequence[str], Sequence[float]]]) -> str:
+    """Choices as (tokens, log-probabilities), for `answers`: each token is darker the less likely it was, full at 1 in 1,000."""
     lines = []
     for pieces, values in choices:
         marks = "".join(
@@ -74,7 +74,7 @@ def shaded(choices: Sequence[tuple[Sequence[str], Sequence[float]]]) -> None:
             for piece, value in zip(pieces, values, strict=False)
         )
         lines.append(f"<p>{marks} <small>{sum(values):.2f}</small></p>")
-    st.html(f'{STYLE}<div class="answers"><article>{"".join(lines)}</article></div>')
+    return f"<article>{''.join(lines)}</article>"
 
 
 def answers(articles: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ from assay.harness.prompt.tokens import Tokenizer, open_tokenizer
 from assay.harness.run.prepare import prepare_task
 from assay.harness.run.selection import select
 from assay.harness.task.catalogue import families, module_names
+from assay.tasks._core.choices import LAMBADA
+from assay.tasks._core.generated import MMLU_PRO_TASKS
 from assay.tasks._helm.legal import LEGAL_TASKS
 from assay.tasks._helm.qa import BOOLQ, MATH_TASKS, MED_QA
 from assay.tasks._helm.ranking import RANKING_TASKS
@@ -31,7 +33,18 @@ MISSING = {
     **{f"helm/bbq/{name}": "not in the mirror" for name in ("Gender_identity", "Race_ethnicity", "Race_x_SES", "Race_x_gender", "SES")},
     **{
         task.name: "not in the mirror"
-        for task in (BOOLQ, MED_QA, CNN, *MATH_TASKS, *READING_TASKS, *CIVIL_COMMENTS_TASKS, *RANKING_TASKS, *WMT_14_TASKS)
+        for task in (
+            LAMBADA,
+            *MMLU_PRO_TASKS,
+            BOOLQ,
+            MED_QA,
+            CNN,
+            *MATH_TASKS,
+            *READING_TASKS,
+            *CIVIL_COMMENTS_TASKS,
+            *RANKING_TASKS,
+            *WMT_14_TASKS,
+        )
     },
     "helm/xsum": "the mirror has no train split, from which HELM draws its examples",
     **{task.name: "the mirror has no test split" for task in LEGAL_TASKS},

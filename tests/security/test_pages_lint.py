@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.leaderboard.pages.reading import article, marked, safe
+from assay.leaderboard.pages.reading import article, marked, safe, shaded
 
 ROOT = Path(__file__).parent.parent.parent / "leaderboard"
 BANNED = {"st.html", "st.write", "st.write_stream", "st.components.v1.html", "components.html", "st.iframe"}
@@ -48,6 +48,10 @@ def test_texts_of_models_are_escaped(hostile: str) -> None:
     page = Tags()
     page.feed(article(hostile, hostile, safe(hostile) + marked([("removed", hostile), ("added", hostile), ("same", hostile)]), hostile))
     assert page.found == {"article", "article class=other", "header", "span", "details", "summary", "p", "del", "ins"}
+    tokens = Tags()
+    tokens.feed(shaded([((hostile, hostile), (-0.5, -9.0))]))
+    assert {tag for tag in tokens.found if " " not in tag} == {"article", "p", "span", "small"}
+    assert {tag.split("=")[0] for tag in tokens.found if " " in tag} == {"span style", "span title"}
 
 
 @pytest.mark.parametrize("call", ["st.markdown(name, unsafe_allow_html=True)", "st.write(name)", "st.html(name)"])

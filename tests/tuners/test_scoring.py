@@ -237,6 +237,13 @@ def test_an_engine_that_serves_another_model_is_seen(rows: tuple[list[Row], Path
     assert engine_parity(setup, tuned, [EngineLogprobs("max 1 2 3 =", " 1 2", (0.0,))]) is None, "not the same tokens"
 
 
+def test_few_shot_seeds_are_scored_on_the_same_items(rows: tuple[list[Row], Path], base: ModelRef) -> None:
+    place = Surroundings(rows[1] / "results", rows[1] / "cache", None, True)
+    scorer, tasks = PipelineScorer(place, limit=8), ("assay.tuners.toy:MAX",)
+    shown = [next(iter(scorer(base.path, None, tasks, shots=1, seed=seed).values())) for seed in (0, 1)]
+    assert shown[0].clusters == shown[1].clusters and len(shown[0].clusters) == 8
+
+
 def test_an_interpolated_trial_takes_what_was_trained_and_equals_training_anew(
     rows: tuple[list[Row], Path], base: ModelRef, tmp_path: Path
 ) -> None:

@@ -104,8 +104,8 @@ class PipelineScorer:
     def __call__(self, model: Path, adapter: Path | None, tasks: tuple[str, ...], **options: Unpack[ScoreOptions]) -> dict[str, Score]:
         plan = Plan(
             model=str(model), tasks=tasks, adapter=str(adapter or ""), engine="hf", dtype="float32", chat=self.chat,
-            limit=options.get("limit") or self.limit, shots=options.get("shots", 0), seed=options.get("seed", 0),
-            split=options.get("split", ""),
+            limit=options.get("limit") or self.limit, limit_seed=0,  # the same items whatever the seed of the few-shot examples
+            shots=options.get("shots", 0), seed=options.get("seed", 0), split=options.get("split", ""),
         )  # fmt: skip
         return read_scores(evaluate(plan, self.place), find_tasks(list(tasks), self.place.access()))
 

@@ -31,6 +31,7 @@ def test_sorted_data_give_the_shares_of_the_labels() -> None:
 def test_the_seed_and_the_order_decide_which() -> None:
     one, same, other = (kept_docs(SORTED, replace(PLAN, limit=30, seed=seed)) for seed in (0, 0, 1))
     assert one == same != other
+    assert kept_docs(SORTED, replace(PLAN, limit=30, seed=1, limit_seed=0)) == one, "other examples, the same items"
     assert kept_docs(SORTED, replace(PLAN, limit=30, limit_order="first")) == list(range(30))
     assert kept_docs(SORTED, PLAN) == kept_docs(SORTED, replace(PLAN, limit=200)) == list(range(200))
 
