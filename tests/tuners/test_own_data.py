@@ -154,6 +154,9 @@ def test_tune_on_a_file_tells_what_it_used_what_it_found_and_what_to_do_next(
     )
     assert any("on 20 held-out items" in line for line in found["findings"])
     adapter = next(line for line in found["findings"] if line.startswith("adapter: ")).split()[1]
-    assert (Path(adapter) / "adapter_model.safetensors").is_file() and found["findings"][-1].startswith(f"next: assay forget {base.path}")
+    assert (Path(adapter) / "adapter_model.safetensors").is_file()
+    score, forget = found["findings"][-2:]
+    assert score == f"next: assay run --model {base.path} --adapter {adapter} --tasks {row['target']}"
+    assert forget == f"next: assay forget {base.path} {adapter}"
     again = tune(model=str(base.path), task=str(path), steps=6, batch=4, lr=1e-2, warmup=0, clip=0.5, weight_decay=0.1, as_json=True)
     assert again == 0 and json.loads(capsys.readouterr().out)["rows"] == found["rows"], "the same command resumes: nothing is trained again"

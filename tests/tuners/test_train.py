@@ -25,7 +25,7 @@ from assay.tuners.methods import find_method
 from assay.tuners.training.batches import Example, Step, pad, plan_steps
 from assay.tuners.training.loss import answer_logits, kl_to_base
 from assay.tuners.training.sharding import check_launch, uses_fsdp
-from assay.tuners.training.train import Extras, Progress, Recipe, split_passes, train
+from assay.tuners.training.train import Extras, Progress, Recipe, split_passes, time_left, train
 from tests.tuners.interrupted import run
 from tests.tuners.tiny import device, mean_loss, tiny_examples, tiny_llama
 from tests.tuners.together import STEPS, together
@@ -299,12 +299,19 @@ def test_kl_to_base_is_zero_for_the_base_and_positive_after_training() -> None:
     assert kl_to_base(trainable, tiny_examples()) > 1e-3
 
 
+def test_the_time_left_leaves_out_the_slow_first_step() -> None:
+    assert time_left(8.0, [10, 10, 10, 10], [20, 20]) == 8.0
+    assert time_left(6.0, [10, 10, 10], [20, 20]) is None and time_left(1.0, [], []) == 0
+
+
 def test_progress_has_loss_tokens_per_second_and_time_left() -> None:
     seen: list[Progress] = []
-    steps = plan_steps(tiny_examples(), loss_tokens=60, batch=8, seed=0)
+    steps = plan_steps(tiny_examples(), loss_tokens=100, batch=8, seed=0)
     done = train(find_method("full").begin(tiny_llama()), steps, Recipe(lr=1e-3), report=seen.append)
     assert [progress.step for progress in seen] == list(range(1, len(steps) + 1))
-    assert seen[-1].seconds_left == 0 and seen[0].seconds_left > 0 and all(progress.tokens_per_second > 0 for progress in seen)
+    told = [progress.seconds_left for progress in seen]
+    assert told[:4] == [None] * 4 and all(left is not None and left > 0 for left in told[4:-1]) and told[-1] == 0
+    assert all(progress.tokens_per_second > 0 for progress in seen)
     assert tuple(progress.loss for progress in seen) == done.losses
     assert done.processed_tokens == sum(len(example.ids) for step in steps for example in step.target)
     assert done.peak_memory > 1e6 and copy.copy(done) == done

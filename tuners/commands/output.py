@@ -143,7 +143,7 @@ def shown_name(task: str) -> str:
 def progress_line(at: Progress) -> str:
     return (
         f"step {at.step}/{at.steps}  loss {at.loss:.3f}  learning rate {at.lr:.2g}  {at.tokens_per_second:,.0f} tokens/s  "
-        f"{duration(at.seconds_left)} left"
+        + ("measuring speed" if at.seconds_left is None else f"{duration(at.seconds_left)} left")
     )
 
 

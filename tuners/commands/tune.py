@@ -182,7 +182,7 @@ def plan_line(plan: Study | TaskSequence) -> str:
 
 
 def finding(row: Row, plan: Study | TaskSequence, root: Path, model: str) -> Iterator[str]:
-    """What a trained model gained and forgot, where it is, and the next command."""
+    """What a trained model gained and forgot, where it is, and the next commands."""
     if isinstance(plan, TaskSequence) or row["status"] not in ("done", "stopped"):
         return
     name = row["method"] + ("" if row["mitigation"] == "none" else f" with {row['mitigation']}")
@@ -206,8 +206,13 @@ def finding(row: Row, plan: Study | TaskSequence, root: Path, model: str) -> Ite
         yield f"KL(base || tuned) on the text: {row['kl_text']:.3f} nats per token."
     result = root / "trials" / row["trial"] / "result"
     yield f"{'adapter' if row['served'] == 'adapter' else 'model'}: {result} ({row['saved_bytes'] / 1e6:,.1f} MB)"
+    base, tuned, task = map(shlex.quote, (model, str(result), row["target"]))
+    if row["served"] == "adapter":
+        yield f"next: assay run --model {base} --adapter {tuned} --tasks {task}"
+    elif (result / "config.json").is_file():
+        yield f"next: assay run --model {tuned} --tasks {task}"
     retain = f" --retain {shlex.quote(','.join(plan.retain))}" if plan.retain else ""
-    yield f"next: assay forget {shlex.quote(model)} {shlex.quote(str(result))}{retain}"
+    yield f"next: assay forget {base} {tuned}{retain}"
 
 
 def points(row: Row, name: str) -> str:

@@ -26,6 +26,8 @@ Status = Literal["done", "diverged", "stopped"]
 
 PATIENCE = 3
 """Number of consecutive steps with an exploded loss that ends a run."""
+TELLING = 5
+"""Steps after which a time left is told: the first one also allocates memory, and a few differ too much in length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Progress:
     loss: float
     lr: float
     tokens_per_second: float
-    seconds_left: float
+    seconds_left: float | None
+    """None until TELLING steps of this process are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def train(
     check_position(loop, position)
     sizes = [sum(len(example.ids) for example in (*step.target, *step.replay)) for step in steps]
     ceiling = 2 * math.log(trainable.model.config.get_text_config().vocab_size)
-    first, before, began = position.step, position.seconds, time.monotonic()
+    first, before, began, opening = position.step, position.seconds, time.monotonic(), 0.0
     reset_peak()
     status: Status = "done"
     paused, peak = watch.call(0, loop.model, 0) if first == 0 and watch.due(0, not steps) else (0.0, 0)
@@ -161,8 +164,9 @@ def train(
         lr = recipe.lr * schedule(position.step, len(steps), recipe.warmup)
         loss, norm = take_step(loop, steps[position.step], lr, position.step + 1)
         position = advance(position, loss, lr, before + time.monotonic() - began, ceiling)
-        pace = (time.monotonic() - began) / sum(sizes[first : position.step])
-        report(Progress(position.step, len(steps), loss, lr, 1 / pace, pace * sum(sizes[position.step :])))
+        seconds, done, left = time.monotonic() - began, sizes[first : position.step], sizes[position.step :]
+        opening = opening or seconds  # of the first step
+        report(Progress(position.step, len(steps), loss, lr, sum(done) / seconds, time_left(seconds - opening, done[1:], left)))
         if not math.isfinite(loss + norm) or position.high >= PATIENCE:
             status = "diverged"
         elif extras.stop is not None and any_process(loop, extras.stop(position.step)):
@@ -176,6 +180,13 @@ def train(
     if loop.join is not None:
         loop.join()
     return Trained(status, position.step, position.losses, loss_tokens, sum(sizes[: position.step]), position.seconds, peak)
+
+
+def time_left(seconds: float, done: Sequence[int], left: Sequence[int]) -> float | None:
+    """Seconds for steps of the sizes `left`, from the seconds of the steps after the first; None until TELLING steps are done."""
+    if not left:
+        return 0.0
+    return seconds / sum(done) * sum(left) if len(done) + 1 >= TELLING else None
 
 
 def advance(position: Position, loss: float, lr: float, seconds: float, ceiling: float) -> Position:
