@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 import zlib
@@ -14,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.harness.stats.interval import score_interval
 from assay.harness.store import create_bundle, index, open_writer
 from assay.harness.store.record import Item, Record
+from assay.harness.task.metric import Metric
+from assay.leaderboard.data.paired import not_measured
 from assay.leaderboard.demo.content import TASKS, Invented, Question
 from assay.leaderboard.demo.gates import write_gates
 from assay.leaderboard.demo.studies import write_studies
@@ -119,10 +121,10 @@ def response(task: Invented, asked: Question, score: float, draw: random.Random)
 
 
 def result_of(task: Invented, values: NDArray[np.float64], purpose: str) -> dict[str, Any]:
-    clusters = values.reshape(-1, 2).mean(axis=1)
-    value, half = float(values.mean()), 1.96 * float(clusters.std(ddof=1)) / math.sqrt(len(clusters))
-    facts: dict[str, Any] = {"task": task.name, "metric": task.metric, "value": value, "low": max(0.0, value - half)}
-    facts |= {"high": min(1.0, value + half), "n": len(values), "shots": 0, "signature": f"{task.name}|v1", "main": True}
+    numbers = np.arange(len(values))
+    found = score_interval(Metric(task.metric, not_measured), values[:, None], numbers, numbers // 2)
+    facts: dict[str, Any] = {"task": task.name, "metric": task.metric, "value": found.value, "low": found.low}
+    facts |= {"high": found.high, "n": len(values), "shots": 0, "signature": f"{task.name}|v1", "main": True}
     return facts | {"better": "higher", "unit": 1.0, "evidence": "complete", "purpose": purpose, "chance": task.chance or None}
 
 

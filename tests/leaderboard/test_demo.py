@@ -32,6 +32,7 @@ def test_the_store_is_valid_and_written_once(demo: Path, monkeypatch: pytest.Mon
     assert cached.demo_store(demo.parent) == demo
     assert query(demo, "SELECT count(DISTINCT model_digest), count(DISTINCT task) FROM leaderboard") == [(12, 14)]
     assert studies.trials(demo, ()).study.nunique() == 3
+    assert not query(demo, "SELECT task FROM leaderboard WHERE NOT (low < value OR value < high)")  # no interval has the width 0
     assert {"pass", "inconclusive", "regressed"} == set(bundles.gates(demo).verdict)
 
 
