@@ -14,7 +14,7 @@ from assay.leaderboard.data.ranking import AGGREGATORS
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import matrix, reading, shell
 
-FORMATS = {"Baseline": "%.1f", "Candidate": "%.1f", "p": "%.4f", "p (Holm)": "%.4f"}
+FORMATS = {"Baseline": "%.1f", "Candidate": "%.1f", "p": "%.4f"}
 CALLOUTS = {"pass": st.success, "regressed": st.error, "inconclusive": st.warning}
 MOST_FLIPS = 500
 
@@ -82,7 +82,10 @@ def forest(found: paired.Pairing) -> None:
         ends = {name: row.points * getattr(row.difference, name) for name in ("delta", "low", "high")}
         marks.append({"label": visible(row.task, 60), **ends, "sign": paired.direction(row), "order": number})
     st.altair_chart(charts.forest(frames.DataFrame(marks)), width="stretch")
-    st.caption("Lines: 90 % confidence intervals. Red or green: p < 0.05 (two-sided), Holm-corrected over all tasks.")
+    st.caption(
+        "Lines: 90 % confidence intervals. Red or green: p < 0.05 (two-sided), Holm-corrected over all tasks, as in the table below. "
+        "The verdict tests for losses only (one-sided), so its p are others."
+    )
 
 
 def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
@@ -193,6 +196,8 @@ def page() -> None:
     )
     for name in ("Low", "High"):
         config[name] = st.column_config.NumberColumn(format="%+.1f", help="Limit of the 90 % confidence interval, points.")
+    help_p = "Two-sided, Holm-corrected over all tasks. The verdict tests for losses only (one-sided), so its p are others."
+    config["p (Holm)"] = st.column_config.NumberColumn(format="%.4f", help=help_p)
     config["Difference"] = st.column_config.NumberColumn(format="%+.1f", help="Candidate minus baseline, points; higher is better.")
     config["Task"] = st.column_config.TextColumn(pinned=True)
     order = [name for name in paired.COLUMNS if name not in ("Main", "p")]
