@@ -65,6 +65,11 @@ def verdict(found: paired.Pairing) -> None:
     decision = found.decision
     reasons = "; ".join(plain(each, 400) for each in decision.reasons)
     CALLOUTS[decision.verdict](f"**{decision.verdict}**: {reasons}. {plain(aggregate_line(decision), 300)}")
+    if decision.delta is not None:
+        st.caption(
+            "The aggregate weighs a family of tasks by the square root of its items, and likewise the tasks in it: it is not the plain "
+            "mean of the differences below. The score on the Board weighs tasks the same, and counts from chance."
+        )
     with st.expander("What would decide it, and what the verdict covers"):
         for line in details(decision, found.comparison):
             st.markdown(f"- {plain(line, 600)}")
@@ -110,7 +115,7 @@ def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
         )
     chosen = [row for row in rows if task in (None, row.task)]
     lost, gained = (sum(len(getattr(row, name)) for row in chosen) for name in ("lost", "gained"))
-    items = sum(row.difference.n for row in chosen)
+    items = sum(row.difference.n for row in found.rows if row.main and not row.total and task in (None, row.task))
     st.caption(f"The candidate lost {lost} and gained {gained} of {items} items. Click a row to read both responses.")
     ordered = chosen if side == "lost" else chosen[::-1]
     listed = [(row.task, item) for row in ordered for item in getattr(row, str(side))][:MOST_FLIPS]

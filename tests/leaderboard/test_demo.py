@@ -96,6 +96,12 @@ def test_a_model_is_shown_beside_the_field_and_over_its_checkpoints(demo: Path) 
     assert not len(profile.checkpoints(cells, "acme/otter-1b"))
 
 
+def test_flips_count_the_items_of_all_compared_tasks(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(demo, "compare", monkeypatch, first="beta/heron-3b", second="beta/heron-3b+lora-0/result")
+    items = next(each.value for each in app.dataframe if "MDE80" in each.value.columns).Items.sum()
+    assert f"of {items:.0f} items" in texts(app)
+
+
 @pytest.mark.parametrize(
     ("page", "state", "wanted"),
     [
