@@ -169,7 +169,10 @@ def side_by_side(labels: list[str]) -> None:
         if found.matrix is not None:
             st.header("Side by side")
             matrix.show(found.matrix, ranked=False)
-            st.caption("Tints compare these models only; ranks are on the Board.")
+            st.caption(
+                "Tints compare these models only, each task on its own at 95 %; the chart above corrects for the number of tasks (Holm), "
+                "so it calls fewer differences significant. Ranks are on the Board."
+            )
 
 
 def page() -> None:
