@@ -91,6 +91,8 @@ def page() -> None:
         width="stretch",
     )
     st.caption("Bars: 95 % confidence intervals over items and seeds. Thin lines connect learning rates. Pale: not on the Pareto front.")
+    if (found.family == "in_context").any():
+        st.caption("in_context trains nothing: the model is the base model, so its change on the retention tasks is 0 without an interval.")
     verdicts(str(part.study.iloc[0]), str(part.target.iloc[0]))
     left, right = st.columns(2)
     with left:
@@ -164,6 +166,7 @@ def costs(found: Any) -> None:
         Memory=[size(each) for each in table.peak_memory],
         Time=[duration(each) for each in table.seconds],
     )
+    rounded = {name: [round(each, 1) for each in table[name]] for name in ("gain", "kept")}  # as in the title: halves to even
     number = st.column_config.NumberColumn
     config: dict[str, Any] = {
         "method": st.column_config.TextColumn("method", pinned=True, width=150),
@@ -179,7 +182,7 @@ def costs(found: Any) -> None:
         "Time": "training time",
     }
     shell.table(
-        table,
+        table.assign(**rounded),
         column_order=COLUMNS,
         column_config=config,
         hide_index=True,
