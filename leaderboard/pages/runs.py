@@ -44,8 +44,9 @@ def unfinished() -> None:
 def one_run(run: RunInfo) -> None:
     """One unfinished run: progress, speed, time left, and per task the running score."""
     done = bundles.progress(run)
+    status = state(run) + " before its scores were stored" * (not run.owner and done >= run.items)
     st.markdown(f"**{plain(run.model, 80)}** on {plain(tasks_text(run.tasks), 120)}")
-    st.progress(min(1.0, done / max(1, run.items)), text=f"{done:,} of {run.items:,} items · {state(run)}{speed(run, done)}")
+    st.progress(min(1.0, done / max(1, run.items)), text=f"{done:,} of {run.items:,} items · {status}{speed(run, done)}")
     if not run.owner:
         st.code(f"assay resume {run.id}", language=None)
     tasks = cached_tasks(str(run.path), done)
@@ -67,10 +68,13 @@ def one_run(run: RunInfo) -> None:
     shell.table(rows, column_config=config, hide_index=True, height=shell.fitting(len(rows), 8), alt="Progress and score of each task")
     now = next((task for task in begun if task.done < task.items), begun[-1])
     if now.score is not None and len(now.curve) > 1:
-        st.markdown(f"**{plain(now.name, 60)}: {now.score[0]:.1f} ± {(now.score[2] - now.score[1]) / 2:.1f} after {now.done:,} items**")
+        st.markdown(f"**{plain(now.name, 60)}: {now.score[0]:.1f} ({now.score[1]:.1f} – {now.score[2]:.1f}) after {now.done:,} items**")
         curve = [{"items": count, "score": score, "low": low, "high": high} for count, (score, low, high) in now.curve]
         st.altair_chart(charts.running_score(frames.DataFrame(curve)), width="stretch")
-        st.caption("Score on the items finished so far, with its 95 % confidence interval, which narrows as items are finished.")
+        st.caption(
+            "Score on the items finished so far, with Wilson's 95 % interval, as if items were independent. The finished run stores "
+            "an interval that counts clusters."
+        )
 
 
 def speed(run: RunInfo, done: int) -> str:
@@ -112,7 +116,7 @@ def table() -> None:
                 "Model": visible(run.model, 80),
                 "Engine": visible(run.engine, 20),
                 "Purpose": visible(run.purpose, 20),
-                "Evidence": visible(run.evidence, 20),
+                "Evidence": visible(run.evidence, 20) if run.status == "complete" else "–",
                 "Items": run.items,
                 "Tasks": visible(tasks_text(run.tasks), 200),
                 "Started (UTC)": run.created_at[:16].replace("T", " "),
@@ -155,7 +159,7 @@ def detail() -> None:
         shell.table(shown, hide_index=True, alt="Scores of the run")
         shell.link("items", "Items", who=labels.get(str(run), ""))
     else:
-        st.caption("No scores yet.")
+        st.caption("No stored scores: a run stores them when it is finished.")
     with st.expander("Manifest"):
         text = json.dumps(json.loads(shell.read("manifest", str(run)) or "{}"), indent=1, ensure_ascii=False)
         st.code(visible(text, 60000, lines=True), language="json")
