@@ -322,8 +322,8 @@ def unranked(root: Path) -> Any:
     """Scores of complete runs that are not ranked, with the reason."""
     return frame(
         root,
-        """
-        SELECT r.run_id, r.model, s.task, s.metric, s.value, s.n,
+        f"""
+        SELECT r.run_id, r.model, s.task, s.metric, s.value, s.n, {result_columns("s.result")},
                CASE WHEN coalesce(s.purpose, r.purpose) <> 'release' THEN 'purpose is ' || coalesce(s.purpose, r.purpose)
                     WHEN coalesce(s.evidence, r.evidence) <> 'complete' THEN 'evidence is ' || coalesce(s.evidence, r.evidence)
                     WHEN coalesce(t.errors, 0) > 0 THEN t.errors || ' items in error'

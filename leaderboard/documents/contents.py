@@ -325,7 +325,10 @@ def health(root: Path, cells: Any) -> list[Part]:
         parts += [Heading("Tasks in several versions", 3), table_of(mixed, {"versions": 0, "runs": 0}, ("task", "versions", "runs"))]
     unranked = queries.unranked(root)
     if len(unranked):
-        left = tuple((row.model, row.task, number(row.value, 4), row.reason) for row in unranked.head(400).itertuples())
+        left = tuple(
+            (row.model, row.task, points(row.value, unit_of(row.metric, row.better, row.unit)), row.reason)
+            for row in unranked.head(400).itertuples()
+        )
         parts += [Heading("Unranked scores", 3), Table(("model", "task", "score", "reason"), left, frozenset({2}))]
     flags = queries.task_flags(root)
     if len(flags):

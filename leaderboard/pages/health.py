@@ -8,6 +8,7 @@ import streamlit as st
 
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import frames
+from assay.leaderboard.data.formats import points, unit_of
 from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
@@ -55,6 +56,13 @@ def section(title: str, found: Any, none: str, about: str) -> None:
     shell.table(shown, column_config=HEADS, hide_index=True, alt=title)
 
 
+def unranked() -> Any:
+    """Unranked scores, in points as on the other pages."""
+    found = shell.read("unranked")
+    values = [points(row.value, unit_of(row.metric, row.better, row.unit)) for row in found.itertuples()]
+    return found.assign(value=values).drop(columns=["better", "chance", "unit"])
+
+
 def page() -> None:
     shell.head("Health", "Missing scores, scores that cannot be compared, and warnings about tasks and runs.")
     coverage()
@@ -66,7 +74,7 @@ def page() -> None:
     )
     section(
         "Unranked scores",
-        shell.read("unranked"),
+        unranked(),
         "None. Every score of a complete run is ranked.",
         "Scores of smoke, limited and partial runs, of runs with items in error, and of runs replaced by a later run.",
     )
