@@ -116,16 +116,31 @@ def detail(task: str, item: str, run: str) -> None:
             st.code(visible(row.error, 2000, lines=True), language=None, wrap_lines=True)
     st.markdown(f"**All {len(responses)} runs**")
     ordered = responses.sort_values("correct", ascending=False, kind="stable")
-    reading.answers([answer(each) for each in ordered.itertuples()])
+    counts = responses.model.value_counts()
+    reading.answers([answer(each, each.run_id if counts[each.model] > 1 else "") for each in ordered.itertuples()])
     if shell.items_shown():
-        st.selectbox("Run", list(labels), key="run", bind="query-params", format_func=lambda each: labels.get(each, str(each)))
+        st.session_state.run = row.run_id  # the run whose response is shown
+        st.selectbox(
+            "Run",
+            list(labels),
+            key="run",
+            bind="query-params",
+            format_func=lambda each: labels.get(each, str(each)),
+            on_change=keep,
+            args=(task, item),
+        )
         bundle_facts(row, task, item)
 
 
-def answer(row: Any) -> str:
-    """One response as HTML; a thinking part in it is folded."""
+def keep(task: str, item: str) -> None:
+    """Stays with an item when another run is chosen for it."""
+    st.session_state.chosen_item = (task, item, st.session_state.run)
+
+
+def answer(row: Any, run: str) -> str:
+    """One response as HTML; a thinking part in it is folded. `run` is named where a model has several."""
     thought, end, text = str(row.output).rpartition("</think>")
-    name = visible(folder(row.model), 60)
+    name = " · ".join(filter(None, (visible(folder(row.model), 60), run)))
     return reading.article(name, reading.outcome(row), reading.safe(text.strip() if end else text), thought.replace("<think>", "").strip())
 
 
@@ -155,7 +170,7 @@ def bundle_facts(row: Any, task: str, item: str) -> None:
     st.caption(f"Hash of the token ids: {plain(found.key)}. Few-shot examples: {plain(', '.join(found.shots)) or 'none'}.")
     pieces = bundles.token_pieces(Path(str(facts.model_path)), found.prompt)
     if pieces is None:
-        st.caption("Tokens not shown: the model's tokenizer is not on this machine.")
+        st.caption("The prompt's tokens are not shown: the model's tokenizer is not on this machine.")
     else:
         st.markdown(f"**{len(pieces)} prompt tokens** (piece⟨id⟩, without added special tokens)")
         st.code(" ".join(f"{visible(piece)}⟨{number}⟩" for number, piece in pieces[:4000]), language=None, wrap_lines=True)

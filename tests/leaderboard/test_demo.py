@@ -96,6 +96,21 @@ def test_a_model_is_shown_beside_the_field_and_over_its_checkpoints(demo: Path) 
     assert not len(profile.checkpoints(cells, "acme/otter-1b"))
 
 
+def test_an_item_names_the_run_of_the_shown_response(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = opened(demo, "items", monkeypatch, task="letters/first@demo", item="000")
+    text = texts(app)
+    rows = query(demo, "SELECT run_id FROM run JOIN run_task USING (run_id) WHERE model = 'acme/otter-1b' AND task = 'letters/first@demo'")
+    assert len(rows) == 2 and all(f"acme/otter-1b · {run}" in text for (run,) in rows)
+    for run in (app.selectbox(key="run").options[-1], app.selectbox(key="run").options[0]):
+        app.selectbox(key="run").select(run).run()
+        assert f"**Response** of {run.split(' · ')[0]}" in texts(app).replace("\\", "") and app.selectbox(key="run").value in run
+
+
+def test_health_has_scores_in_points(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [each.value for each in opened(demo, "health", monkeypatch).dataframe]
+    assert next(each for each in tables if "reason" in each.columns).value.tolist() == ["100.0"]
+
+
 def test_flips_count_the_items_of_all_compared_tasks(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = opened(demo, "compare", monkeypatch, first="beta/heron-3b", second="beta/heron-3b+lora-0/result")
     items = next(each.value for each in app.dataframe if "MDE80" in each.value.columns).Items.sum()
