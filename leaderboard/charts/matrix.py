@@ -90,8 +90,9 @@ def rank_cells(row: Row) -> list[str]:
 
 def task_head(head: Head, number: int, single: bool, linked: bool) -> str:
     notes = [f"chance {head.chance:.0f}"] if math.isfinite(head.chance) and head.chance > 0 else []
+    why = ["ceiling: the intervals of two or more models reach 99 points"] if head.ceiling else []
+    about = tooltip([head.column, *notes, *why, "click: sort"])
     notes += ["ceiling"] if head.ceiling else []
-    about = tooltip([head.column, *notes, "click: sort"])
     kind = f"n {'single' if single else 'task'} f{number}"
     text = f"<span {about}>{escaped(head.short, 18)}</span><small>{'<br>'.join(notes) or '&nbsp;'}</small>"
     page = link("task", {"column": head.column}, "↗", "open", linked)

@@ -32,8 +32,9 @@ def models(part: Any) -> None:
     if chance == chance:
         guessing = int((table.low <= chance).sum())
         st.caption(f"Chance level: {chance:.1f} points. {guessing} of {len(table)} models are not significantly above it.")
-    if unit and (table.high > 99).any():
-        st.caption(f"Ceiling: the confidence intervals of {int((table.high > 99).sum())} models reach above 99 points.")
+    if unit and (high := int((table.high >= 99).sum())):
+        reach = "interval of 1 model reaches" if high == 1 else f"intervals of {high} models reach"
+        st.caption(f"The confidence {reach} 99 points. Two or more make a ceiling: the best models cannot be told apart.")
 
 
 def item_statistics(part: Any, items: Any, task: str) -> None:
