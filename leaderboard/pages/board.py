@@ -94,7 +94,8 @@ def lead(found: Board) -> str:
         return "No model is ranked."
     if len(names) == 1:
         return f"{names[0]} leads." if found.ranked > 1 else ""
-    return f"{len(names)} models share the lead ({', '.join(names[:4])}{' …' * (len(names) > 4)}): their differences are not significant."
+    shown = ", ".join(names[:4]) + " …" * (len(names) > 4)
+    return f"{len(names)} models share the lead ({shown}): their differences are not significant (95 %)."
 
 
 def draw_charts(found: Board) -> None:

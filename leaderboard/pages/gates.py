@@ -55,6 +55,10 @@ def page() -> None:
     drawn = cut[cut.delta.notna()].drop(columns=["margin"])
     if len(drawn):
         st.altair_chart(charts.gate_history(drawn), width="stretch")
+        st.caption(
+            "Bars, low and high: the interval of two one-sided limits at the policy's alpha, 90 % for the default of 5 %. It is of one "
+            "pair, so it can exclude 0 where the tiers of the Board (95 %, corrected for all models) do not tell the two apart."
+        )
     table = cut.assign(verdict=[SIGNS.get(each, visible(each, 30)) for each in cut.verdict], lost=[visible(each, 120) for each in cut.lost])
     order = [name for name in bundles.GATE_COLUMNS if name not in ("attempt", "tried") or (table[name] > 1).any()]
     config: dict[str, object] = {}
