@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.segment import Segment
 
 from assay.harness.errors import AssayError
+from assay.harness.reports.results import show_number
 from assay.harness.run.dispatch import NoProgress, RunProgress
 from assay.harness.stats.interval import wilson
 from assay.harness.store.provenance import clock
@@ -108,7 +109,7 @@ class RunningScore:
             return ""
         share = self.total / self.items
         low, high = wilson(share, self.items, Z95)
-        return f"{self.task.split('@')[0]} {100 * share:.1f} ({100 * low:.1f} – {100 * high:.1f}), "
+        return f"{self.task.split('@')[0]} {show_number(share)} ({show_number(low)} – {show_number(high)}), "
 
 
 class RunningScores:

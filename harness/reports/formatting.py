@@ -9,6 +9,7 @@ from assay.harness.decide.decision import Decision
 from assay.harness.decide.early_stopping import EarlyGate
 from assay.harness.decide.verdict import GatedTask
 from assay.harness.model.served import UNVERIFIED, is_served
+from assay.harness.reports.results import show_number
 from assay.harness.stats.rule import mde80
 
 VERDICTS = {"pass": "PASS", "regressed": "REGRESSED", "inconclusive": "INCONCLUSIVE"}
@@ -20,10 +21,6 @@ def signed(value: float | None) -> str:
 
 def p_value(value: float | None) -> str:
     return "-" if value is None else "<.001" if value < 0.001 else f"{value:.3f}"
-
-
-def score(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
 def interval(row: Row) -> str:
@@ -61,8 +58,8 @@ def comparison_row(row: Row, alpha: float) -> tuple[str, ...]:
     return (
         row.task,
         row.metric,
-        score(row.baseline),
-        score(row.candidate),
+        show_number(row.baseline),
+        show_number(row.candidate),
         signed(row.points * found.delta),
         interval(row),
         floor(row),

@@ -141,9 +141,8 @@ def shown_name(task: str) -> str:
 
 
 def progress_line(at: Progress) -> str:
-    return (
-        f"step {at.step}/{at.steps}  loss {at.loss:.3f}  learning rate {at.lr:.2g}  {at.tokens_per_second:,.0f} tokens/s  "
-        + ("measuring speed" if at.seconds_left is None else f"{duration(at.seconds_left)} left")
+    return f"step {at.step}/{at.steps}  loss {at.loss:.3f}  learning rate {at.lr:.2g}  {at.tokens_per_second:,.0f} tokens/s  " + (
+        "measuring speed" if at.seconds_left is None else f"{duration(at.seconds_left)} left"
     )
 
 

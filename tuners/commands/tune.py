@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from assay import AssayError, ModelRef
+from assay.harness.reports.results import show_number
 from assay.harness.run.stages import Surroundings, open_tokenizer, surroundings
 from assay.tuners.commands import options
 from assay.tuners.commands.options import file_name, names, read_budget, read_numbers, read_options, read_rates, share_options
@@ -196,8 +197,8 @@ def finding(row: Row, plan: Study | TaskSequence, root: Path, model: str) -> Ite
     word = "gained" if row["gain_low"] > 0 else "lost" if row["gain_high"] < 0 else "no significant change,"
     losses = f"; loss {row['target_loss_base']:.2f} -> {row['target_loss']:.2f} nats per token" if "target_loss" in row else ""
     yield (
-        f"{name}: {word} {points(row, 'gain')} of {row['metric']} on {row['items']:,} held-out items ({row['target_base']:.3f} -> "
-        f"{row['target_score']:.3f}){losses}."
+        f"{name}: {word} {points(row, 'gain')} of {row['metric']} on {row['items']:,} held-out items ({show_number(row['target_base'])} -> "
+        f"{show_number(row['target_score'])}){losses}."
     )
     if row.get("average_drop") is not None:
         lost = "forgot" if row["average_drop_low"] > 0 else "improved" if row["average_drop_high"] < 0 else "no significant forgetting,"

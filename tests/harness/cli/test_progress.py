@@ -44,5 +44,5 @@ def test_the_score_is_that_of_the_task_scored_last(clock: list[float], capsys: p
     clock[0] += 20
     lines.advance(1, 1, "a@own", None)  # an item without a score
     one, two = lines_of(capsys)[1:]
-    assert "b 20.0 (3.6 – 62.4), " in one
-    assert "a 50.0 (29.9 – 70.1), " in two
+    assert "b 0.200 (0.036 – 0.624), " in one
+    assert "a 0.500 (0.299 – 0.701), " in two
