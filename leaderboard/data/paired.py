@@ -17,6 +17,7 @@ import numpy as np
 from assay.harness.decide.compare import Comparison, Row, Side, compare, mismatches, side_of
 from assay.harness.decide.decision import Decision, gate
 from assay.harness.decide.policy import Policy
+from assay.harness.decide.stored_gate import gates
 from assay.harness.errors import AssayError
 from assay.harness.files.places import surroundings
 from assay.harness.stats.rule import mde80
@@ -58,6 +59,16 @@ class Pairing:
     @property
     def rows(self) -> tuple[Row, ...]:
         return self.comparison.rows if self.comparison else ()
+
+
+def judged_smoothed(root: Path, runs: Mapping[str, tuple[str, str]]) -> bool:
+    """Whether a recorded gate of two of these runs judged tasks by smoothed accuracy. `runs`: baseline and candidate of each task."""
+    try:
+        entries = gates(root)
+    except AssayError:
+        return False  # the page Gates skips the malformed line
+    smoothed = [each for each in entries if isinstance(each.get("policy"), dict) and each["policy"].get("estimator") == "smoothed"]
+    return any((each["baseline"]["run"], each["candidate"]["run"]) in set(runs.values()) for each in smoothed)
 
 
 def pairing(root: Path, first: Mapping[str, str], second: Mapping[str, str]) -> Pairing:

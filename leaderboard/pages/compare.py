@@ -70,6 +70,8 @@ def verdict(found: paired.Pairing) -> None:
             "The aggregate weighs a family of tasks by the square root of its items, and likewise the tasks in it: it is not the plain "
             "mean of the differences below. The score on the Board weighs tasks the same, and counts from chance."
         )
+    if paired.judged_smoothed(shell.root(), found.runs):
+        st.caption("A recorded gate of these runs judged by smoothed accuracy; here plain accuracy decides, and may decide otherwise.")
     with st.expander("What would decide it, and what the verdict covers"):
         for line in details(decision, found.comparison):
             st.markdown(f"- {plain(line, 600)}")

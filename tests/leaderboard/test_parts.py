@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import os
 from dataclasses import replace
@@ -276,3 +277,17 @@ def test_loglikelihoods_are_read_from_sums_and_from_tokens() -> None:
     assert loglikelihoods({"text": "Paris"}) == []
     assert choice_pieces(Path("/nowhere"), "Paris", 1) == ["Paris"]
     assert choice_pieces(Path("/nowhere"), "New York", 2) == ["token 1", "token 2"]
+
+
+def test_a_recorded_gate_by_smoothed_accuracy_is_known_to_the_page_that_decides_by_plain_accuracy(tmp_path: Path) -> None:
+    sides = {name: {"run": run, "model": "m", "digest": "d"} for name, run in (("baseline", "r1"), ("candidate", "r2"))}
+    entry = {"key": "k", "at": "2026-11-30", "verdict": "pass", "attempt": 1, **sides}
+    runs = {"a": ("r1", "r2")}
+    assert not paired.judged_smoothed(tmp_path, runs)
+    for estimator, smoothed in (("accuracy", False), ("smoothed", True)):
+        with (tmp_path / "gates.jsonl").open("a") as file:
+            file.write(json.dumps({**entry, "policy": {"estimator": estimator}}) + "\n")
+        assert paired.judged_smoothed(tmp_path, runs) is smoothed
+    assert not paired.judged_smoothed(tmp_path, {"a": ("r2", "r1")})
+    (tmp_path / "gates.jsonl").write_text("damaged\n")
+    assert not paired.judged_smoothed(tmp_path, runs)
