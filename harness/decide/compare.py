@@ -34,7 +34,6 @@ from assay.harness.stats.difference import (
 from assay.harness.stats.interval import Part, is_above, total_weights
 from assay.harness.store import Run, StatTable
 from assay.harness.store.shapes import evidence_of
-from assay.harness.store.tables import string_array
 from assay.harness.task.metric import Array, Metric
 from assay.harness.task.task import Term, Total
 
@@ -142,9 +141,8 @@ def side_of(run: Run, access: Access) -> Side:
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
     samples = run.table("samples.parquet")
-    unusual = np.flatnonzero(string_array(samples["status"]) != "scored")
-    rows = samples.select(["task", "item_id", "status"]).take(unusual).to_pylist()
-    statuses = {(row["task"], row["item_id"]): row["status"] for row in rows}
+    columns = [samples[name].to_pylist() for name in ("task", "item_id", "prompt", "status")]
+    statuses = {(task, item): status for task, item, _, status in zip(*columns, strict=True) if status != "scored"}
     if failed := [key for key, status in statuses.items() if status == "error"]:
         raise Incomplete(f"{len(failed)} items have errors, the first: {' '.join(failed[0])}", where=run.id, do=f"assay rerun {run.id}")
     manifest = run.manifest
@@ -161,7 +159,7 @@ def side_of(run: Run, access: Access) -> Side:
     tables = run.stats()
     if unknown := [key for key in tables if key not in metrics]:
         raise AssayError(f"no scorer for {unknown[0][1]}", where=f"{run.id} {unknown[0][0]}", do="install the plugin that defines the task")
-    plan, columns = manifest["plan"], [samples[name].to_pylist() for name in ("task", "item_id", "prompt")]
+    plan = manifest["plan"]
     settings = {"engine": manifest["engine"]["name"], "dtype": str(plan["dtype"]), "chat": str(plan["chat"]), **plan_settings(plan)}
     model = manifest["model"]
     return Side(
@@ -177,7 +175,7 @@ def side_of(run: Run, access: Access) -> Side:
         statuses=statuses,
         settings=settings,
         noise=noise_of(run),
-        prompts={(task, item): prompt for task, item, prompt in zip(*columns, strict=True)},
+        prompts={(task, item): prompt for task, item, prompt, _ in zip(*columns, strict=True)},
         baselines={(each["task"], each["metric"]): known for each in run.summary()["results"] if (known := without_model(each))},
         margins=margins_of(run, samples, selection.tasks, tables),
     )
