@@ -320,8 +320,8 @@ def test_unknown_names_are_suggested_and_listed_quickly(there: Surroundings) -> 
     started = time.process_time()
     found = search("arc challenge", access)
     assert time.process_time() - started < 1.0 and "arc_challenge" in {each.name for each in found}
-    with pytest.raises(AssayError, match=r"did you mean lm-eval:arc_easy\?"):
-        select(["arc_easy"], access)
+    with pytest.raises(AssayError, match=r"did you mean lm-eval:commonsense_qa\?"):
+        select(["commonsense_qa"], access)
     with pytest.raises(AssayError, match="lm-eval has no task 'arc_eazy'"):
         select(["lm-eval:arc_eazy"], access)
 
