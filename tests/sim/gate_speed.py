@@ -47,7 +47,7 @@ def make_store(home: Path) -> tuple[str, str]:
     """Two runs of 70 tasks in which a tenth of the picks differ; their ids."""
     if len(found := sorted(path.parent.name for path in (home / "results" / "runs").glob("*/DONE"))) == 2:
         return found[0], found[1]
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     (home / "tasks70.py").write_text(TASKS)
     place = Surroundings(results=home / "results", cache=home / "cache", data=None, offline=True)
     found = []
