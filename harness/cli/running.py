@@ -101,11 +101,15 @@ def run_command(
     if explain:
         explain_plans(plans, place, as_json)
         return
-    if DTYPES.get(dtype, dtype) == "float16" and not (device.startswith("cuda") or has_gpu()):
-        err().print("warning: float16 on a CPU is slow and less exact: --dtype float32 is its default", style="yellow", markup=False)
+    warn_of_float16(dtype, device)
     with show_progress() as progress:
         bundles = sweep(plans, place, progress, open_cluster if ray else open_engine)
     print_runs([read_run(bundle) for bundle in bundles], place, as_json)
+
+
+def warn_of_float16(dtype: str, device: str) -> None:
+    if DTYPES.get(dtype, dtype) == "float16" and not (device.startswith("cuda") or has_gpu()):
+        err().print("warning: float16 on a CPU is slow and less exact: --dtype float32 is its default", style="yellow", markup=False)
 
 
 def plan_from(given: Mapping[str, Any]) -> Plan:

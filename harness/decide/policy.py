@@ -99,7 +99,7 @@ LIMITS = {
     "less_than_equal": "must be at most {le}",
     "less_than": "must be below {lt}",
     "finite_number": "must be a finite number",
-    "extra_forbidden": "is not a field of a policy",
+    "extra_forbidden": "is not a field here",
 }
 
 

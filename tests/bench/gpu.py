@@ -9,17 +9,17 @@ that has lm-eval; without it only assay's side is measured. Every command ends a
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from assay.harness.files.places import surroundings
 from assay.harness.model.find import find_model
+from tests.bench.csv_file import write_rows
 from tests.bench.overhead import peer_command, timed
 
 HERE = Path(__file__).parent
@@ -111,10 +111,7 @@ def main() -> None:
                             rows.append(Row(size, name, side, str(limit or ""), *asdict(timed(command, left)).values()))
                             print(*asdict(rows[-1]).values(), sep="\t", flush=True)
             shutil.rmtree(model)
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    write_rows(given.out, rows)
 
 
 if __name__ == "__main__":

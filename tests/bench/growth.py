@@ -9,12 +9,12 @@ run of one item is taken off, so that the table says what an item costs. Writes 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.bench.csv_file import write_rows
 from tests.bench.overhead import timed
 
 OUT = Path(__file__).parents[2] / "results" / "speed" / "growth.csv"
@@ -96,10 +96,7 @@ def main() -> None:
             rows.append(Row(size, what, cost.wall, cost.cpu, cost.peak, round(each[0]), round(each[1], 1), cost.status))
             print(*asdict(rows[-1]).values(), sep="\t", flush=True)
     if not given.plan_only:
-        with given.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-            writer.writeheader()
-            writer.writerows(map(asdict, rows))
+        write_rows(given.out, rows)
 
 
 if __name__ == "__main__":

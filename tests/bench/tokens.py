@@ -10,11 +10,10 @@ prefix once; ours in vLLM computes what the prefix cache does not hold in whole 
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from assay import Plan
@@ -25,6 +24,7 @@ from assay.harness.files.places import surroundings
 from assay.harness.prompt.tokens import open_tokenizer
 from assay.harness.run.prepare import prepare_task
 from assay.harness.run.selection import select
+from tests.bench.csv_file import write_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,7 @@ def main() -> None:
     names = [field.name for field in fields(Count)]
     total = Count("all", *(sum(getattr(each, name) for each in found) for name in names[1:]))
     wanted.out.parent.mkdir(parents=True, exist_ok=True)
-    with wanted.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, [*found, total]))
+    write_rows(wanted.out, [*found, total])
 
 
 if __name__ == "__main__":

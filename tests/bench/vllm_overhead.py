@@ -9,12 +9,11 @@ prefix cache, in turn; seconds are CPU seconds, because a busy machine does not 
 from __future__ import annotations
 
 import argparse
-import csv
 import random
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,6 +22,7 @@ from assay.harness.engines import Settings
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.vllm_offline.engine import open_engine
 from assay.harness.model.find import find_model
+from tests.bench.csv_file import write_rows
 from tests.bench.gpu import make_model
 
 OUT = Path(__file__).parents[2] / "results" / "speed" / "vllm_overhead.csv"
@@ -105,10 +105,7 @@ def main() -> None:
             ),
         ]
         engine.close()
-    with given.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(map(asdict, rows))
+    write_rows(given.out, rows)
 
 
 if __name__ == "__main__":

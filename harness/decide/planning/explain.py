@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from assay.harness.decide.policy import MOST, Policy, read_policy
+from assay.harness.decide.policy import MOST, Policy, read_policy, reason_of
 from assay.harness.errors import AssayError
 from assay.harness.files.safe_open import read_regular
 from assay.harness.stats.distributions import t_cdf, z_cdf, z_quantile
@@ -85,10 +85,10 @@ def read_explained(path: Path) -> tuple[Policy, Check | None]:
         check = Check.model_validate(content.pop("check"))
         return Policy.model_validate(content), check
     except ValidationError as error:
-        first = error.errors()[0]
+        name, reason = reason_of(error)
         where = f"{path} [check]" if "Check" in error.title else str(path)
         fields = ", ".join((Check if "Check" in error.title else Policy).model_fields)
-        raise AssayError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", where=where, do=f"valid fields are {fields}") from None
+        raise AssayError(f"{name}: {reason}", where=where, do=f"valid fields are {fields}") from None
 
 
 def gate_rates(policy: Policy, items: int, churn: float, loss: float, seed: int = 0) -> tuple[float, float]:
