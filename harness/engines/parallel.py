@@ -64,8 +64,8 @@ class ParallelEngine:
         threads = [threading.Thread(target=work, args=(engine, requests, waiting, arrived, stop, send)) for engine in self.engines]
         for thread in threads:
             thread.start()
+        left = len(threads)
         try:
-            left = len(threads)
             while left:
                 found = arrived.get()
                 if isinstance(found, BaseException):
@@ -78,7 +78,9 @@ class ParallelEngine:
         finally:
             stop.set()
             for thread, engine in zip(threads, self.engines, strict=True):
-                interrupt(engine, thread) if thread.is_alive() else thread.join()
+                if left and thread.is_alive():
+                    interrupt(engine, thread)
+                thread.join()  # with none left, a thread may still be alive after its last reply: its process must not be ended
             self.count()
 
     def count(self) -> None:
@@ -136,6 +138,7 @@ def interrupt(engine: ChildEngine, thread: threading.Thread) -> None:
         with suppress(ProcessLookupError):
             os.kill(engine.process.inner.pid, signal.SIGKILL)
     thread.join()
+    engine.drop()
     engine.timeouts, engine.restarts, engine.restart_notes, engine.stats.notes = kept
 
 

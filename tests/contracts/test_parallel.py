@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
 
 from assay import AssayError
-from assay.harness.engines import Settings
+from assay.harness.engines import Settings, parallel
 from assay.harness.engines.hf.engine import open_engine as open_here
 from assay.harness.engines.opening import open_engine
-from assay.harness.engines.parallel import ParallelEngine, environments
+from assay.harness.engines.parallel import ParallelEngine, environments, work
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.model.find import ModelRef
 
@@ -48,7 +50,8 @@ def test_two_processes_score_as_one(tmp_path: Path) -> None:
         assert engine.engines[0].process is not None
         os.kill(engine.engines[0].process.inner.pid, signal.SIGKILL)
         assert sorted(dict(engine.score(GROUPS))) == list(range(len(GROUPS)))
-        assert engine.describe()["data_parallel"] == "2" and engine.describe()["restarts"] == "1"
+        assert engine.describe()["data_parallel"] == "2"
+        assert engine.describe()["restarts"] == "1", engine.stats.notes
         stream = engine.score(GROUPS)
         next(stream)
         stream.close()
@@ -56,6 +59,28 @@ def test_two_processes_score_as_one(tmp_path: Path) -> None:
         other = tiny_models.make(tmp_path / "other", seed=1)
         engine.swap(other.path)
         assert dict(engine.score(GROUPS[:1]))[0] != found[0]
+    finally:
+        engine.close()
+
+
+def test_a_thread_that_ends_late_keeps_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*args: Any) -> None:
+        work(*args)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(parallel, "work", late)
+    engine = open_engine("hf", tiny_models.make(tmp_path), SETTINGS)
+    assert isinstance(engine, ParallelEngine)
+    try:
+        before = [each.process for each in engine.engines]
+        for _ in range(2):
+            assert sorted(dict(engine.score(GROUPS))) == list(range(len(GROUPS)))
+        assert [each.process for each in engine.engines] == before and engine.describe()["restarts"] == "0"
+        stream = engine.score(GROUPS)
+        next(stream)
+        stream.close()
+        assert sorted(dict(engine.score(GROUPS))) == list(range(len(GROUPS)))
+        assert engine.describe()["restarts"] == "0", "a process that was ended on purpose is no restart"
     finally:
         engine.close()
 
