@@ -1,4 +1,4 @@
-"""Builds the board from the cells of the index: comparable columns, ranked rows, and notes on what is excluded."""
+"""Builds the board from the cells of the index: comparable columns, ranked rows, who leads, and notes on what is excluded."""
 
 from __future__ import annotations
 
@@ -284,3 +284,51 @@ def exclusion_notes(cells: Any, columns: Sequence[str]) -> tuple[str, ...]:
         return ()
     names = ", ".join(sorted(others.task.unique())[:3])
     return (f"Not shown: scores on other versions of {visible(names, 120)} (models: {others.model_digest.nunique()}).",)
+
+
+def differ(found: Board, one: str, two: str) -> str:
+    """Whether two ranked models (labels) differ, as a sentence that names the higher score first; empty if one is not ranked.
+
+    The interval is that of the ranks and tiers: 95 %, simultaneous over all models compared with the first.
+    """
+    ranked = found.table.Model.tolist()[: found.ranked]
+    if found.standing is None or one not in ranked or two not in ranked:
+        return ""
+    # Rows of the table are the models in the order of their ranks, equal ones in the order of `standing`.
+    order = np.argsort(found.standing.rank, kind="stable")
+    first, second = sorted((ranked.index(one), ranked.index(two)))
+    i, j = int(order[first]), int(order[second])
+    gap, half = 100 * float(found.standing.score[i] - found.standing.score[j]), 100 * float(found.standing.halves[i, j])
+    names = ranked[first], ranked[second]
+    if not np.isfinite(half):
+        return f"{names[0]} and {names[1]} differ by {gap:.1f} points; no item varies, so there is no interval."
+    ends = f"{gap:+.1f} points, 95 % interval {gap - half:+.1f} to {gap + half:+.1f}"
+    if gap - half > 0:
+        return f"{names[0]} is better than {names[1]}: {ends}."
+    return f"No significant difference between {names[0]} and {names[1]}: {ends}."
+
+
+def lead(found: Board) -> str:
+    """The model with the highest score, and whether the second differs from it."""
+    ranked = found.table.Model.tolist()[: found.ranked]
+    if not ranked:
+        return "No model is ranked."
+    if len(ranked) == 1:
+        return ""
+    return f"{ranked[0]} has the highest score. {differ(found, ranked[0], ranked[1])}"
+
+
+def shared_lead(found: Board) -> str:
+    """Which further models do not differ from the first; empty if those are none or only the second."""
+    names = found.table[found.table.Tier == 1].Model.tolist()
+    if len(names) < 3:
+        return ""
+    shown = ", ".join(names[:4]) + " …" * (len(names) > 4)
+    return f"{len(names)} models share the lead ({shown}): none differs significantly from the first."
+
+
+def basis(found: Board) -> str:
+    """What the sentence of `differ` compares."""
+    corrected = f", corrected for comparing {found.ranked} models" if found.ranked > 2 else ""
+    tasks = "1 task" if len(found.tasks) == 1 else f"{len(found.tasks)} tasks"
+    return f"Difference of the Board's scores on {tasks}, resampled by item; 95 % interval{corrected}."

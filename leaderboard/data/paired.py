@@ -7,7 +7,7 @@ over items are compared from the store alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from assay.harness.errors import AssayError
 from assay.harness.files.places import surroundings
 from assay.harness.stats.rule import mde80
 from assay.harness.store import Run, read_run
+from assay.harness.store.bundle import ITEMS, SAMPLES
 from assay.harness.store.shapes import evidence_of
 from assay.harness.task.metric import Metric
 from assay.leaderboard.data import frames
+from assay.leaderboard.data.bundles import loglikelihoods
 from assay.leaderboard.data.formats import unit_of
 
 SETTINGS = (
@@ -216,3 +218,77 @@ def table(found: Pairing) -> Any:
     shown = frames.DataFrame(rows, columns=list(COLUMNS))
     numeric = [name for name in COLUMNS if name not in ("Task", "Metric", "Main", "Note")]
     return shown.assign(**{name: np.asarray(shown[name], dtype=np.float64) for name in numeric})
+
+
+Margins = Mapping[tuple[str, str], float]
+"""By task and item: the log-likelihood of the gold choice less that of the best other choice, nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """`margins` are those of the baseline and the candidate, None where the choices were not ranked by log-likelihood."""
+
+    task: str
+    item: str
+    margins: tuple[float, float] | None
+
+    @property
+    def change(self) -> float:
+        return abs(self.margins[1] - self.margins[0]) if self.margins else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """`lost` are the items on which the candidate scores lower, `gained` those on which it scores higher, most decisive first; `items`
+    is the number compared."""
+
+    lost: tuple[Changed, ...]
+    gained: tuple[Changed, ...]
+    items: int
+
+
+def deciding(root: Path, found: Pairing, bundles: Mapping[str, str]) -> Deciding:
+    """Orders the items whose score changed: the task with the most of them (less those that changed the other way) first, in it the
+    largest change of the margin. `bundles` are folders by run, relative to `root`."""
+    rows = [row for row in found.rows if row.main and not row.total]
+    wanted = {(row.task, item) for row in rows for item in (*row.lost, *row.gained)}
+    sides: tuple[dict[tuple[str, str], float], ...] = ({}, {})
+    for side, known in enumerate(sides):
+        run_of = {task: runs[side] for task, runs in found.runs.items()}
+        for run in dict.fromkeys(run_of.values()):
+            known.update(margins(root / bundles[run], {key for key in wanted if run_of[key[0]] == run}))
+
+    def ordered(name: str, other: str) -> Iterator[Changed]:
+        for row in sorted(rows, key=lambda row: len(getattr(row, other)) - len(getattr(row, name))):
+            yield from sorted(items_of(row, getattr(row, name), sides), key=lambda item: -item.change)
+
+    return Deciding(tuple(ordered("lost", "gained")), tuple(ordered("gained", "lost")), sum(row.difference.n for row in rows))
+
+
+def items_of(row: Row, items: Sequence[str], sides: Sequence[Margins]) -> list[Changed]:
+    found = [tuple(side[row.task, item] for side in sides if (row.task, item) in side) for item in items]
+    return [Changed(row.task, item, (each[0], each[1]) if len(each) == 2 else None) for item, each in zip(items, found, strict=True)]
+
+
+def margins(bundle: Path, wanted: set[tuple[str, str]]) -> Margins:
+    """The margins of some items of a run; only of those with a gold choice and ranked choices. A damaged run has none."""
+    if not wanted:
+        return {}
+    try:
+        run = read_run(bundle)
+        docs = texts(run.table(ITEMS, ("task", "id", "doc")), wanted)
+        records = texts(run.table(SAMPLES, ("task", "item_id", "record")), wanted)
+    except AssayError:
+        return {}
+    found = {}
+    for key, text in records.items():
+        gold, values = json.loads(docs[key]).get("gold"), loglikelihoods(json.loads(text))
+        if isinstance(gold, int) and len(values) > 1 and 0 <= gold < len(values):
+            found[key] = values[gold] - max(values[:gold] + values[gold + 1 :])
+    return found
+
+
+def texts(table: Any, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The texts of the third column by task and item, the first two."""
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return {(task, item): text for task, item, text in rows if (task, item) in wanted}

@@ -53,7 +53,8 @@ class Column:
 @dataclass(frozen=True, slots=True)
 class Standings:
     """M models under one aggregator. `best` to `worst` is the rank interval; models in a tier are not significantly worse than its
-    first model; `ranks` [A, M] are the point ranks under every aggregator, in the order of AGGREGATORS."""
+    first model; `ranks` [A, M] are the point ranks under every aggregator, in the order of AGGREGATORS; `halves` [M, M] are the
+    half-widths of the intervals of differences (`rank_intervals`)."""
 
     score: Array
     low: Array
@@ -63,6 +64,7 @@ class Standings:
     worst: Ints
     tier: Ints
     ranks: Ints
+    halves: Array
 
     @property
     def rule_dependent(self) -> NDArray[np.bool_]:
@@ -90,7 +92,7 @@ def standings(
 def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints, highest: float = np.inf) -> Standings:
     """Standings from scores [M] and their resamples [B, M]; `minimum` is the smallest standard error of a difference,
     `highest` the best possible score."""
-    best, worst, beats = rank_intervals(score, draws, minimum)
+    best, worst, beats, halves = rank_intervals(score, draws, minimum)
     spread = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Standings(
         score=score,
@@ -101,6 +103,7 @@ def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints, highes
         worst=worst,
         tier=tiers(score, beats),
         ranks=ranks,
+        halves=halves,
     )
 
 
@@ -188,9 +191,11 @@ def minimum_error(columns: Sequence[Column]) -> float:
     return float(np.sqrt(sum(1.0 / len(column.sizes) ** 2 for column in kept if column.sizes is not None))) / max(1, len(kept))
 
 
-def rank_intervals(score: Array, draws: Array, minimum: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_]]:
-    """Best and worst rank [M], and whether model i is significantly better than model j at i's critical value [M, M]."""
+def rank_intervals(score: Array, draws: Array, minimum: float = 0.0) -> tuple[Ints, Ints, NDArray[np.bool_], Array]:
+    """Best and worst rank [M], whether model i is significantly better than model j at i's critical value [M, M], and the half-width
+    of the interval of i's score minus j's [M, M]: simultaneous over all j, infinite where no resample varies."""
     count = len(score)
+    halves = np.full((count, count), np.inf)
     best, worst = np.ones(count, dtype=np.int64), np.full(count, count, dtype=np.int64)
     beats = np.zeros((count, count), dtype=bool)
     for i in range(count):
@@ -201,10 +206,11 @@ def rank_intervals(score: Array, draws: Array, minimum: float = 0.0) -> tuple[In
         certain = (error == np.inf) & (np.abs(gap) > 1e-12)
         critical = float(np.quantile((np.abs(noise) / error).max(axis=1), LEVEL))
         better, worse = gap / error > critical, gap / error < -critical
+        halves[i] = critical * error if critical > 0 else np.inf
         beats[i] = better | (certain & (gap > 0))
         best[i] += int((worse | (certain & (gap < 0))).sum())
         worst[i] -= int(beats[i].sum())
-    return best, worst, beats
+    return best, worst, beats, halves
 
 
 def ranks_of(score: Array) -> Ints:

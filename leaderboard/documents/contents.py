@@ -13,7 +13,7 @@ import numpy as np
 from assay.leaderboard.charts import matrix
 from assay.leaderboard.charts.drawing import Dot, Mark
 from assay.leaderboard.data import bundles, frames, paired, queries, studies
-from assay.leaderboard.data.assembly import Board, Filters, assemble, group_of
+from assay.leaderboard.data.assembly import Board, Filters, assemble, group_of, lead, shared_lead
 from assay.leaderboard.data.formats import amount, duration, points, size, span, unit_of
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
 from assay.leaderboard.documents.document import Fold, Grid, Heading, Intervals, Paragraph, Part, Scatter, Table
@@ -79,7 +79,7 @@ def board(root: Path, cells: Any) -> list[Part]:
 def ranked(found: Board) -> list[Part]:
     """One board: notes, rank intervals, score against size, and the table."""
     top = found.table.iloc[: found.ranked].head(MOST_MODELS)
-    parts: list[Part] = [Paragraph(found.about)]
+    parts: list[Part] = [Paragraph(" ".join(filter(None, (lead(found), shared_lead(found), found.about))))]
     if found.matrix is not None:
         parts.append(Grid(matrix.html(found.matrix, linked=False)))
     if found.standing is not None and found.standing.rule_dependent.any():

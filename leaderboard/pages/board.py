@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from assay.leaderboard.charts import charts
-from assay.leaderboard.data.assembly import ALL, KINDS, SHARED, SIZES, Board, Filters
+from assay.leaderboard.data.assembly import ALL, KINDS, SHARED, SIZES, Board, Filters, basis, lead, shared_lead
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
 from assay.leaderboard.data.safe_text import plain
 from assay.leaderboard.pages import matrix, shell
@@ -87,17 +87,6 @@ def notes(found: Board) -> None:
         st.caption(plain(note))
 
 
-def lead(found: Board) -> str:
-    """Which models lead, as a sentence."""
-    names = found.table[found.table.Tier == 1].Model.tolist()
-    if not names:
-        return "No model is ranked."
-    if len(names) == 1:
-        return f"{names[0]} leads." if found.ranked > 1 else ""
-    shown = ", ".join(names[:4]) + " …" * (len(names) > 4)
-    return f"{len(names)} models share the lead ({shown}): their differences are not significant (95 %)."
-
-
 def draw_charts(found: Board) -> None:
     ranked = found.table.iloc[: found.ranked]
     left, right = st.columns(2)
@@ -137,7 +126,9 @@ def page() -> None:
     if not len(found.table):
         shell.empty("No model matches these filters. Remove a filter or switch off Complete only.")
         return
-    st.markdown(f"**{plain(lead(found))}** {plain(found.about)}")
+    if first := lead(found):
+        st.markdown(f"**{plain(first)}**")
+    st.markdown(" ".join(plain(text) for text in (shared_lead(found), found.about, basis(found) if found.ranked > 1 else "") if text))
     if found.matrix is not None:
         matrix.show(found.matrix)
     notes(found)

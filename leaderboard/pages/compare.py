@@ -17,6 +17,8 @@ from assay.leaderboard.pages import matrix, reading, shell
 FORMATS = {"Baseline": "%.1f", "Candidate": "%.1f", "p": "%.4f"}
 CALLOUTS = {"pass": st.success, "regressed": st.error, "inconclusive": st.warning}
 MOST_FLIPS = 500
+MOST_PROMPT = 400
+"""Characters of the most decisive item's prompt that are shown at the top of the page: its end, which is the item's own part."""
 
 
 def comparable() -> dict[str, dict[str, str]]:
@@ -42,6 +44,52 @@ def load_pairing(folder: str, stamp: str, first: Side, second: Side) -> paired.P
 cached_pairing = st.cache_resource(max_entries=16, show_spinner="Comparing item by item ...")(load_pairing)
 
 
+def load_deciding(folder: str, stamp: str, first: Side, second: Side) -> paired.Deciding:
+    runs = shell.read("runs")
+    bundles = dict(zip(runs.run_id, runs.bundle, strict=True))
+    return paired.deciding(Path(folder), cached_pairing(folder, stamp, first, second), bundles)
+
+
+cached_deciding = st.cache_resource(max_entries=16, show_spinner=False)(load_deciding)
+
+
+def finding(first: str, second: str) -> str:
+    """Says whether the two models differ, in the words of the Board, and returns the one with the higher score; empty if not ranked."""
+    pair = assembly.Filters(group=assembly.ALL, models=(first, second))
+    for filters in (assembly.Filters(group=assembly.SHARED), pair):
+        found = shell.board(filters, AGGREGATORS[0])
+        if text := assembly.differ(found, first, second):
+            st.markdown(f"**{plain(text)}**")
+            st.caption(plain(assembly.basis(found)))
+            return min(first, second, key=found.table.Model.tolist().index)
+    return ""
+
+
+def deciders(found: paired.Pairing, changed: paired.Deciding, names: tuple[str, str], better: str) -> None:
+    """The most decisive item of the `better` model: its prompt, gold and both responses, and which follow."""
+    sides = dict(zip(names, (changed.lost, changed.gained), strict=True))
+    better = better if sides.get(better) else max(names, key=lambda name: len(sides[name]))
+    if not (items := sides[better]):
+        return
+    top, count = items[0], len(changed.lost) + len(changed.gained)
+    st.header("Items that decide")
+    counts = ", ".join(f"{plain(name)} is better on {len(each)}" for name, each in sides.items())
+    margin = f" (margin {top.margins[0]:+.1f} → {top.margins[1]:+.1f})" if top.margins else ""
+    st.markdown(
+        f"{count} of {changed.items:,} items decide: {counts}. "
+        f"**Most decisive: item {plain(top.item, 60)} of {plain(top.task, 80)}**{margin}."
+    )
+    for row in shell.read("flipped", (found.runs[top.task],), ((top.task, top.item),)).itertuples():
+        beside(row, found.runs[top.task], names, MOST_PROMPT)
+    following = ", ".join(f"{plain(each.item, 40)} of {plain(each.task, 60)}" for each in items[1:4])
+    st.caption(
+        f"Next: {following}. "
+        * bool(following)
+        + f"An item decides if the two scores on it differ. First the task on which {plain(better)} wins most items net, then the largest "
+        "change of the margin: log-likelihood of the gold choice minus the best other choice, nats, baseline → candidate."
+    )
+
+
 def setup(found: paired.Pairing) -> None:
     """Tasks that cannot be compared, and settings that differ."""
     if found.blocked:
@@ -64,11 +112,12 @@ def verdict(found: paired.Pairing) -> None:
         return
     decision = found.decision
     reasons = "; ".join(plain(each, 400) for each in decision.reasons)
-    CALLOUTS[decision.verdict](f"**{decision.verdict}**: {reasons}. {plain(aggregate_line(decision), 300)}")
+    CALLOUTS[decision.verdict](f"**Release gate: {decision.verdict}**: {reasons}. {plain(aggregate_line(decision), 300)}")
     if decision.delta is not None:
         st.caption(
-            "The aggregate weighs a family of tasks by the square root of its items, and likewise the tasks in it: it is not the plain "
-            "mean of the differences below. The score on the Board weighs tasks the same, and counts from chance."
+            "The gate asks whether a loss of more than its margin is excluded, for these two models alone: its limits are one-sided at "
+            "95 % (a 90 % interval). Its aggregate weighs a family of tasks, and a task in it, by the square root of its items; "
+            "the Board weighs tasks the same, and counts from chance."
         )
     if paired.judged_smoothed(shell.root(), found.runs):
         st.caption("A recorded gate of these runs judged by smoothed accuracy; here plain accuracy decides, and may decide otherwise.")
@@ -79,7 +128,7 @@ def verdict(found: paired.Pairing) -> None:
 
 
 def forest(found: paired.Pairing) -> None:
-    shown = sorted((row for row in found.rows if row.main and row.difference.bounded), key=lambda row: row.difference.delta)
+    shown = sorted((row for row in found.rows if row.main and row.difference.bounded), key=lambda row: row.assembly.delta)
     if not shown:
         return
     counts = {name: sum(paired.direction(row) == name for row in shown) for name in ("worse", "better", "not significant")}
@@ -95,19 +144,16 @@ def forest(found: paired.Pairing) -> None:
     )
 
 
-def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
-    """The items whose score changed, and the two responses to the one that is clicked."""
-    rows = [row for row in found.rows if row.main and not row.total and (row.gained or row.lost)]
-    rows.sort(key=lambda row: len(row.gained) - len(row.lost))  # the task that decides comes first
-    if not rows:
+def flips(found: paired.Pairing, changed: paired.Deciding, names: tuple[str, str]) -> None:
+    """The items whose score changed, most decisive first, and the two responses to the one that is clicked."""
+    if not changed.lost and not changed.gained:
         return
     st.header("Flipped items")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         side = st.segmented_control("Change", ["lost", "gained"], default="lost", required=True, key="side", bind="query-params")
-        tasks = [row.task for row in rows]
         task = st.selectbox(
             "Task",
-            tasks,
+            list(dict.fromkeys(item.task for item in (*changed.lost, *changed.gained))),
             index=None,
             key="task",
             bind="query-params",
@@ -115,12 +161,10 @@ def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
             format_func=lambda each: visible(each, 80),
             width=300,
         )
-    chosen = [row for row in rows if task in (None, row.task)]
-    lost, gained = (sum(len(getattr(row, name)) for row in chosen) for name in ("lost", "gained"))
+    lost, gained = ([item for item in items if task in (None, item.task)] for items in (changed.lost, changed.gained))
     items = sum(row.difference.n for row in found.rows if row.main and not row.total and task in (None, row.task))
-    st.caption(f"The candidate lost {lost} and gained {gained} of {items} items. Click a row to read both responses.")
-    ordered = chosen if side == "lost" else chosen[::-1]
-    listed = [(row.task, item) for row in ordered for item in getattr(row, str(side))][:MOST_FLIPS]
+    st.caption(f"The candidate lost {len(lost)} and gained {len(gained)} of {items} items. Click a row to read both responses.")
+    listed = [(item.task, item.item) for item in (lost if side == "lost" else gained)][:MOST_FLIPS]
     if not listed:
         return
     shown = shell.read("flipped", tuple(found.runs[task] for task, _ in listed), tuple(listed))
@@ -143,21 +187,27 @@ def flips(found: paired.Pairing, names: tuple[str, str]) -> None:
         alt="Flipped items with both responses",
     )
     picked = event.selection.rows
-    row = shown.iloc[picked[0] if picked and picked[0] < len(shown) else 0]
-    beside(row, found.runs[row.task], names)
+    if picked and picked[0] < len(shown):
+        row = shown.iloc[picked[0]]
+        st.markdown(f"**{plain(row.task, 80)}, item {plain(row.item_id, 60)}**")
+        beside(row, found.runs[row.task], names)
 
 
-def beside(row: Any, runs: tuple[str, str], names: tuple[str, str]) -> None:
-    """The prompt and the two responses side by side."""
+def beside(row: Any, runs: tuple[str, str], names: tuple[str, str], most: int = 0) -> None:
+    """The prompt and the two responses side by side; of a prompt with more than `most` characters (0: any number) the end."""
     responses = shell.read("responses", row.task, row.item_id)
     sides = [responses[responses.run_id == run] for run in runs]
     if not all(len(part) for part in sides):
         return
     one, two = (part.iloc[0] for part in sides)
-    st.markdown(f"**{plain(row.task, 80)}, item {plain(row.item_id, 60)}** · gold: {plain(one.gold, 400)}")
     if one.prompt != two.prompt:
         st.caption("The candidate had another prompt; this is the baseline's.")
-    reading.prompt(str(one.prompt), shell.other_prompts(runs[0], row.task, row.item_id))
+    others = shell.other_prompts(runs[0], row.task, row.item_id)
+    if most:
+        reading.short_prompt(str(one.prompt), str(one.gold), others, most)
+    else:
+        reading.prompt(str(one.prompt), others)
+        st.markdown(f"Gold: {plain(one.gold, 400)}")
     reading.two_answers(names, (reading.outcome(one), reading.outcome(two)), (str(one.output), str(two.output)))
     shell.link("items", "All responses to this item", of=row.task, item=row.item_id)
 
@@ -195,7 +245,10 @@ def page() -> None:
     if not found.runs:
         shell.empty("These two have no task in common. Score one on the tasks of the other:", "assay run --model OTHER --tasks TASKS")
         return
+    better = finding(str(first), str(second))
     verdict(found)
+    changed = cached_deciding(str(shell.root()), shell.stamp(), one, two)
+    deciders(found, changed, (str(first), str(second)), better)
     setup(found)
     forest(found)
     table = paired.table(found)
@@ -221,7 +274,7 @@ def page() -> None:
         alt="Paired differences",
     )
     shell.downloads(table, "compare")
-    flips(found, (str(first), str(second)))
+    flips(found, changed, (str(first), str(second)))
     side_by_side([str(first), str(second), *others])
 
 

@@ -48,6 +48,13 @@ def prompt(text: str, others: Sequence[str]) -> None:
     st.code(visible(text[cut:], LONGEST, lines=True), language=None, wrap_lines=True)
 
 
+def short_prompt(text: str, gold: str, others: Sequence[str], most: int) -> None:
+    """The last `most` characters of a prompt's own part, and the gold answer."""
+    own = text[shared_start(text, others) :].strip()
+    short = own if len(own) <= most else "… " + own[-most:]
+    st.code(f"{visible(short, lines=True)}\n\nGold: {visible(gold, most)}", language=None, wrap_lines=True)
+
+
 def marked(pieces: Sequence[tuple[Kind, str]]) -> str:
     return "".join(f"<{TAGS[kind]}>{safe(text)}</{TAGS[kind]}>" if kind in TAGS else safe(text) for kind, text in pieces)
 

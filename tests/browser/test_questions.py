@@ -15,6 +15,7 @@ from assay.leaderboard.demo.cached import demo_store
 
 pytestmark = pytest.mark.browser
 
+FIRST_TWO = "No significant difference between acme/otter-13b and beta/heron-8b: +2.9 points, 95 % interval -0.6 to +6.4."
 BASE, TUNED = "beta/heron-3b", "beta/heron-3b+lora-0/result"
 
 
@@ -70,12 +71,13 @@ class Clicks:
 def test_which_model_is_best_and_do_the_first_two_differ(team: Clicks) -> None:
     text = team.text()
     assert "3 models share the lead (acme/otter-13b, beta/heron-8b, kite-large)" in text
-    assert "their differences are not significant" in text
+    assert f"acme/otter-13b has the highest score. {FIRST_TWO}" in text
     assert team.tab.models()[:2] == ["acme/otter-13b", "beta/heron-8b"] and not team.count
 
 
 def test_how_large_the_difference_of_the_first_two_is(team: Clicks) -> None:
     text = team.compare("beta/heron-8b", "acme/otter-13b")
+    assert FIRST_TWO in text  # in the words of the Board
     assert "0 tasks worse" in text and "without a significant difference" in text
 
 
@@ -83,7 +85,8 @@ def test_what_a_model_lost_and_which_item_decided_it(team: Clicks) -> None:
     text = team.compare(BASE, TUNED)
     assert "regressed" in text and "words/order@demo lost 29.00 points" in text
     assert "3 tasks worse, 2 better" in text
-    assert "words/order@demo, item" in text  # an item of the task that lost most, with both responses
+    assert "beta/heron-3b is better on 176, beta/heron-3b+lora-0/result is better on 120" in text
+    assert "Most decisive: item 078 of words/order@demo" in text  # of the task that lost most, with both responses
     articles = team.tab.page.locator(".answers article").all_inner_texts()
     assert "right" in articles[0] and "wrong" in articles[1]
 

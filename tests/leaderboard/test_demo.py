@@ -120,7 +120,12 @@ def test_flips_count_the_items_of_all_compared_tasks(demo: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("page", "state", "wanted"),
     [
-        ("board", {}, "share the lead"),
+        ("board", {}, "No significant difference between acme/otter-13b and beta/heron-8b: +2.9 points, 95 % interval -0.6 to +6.4."),
+        (
+            "compare",
+            {"first": "beta/heron-8b", "second": "acme/otter-13b"},
+            "No significant difference between acme/otter-13b and beta/heron-8b: +2.9 points, 95 % interval -0.6 to +6.4.",
+        ),
         ("compare", {"first": "beta/heron-3b", "second": "beta/heron-3b+lora-0/result", "more": "acme/otter-1b"}, "regressed"),
         ("model", {"model": "finch-2b/step-3000"}, "Scores of the training run's checkpoints"),
         ("items", {"who": "acme/otter-13b", "task": "reasoning/chain@demo", "outcome": "wrong"}, "of 4 runs are right"),
@@ -128,4 +133,4 @@ def test_flips_count_the_items_of_all_compared_tasks(demo: Path, monkeypatch: py
     ],
 )
 def test_pages_state_the_finding(demo: Path, page: str, state: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wanted in texts(opened(demo, page, monkeypatch, **state))
+    assert wanted in texts(opened(demo, page, monkeypatch, **state)).replace("\\", "")

@@ -34,7 +34,7 @@ def test_the_rank_interval_covers_the_true_rank(monkeypatch: pytest.MonkeyPatch)
     for trial in range(trials):
         columns = simulated(rng)
         score = ranking.point_scores(columns, AGGREGATORS[0])
-        best, worst, _ = rank_intervals(score, ranking.resampled_scores(columns, AGGREGATORS[0], trial), ranking.minimum_error(columns))
+        best, worst, *_ = rank_intervals(score, ranking.resampled_scores(columns, AGGREGATORS[0], trial), ranking.minimum_error(columns))
         covered += (best <= true) & (true <= worst)
         width += float((worst - best).mean()) / trials
     assert covered.min() >= 0.93 * trials, covered / trials
