@@ -128,7 +128,7 @@ def verdict(found: paired.Pairing) -> None:
 
 
 def forest(found: paired.Pairing) -> None:
-    shown = sorted((row for row in found.rows if row.main and row.difference.bounded), key=lambda row: row.assembly.delta)
+    shown = sorted((row for row in found.rows if row.main and row.difference.bounded), key=lambda row: row.difference.delta)
     if not shown:
         return
     counts = {name: sum(paired.direction(row) == name for row in shown) for name in ("worse", "better", "not significant")}
