@@ -80,14 +80,16 @@ def code_task(protocol: str, ask: Generate, metrics: tuple[Metric[Completion], .
 
 
 GREEDY = code_task("greedy", Generate(512, STOP), (pass_at(1),), "one greedy completion")
+LM_EVAL = code_task("lm-eval", Generate(1024, STOP), (pass_at(1),), "one greedy completion of at most 1,024 tokens, as lm-eval's humaneval")
 SAMPLED = code_task("sampled", Generate(512, STOP, temperature=0.8, samples=20), (pass_at(1), pass_at(10)), "20 samples at temperature 0.8")
 INSTRUCT = replace(
     code_task("instruct", Generate(1024), (pass_at(1, fenced=True),), "one greedy chat response, of which the code block is read"),
     doc=instruct,
     worked=(Worked(ROW, instruct(ROW).prompt, '```python\ndef twice(x):\n    """Two times x."""\n    return 2 * x\n```'),),
 )
-TASKS = (GREEDY, SAMPLED, INSTRUCT)
+TASKS = (GREEDY, LM_EVAL, SAMPLED, INSTRUCT)
 FAMILIES = (
     Family("code", (GREEDY, SAMPLED), about="Generated programs, run in a sandbox. Disabled if its self-test fails."),
+    Family("humaneval", (LM_EVAL,), about="HumanEval in lm-eval's protocol."),
     Family("code@instruct", (INSTRUCT,), about="The same for chat models: run with --chat. The response's code block is the program."),
 )

@@ -1,6 +1,8 @@
 """The suite `core` on real data, with lm-eval itself and with assay's own tasks, as a table:
 
-    ASSAY_DATA=... python -m tests.bench.core_tasks MODEL --rows rows.jsonl [TASK ...] [--write results/checks/CORE.md]
+    ASSAY_DATA=... python -m tests.bench.core_tasks MODEL --rows rows.jsonl [TASK ...] [--items N] [--write results/checks/CORE.md]
+
+Rows of several models in one file become one table each.
 
 With few-shot examples both take the first rows of the split that the task draws them from: lm-eval would draw others for each item.
 """
@@ -15,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from assay.harness.run.evaluate import evaluate
 from assay.harness.store import Run, read_run
 from assay.harness.store.plan import Plan
 from tests.bench.lm_eval_tasks import random_model
-from tests.tasks.lm_eval_peer import Setting, largest_difference, open_peer, texts_differ, theirs
+from tests.tasks.lm_eval_peer import Setting, compare, largest_difference, open_peer, ours, texts_differ, theirs
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,28 @@ PAIRS = (
     Pair("mmlu_pro/biology", "mmlu_pro_biology", {"exact_match": "exact_match,custom-extract"}, 4, 2, made=True),
     Pair("math_500", "hendrycks_math500", {"exact_match": "exact_match"}, 5),
 )
+RUN = (
+    Pair("humaneval", "humaneval", {"pass@1": "pass@1,create_test"}, 4),
+    Pair("ifeval", "ifeval", {}, 12, made=True),
+    Pair("gpqa_diamond", "gpqa_diamond_cot_zeroshot", {}, 4, made=True),
+)
+"""Compared on a model only. lm-eval runs HumanEval's programs through `evaluate`, which finds the published metric code_eval in a folder of
+that name in the working directory; IFEval needs langdetect, immutabledict and NLTK's punkt_tab. IFEval and GPQA are lm-eval's here too."""
 HEAD = """# The suite `core` in assay, against lm-eval
 
-The same model ({model}, fp32 on a CPU), the same items (the first of each task), the same few-shot examples (the first rows: lm-eval
+The same model (fp32 on a CPU), the same items (the first of each task), the same few-shot examples (the first rows: lm-eval
 would draw others for each item). "lm-eval" is `simple_evaluate` of lm-eval {version} with its transformers model; "assay" is
 `assay run --tasks NAME --engine hf` with assay's own tasks. `differ`: items whose value of the metric differs; `nats`: the largest
 difference of a log-likelihood of an item; `texts`: generated texts that differ. Rows marked * use rows of our own in the data set's
-form: all of LAMBADA's and MMLU-Pro's, the few-shot examples of PIQA and WinoGrande. Tokens are those that went through the model.
-({machine}, {cores} cores.) The prompts, choices, decoding and scores of 20 items of each row are compared without a model by
-`pytest tests/tasks/test_core_peer.py`.
+form: all of LAMBADA's, MMLU-Pro's, IFEval's and GPQA's, the few-shot examples of PIQA and WinoGrande. Tokens are those that went
+through the model. IFEval and GPQA run through lm-eval's own task on both sides; HumanEval's programs run in assay's sandbox, and for
+lm-eval through the published metric code_eval. ({machine}, {cores} cores.) The prompts, choices, decoding and scores of 20 items of
+each other row are compared without a model by `pytest tests/tasks/test_core_peer.py`.
 
 Made by `python -m tests.bench.core_tasks MODEL --rows rows.jsonl --write results/checks/CORE.md`.
+"""
+TABLE = """
+## {model}
 
 | task | items | metric | lm-eval | assay | differ | nats | texts | tokens lm-eval | tokens assay |
 |---|---:|---|---:|---:|---:|---:|---:|---:|---:|
@@ -93,10 +106,25 @@ from assay.harness.run.selection import select
 TASK, = (replace(task, shots=replace(task.shots, order="first")) for task in select([{name!r}], Access()).tasks)
 """
 NAMES = ("Anna", "Ben", "Cleo", "Dev", "Ella", "Finn", "Gita", "Hugo", "Ida", "Jon")
+INSTRUCTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("Use no commas and at least 3 words.", "punctuation:no_comma", {}),
+    ("Use at most 500 words.", "length_constraints:number_words", {"relation": "less than", "num_words": 500}),
+    ("Use fewer than 3 sentences.", "length_constraints:number_sentences", {"relation": "less than", "num_sentences": 3}),
+    ("Write all in lowercase English.", "change_case:english_lowercase", {}),
+    ("Give exactly 2 points, each after * .", "detectable_format:number_bullet_lists", {"num_bullets": 2}),
+    ("Use the word house.", "keywords:existence", {"keywords": ["house"]}),
+    ("Do not use the word house.", "keywords:forbidden_words", {"forbidden_words": ["house"]}),
+    ("End with: That is all.", "startend:end_checker", {"end_phrase": "That is all."}),
+    ("Put all of it in double quotes.", "startend:quotation", {}),
+    ("Answer as JSON.", "detectable_format:json_format", {}),
+    ("Use the letter e at least 5 times.", "keywords:letter_frequency", {"let_relation": "at least", "letter": "e", "let_frequency": 5}),
+    ("Write in German.", "language:response_language", {"language": "de"}),
+)
+"""What IFEval's rows say: the text, the published verifier's name and its arguments."""
 
 
 def made_data(home: Path) -> None:
-    """Rows of our own in the forms of LAMBADA and MMLU-Pro, and train splits for the real items of PIQA and WinoGrande, as a mirror."""
+    """Rows of our own in the forms of LAMBADA, MMLU-Pro, IFEval and GPQA, and train splits for the real items of PIQA and WinoGrande."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -119,6 +147,16 @@ def made_data(home: Path) -> None:
         }
         for number in range(50)
     ]
+    asked = [
+        {"key": number, "prompt": f"Write about a {things[number % 6]}. {text}", "instruction_id_list": [name], "kwargs": [given]}
+        for number, (text, name, given) in enumerate(INSTRUCTIONS)
+    ]
+    asked[0]["instruction_id_list"] += ["length_constraints:number_words"]  # type: ignore[operator]
+    asked[0]["kwargs"] += [{"relation": "at least", "num_words": 3}]  # type: ignore[operator]
+    sums = [
+        {"Question": f"What is {n} and {n}?", "Correct Answer": f"{2 * n}", **{f"Incorrect Answer {k}": f"{2 * n + k}" for k in (1, 2, 3)}}
+        for n in range(1, 11)
+    ]
     pieces = [
         {"goal": f"Dry {name}'s shoe.", "sol1": "Use newspaper.", "sol2": "Use snow.", "label": n % 2} for n, name in enumerate(NAMES)
     ]
@@ -130,6 +168,8 @@ def made_data(home: Path) -> None:
         "ybisk__piqa/plain_text/train.parquet": pieces,
         "allenai__winogrande/winogrande_xl/train.parquet": gaps,
         "EleutherAI__lambada_openai/default/test.parquet": [{"text": text} for text in texts],
+        "google__IFEval/default/train.parquet": asked,
+        "Idavidrein__gpqa/gpqa_diamond/train.parquet": sums,
         "TIGER-Lab__MMLU-Pro/default/test.parquet": questions[:40],
         "TIGER-Lab__MMLU-Pro/default/validation.parquet": questions[40:],
     }.items():
@@ -179,10 +219,21 @@ def rows_of(model: Path, peer: Any, pair: Pair) -> list[dict[str, Any]]:
         if pair.made:
             made_data(folder / "data")
             place = replace(place, data=folder / "data")
+        if not pair.metrics:
+            return [{"model": model.name, **row} for row in library_rows(model, peer, pair, place)]
         run = native(model, pair, place, folder)
         with first_examples():
             found, _, tokens = theirs(peer, [pair.theirs], place, Setting(pair.limit, pair.shots))
-        return [row_of(pair, metric, name, found, run, tokens) for metric, name in pair.metrics.items()]
+        return [{"model": model.name, **row_of(pair, metric, name, found, run, tokens)} for metric, name in pair.metrics.items()]
+
+
+def library_rows(model: Path, peer: Any, pair: Pair, place: Surroundings) -> list[dict[str, Any]]:
+    """The rows of a task that runs through lm-eval on both sides."""
+    setting = Setting(pair.limit)
+    run, _ = ours(model, [pair.theirs], place, setting)
+    found, _, tokens = theirs(peer, [pair.theirs], place, setting)
+    told = {"label": pair.label + "*" * pair.made, "tokens": tokens, "computed": run.summary()["tokens"]["computed"]}
+    return [{**told, **asdict(row)} for row in compare(found, run)]
 
 
 def row_of(pair: Pair, metric: str, name: str, found: Mapping[str, Any], run: Run, tokens: int) -> dict[str, Any]:
@@ -212,16 +263,25 @@ def row_of(pair: Pair, metric: str, name: str, found: Mapping[str, Any], run: Ru
 def line(row: Mapping[str, Any]) -> str:
     numbers = (f"{row['theirs']:.6g}", f"{row['ours']:.6g}", str(row["differ"]), f"{row['nats']:.1e}", str(row["texts"]))
     cells = (row["label"], str(row["items"]), row["metric"], *numbers, f"{row['tokens']:,}", f"{row['computed']:,}")
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cells) + " |\n"
 
 
-def page(rows: Sequence[Mapping[str, Any]], model: str) -> str:
+def page(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The tables of all models, in the order in which their first rows were measured; the tasks in the order of `PAIRS` and `RUN`."""
+    order = [pair.label for pair in (*PAIRS, *RUN)]
+    head = HEAD.format(version=metadata.version("lm_eval"), cores=os.cpu_count(), machine=platform.machine())
+    return head + "".join(
+        table(model, sorted((row for row in rows if row["model"] == model), key=lambda row: order.index(row["label"].rstrip("*"))))
+        for model in dict.fromkeys(row["model"] for row in rows)
+    )
+
+
+def table(model: str, rows: Sequence[Mapping[str, Any]]) -> str:
     equal = sum(
         abs(row["theirs"] - row["ours"]) <= 1e-5 * max(1.0, abs(row["theirs"])) and not row["differ"] + row["texts"] for row in rows
     )
-    head = HEAD.format(model=model, version=metadata.version("lm_eval"), cores=os.cpu_count(), machine=platform.machine())
     items = sum({row["label"]: row["items"] for row in rows}.values())
-    return head + "\n".join(map(line, rows)) + f"\n\n{items} items, {len(rows)} values: {equal} are equal.\n"
+    return f"{TABLE.format(model=model)}{''.join(map(line, rows))}\n{items} items, {len(rows)} values: {equal} are equal.\n"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -229,22 +289,23 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("model", type=Path, help="a model's folder, or `random` for a small one with the built-in model's tokenizer")
     parser.add_argument("tasks", nargs="*")
     parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--items", type=int, default=50, help="at most so many items of each task")
     parser.add_argument("--write", type=Path)
     given = parser.parse_intermixed_args(arguments)
     model = random_model(given.rows.parent) if str(given.model) == "random" else given.model
     known = [json.loads(text) for text in given.rows.read_text().splitlines()] if given.rows.is_file() else []
-    done = {row["label"].rstrip("*") for row in known}
-    wanted = [pair for pair in PAIRS if pair.label not in done and (not given.tasks or pair.ours in given.tasks)]
+    done = {row["label"].rstrip("*") for row in known if row["model"] == model.name}
+    chosen = [pair for pair in (*PAIRS, *RUN) if not given.tasks or pair.ours in given.tasks]
+    wanted = [replace(pair, limit=min(pair.limit, given.items)) for pair in chosen if pair.label not in done]
     peer = open_peer(model) if wanted else None
     for pair in wanted:
         rows = rows_of(model, peer, pair)
         known += rows
         with given.rows.open("a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
-        print("\n".join(map(line, rows)), flush=True)
+        print("".join(map(line, rows)), end="", flush=True)
     if given.write:
-        order = [pair.label for pair in PAIRS]
-        given.write.write_text(page(sorted(known, key=lambda row: order.index(row["label"].rstrip("*"))), model.name))
+        given.write.write_text(page(known))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def theirs(peer: Any, names: Sequence[str], place: Surroundings, setting: Settin
                     system_instruction=setting.system or None,
                     fewshot_as_multiturn=setting.chat,
                     task_manager=manager,
+                    confirm_run_unsafe_code=True,
                 )
         finally:
             peer.model.forward = forward
@@ -157,7 +158,7 @@ def scores(results: dict[str, Any]) -> list[tuple[str, float]]:
 
 def same_value(value: Any, stats: Sequence[float] | None) -> bool:
     """Whether a number of lm-eval's is the item's first statistic; pairs and texts are compared in total only."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float):
         return stats is not None or value is None
     if stats is None:
         return math.isnan(value)
