@@ -2,7 +2,8 @@
 
 `bigbench/strategyqa` has the task's preferred metric; `bigbench/strategyqa/generate` has its metrics of generated text, if any.
 Subtasks are named `bigbench/bbq_lite_json/age_ambig`; the score of a task is the mean over its subtasks.
-Data: `$ASSAY_DATA/google__BIG-bench/<task>[/<subtask>]/task.json`, or any folder or file as `bigbench:path`.
+Data: `$ASSAY_DATA/google__BIG-bench/<task>[/<subtask>]/task.json`, or any folder or file as `bigbench:path`. `assay fetch bigbench-lite`
+brings the task files of google/BIG-bench, which are those of the source package bigbench 1.0.0 (SHA-256 in bigbench_files.json).
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import functools
 import json
 from pathlib import Path
 
-from assay import Access, AssayError, Family, Task, Term, Total, Worked
+from assay import Access, AssayError, Family, Published, Task, Term, Total, Worked
 from assay.tasks._bigbench_json import TaskFile, read_json, read_task_file, task_files_in, tasks_of
 
 FOLDER = "google__BIG-bench"
+URL = "https://raw.githubusercontent.com/google/BIG-bench/092b196c1f8f14a54bbc62f24759d43bde46dd3b/bigbench/benchmark_tasks"
+"""The last commit: the repository was archived in 2026."""
 LITE = (
     "auto_debugging",
     "bbq_lite_json",
@@ -111,7 +114,7 @@ def root(access: Access, name: str) -> Path:
         raise AssayError(
             "BIG-bench's task files are missing",
             where=name,
-            do=f"set ASSAY_DATA to a folder that holds {FOLDER}/<task>/task.json, or name a file as bigbench:path/to/task.json",
+            do=f"run: assay fetch {name} --to DIR, then set ASSAY_DATA=DIR; or name a file as bigbench:path/to/task.json",
         )
     return access.data / FOLDER
 
@@ -136,13 +139,22 @@ def collected(name: str, tasks: tuple[str, ...], access: Access) -> Family:
     folder = root(access, name)
     missing = [task for task in tasks if not (folder / task / "task.json").is_file()]
     if missing:
-        raise AssayError(
-            f"missing task folders: {', '.join(missing)}", where=f"{name} ({folder})", do="download them from google/BIG-bench"
-        )
+        raise AssayError(f"missing task folders: {', '.join(missing)}", where=f"{name} ({folder})", do=f"run: assay fetch {name} --to DIR")
     found = [family_of(task, folder / task, f"{FOLDER}/{task}") for task in tasks]
     terms = tuple(Term(task.full_name, "normalized", 1 / len(found) / len(each.tasks)) for each in found for task in each.tasks)
     totals = (Total(name, terms), *(total for each in found for total in each.totals))
     return Family(name, tuple(task for each in found for task in each.tasks), totals)
+
+
+def find_files(name: str) -> dict[str, Published]:
+    """The task files of a name of ours by their place in a mirror; nothing for other names."""
+    plain = name.partition("@")[0]
+    head, _, rest = plain.partition("/")
+    wanted = set(LITE) if plain == "bigbench-lite" else {*LITE, *OTHERS} if plain == "bigbench" else {rest.partition("/")[0]}
+    if head not in ("bigbench", "bigbench-lite"):
+        return {}
+    hashes: dict[str, str] = json.loads((Path(__file__).parent / "bigbench_files.json").read_text(encoding="utf-8"))
+    return {f"{FOLDER}/{path}": Published(f"{URL}/{path}", digest) for path, digest in hashes.items() if path.partition("/")[0] in wanted}
 
 
 def find_family(name: str, access: Access) -> Family | None:

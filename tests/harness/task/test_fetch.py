@@ -22,7 +22,7 @@ from assay import Access, AssayError, Missing, hub
 from assay.harness.files.download import Published, download
 from assay.harness.task.fetch import data_sets, fetch_data_set, hubs_in
 from assay.harness.task.hub import Original
-from assay.tasks import bbh
+from assay.tasks import bbh, bigbench
 from assay.tasks._helm.text import IMDB_CONTRAST, contrast_rows
 from assay.tasks._helm.translation import MULTI30K, image_rows
 
@@ -130,7 +130,13 @@ def test_published_files_become_the_rows_of_our_tasks() -> None:
     assert [each.repo for each in hubs_in(IMDB_CONTRAST.rows)] == ["local/imdb_contrast_sets", "stanfordnlp/imdb"]
     assert len(data_sets([IMDB_CONTRAST.rows, IMDB_CONTRAST.rows])) == 2
     assert len(bbh.find_files("bbh@bbh-paper")) == 27 and list(bbh.find_files("bbh/snarks")) == ["lukaemon__bbh/cot-prompts/snarks.txt"]
-    assert not bbh.find_files("glue")
+    lite, one = bigbench.find_files("bigbench-lite@bigbench"), bigbench.find_files("bigbench/logical_deduction/generate")
+    assert {path.split("/")[1] for path in lite} == set(bigbench.LITE) and len(bigbench.find_files("bigbench")) == 165
+    assert sorted(path.rpartition("logical_deduction/")[2] for path in one) == [
+        *("five_objects/task.json", "seven_objects/task.json", "task.json", "three_objects/task.json")
+    ]
+    assert one["google__BIG-bench/logical_deduction/task.json"].url.endswith("/bigbench/benchmark_tasks/logical_deduction/task.json")
+    assert not bbh.find_files("glue") and not bigbench.find_files("glue") and not bigbench.find_files("bigbench:file")
 
 
 def test_a_mirror_with_another_config_says_which_it_has(tmp_path: Path) -> None:
