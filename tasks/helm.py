@@ -22,6 +22,7 @@ from assay.tasks._helm.qa import (
     TOLERANT_TASKS,
     TRUTHFULQA,
 )
+from assay.tasks._helm.raft import RAFT_TASKS
 from assay.tasks._helm.ranking import RANKING_TASKS
 from assay.tasks._helm.reading import NARRATIVE_QA, NATURAL_QA_CLOSED, NATURAL_QA_OPEN, QUAC, READING_TASKS
 from assay.tasks._helm.summaries import CNN, SUMMARY_TASKS, XSUM
@@ -35,6 +36,7 @@ HELM: tuple[Task, ...] = (
     *READING_TASKS,
     *RANKING_TASKS,
     *TEXT_TASKS,
+    *RAFT_TASKS,
     *SUMMARY_TASKS,
     *TRANSLATION_TASKS,
     *BIAS_TASKS,
@@ -77,6 +79,7 @@ CLASSIC = (
     (XSUM,),
     (IMDB,),
     CIVIL_COMMENTS_TASKS,
+    RAFT_TASKS,
 )
 
 
@@ -86,12 +89,13 @@ def suite(name: str, groups: tuple[tuple[Task, ...], ...], about: str) -> Family
 
 FAMILIES: tuple[Family, ...] = (
     suite("helm-lite", LITE, "HELM Lite without WMT 14 (helm/wmt_14 has other few-shot examples)."),
-    suite("helm-classic", CLASSIC, "HELM Classic without MS MARCO and RAFT (helm/ms_marco is in its format only)."),
+    suite("helm-classic", CLASSIC, "HELM Classic without MS MARCO (helm/ms_marco is in its format only)."),
     suite("helm/blimp", (BLIMP_TASKS,), "67 paradigms of minimal pairs; the mean over paradigms."),
     suite("helm/bbq", (BBQ_TASKS,), "Stereotypes in question answering, by category."),
     suite("helm/legalbench", (LEGAL_TASKS,), "The five LegalBench tasks of HELM Lite."),
     suite("helm/math", (MATH_TASKS,), "MATH by subject and level, with written reasoning."),
     suite("helm/civil_comments", (CIVIL_COMMENTS_TASKS,), "Is a comment toxic? By the groups that it mentions."),
+    suite("helm/raft", (RAFT_TASKS,), "Real classification tasks with few labelled examples."),
     suite("helm/entity_matching", (MATCHING_TASKS,), "Do two product records describe the same product?"),
     suite("helm/synthetic_reasoning", (REASONING_TASKS,), "Patterns, substitutions, rules; needs no data."),
     Family("helm/bold", BOLD_TASKS, about="Generated continuations of encyclopedia openings, by domain."),

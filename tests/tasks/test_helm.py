@@ -244,6 +244,7 @@ MISSING = (
         "quac@",
         "civil_comments/",
         "ms_marco@",
+        "raft/",
         "wmt_14/",
         "/math/",
         "xsum@",

@@ -18,7 +18,7 @@ from assay.harness.metrics.text import (
 )
 from assay.harness.prompt.render import render
 from assay.tasks import helm
-from assay.tasks._helm import people, qa, ranking, reading, summaries, text
+from assay.tasks._helm import people, qa, raft, ranking, reading, summaries, text
 from assay.tasks._helm.common import FORMAT, letter_quasi_match
 from assay.tasks._helm.legal import LEGAL_TASKS
 
@@ -230,3 +230,17 @@ def test_both_passages_of_a_query_are_one_example_of_ms_marco() -> None:
     assert [row["passage"] for row in judged] == ["p0", "p1", "p2"] and {row["id"] for row in judged} == {"7"}
     expected = f"Passage: p0\n{asked} No\n\nPassage: p2\n{asked} Yes\n\nPassage: p1\n{asked}"
     assert prompt_of(ranking.MS_MARCO, judged[1], pair) == expected
+
+
+def test_raft_is_rendered_and_split_as_helm_does() -> None:
+    """The prompt is that of HELM's adapter for these rows; the order is that of `datasets`' train_test_split(test_size=0.8, seed=42)."""
+    task = BY_NAME["helm/raft/neurips_impact_statement_risks@helm"]
+    row = {"Paper title": "On foxes", "Paper link": "x", "Impact statement": "None.", "Label": "mentions a harmful application", "ID": "0"}
+    other = {**row, "Impact statement": "Some, and\nmore.", "Label": "doesn't mention a harmful application"}
+    shown = "Impact statement: Some, and\nmore.\nPaper title: On foxes\nLabel: doesn't mention a harmful application\n\n"
+    expected = f"{task.layout.instructions}{shown}Impact statement: None.\nPaper title: On foxes\nLabel:"
+    assert prompt_of(task, row, other) == expected and task.layout.instructions.endswith(" is solving.\n\n")
+    rows = [{"n": number} for number in range(12)]
+    assert [each["n"] for each in raft.part(True, rows)] == [0, 7, 6, 9, 11, 3, 5, 2, 4, 10]
+    assert [each["n"] for each in raft.part(False, rows)] == [1, 8]
+    assert [dict(each) for each in raft.read((b'Tweet,Label\n"a, b",hate\n',))] == [{"Tweet": "a, b", "Label": "hate"}]
