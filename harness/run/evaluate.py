@@ -15,6 +15,7 @@ from assay.harness.engines.opening import check_name, open_engine
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
+from assay.harness.files.columns import use_system_memory
 from assay.harness.files.interruption import resumable, resume_command
 from assay.harness.files.places import Access, Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
@@ -57,6 +58,7 @@ def prepare(plan: Plan, place: Surroundings, progress: RunProgress, stored: bool
         if name not in ("", "auto"):
             check_name(name)
     set_passive_wait()  # before anything loads torch
+    use_system_memory()
     access = place.access(plan.allow_partial)
     selection = select_stored({"plan": plan.as_json()}, access) if stored else select_planned(plan, access)
     if plan.split:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from assay.harness.errors import AssayError
 from assay.harness.files.atomic import to_json
+from assay.harness.files.columns import list_column, name_column, number_column, text_column
 from assay.harness.store.journal import Key
 from assay.harness.store.record import Item, Record
 
@@ -124,13 +125,13 @@ def items_table(items: Sequence[Item]) -> Any:
 
     columns: dict[str, list[Any]] = {name: [getattr(item, name) for item in items] for name in ITEM_FIELDS}
     columns["doc"] = [to_json(dict(item.doc), f"{item.task} {item.id}").decode() for item in items]
-    kinds = {name: pyarrow.list_(pyarrow.string()) if name in LISTS else pyarrow.string() for name in ITEM_FIELDS}
     for item in items:
         try:
             "".join((item.task, item.id, item.group, item.cluster, item.prompt, *item.choices, item.gold, *item.shots)).encode()
         except (UnicodeEncodeError, TypeError) as error:
             raise AssayError(f"cannot be written as text: {error}", where=f"{item.task} {item.id}", do="fix the row") from None
-    return pyarrow.table({name: pyarrow.array(columns[name], kinds[name]) for name in ITEM_FIELDS})
+    found = {name: list_column(values, text_column) if name in LISTS else text_column(values) for name, values in columns.items()}
+    return pyarrow.table(found)
 
 
 def items_of(table: Any) -> tuple[Item, ...]:
@@ -177,22 +178,21 @@ def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
     import pyarrow
 
     rows = [(item, records[item.task, item.id]) for item in items]
-    text, number = pyarrow.string(), pyarrow.float64()
     return pyarrow.table(
         {
-            "task": pyarrow.array([item.task for item in items], text),
-            "item_id": pyarrow.array([item.id for item in items], text),
-            "group": pyarrow.array([item.group for item in items], text),
-            "cluster": pyarrow.array([item.cluster for item in items], text),
-            "prompt": pyarrow.array([item.prompt for item in items], text),
-            "output": pyarrow.array([output_text(record.output, item) for item, record in rows], text),
-            "gold": pyarrow.array([item.gold for item in items], text),
-            "correct": pyarrow.array([record.correct for _, record in rows], number),
-            "status": pyarrow.array([record.status for _, record in rows], text),
-            "error": pyarrow.array([printable(record.error) for _, record in rows], text),
-            **{name: pyarrow.array([getattr(record, name) for _, record in rows], pyarrow.int64()) for name in COUNTS},
-            "seconds": pyarrow.array([record.seconds for _, record in rows], number),
-            "record": pyarrow.array([to_json(record.output, f"{item.task} {item.id}").decode() for item, record in rows], text),
+            "task": text_column([item.task for item in items]),
+            "item_id": text_column([item.id for item in items]),
+            "group": text_column([item.group for item in items]),
+            "cluster": text_column([item.cluster for item in items]),
+            "prompt": text_column([item.prompt for item in items]),
+            "output": text_column([output_text(record.output, item) for item, record in rows]),
+            "gold": text_column([item.gold for item in items]),
+            "correct": number_column([record.correct for _, record in rows], pyarrow.float64()),
+            "status": text_column([record.status for _, record in rows]),
+            "error": text_column([printable(record.error) for _, record in rows]),
+            **{name: number_column([getattr(record, name) for _, record in rows], pyarrow.int64()) for name in COUNTS},
+            "seconds": number_column([record.seconds for _, record in rows], pyarrow.float64()),
+            "record": text_column([to_json(record.output, f"{item.task} {item.id}").decode() for item, record in rows]),
         }
     )
 
@@ -207,23 +207,25 @@ def stats_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
         for metric, stats in record.stats.items() if record else ():
             by_metric.setdefault((item.task, metric), []).append((item, stats))
     rows = [(task, metric, item, stats) for (task, metric), pairs in by_metric.items() for item, stats in pairs]
-    text = pyarrow.string()
-    names = pyarrow.dictionary(pyarrow.int32(), text)
     return pyarrow.table(
         {
-            "task": pyarrow.array([row[0] for row in rows], text).cast(names),
-            "metric": pyarrow.array([row[1] for row in rows], text).cast(names),
-            "item_id": pyarrow.array([row[2].id for row in rows], text),
-            "item_group": pyarrow.array([row[2].group for row in rows], text),
-            "item_cluster": pyarrow.array([row[2].cluster for row in rows], text),
-            "stats": pyarrow.array([row[3] for row in rows], pyarrow.list_(pyarrow.float64())),
+            "task": name_column([row[0] for row in rows]),
+            "metric": name_column([row[1] for row in rows]),
+            "item_id": text_column([row[2].id for row in rows]),
+            "item_group": text_column([row[2].group for row in rows]),
+            "item_cluster": text_column([row[2].cluster for row in rows]),
+            "stats": list_column([row[3] for row in rows], lambda values: number_column(values, pyarrow.float64())),
         }
     )
 
 
 def string_array(column: Any) -> NDArray[np.object_]:
     """Return a string column as an array of str. Arrow's `to_numpy` would import pandas, which takes longer than reading a run."""
-    return np.array(column.to_pylist(), dtype=object)
+    import pyarrow
+
+    coded = pyarrow.types.is_dictionary(column.type)  # decoded here: `to_pylist` takes ten times as long for them
+    chunks = [chunk.dictionary_decode() if coded else chunk for chunk in column.chunks]
+    return np.array([value for chunk in chunks for value in chunk.to_pylist()], dtype=object)
 
 
 def number_array(values: Any) -> NDArray[Any]:

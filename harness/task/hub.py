@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.errors import AssayError, Missing, redact
+from assay.harness.files.columns import number_column
 from assay.harness.files.download import Published
 from assay.harness.files.parquet import as_rows, read_table
 from assay.harness.files.places import Access
@@ -142,7 +143,9 @@ class Mirrored:
 
     def rows(self, places: Sequence[int] | None = None) -> tuple[Row, ...]:
         """The rows at these places, all by default."""
-        part = self.table if places is None else self.table.take(places)
+        import pyarrow
+
+        part = self.table if places is None else self.table.take(number_column(places, pyarrow.int64()))
         return tuple(as_rows(part, self.origin))
 
 
