@@ -140,7 +140,7 @@ def side_of(run: Run, access: Access) -> Side:
     not those of the run."""
     if run.status != "complete":
         raise Incomplete("the run is not complete", where=run.id, do=f"assay resume {run.id}")
-    samples = run.table("samples.parquet")
+    samples = run.table("samples.parquet", ("task", "item_id", "prompt", "status", "record"))
     columns = [samples[name].to_pylist() for name in ("task", "item_id", "prompt", "status")]
     statuses = {(task, item): status for task, item, _, status in zip(*columns, strict=True) if status != "scored"}
     if failed := [key for key, status in statuses.items() if status == "error"]:
@@ -371,7 +371,7 @@ def with_margins(row: Row, baseline: Side, candidate: Side, parts: Mapping[Key, 
     if order != ids:
         place = {item: at for at, item in enumerate(order)}
         two = two.ordered([place[item] for item in ids])
-    found, agrees = smoothed_difference((part, stats), one, two, levels, seed)
+    found, agrees = smoothed_difference((part, stats, row.difference), one, two, levels, seed)
     return replace(row, smoothed=found, agrees=agrees, probability=probability_difference(part, one, two, levels, seed))
 
 

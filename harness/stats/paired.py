@@ -29,15 +29,19 @@ def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, margin: ArrayLike)
     a, b, size, delta = (np.asarray(value, dtype=np.float64) for value in (wins, losses, n, margin))
     # The score for a negative margin is that of the swapped runs with its sign reversed.
     flip = delta < 0
-    a, b, delta, sign = np.where(flip, b, a), np.where(flip, a, b), np.abs(delta), np.where(flip, -1.0, 1.0)
+    return np.asarray(np.where(flip, -1.0, 1.0) * _loss_z(np.where(flip, b, a), np.where(flip, a, b), size, np.abs(delta)))
+
+
+def _loss_z(a: Array, b: Array, size: Array, delta: Array) -> Array:
+    """Tango's score z for margins of at least 0."""
     same = size - a - b
     linear = a * (1 - 3 * delta) + b * (1 - delta) - 2 * same * delta
     constant = a * delta * (1 - delta)
     root = np.sqrt(np.maximum(linear**2 + 8 * size * constant, 0.0))
-    shared = np.clip((linear + root) / (4 * size), 0.0, (1 - delta) / 2)
+    shared = np.minimum(np.maximum((linear + root) / (4 * size), 0.0), (1 - delta) / 2)
     variance = size * (2 * shared + delta - delta**2)
     excess = a - b + size * delta
-    return np.asarray(sign * np.where(variance > 0, excess / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0))
+    return np.where(variance > 0, excess / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
 
 
 def score_z(d: Array, margin: ArrayLike, worst: ArrayLike, counts: Array | None = None) -> Array:
@@ -69,13 +73,14 @@ def score_z(d: Array, margin: ArrayLike, worst: ArrayLike, counts: Array | None 
 def tango_bound(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, z: ArrayLike) -> Array:
     """Tango's lower confidence limit of the difference of n paired binary items; swap wins and losses for minus the upper."""
     a, b, size, z = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (wins, losses, n, z)))
-    high = np.full(a.shape, 1 - 1e-12)
-    low = -high
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        shown = tango_z(a, b, size, middle) > z
-        low, high = np.where(shown, low, middle), np.where(shown, middle, high)
-    return np.asarray(-(low + high) / 2)
+    gain = tango_z(a, b, size, 0.0) > z  # then the limit is a gain: a negative margin, see tango_z
+    a, b, sign = np.where(gain, b, a), np.where(gain, a, b), np.where(gain, -1.0, 1.0)
+    near, far = np.zeros(a.shape), np.full(a.shape, 1 - 1e-12)
+    for _ in range(STEPS - 1):
+        middle = (near + far) / 2
+        inside = (sign * _loss_z(a, b, size, middle) > z) != gain
+        near, far = np.where(inside, near, middle), np.where(inside, middle, far)
+    return np.asarray(-sign * (near + far) / 2)
 
 
 def t_loss(d: Array) -> Array:

@@ -125,19 +125,18 @@ def matrix(rows: Sequence[Sequence[float]], missing: float, width: int = 0) -> A
 
 
 def smoothed_difference(
-    plain: tuple[Part, Array], one: Margins, two: Margins, levels: Levels, seed: int = 0
+    plain: tuple[Part, Array, Difference], one: Margins, two: Margins, levels: Levels, seed: int = 0
 ) -> tuple[Difference | None, bool]:
     """The paired difference of smoothed accuracy of two runs on the same items, and whether plain accuracy agrees with it.
 
     None where the baseline cannot be smoothed, or no margin changed. `plain`: the baseline's part and the candidate's statistics of plain
     accuracy. Where the two disagree, the difference is plain accuracy's, with the lower of both lower limits.
     """
-    part, stats = plain
+    part, stats, accuracy = plain
     if not can_smooth(one.margins, one.picks) or not has_spread(two.margins) or np.array_equal(one.margins, two.margins):
         return None, True
     scores = [smoothed(each.margins) for each in (one, two)]
     found = paired_difference(part._replace(metric=SMOOTHED, stats=scores[0][:, None]), scores[1][:, None], levels=levels, seed=seed)
-    accuracy = paired_difference(part, stats, levels=levels, seed=seed)
     found = replace(found, wins=accuracy.wins, losses=accuracy.losses)
     bias = KEPT * (scores[1] - scores[0]) - (stats - part.stats)[:, 0]
     error = float(bias.std(ddof=1)) / np.sqrt(len(bias))
