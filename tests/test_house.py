@@ -32,6 +32,8 @@ ALLOWED = {
         "assay.harness.store",
         "assay.harness.stats",
         "assay.harness.task.metric",
+        "assay.harness.task.task",
+        "assay.harness.task.catalogue",  # the scenarios of a suite
         "assay.harness.decide",  # Compare shows the statistics and the verdict of `assay compare` and `assay gate`, not a second version
         "assay.harness.reports.formatting",
         "assay.harness.files.places",

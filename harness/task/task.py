@@ -261,10 +261,23 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
+class Scenario:
+    """A part of a suite that counts as one where models are compared by mean win rate: the mean of its tasks' main metrics.
+
+    `tasks` are full names, `group` names the part of the suite that the scenario belongs to.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
-    """Tasks that are run and reported together, with their official totals."""
+    """Tasks that are run and reported together, with their official totals. `scenarios`: what its mean win rate is taken over, if any."""
 
     name: str
     tasks: tuple[Task, ...]
     totals: tuple[Total, ...] = ()
     about: str = ""
+    scenarios: tuple[Scenario, ...] = ()

@@ -48,6 +48,8 @@ class Column:
     unit: float | None = 1.0
     sign: float = 1.0
     """-1 where lower is better."""
+    floor: float = 0.0
+    """The lowest possible score of a bounded metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +87,19 @@ def standings(
     ranks = np.stack([ranks_of(points[name]) for name in AGGREGATORS])
     drawn = resampled_scores(columns, by, seed) if draws is None else draws
     if by == AGGREGATORS[0]:
-        return standings_of(points[by], drawn, minimum_error(columns), ranks, highest=1.0)
+        return standings_of(points[by], drawn, minimum_error(columns), ranks, (lowest(columns), 1.0))
     return standings_of(points[by], drawn, 0.0, ranks)
 
 
-def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints, highest: float = np.inf) -> Standings:
+def standings_of(score: Array, draws: Array, minimum: float, ranks: Ints, ends: tuple[float, float] = (-np.inf, np.inf)) -> Standings:
     """Standings from scores [M] and their resamples [B, M]; `minimum` is the smallest standard error of a difference,
-    `highest` the best possible score."""
+    `ends` are the lowest and the best possible score."""
     best, worst, beats, halves = rank_intervals(score, draws, minimum)
     spread = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Standings(
         score=score,
-        low=np.minimum(spread[0], score),
-        high=np.maximum(np.minimum(spread[1], highest), score),
+        low=np.minimum(np.maximum(spread[0], ends[0]), score),
+        high=np.maximum(np.minimum(spread[1], ends[1]), score),
         rank=ranks_of(score),
         best=best,
         worst=worst,
@@ -136,12 +138,34 @@ def normalised(scores: Array, column: Column) -> Array:
     return scores if column.unit is None else np.asarray((scores - column.chance) / (column.unit - column.chance))
 
 
+def lowest(columns: Sequence[Column]) -> float:
+    """The lowest possible chance-normalised mean over the bounded columns."""
+    ends = [column.sign * normalised(np.array([column.floor, column.unit]), column) for column in columns if column.unit is not None]
+    return float(np.mean([each.min() for each in ends])) if ends else -np.inf
+
+
 def beaten_share(scores: Array) -> Array:
     """The share of other models that each model beats [B, M]; ties count half."""
     from scipy.stats import rankdata
 
     rivals = max(1, scores.shape[-1] - 1)
     return np.asarray((rankdata(scores, axis=-1) - 1) / rivals)
+
+
+def mean_win_rates(scores: Array) -> Array:
+    """HELM's mean win rate [..., M] of scores [..., M, S], NaN where missing (crfm-helm 0.5.16, presentation/summarize.py).
+
+    In each scenario, the share of the other models with a score that a model beats (ties count half); then the mean over the scenarios
+    that the model has and at least one other. NaN for a model without one.
+    """
+    there = np.isfinite(scores)
+    rivals = there.sum(axis=-2, keepdims=True) - 1.0
+    beaten = np.stack([(scores[..., None, place, :] > scores).sum(axis=-2) for place in range(scores.shape[-2])], axis=-2)
+    tied = np.stack([(scores[..., None, place, :] == scores).sum(axis=-2) for place in range(scores.shape[-2])], axis=-2) - 1.0
+    counted = there & (rivals > 0)
+    shares = np.where(counted, (beaten + tied / 2) / np.maximum(rivals, 1), 0.0)
+    count = counted.sum(axis=-1)
+    return np.where(count > 0, shares.sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def generator(column: Column, seed: int) -> np.random.Generator:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.leaderboard.data import queries
+from assay.leaderboard.data.assembly import with_columns
 from assay.leaderboard.data.formats import amount, duration, points, span, unit_of
 from assay.leaderboard.data.safe_text import labels
 from assay.leaderboard.documents import contents
@@ -32,6 +33,8 @@ def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 
         sides = {run: {"": str(path)} for run, path in zip(run_table.run_id, run_table.bundle, strict=True)}
         for run in runs[1:]:
             parts += contents.comparison(root, sides[runs[0]], sides[run], (names[runs[0]], names[run]), items)
+        cells = queries.cells(root)
+        parts += contents.win_rates(root, with_columns(cells[cells.run_id.isin(list(runs))]))
     parts += [Heading("Setup"), *setups(root, runs, names)]
     return markdown_file(title, about, parts) if markdown else html_file(title, about, parts)
 

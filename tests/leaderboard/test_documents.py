@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import duckdb
+import made_store
 import pytest
 from made_store import HOSTILE, TASKS, Made, make_run
 
 from assay.harness.errors import AssayError, Incomplete
 from assay.harness.store import index, list_runs, query
+from assay.harness.store.record import Record
 from assay.leaderboard.charts import drawing
 from assay.leaderboard.charts.drawing import Dot, Mark
 from assay.leaderboard.data import queries
@@ -24,6 +28,7 @@ from assay.leaderboard.documents.document import Heading, Intervals, Paragraph, 
 from assay.leaderboard.documents.publishing import publish
 from assay.leaderboard.documents.report import report
 from assay.leaderboard.documents.run_report import run_report
+from assay.tasks.helm import GSM8K, LITE, groups_of
 
 
 class Page(HTMLParser):
@@ -205,3 +210,27 @@ def test_items_are_published_on_request_and_removed_without(store: Path, tmp_pat
     assert "http" not in text.replace("http-equiv", "").replace("http://evil", "")
     publish(store, tmp_path / "site")
     assert not items.exists()
+
+
+def test_a_report_on_a_suite_has_its_mean_win_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two equal models and a worse one, which lacks one of HELM Lite's nine scenarios: ties count half, the gap is said."""
+    total = {"task": "helm-lite", "metric": "total", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "main": True, "evidence": "complete"}
+    plain = made_store.results_of
+
+    def with_total(made: Made, records: Sequence[Record]) -> list[dict[str, Any]]:
+        shared = {"shots": 0, "signature": "helm-lite", "purpose": "release", "better": "higher"}
+        return [*plain(made, records), *([total | shared] if GSM8K.full_name in made.tasks else [])]
+
+    monkeypatch.setattr(made_store, "results_of", with_total)
+    names = {task.full_name: 4 for group in groups_of(LITE) for task in group}
+    some = {name: count for name, count in names.items() if name != GSM8K.full_name}
+    for model, skill, tasks in (("good", 9.0, names), ("equal", 9.0, names), ("bad", -9.0, some)):
+        make_run(tmp_path, Made(model, skill, tasks))
+    index(tmp_path)
+    text = run_report(tmp_path, [run.id for run in list_runs(tmp_path)], markdown=True, items=0)
+    rows = {row.split(" | ")[0].strip("| "): row for row in text.partition("Mean win rate: helm-lite")[2].splitlines() if " of 9" in row}
+    assert "| 9 of 9 |" in rows["good"] and "| 9 of 9 |" in rows["equal"] and "| 8 of 9 |" in rows["bad"]
+    ties = (8 * 0.75 + 0.5) / 9  # the scenario that one model lacks is a tie of the two others
+    assert f"{ties:.2f}" in rows["good"] and rows["good"].split("|")[2:] == rows["equal"].split("|")[2:] and "0.00" in rows["bad"]
+    assert "compared on fewer" in text
+    assert "Mean win rate" not in run_report(tmp_path, [list_runs(tmp_path)[0].id], markdown=True)

@@ -156,3 +156,22 @@ def test_a_draw_of_one_task_does_not_depend_on_the_others() -> None:
     columns = simulated(np.random.default_rng(9))
     assert np.array_equal(ranking.resampled(columns[1], 50, 0), ranking.resampled(columns[1], 50, 0))
     assert not np.array_equal(ranking.resampled(columns[1], 50, 0), ranking.resampled(columns[1], 50, 1))
+
+
+def test_the_mean_win_rate_is_helms() -> None:
+    """Ties, missing scores and a scenario of one model, with the values of crfm-helm's compute_aggregate_row_win_rates."""
+    nan = np.nan
+    scores = np.array([[nan, 0.3, nan, 0.1], [0.5, nan, 0.8, nan], [0.2, 0.1, 0.8, nan], [nan, 0.3, 0.3, nan]])
+    assert ranking.mean_win_rates(scores).tolist() == [0.75, 0.875, 0.25, 0.375]
+    assert np.isnan(ranking.mean_win_rates(np.array([[1.0], [nan]]))).all()
+    assert ranking.mean_win_rates(np.stack([scores, -scores])).shape == (2, 4)
+
+
+def test_a_score_interval_stays_within_what_the_metric_can_reach() -> None:
+    """Matthews correlation from -1, and accuracy of 0 with a chance of 25 %: the lowest mean is (-1 - 1/3) / 2."""
+    mcc = Column("mcc", np.array([-0.97, 0.99]), np.array([0.4, 0.4]), floor=-1.0)
+    accuracy = Column("accuracy", np.array([0.01, 0.98]), np.array([0.3, 0.3]), chance=0.25)
+    assert ranking.lowest([mcc, accuracy]) == pytest.approx(-2 / 3)
+    found = standings([mcc, accuracy])
+    assert found.low[0] == pytest.approx(-2 / 3) and found.high[1] == 1.0
+    assert (found.low <= found.score).all() and (found.score <= found.high).all()
