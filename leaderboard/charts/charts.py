@@ -11,6 +11,7 @@ import numpy as np
 FEW_TICKS = alt.Axis(tickCount=8)
 KL_TICKS = alt.Axis(format="~g", labelOverlap="greedy", tickCount=6)
 ROW_HEIGHT = 26
+ROWS = alt.Axis(labelLimit=240, labelOverlap=False, labelFlush=False)
 TEXT_COLOUR = "#878c90"  # readable on the light and the dark background
 
 
@@ -22,7 +23,7 @@ def height(rows: int) -> int:
 def rank_intervals(table: Any) -> Any:
     """Draws rank intervals from the columns label, best, worst, rank, tier."""
     shown = table.assign(left=table.best - 0.2, right=table.worst + 0.2)
-    base = alt.Chart(shown).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=alt.Axis(labelLimit=260)))
+    base = alt.Chart(shown).encode(y=alt.Y("label:N", sort=alt.SortField("rank"), title=None, axis=ROWS))
     tip = ["label:N", "rank:Q", "best:Q", "worst:Q", "tier:O"]
     x = alt.X(
         "left:Q",
@@ -83,10 +84,10 @@ def pareto(table: Any, cost: str) -> Any:
 
 def forest(table: Any) -> Any:
     """Draws differences with intervals from the columns label, delta, low, high, sign (worse, not significant, better), order."""
-    colours = alt.Scale(domain=["worse", "not significant", "better"], range=["#b8475b", "#8b8f94", "#2b7f77"])
+    colours = alt.Scale(domain=["worse", "not significant", "better"], range=["#b8475b", "#8b8f94", "#2f8f86"])
     base = alt.Chart(table).encode(
-        y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)),
-        color=alt.Color("sign:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
+        y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=ROWS),
+        color=alt.Color("sign:N", scale=colours, legend=None),
         tooltip=[
             "label:N",
             alt.Tooltip("delta:Q", format="+.2f"),
@@ -101,7 +102,7 @@ def forest(table: Any) -> Any:
 
 def scores(table: Any) -> Any:
     """Draws scores with intervals and chance level from the columns label, score, low, high, chance, order."""
-    base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240)))
+    base = alt.Chart(table).encode(y=alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=ROWS))
     tip = [
         "label:N",
         alt.Tooltip("score:Q", format=".2f"),
@@ -169,11 +170,14 @@ def gain_against_forgetting(table: Any, methods: Sequence[str]) -> Any:
     dots = base.mark_point(filled=True, size=90).encode(
         x=x, y=y, color=colour, opacity=alt.condition("datum.front", alt.value(1), alt.value(0.45)), tooltip=tip
     )
-    best = table.sort_values(["front", "gain"], ascending=False).drop_duplicates("method")
-    labelled = best[
-        apart(best.kept, best.gain, (table.kept_low.min(), table.kept_high.max()), (table.gain_low.min(), table.gain_high.max()))
-    ]
-    names = alt.Chart(labelled).mark_text(align="left", dx=8, dy=-7, fontSize=12).encode(x=x, y=y, text="method:N", color=colour)
+    left = table.sort_values(["front", "gain"], ascending=False).drop_duplicates("method")
+    ends = (table.kept_low.min(), table.kept_high.max()), (table.gain_low.min(), table.gain_high.max())
+    names = alt.LayerChart()
+    for rise in (-7, 12):  # a label stands above its point, or below it where it would overlap another
+        placed = apart(left.kept, left.gain, *ends, (0.14, 0.05))
+        text = alt.Chart(left[placed]).mark_text(align="left", dx=8, dy=rise, fontSize=12)
+        names += text.encode(x=x, y=y, text="method:N", color=colour)
+        left = left[~placed]
     return (zero.encode(x=alt.datum(0)) + zero.encode(y=alt.datum(0)) + paths + across + up + line + dots + names).properties(height=420)
 
 
@@ -201,7 +205,7 @@ def learning_rates(table: Any) -> Any:
     """Draws gain by learning rate from the columns method, lr, gain, low, high, runs."""
     base = alt.Chart(table)
     x = alt.X("lr:Q", scale=alt.Scale(type="log"), title="learning rate", axis=alt.Axis(format=".0e"))
-    colour = alt.Color("method:N", legend=alt.Legend(title=None, orient="top", columns=4, symbolOpacity=1))
+    colour = alt.Color("method:N", legend=alt.Legend(title=None, orient="top", columns=2, symbolOpacity=1))
     tip = [
         "method:N",
         alt.Tooltip("lr:Q", title="learning rate"),
@@ -222,8 +226,8 @@ def heatmap(table: Any, title: str, middle: bool = True) -> Any:
         else alt.Scale(domain=[0, 1], range=["#efe9dc", "#2f7c83"])
     )
     base = alt.Chart(table).encode(
-        x=alt.X("column:N", title=None, axis=alt.Axis(labelAngle=-35, labelLimit=140, orient="bottom")),
-        y=alt.Y("row:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
+        x=alt.X("column:N", title=None, axis=alt.Axis(labelAngle=-90, labelLimit=140, labelOverlap=False, orient="bottom")),
+        y=alt.Y("row:N", title=None, sort=None, axis=ROWS),
     )
     tip = ["row:N", "column:N", alt.Tooltip("value:Q", format="+.2f" if middle else ".2f")]
     cells = base.mark_rect(cornerRadius=2).encode(
@@ -237,7 +241,7 @@ def heatmap(table: Any, title: str, middle: bool = True) -> Any:
 
 def gate_history(table: Any) -> Any:
     """Draws gate decisions over time from the columns at, delta, low, high, verdict, candidate, baseline."""
-    colours = alt.Scale(domain=["pass", "inconclusive", "regressed"], range=["#2b7f77", "#d9822b", "#b8475b"])
+    colours = alt.Scale(domain=["pass", "inconclusive", "regressed"], range=["#2f8f86", "#d9822b", "#b8475b"])
     base = alt.Chart(table).encode(
         x=alt.X("at:T", title=None, scale=alt.Scale(padding=24), axis=alt.Axis(format="%Y-%m-%d %H:%M", labelOverlap="greedy")),
         color=alt.Color("verdict:N", scale=colours, legend=alt.Legend(title=None, orient="top")),
@@ -250,11 +254,11 @@ def gate_history(table: Any) -> Any:
 
 def profile(table: Any, names: tuple[str, str]) -> Any:
     """Draws two scores per task from the columns label, own, other, difference, order; `names` are those of own and other."""
-    y = alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=alt.Axis(labelLimit=240))
+    y = alt.Y("label:N", sort=alt.SortField("order"), title=None, axis=ROWS)
     long = table.melt(["label", "difference", "order"], ["own", "other"], "side", "score").replace(
         {"side": {"own": names[0], "other": names[1]}}
     )
-    scale = alt.Scale(domain=list(names), range=["#2b6f77", "#8b8f94"])
+    scale = alt.Scale(domain=list(names), range=["#3a8c94", "#8b8f94"])
     tip = ["label:N", "side:N", alt.Tooltip("score:Q", format=".1f"), alt.Tooltip("difference:Q", format="+.1f")]
     lines = (
         alt.Chart(table)
@@ -262,7 +266,9 @@ def profile(table: Any, names: tuple[str, str]) -> Any:
         .encode(y=y, x=alt.X("own:Q", title="score, points", scale=alt.Scale(zero=False), axis=FEW_TICKS), x2="other:Q")
     )
     dots = alt.Chart(long).mark_point(filled=True, size=85, opacity=1)
-    dots = dots.encode(y=y, x="score:Q", color=alt.Color("side:N", scale=scale, legend=alt.Legend(title=None, orient="top")), tooltip=tip)
+    dots = dots.encode(
+        y=y, x="score:Q", color=alt.Color("side:N", scale=scale, legend=alt.Legend(title=None, orient="top", columns=1)), tooltip=tip
+    )
     gaps = alt.Chart(table.assign(right=table[["own", "other"]].max(axis=1))).mark_text(align="left", dx=9, fontSize=11, color=TEXT_COLOUR)
     return (lines + dots + gaps.encode(y=y, x="right:Q", text=alt.Text("difference:Q", format="+.1f"))).properties(
         height=height(len(table))

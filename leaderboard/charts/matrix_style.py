@@ -49,7 +49,7 @@ CSS = """
 .matrix .swatch + .swatch { margin-left: -4px !important; }
 .matrix .bar { position: sticky; bottom: 8px; margin: 8px auto 0; width: fit-content; display: flex; gap: 12px; padding: 8px 14px;
   background: var(--ink); color: var(--paper); border-radius: 8px; z-index: 5; }
-.matrix .bar[hidden] { display: none; }
+.matrix [hidden] { display: none !important; }
 .matrix .bar a { font-weight: 650; text-decoration: underline; }
 .matrix .tooltip { position: fixed; z-index: 99; pointer-events: none; white-space: pre-line; max-width: 320px; padding: 6px 10px;
   background: var(--ink); color: var(--paper); border-radius: 6px; font-size: .8rem; }
@@ -63,7 +63,7 @@ CSS = """
   .matrix .who { max-width: none; }
   .matrix tbody td { display: block; border: 1px solid var(--line); border-radius: 5px; padding: 3px 8px; }
   .matrix tbody td::before { content: attr(data-head); display: block; font-size: .7rem; font-weight: 400; font-style: normal;
-    color: inherit; overflow: hidden; text-overflow: ellipsis; }
+    color: inherit; white-space: normal; overflow-wrap: anywhere; line-height: 1.2; }
   .matrix tbody td.shut { display: none; }
   .matrix .tier { border-left: 0; border-bottom: 3px solid var(--mark); padding-left: 0; }
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 CATEGORIES = ("#2b6f77", "#d9822b", "#7a5ea8", "#b8475b", "#4f8f4a", "#8a6d3b", "#4a76b8", "#8b8f94")
 """Distinguishable with red-green colour blindness, on light and dark backgrounds."""
+CATEGORIES_DARK = ("#5fb0b5", "#e29a4f", "#a98bd6", "#dd7286", "#7cb877", "#b99a66", "#7ba3de", "#a9adb1")
+"""The same colours, readable as text on the dark background."""
 SEQUENTIAL = ("#eef4f3", "#d8e7e5", "#bcd8d5", "#9bc6c2", "#77b1ad", "#559a97", "#3b8283", "#2b6a6e", "#1d5258", "#123c42")
 DIVERGING = ("#8c2f1b", "#b4532f", "#d47f52", "#e9b08a", "#f5dfcf", "#d6e6e6", "#9fc8c9", "#62a3a7", "#2f7c83", "#155760")
 
@@ -43,6 +45,7 @@ DARK = {
     "dataframe_header_background_color": "#1d2428",
     "code_background_color": "#1a2024",
     "link_color": "#7cc6c8",
+    "chart_categorical_colors": "[" + ", ".join(f'"{colour}"' for colour in CATEGORIES_DARK) + "]",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PERCENT_METRICS = ("bleu", "chrf", "sequence_f1", "normalized", "total")
+CORRELATIONS = ("mcc", "matthews", "pearson", "spearman")
 UNBOUNDED_METRICS = ("log_likelihood", "weighted_log_probabilities", "perplexity", "bits_per_byte", "ter")
 
 
@@ -16,6 +17,11 @@ def unit_of(metric: str, better: str, stored: float | None = None) -> float | No
     if better == "lower" or metric.startswith(UNBOUNDED_METRICS):
         return None
     return 100.0 if metric.startswith(PERCENT_METRICS) else 1.0
+
+
+def floor_of(metric: str, unit: float | None) -> float:
+    """The lowest possible score of a bounded metric, which results do not store: -unit for a correlation, else 0."""
+    return -unit if unit and metric.startswith(CORRELATIONS) else 0.0
 
 
 def points(value: float | None, unit: float | None) -> str:

@@ -23,6 +23,7 @@ from assay.leaderboard.data.ranking import (
     Column,
     Standings,
     bradley_terry,
+    lowest,
     minimum_error,
     normalised,
     ranks_of,
@@ -126,7 +127,7 @@ def incomplete_standings(grid: Grid, seed: int = 0) -> Standings:
     noise = np.random.default_rng([seed, 1]).standard_normal((DRAWS, len(extra)))
     draws = two_way(grid.draws[:, :, bounded], present)[0] + extra * noise
     score = two_way(points, present)[0]
-    return standings_of(score, draws, minimum_error(grid.columns), all_ranks(grid, score), highest=1.0)
+    return standings_of(score, draws, minimum_error(grid.columns), all_ranks(grid, score), (lowest(grid.columns), 1.0))
 
 
 def all_ranks(grid: Grid, score: Array) -> NDArray[np.int64]:

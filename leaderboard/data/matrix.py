@@ -12,7 +12,7 @@ import numpy as np
 from assay.leaderboard.data.formats import amount, points, span, unit_of
 from assay.leaderboard.data.frames import missing
 from assay.leaderboard.data.incomplete import Grid
-from assay.leaderboard.data.ranking import Array, leaders
+from assay.leaderboard.data.ranking import Array, leaders, lowest
 from assay.leaderboard.data.safe_text import visible
 
 LEVELS = 4
@@ -169,7 +169,7 @@ def family_cells(labels: Sequence[str], grid: Grid, families: Sequence[tuple[str
         sizes = [column.sizes for place in places if (column := grid.columns[place]).sizes is not None]
         minimum = float(np.sqrt(sum(1.0 / len(each) ** 2 for each in sizes if each is not None))) / len(places)
         tints = tints_of(values, draws, minimum)
-        low, high = np.minimum(np.quantile(draws, [0.025, 0.975], axis=0), 1.0)
+        low, high = np.clip(np.quantile(draws, [0.025, 0.975], axis=0), lowest([grid.columns[place] for place in places]), 1.0)
         line: list[Cell | None] = []
         for number, label in enumerate(labels):
             if not np.isfinite(values[number]):

@@ -139,7 +139,8 @@ def forest(found: paired.Pairing) -> None:
         marks.append({"label": visible(row.task, 60), **ends, "sign": paired.direction(row), "order": number})
     st.altair_chart(charts.forest(frames.DataFrame(marks)), width="stretch")
     st.caption(
-        "Lines: 90 % confidence intervals. Red or green: p < 0.05 (two-sided), Holm-corrected over all tasks, as in the table below. "
+        "Lines: 90 % confidence intervals. Red: worse, green: better, with p < 0.05 (two-sided), Holm-corrected over all tasks, as in the "
+        "table below; grey: not significant. "
         "The verdict tests for losses only (one-sided), so its p are others."
     )
 
@@ -185,6 +186,7 @@ def flips(found: paired.Pairing, changed: paired.Deciding, names: tuple[str, str
         key="flips",
         height=shell.fitting(len(shown), 8),
         alt="Flipped items with both responses",
+        links=[shell.address("items", of=row.task, item=row.item_id) for row in shown.itertuples()],
     )
     picked = event.selection.rows
     if picked and picked[0] < len(shown):

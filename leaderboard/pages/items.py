@@ -66,6 +66,7 @@ def listing(item_filter: ItemFilter) -> Any:
         key="rows",
         height=shell.fitting(len(rows), 6),
         alt="Responses",
+        links=[shell.address("items", of=row.task, item=row.item_id, run=row.run_id) for row in rows.itertuples()],
     )
     if pages > 1:
         st.pagination(pages, key="page", bind="query-params")
@@ -187,9 +188,9 @@ def choices(found: bundles.ItemRecord, folder: Path) -> None:
     values = output.get("logprobs", ())
     table = frames.DataFrame(
         {
+            "Choice": [visible(text, 300) for text in found.choices],
             "Chosen": [output.get("pick") == number for number in range(count)],
             "Gold": [found.doc.get("gold") == number for number in range(count)],
-            "Choice": [visible(text, 300) for text in found.choices],
             "Log-likelihood": [*bundles.loglikelihoods(output), *[None] * count][:count],
             "Tokens": [*(output.get("tokens") or map(len, values)), *[None] * count][:count],
         }

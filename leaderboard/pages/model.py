@@ -132,6 +132,7 @@ def page() -> None:
         key="scored",
         height=shell.fitting(len(found)),
         alt="Scores of the model",
+        links=[shell.address("items", who=str(part.label.iloc[0]), task=task, outcome="wrong") for task in found.task],
     )
     st.caption("Click a row to read the items that the model got wrong.")
     if event.selection.rows:

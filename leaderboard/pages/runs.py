@@ -12,7 +12,7 @@ import streamlit as st
 from assay.harness.store import RunInfo
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import assembly, bundles, formats, frames
-from assay.leaderboard.data.safe_text import plain, visible
+from assay.leaderboard.data.safe_text import folder, plain, visible
 from assay.leaderboard.pages import shell
 
 REFRESH_SECONDS = 5
@@ -113,7 +113,7 @@ def table() -> None:
             {
                 "Run": run.id,
                 "Status": state(run),
-                "Model": visible(run.model, 80),
+                "Model": visible(folder(run.model), 80),
                 "Engine": visible(run.engine, 20),
                 "Purpose": visible(run.purpose, 20),
                 "Evidence": visible(run.evidence, 20) if run.status == "complete" else "–",

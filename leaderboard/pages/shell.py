@@ -9,11 +9,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
 from assay.harness.errors import AssayError
 from assay.harness.store import RunInfo, list_runs
+from assay.leaderboard.charts.cards import WIDE, cards
 from assay.leaderboard.data import assembly, frames, queries
 from assay.leaderboard.data.safe_text import EXPOSED, ITEMS, folder, plain, visible
 from assay.leaderboard.documents.export import FORMATS, formula_safe
@@ -148,19 +150,35 @@ def open_page(page: str, **state: Any) -> None:
     st.switch_page(str(PAGES / f"{page}.py"), query_params=state)
 
 
-def table(data: Any, column_order: Sequence[str] = (), column_config: Mapping[str, Any] | None = None, **options: Any) -> Any:
-    """A table whose texts are formula-safe, because Streamlit offers it for download as CSV."""
+def table(
+    data: Any,
+    column_order: Sequence[str] = (),
+    column_config: Mapping[str, Any] | None = None,
+    links: Sequence[str] = (),
+    **options: Any,
+) -> Any:
+    """A table whose texts are formula-safe, because Streamlit offers it for download as CSV. Narrow windows show cards instead, whose
+    titles lead to `links`, one per row."""
     shown = frames.DataFrame(data)
+    folded = cards(shown, column_order, column_config or {}, links)
     for name in shown.columns:
         safe = [formula_safe(value) if isinstance(value, str) else value for value in shown[name]]
         if any(isinstance(old, str) and old != new for old, new in zip(shown[name], safe, strict=True)):
             shown = shown.assign(**{name: safe})
-    return st.dataframe(
-        shown.rename(columns=formula_safe),
-        column_order=[formula_safe(name) for name in column_order] or None,
-        column_config={formula_safe(name): value for name, value in (column_config or {}).items()},
-        **options,
-    )
+    with st.container(gap=None):
+        st.html(folded)
+        with st.container(key=WIDE + str(options["alt"])):
+            return st.dataframe(
+                shown.rename(columns=formula_safe),
+                column_order=[formula_safe(name) for name in column_order] or None,
+                column_config={formula_safe(name): value for name, value in (column_config or {}).items()},
+                **options,
+            )
+
+
+def address(page: str, **state: str) -> str:
+    """A link to a page with a state, relative to this page."""
+    return f"{page}?{urlencode(state)}"
 
 
 def fitting(rows: int, most: int = 20) -> Any:

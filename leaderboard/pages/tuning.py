@@ -103,6 +103,7 @@ def page() -> None:
         if len(matrix):
             cut = matrix.assign(row=[visible(each, 40) for each in matrix.row], column=[visible(each, 40) for each in matrix.column])
             st.altair_chart(charts.heatmap(cut, "change, points"), width="stretch")
+            st.caption(plain(forgotten(cut)))
         else:
             st.caption("These trials have no scores per retention task.")
     costs(found)
@@ -120,6 +121,14 @@ def finding(found: Any) -> str:
     change = f"and loses {-best.kept:.1f} on the retention tasks" if forgets else "without a significant loss on the retention tasks"
     sure = "" if best.gain_low == best.gain_low and best.gain_low > 0 else " (not significantly above 0)"
     return f"{plain(best.method, 40)} gains most: {best.gain:+.1f} points{sure}, {change}"
+
+
+def forgotten(matrix: Any) -> str:
+    """The retention task that each method lost most, as a sentence; `matrix` has the columns row (method), column (task) and value."""
+    worst = matrix.loc[matrix.groupby("row", sort=False).value.idxmin()]
+    return "Largest loss of each method: " + "; ".join(
+        f"{row.row} {row.value:+.1f} on {row.column}" if row.value <= -0.05 else f"{row.row} none" for row in worst.itertuples()
+    )
 
 
 def verdicts(study: str, target: str) -> None:
