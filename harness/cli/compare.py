@@ -10,7 +10,7 @@ import typer
 from assay.harness.cli.console import out, print_json
 from assay.harness.cli.options import Json, Results, comma_list, place_of
 from assay.harness.decide.compare import Comparison, compare, mismatches, side_of
-from assay.harness.decide.items.imports import import_differences
+from assay.harness.decide.items.imports import TaskPair, import_differences
 from assay.harness.decide.stored_gate import find_baseline
 from assay.harness.errors import NotComparable
 from assay.harness.reports.json_values import comparison_json
@@ -35,7 +35,7 @@ def compare_command(
     place = place_of(results)
     runs = (read_run(find_baseline(place.results, baseline)), read_run(find_run(place.results, candidate)))
     if why and ("imported" in runs[0].manifest) != ("imported" in runs[1].manifest):
-        print_import_differences(*runs, as_json)
+        print_import_differences(import_differences(*runs, place.access(allow_partial=True)), runs, as_json)
         return
     one, two = (side_of(run, place.access(allow_partial=True)) for run in runs)
     if why:
@@ -73,10 +73,10 @@ def print_mismatches(found: tuple[Any, ...], as_json: bool) -> None:
         out().print("The runs are comparable: no setting differs.")
 
 
-def print_import_differences(one: Run, two: Run, as_json: bool) -> None:
+def print_import_differences(pairs: tuple[TaskPair, ...], runs: tuple[Run, Run], as_json: bool) -> None:
     """Print why an imported run and our own have other scores. Raises NotComparable (exit 12) if anything differs."""
-    pairs = import_differences(one, two)
-    differ = not pairs or any(each.cause for pair in pairs for each in pair.found)
+    common = [each for pair in pairs for each in pair.found]
+    differ = not common or any(each.cause for each in common)
     if as_json:
         found = [{"task": pair.tasks[0], **each} for pair in pairs for each in pair.mismatches()]
         print_json({"comparable": not differ, "mismatches": found, "tasks": [asdict(pair) for pair in pairs]})
@@ -84,9 +84,11 @@ def print_import_differences(one: Run, two: Run, as_json: bool) -> None:
         for line in (line for pair in pairs for line in pair.lines()):
             out().print(line, markup=False, soft_wrap=True)
     if differ:
-        what = "the runs differ in prompts, numbers or scoring" if pairs else "no task in common, by its items' texts or by its name"
+        missing = "no items in common" if pairs else "no task in common, by its items' texts or by its name"
         raise NotComparable(
-            what, where=f"{one.id} and {two.id}", do="score both with the prompts of one of them, or compare two runs of one tool"
+            "the runs differ in prompts, numbers or scoring" if common else missing,
+            where=" and ".join(run.id for run in runs),
+            do="score both with the prompts of one of them, or compare two runs of one tool",
         )
 
 

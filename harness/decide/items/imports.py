@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
 
+from assay.harness.files.places import Access
+from assay.harness.prompt.render import joint_after
+from assay.harness.run.scoring.stored_tasks import is_imported, selection_of
 from assay.harness.store import Run, StatTable
 from assay.harness.store.record import Item, Record
+from assay.harness.task.task import Layout
 
 NOISE = 0.05
 """Log-likelihoods of one text that are closer (in nats) differ by dtype, batches or engine; others had other tokens."""
@@ -26,6 +30,8 @@ CAUSES = {
 """What differs, in the order in which it is looked for."""
 SHOWN = 60
 """Characters shown of a text."""
+ALIKE = 0.9
+"""Items with other texts are paired in their order if this share of them is more alike so than shifted by one."""
 
 
 class Stored(NamedTuple):
@@ -83,10 +89,12 @@ class TaskPair:
         if self.scores is not None and self.metrics is not None:
             changed = sum(each.changed for each in self.found)
             (first, second), (value, other) = self.metrics, self.scores
-            head += f"; {first} {value:.4f} and {second} {other:.4f}, {changed:,} items with another score"
+            head += f"; {first} {value:.4f} and {second} {other:.4f}, {changed:,} item{'s' * (changed != 1)} with another score"
         if self.apart is not None:
             head += f"; log-likelihoods of the same text at most {self.apart:.2g} nats apart"
         found = [head]
+        if missing := min(many, more) - len(self.found):
+            found.append(f"  {missing:,} items of one run are not in the other (lm-eval's --limit N is --limit N --limit-order first)")
         for cause, text in CAUSES.items():
             if own := [each for each in self.found if each.cause == cause]:
                 first_one = next((each for each in own if each.changed), own[0])
@@ -98,10 +106,13 @@ class TaskPair:
         return found
 
 
-def import_differences(one: Run, two: Run) -> tuple[TaskPair, ...]:
-    """The tasks that two runs have in common, by the texts of their items, else by their names; empty if there are none."""
+def import_differences(one: Run, two: Run, access: Access) -> tuple[TaskPair, ...]:
+    """The tasks that two runs have in common, by the texts of their items, else by their names; empty if there are none.
+
+    Raises AssayError where a task of our own run is not installed any more.
+    """
     found = []
-    first, second = stored_items(one), stored_items(two)
+    first, second = (stored_items(run, layouts(run, access)) for run in (one, two))
     for task, items in first.items():
         known = set(map(texts, items))
         same = {other: (sum(texts(each) in known for each in theirs), stem(other) == stem(task)) for other, theirs in second.items()}
@@ -111,13 +122,28 @@ def import_differences(one: Run, two: Run) -> tuple[TaskPair, ...]:
     return tuple(found)
 
 
-def stored_items(run: Run) -> dict[str, list[Stored]]:
-    """A run's finished items with their records, by task."""
+def layouts(run: Run, access: Access) -> dict[str, Layout]:
+    """The layouts by which our own run joined prompts and choices, by task; none of an imported run or of a chat."""
+    if is_imported(run.manifest) or run.manifest["chat"]:
+        return {}
+    return {task.full_name: task.layout for task in selection_of(run, access).tasks}
+
+
+def stored_items(run: Run, joined: Mapping[str, Layout]) -> dict[str, list[Stored]]:
+    """A run's finished items with their records, by task; the choices begin with the text that joined them to the prompt."""
     known = {(record.task, record.item): record for record in run.records()}
     return {
-        task: [Stored(item, known[task, item.id]) for item in items if (task, item.id) in known]
+        task: [Stored(with_joint(item, joined.get(task)), known[task, item.id]) for item in items if (task, item.id) in known]
         for task, items in run.items_by_task().items()
     }
+
+
+def with_joint(item: Item, layout: Layout | None) -> Item:
+    """The item with its choices as they were scored after the prompt."""
+    if layout is None or has_contexts(item):
+        return item
+    joint = joint_after(item.prompt, layout)
+    return replace(item, choices=tuple(joint + choice for choice in item.choices))
 
 
 def stem(task: str) -> str:
@@ -128,8 +154,17 @@ def stem(task: str) -> str:
 def texts(stored: Stored) -> tuple[str, ...]:
     """The texts that the model was given: the prompt with each choice."""
     item = stored.item
-    whole = item.choices and all(choice.startswith(item.prompt) for choice in item.choices)  # several contexts, one continuation
-    return item.choices if whole else tuple(item.prompt + choice for choice in item.choices or ("",))
+    return item.choices if has_contexts(item) else tuple(item.prompt + choice for choice in item.choices or ("",))
+
+
+def has_contexts(item: Item) -> bool:
+    """Whether the choices are whole texts: several contexts, one continuation."""
+    return bool(item.choices) and all(choice.startswith(item.prompt) for choice in item.choices)
+
+
+def without_spaces(stored: Stored) -> tuple[str, ...]:
+    """The texts with every run of white space as one space."""
+    return tuple(" ".join(text.split()) for text in texts(stored))
 
 
 def task_pair(
@@ -162,20 +197,41 @@ def item_scores(tables: Mapping[tuple[str, str], StatTable], task: str) -> dict[
 
 
 def common(one: Sequence[Stored], two: Sequence[Stored]) -> list[tuple[Stored, Stored]]:
-    """The items that both runs have: those with the same text, and, if both have equally many items, the others in their order."""
-    waiting: dict[tuple[str, ...], list[Stored]] = {}
+    """The items that both runs have: with the same text, with the same text but for white space, and the rest in order if it is alike."""
+    pairs, rest, others = list[tuple[Stored, Stored]](), list(one), list(two)
+    for key in (texts, without_spaces):
+        more, rest, others = matched(rest, others, key)
+        pairs += more
+    return pairs + (list(zip(rest, others, strict=True)) if are_alike(rest, others) else [])
+
+
+def matched(
+    one: Sequence[Stored], two: Sequence[Stored], key: Callable[[Stored], Hashable]
+) -> tuple[list[tuple[Stored, Stored]], list[Stored], list[Stored]]:
+    """Pairs of items with equal keys, and those of either run that are left."""
+    waiting: dict[Hashable, list[Stored]] = {}
     for each in two:
-        waiting.setdefault(texts(each), []).append(each)
+        waiting.setdefault(key(each), []).append(each)
     pairs, rest = [], []
     for each in one:
-        if same := waiting.get(texts(each)):
+        if same := waiting.get(key(each)):
             pairs.append((each, same.pop(0)))
         else:
             rest.append(each)
-    if len(one) == len(two):
-        left = {id(each) for own in waiting.values() for each in own}
-        pairs += zip(rest, (each for each in two if id(each) in left), strict=True)
-    return pairs
+    left = {id(each) for own in waiting.values() for each in own}
+    return pairs, rest, [each for each in two if id(each) in left]
+
+
+def are_alike(one: Sequence[Stored], two: Sequence[Stored]) -> bool:
+    """Whether the n-th item of either run is the same example under another prompt: it shares more words than with the next item."""
+    if len(one) != len(two) or len(one) < 2:
+        return len(one) == len(two)
+    first, second = ([set(" ".join(texts(each)).split()) for each in items] for items in (one, two))
+    nearer = [
+        len(own & same) / len(own | same) > len(own & following) / len(own | following)
+        for own, same, following in zip(first, second, [*second[1:], second[0]], strict=True)
+    ]
+    return float(np.mean(nearer)) >= ALIKE
 
 
 def difference(one: Stored, two: Stored, scores: tuple[float, float] | None) -> Difference:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from assay import Plan, evaluate
 from assay.harness.cli.compare import compare_command
-from assay.harness.decide.items.imports import Stored, common, difference
+from assay.harness.decide.items.imports import Stored, common, difference, texts, with_joint
 from assay.harness.engines.request import ScoreGroup, ScoreReply
 from assay.harness.engines.scripted import Scripted, constant, replay
 from assay.harness.errors import NotComparable
@@ -22,6 +22,7 @@ from assay.harness.exchange.lm_eval import import_lm_eval
 from assay.harness.files.places import Surroundings
 from assay.harness.store import read_run
 from assay.harness.store.record import Item, Record
+from assay.harness.task.task import Layout
 from tests.fakes import make_model
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -32,7 +33,7 @@ from pathlib import Path
 from assay import Choose, Doc, Task, accuracy, inline
 
 ROWS = json.loads(Path({rows!r}).read_text())
-doc = lambda row: Doc(row["prompt"], choices=tuple(row["choices"]), gold=row["gold"])
+doc = lambda row: Doc(row["prompt"], choices=tuple(choice.strip() for choice in row["choices"]), gold=row["gold"])
 TASKS = (Task("own/places", inline(test=ROWS), doc, Choose(), (accuracy,)),)
 """
 
@@ -120,3 +121,29 @@ def test_items_with_another_prompt_are_paired_in_order_if_there_are_equally_many
     pairs = [(one.item.prompt, two.item.prompt) for one, two in common(items, moved)]
     assert pairs == [("1?", "1?"), ("2?", "2?"), ("0?", "zero?")]
     assert len(common(items, moved[:2])) == 1
+
+
+def stored(number: int, question: str) -> Stored:
+    item = replace(ITEM, id=str(number), prompt=question)
+    return Stored(item, Record(item.task, item.id, "scored"))
+
+
+def test_choices_begin_with_the_text_that_joined_them_to_the_prompt() -> None:
+    own = replace(ITEM, choices=("here", "there"))
+    assert with_joint(own, Layout()) == ITEM and with_joint(own, None) == own
+    assert texts(Stored(with_joint(replace(own, prompt="Where?\n"), Layout()), Record("a", "0", "scored"))) == (
+        "Where?\nhere",
+        "Where?\nthere",
+    )
+    contexts = replace(ITEM, choices=("Where? here", "Where? there"))
+    assert with_joint(contexts, Layout()) == contexts
+
+
+def test_other_items_are_not_paired_and_white_space_does_not_matter() -> None:
+    questions = ("Who sings tonight?", "What is red?", "When did it rain?", "Why do cats purr?", "How far is Rome?", "Which day is it?")
+    one = [stored(number, text) for number, text in enumerate(questions)]
+    two = [stored(number, f"Question: {text}") for number, text in enumerate(questions)]
+    assert [(a.item.id, b.item.id) for a, b in common(one, two)] == [(each.item.id,) * 2 for each in one]
+    assert common(one[:3], two[3:]) == []  # equally many, but other items
+    wide = [stored(number, text.replace(" ", "  ")) for number, text in enumerate(questions)]
+    assert [(a.item.id, b.item.id) for a, b in common(one[:4], wide[2:])] == [("2", "2"), ("3", "3")]
