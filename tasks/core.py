@@ -24,7 +24,8 @@ FAMILIES = (
         "core",
         (*CHOICE_TASKS, BOOLQ, GSM8K, *MMLU),
         (total("mmlu/micro@lm-eval", MMLU, True),),
-        "ARC, HellaSwag, PIQA, WinoGrande, OpenBookQA, BoolQ, TruthfulQA, LAMBADA, GSM8K and MMLU, in lm-eval's protocol.",
+        "ARC, HellaSwag, PIQA, WinoGrande, OpenBookQA, BoolQ, TruthfulQA, LAMBADA, GSM8K and MMLU, in lm-eval's protocol. GSM8K shows all "
+        "items the same five examples, where lm-eval draws others for each item.",
     ),
     Family("boolq", (BOOLQ,), about="BoolQ in lm-eval's protocol: a task of SuperGLUE."),
     Family("mmlu_pro", MMLU_PRO_TASKS, (MMLU_PRO,), "MMLU-Pro: 14 subjects with up to ten options and written reasoning."),

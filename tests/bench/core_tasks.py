@@ -22,10 +22,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from assay import Completion
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.run.evaluate import evaluate
+from assay.harness.run.prepare import load_task
 from assay.harness.store import Run, read_run
 from assay.harness.store.plan import Plan
+from assay.tasks.code import LM_EVAL as HUMANEVAL
 from tests.bench.lm_eval_tasks import random_model
 from tests.tasks.lm_eval_peer import Setting, compare, largest_difference, open_peer, ours, texts_differ, theirs
 
@@ -105,6 +108,7 @@ from assay import Access
 from assay.harness.run.selection import select
 TASK, = (replace(task, shots=replace(task.shots, order="first")) for task in select([{name!r}], Access()).tasks)
 """
+PROGRAMS = "programs: published solutions, whole and cut, without a model"
 NAMES = ("Anna", "Ben", "Cleo", "Dev", "Ella", "Finn", "Gita", "Hugo", "Ida", "Jon")
 INSTRUCTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("Use no commas and at least 3 words.", "punctuation:no_comma", {}),
@@ -236,6 +240,23 @@ def library_rows(model: Path, peer: Any, pair: Pair, place: Surroundings) -> lis
     return [{**told, **asdict(row)} for row in compare(found, run)]
 
 
+def program_rows() -> list[dict[str, Any]]:
+    """HumanEval's published solutions, whole, without their last line and cut in half, scored by lm-eval and by assay."""
+    from lm_eval.tasks.humaneval.utils import build_predictions, pass_at_k
+
+    rows = load_task(HUMANEVAL, Plan(model="", tasks=(HUMANEVAL.full_name,)), surroundings().access()).docs
+    values = []
+    for doc in rows:
+        text = doc.references[0]
+        for program in (text, text.rstrip("\n").rpartition("\n")[0], text[: len(text) // 2]):
+            one = pass_at_k([str(doc.meta["test"])], build_predictions([[program]], [{"prompt": doc.prompt}]), [1])["pass@1"]
+            values.append((float(one), HUMANEVAL.metrics[0].measure(doc, Completion(program))[0]))
+    mean = [sum(each) / len(values) for each in zip(*values, strict=True)]
+    told = {"model": PROGRAMS, "label": "humaneval", "items": len(values), "metric": "pass@1 (pass@1,create_test)"}
+    differ = sum(one != two for one, two in values)
+    return [{**told, "theirs": mean[0], "ours": mean[1], "differ": differ, "nats": 0.0, "texts": 0, "tokens": 0, "computed": 0}]
+
+
 def row_of(pair: Pair, metric: str, name: str, found: Mapping[str, Any], run: Run, tokens: int) -> dict[str, Any]:
     base, _, chosen = name.partition(",")
     task = run.manifest["tasks"][0]["name"]
@@ -286,12 +307,16 @@ def table(model: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path, help="a model's folder, or `random` for a small one with the built-in model's tokenizer")
+    parser.add_argument("model", type=Path, help="a folder, `random` (small, the built-in model's tokenizer) or `programs`")
     parser.add_argument("tasks", nargs="*")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--items", type=int, default=50, help="at most so many items of each task")
     parser.add_argument("--write", type=Path)
     given = parser.parse_intermixed_args(arguments)
+    if str(given.model) == "programs":
+        with given.rows.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in program_rows()))
+        return
     model = random_model(given.rows.parent) if str(given.model) == "random" else given.model
     known = [json.loads(text) for text in given.rows.read_text().splitlines()] if given.rows.is_file() else []
     done = {row["label"].rstrip("*") for row in known if row["model"] == model.name}
