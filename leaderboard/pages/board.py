@@ -98,7 +98,7 @@ def draw_charts(found: Board) -> None:
         st.caption("Bars: 95 % rank intervals. One colour per tier: differences from the first model of a tier are not significant.")
     with right:
         st.header("Score against cost")
-        cost = st.pills("Cost", list(COSTS), default=next(iter(COSTS)), required=True, key="cost", bind="query-params")
+        cost = st.pills("Cost", list(COSTS), default=next(iter(COSTS)), required=True, key="cost", bind="query-params", wrap=True)
         kept = ranked.dropna(subset=[COSTS[str(cost)], "Score"])
         if not len(kept):
             shell.empty("No run of these models recorded this cost. Choose another cost.")

@@ -9,7 +9,7 @@ import streamlit as st
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import frames
 from assay.leaderboard.data.formats import points, unit_of
-from assay.leaderboard.data.safe_text import plain, visible
+from assay.leaderboard.data.safe_text import folder, plain, visible
 from assay.leaderboard.pages import shell
 
 HEADS = {
@@ -52,7 +52,7 @@ def section(title: str, found: Any, none: str, about: str) -> None:
     shown = found.copy()
     for name in shown.columns:
         if shown[name].dtype == object or str(shown[name].dtype).startswith("str"):
-            shown[name] = [visible(each, 160) for each in shown[name]]
+            shown[name] = [visible(folder(each) if name == "model" else each, 160) for each in shown[name]]
     shell.table(shown, column_config=HEADS, hide_index=True, alt=title)
 
 

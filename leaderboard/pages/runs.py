@@ -65,7 +65,7 @@ def one_run(run: RunInfo) -> None:
         for task in tasks
     ]
     config = {"Progress": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)}
-    shell.table(rows, column_config=config, hide_index=True, height=shell.fitting(len(rows), 8), alt="Progress and score of each task")
+    shell.table(rows, column_config=config, hide_index=True, height=shell.fitting(len(rows), 12), alt="Progress and score of each task")
     now = next((task for task in begun if task.done < task.items), begun[-1])
     if now.score is not None and len(now.curve) > 1:
         st.markdown(f"**{plain(now.name, 60)}: {now.score[0]:.1f} ({now.score[1]:.1f} – {now.score[2]:.1f}) after {now.done:,} items**")
@@ -102,8 +102,9 @@ cached_tasks = st.cache_data(max_entries=20, ttl=600, show_spinner=False)(load_t
 
 def tasks_text(tasks: Sequence[str]) -> str:
     """The tasks of a run: their names where they are few, else their number and families."""
-    families = ", ".join(dict.fromkeys(assembly.group_of(task) for task in tasks))
-    return ", ".join(tasks) if len(tasks) < 3 else f"{len(tasks)} tasks: {families}"
+    families = list(dict.fromkeys(assembly.group_of(task) for task in tasks))
+    more = f" and {len(families) - 4} more" if len(families) > 4 else ""
+    return ", ".join(tasks) if len(tasks) < 3 else f"{len(tasks)} tasks: {', '.join(families[:4])}{more}"
 
 
 def table() -> None:
@@ -126,7 +127,7 @@ def table() -> None:
     )
     st.header(f"All runs ({len(found)})")
     config = {name: st.column_config.TextColumn(width=width) for name, width in {"Tasks": 320, "Started (UTC)": 130, "Model": 190}.items()}
-    shell.table(rows, column_config=config, hide_index=True, alt="All runs of the store")
+    shell.table(rows, column_config=config, hide_index=True, height=shell.fitting(len(rows), 15), alt="All runs of the store")
     shell.downloads(rows, "runs")
 
 
@@ -156,7 +157,7 @@ def detail() -> None:
                 "Fingerprint": scores.fingerprint,
             }
         )
-        shell.table(shown, hide_index=True, alt="Scores of the run")
+        shell.table(shown, hide_index=True, height=shell.fitting(len(shown)), alt="Scores of the run")
         shell.link("items", "Items", who=labels.get(str(run), ""))
     else:
         st.caption("No stored scores: a run stores them when it is finished.")
