@@ -6,7 +6,7 @@ Every scenario draws items from a population whose true score is known (exactly,
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from assay.harness.metrics.calibration import ece
 from assay.harness.metrics.choice import f1 as choice_f1
 from assay.harness.metrics.choice import macro_f1
 from assay.harness.metrics.choice import mcc as choice_mcc
+from assay.harness.metrics.likelihood import bits_per_byte
+from assay.harness.metrics.regression import spearman
 from assay.harness.stats.interval import Interval, Part, score_interval, total_interval
 from assay.harness.task.metric import Array, Codes, Metric, Pooled, first
 from assay.harness.task.task import Term, Total
@@ -130,6 +132,18 @@ def normal(rho: float) -> Draw:
     return draw
 
 
+def ranked(rho: float) -> Draw:
+    """Estimates and gold values, whose ranks are correlated."""
+    return lambda rng, n: alone(spearman, normal(rho)(rng, n).stats[:, :2])
+
+
+def texts(rng: np.random.Generator, n: int) -> Part:
+    """Bits and bytes of texts of very uneven length; long texts are easier."""
+    size = np.ceil(rng.lognormal(5.0, 1.0, n))
+    rate = rng.gamma(8.0, 1 / 8.0, n) * (size / 150.0) ** -0.1
+    return alone(bits_per_byte, np.stack([rate * size, size], axis=1))
+
+
 def translated(rng: np.random.Generator, n: int) -> Part:
     """Sentences of uneven length and quality: n-gram matches shrink with the order."""
     words = 5 + rng.poisson(rng.gamma(3, 6, n))
@@ -163,7 +177,9 @@ SCORES: dict[str, Draw] = {
     "F1 (QQP)": table(F1, 0.37, 0.7, 0.1),
     "Pearson .6": normal(0.6),
     "Pearson .9": normal(0.9),
+    "Spearman .6": ranked(0.6),
     "BLEU": translated,
+    "bits per byte": texts,
 }
 
 EDGES: dict[str, Draw] = {
@@ -188,6 +204,9 @@ GLUE: tuple[tuple[str, str, float, str], ...] = (
     ("mnli", "acc", 1.0, "accuracy .65"),
     ("rte", "acc", 1.0, "accuracy .65"),
 )
+SIZES = (20, 56, 100, 300, 1000)
+"""Numbers of items; 56 is SuperGLUE's CB."""
+OUT = Path("results/gate/coverage.md")
 TOTAL = Total("glue", tuple(Term(task, name, weight / 7) for task, name, weight, _ in GLUE), scale=100.0)
 
 
@@ -229,30 +248,60 @@ def truth_of(draw: Draw, big: int = 1_000_000) -> float:
     return float(part.metric.combine(part.stats, part.groups))
 
 
-def simulate(trials: int, sizes: tuple[int, ...] = (100, 300, 1000), seed: int = 7) -> Iterator[Coverage]:
-    truths = {name: truth_of(draw) for name, draw in SCORES.items()}
-    for n in sizes:
-        for name, draw in SCORES.items():
-            yield cover(name, lambda rng, draw=draw, n=n: score_interval(*draw(rng, n)), truths[name], n, trials, seed)  # type: ignore[misc]
-        big = glue(np.random.default_rng(987), 1_000_000)
-        truth = 100 * sum(term.weight * float(part.metric.combine(part.stats, part.groups)) for term, part in big.items())
-        yield cover("GLUE-like total", lambda rng, n=n: total_interval(TOTAL, glue(rng, n)), truth, n, trials, seed)  # type: ignore[misc]
-    for name, draw in EDGES.items():
+def simulate(trials: int, draws: dict[str, Draw], seed: int = 7) -> Iterator[Coverage]:
+    """Every scenario at every size."""
+    for name, draw in draws.items():
         truth = 0.0 if draw is calibrated else truth_of(draw)
-        for n in (20, 56, 100, 300, 1000):
-            few = max(200, trials // 5)
-            yield cover(name, lambda rng, draw=draw, n=n: score_interval(*draw(rng, n)), truth, n, few, seed)  # type: ignore[misc]
+        for n in SIZES:
+            yield cover(name, lambda rng, draw=draw, n=n: score_interval(*draw(rng, n)), truth, n, trials, seed)  # type: ignore[misc]
+
+
+def simulate_total(trials: int, seed: int = 7) -> Iterator[Coverage]:
+    """A total like GLUE's, of tasks with `n` items each."""
+    big = glue(np.random.default_rng(987), 1_000_000)
+    truth = 100 * sum(term.weight * float(part.metric.combine(part.stats, part.groups)) for term, part in big.items())
+    for n in SIZES:
+        yield cover("GLUE-like total", lambda rng, n=n: total_interval(TOTAL, glue(rng, n)), truth, n, trials, seed)  # type: ignore[misc]
+
+
+def shown(rows: Iterable[Coverage]) -> Iterator[Coverage]:
+    """The rows, each printed when it is measured."""
+    for row in rows:
+        print(row, flush=True)
+        yield row
 
 
 def main(trials: int = 2000) -> None:
-    lines = ["| scenario | n | trials | covered | mean width |", "|---|---|---|---|---|"]
-    for row in simulate(trials):
-        lines.append(f"| {row.scenario} | {row.n} | {row.trials} | {row.covered:.4f} | {row.width:.4f} |")
-        print(lines[-1], flush=True)
-    out = Path("results/gate/coverage.md")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("# Coverage of 95 % intervals\n\n`python -m tests.sim.coverage`\n\n" + "\n".join(lines) + "\n")
+    usual = [*shown(simulate(trials, SCORES)), *shown(simulate_total(trials))]
+    edges = list(shown(simulate(trials, EDGES)))
+    least = 0.95 - 3 * float(np.sqrt(0.95 * 0.05 / trials))
+    low = [f"{row.scenario} at n = {row.n} ({row.covered:.3f})" for row in (*usual, *edges) if row.covered < least]
+    text = HEAD.format(
+        trials=trials, least=least, low=len(low), cells=len(usual) + len(edges), names="\n".join(f"- {each}" for each in low)
+    )
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(text + table_of(usual) + EDGE_HEAD + table_of(edges))
 
+
+def table_of(rows: Sequence[Coverage]) -> str:
+    lines = ["| scenario | n | trials | covered | mean width |", "|---|---|---|---|---|"]
+    lines += [f"| {row.scenario} | {row.n} | {row.trials} | {row.covered:.4f} | {row.width:.4f} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+HEAD = """# Coverage of 95 % intervals
+
+`python -m tests.sim.coverage {trials}`: the share of {trials:,} simulated samples whose interval contains the true score. Only samples in
+which the items define the score count; `trials` gives their number. A true .95 shows at least {least:.3f} in {trials:,} trials; {low} of
+{cells} cells are lower:
+
+{names}
+
+"""
+EDGE_HEAD = """
+## Near the ends of the scale, rare classes, biased and heavy-tailed scores
+
+"""
 
 if __name__ == "__main__":
     main(*(int(value) for value in sys.argv[1:]))
