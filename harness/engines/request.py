@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+import numpy as np
 
 TokenIds = tuple[int, ...]
 
 
 class PackedIds(Sequence[int]):
-    """Token ids in four bytes each, where a tuple takes eight; it equals the tuple, and gives tuples when it is sliced or added to."""
+    """Token ids in four bytes each, where a tuple takes eight; it equals the tuple, and gives tuples when it is sliced or added to.
 
-    __slots__ = ("ids",)
+    Ids of which at least half are the first of `like`, as in prompts with the same few-shot examples, hold only the others themselves.
+    """
 
-    def __init__(self, ids: Sequence[int]) -> None:
-        self.ids = array("i", ids)
+    __slots__ = ("kept", "own", "trunk")
+
+    def __init__(self, ids: Sequence[int], like: PackedIds | None = None) -> None:
+        whole, trunk = array("i", ids), array("i") if like is None else like.ids
+        kept = common_length(trunk, whole)
+        self.kept, self.trunk = (kept, trunk) if 2 * kept >= len(whole) else (0, array("i"))
+        self.own = whole[self.kept :]
+
+    @property
+    def ids(self) -> array[int]:
+        return self.trunk[: self.kept] + self.own if self.kept else self.own
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.kept + len(self.own)
 
     def __getitem__(self, place: Any) -> Any:
         found = self.ids[place]
@@ -48,9 +60,27 @@ class PackedIds(Sequence[int]):
         return repr(tuple(self.ids))
 
 
-def packed(ids: TokenIds) -> TokenIds:
-    """The ids in less memory, for a plan with many prompts."""
-    return cast(TokenIds, PackedIds(ids))
+def packed_alike(sequences: Iterable[TokenIds]) -> Iterator[TokenIds]:
+    """The ids of prompts in less memory: those that begin alike, one after another, hold that part once."""
+    root: PackedIds | None = None
+    for ids in sequences:
+        found = PackedIds(ids, root)
+        root = root if found.kept else found
+        yield cast(TokenIds, found)
+
+
+def common_length(left: array[int], right: array[int]) -> int:
+    """Length of the longest common prefix."""
+    size = min(len(left), len(right))
+    if not size:
+        return 0
+    differs = np.frombuffer(left, np.int32, size) != np.frombuffer(right, np.int32, size)
+    return int(differs.argmax()) if differs.any() else size
+
+
+def raw(ids: TokenIds) -> Sequence[int]:
+    """The array or tuple that holds the ids, which is faster to copy than PackedIds."""
+    return ids.ids if isinstance(ids, PackedIds) else ids
 
 
 def digest_ids(*sequences: TokenIds) -> str:
@@ -58,7 +88,7 @@ def digest_ids(*sequences: TokenIds) -> str:
     state = hashlib.sha256()
     for ids in sequences:
         state.update(len(ids).to_bytes(8, "little"))
-        state.update(array("q", ids.ids if isinstance(ids, PackedIds) else ids).tobytes())
+        state.update(array("q", raw(ids)).tobytes())
     return state.hexdigest()[:24]
 
 

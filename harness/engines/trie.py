@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.harness.engines.request import GenRequest, ScoreGroup, TokenIds
+from assay.harness.engines.request import GenRequest, ScoreGroup, TokenIds, raw
 
 Ints = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ class Tokens:
 
 def sortable(ids: TokenIds) -> bytes:
     """Four big-endian bytes per id. Bytes sort and share prefixes as the ids do, and compare faster than tuples."""
-    packed = array("I", ids)
+    packed = array("I", raw(ids))
     if sys.byteorder == "little":
         packed.byteswap()
     return packed.tobytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.harness.engines import EngineStats
-from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, TokenIds, raw
 from assay.harness.errors import AssayError, Incomplete, Invalid, NotComparable
 from assay.harness.model.find import ModelRef
 
@@ -42,7 +42,7 @@ def read_generation(data: Sequence[Any]) -> GenRequest:
 
 def pack_ids(ids: TokenIds) -> str:
     """Token ids as base64 of four bytes each in this machine's order: prompts are most of what is sent."""
-    return b64encode(array("i", ids)).decode()
+    return b64encode(array("i", raw(ids))).decode()
 
 
 def read_ids(data: str) -> TokenIds:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from assay.harness.engines.request import TokenIds, packed
+from assay.harness.engines.request import TokenIds, packed_alike
 from assay.harness.errors import AssayError, redact
 from assay.harness.model.hashes import cache_folder, keep, recall
 from assay.harness.model.weights import read_json
@@ -232,5 +232,6 @@ def encode_portion(tokenizer: Tokenizer, pairs: Sequence[tuple[str, tuple[str, .
                 )
             tails.append(tail)
         start = context if special else tokenizer.prefix + context
-        encoded_pairs.append(EncodedPair(packed(start or tokenizer.start()), tuple(tails), moved))
-    return encoded_pairs
+        encoded_pairs.append((start or tokenizer.start(), tuple(tails), moved))
+    starts = packed_alike(start for start, _, _ in encoded_pairs)
+    return [EncodedPair(start, tails, moved) for start, (_, tails, moved) in zip(starts, encoded_pairs, strict=True)]

@@ -32,7 +32,7 @@ from assay.harness.run.scoring.rescore import inconsistent_records
 from assay.harness.run.scoring.signature import run_settings
 from assay.harness.run.scoring.verify import verify
 from assay.harness.run.selection import Selection, select_planned, select_stored
-from assay.harness.store import Writer, create_bundle, index, open_writer, read_run
+from assay.harness.store import Run, Writer, create_bundle, index, open_writer, read_run
 from assay.harness.store.plan import Plan
 from assay.harness.store.provenance import clock
 from assay.harness.store.record import Record
@@ -150,6 +150,14 @@ def evaluate(
     """
     progress = progress or NoProgress()
     check_opener(plan, opener)
+    bundle = evaluate_planned(plan, place, progress, opener, stored)
+    with resumable(bundle):
+        update_index(place, [bundle])  # when the plan is no longer in memory
+    return bundle
+
+
+def evaluate_planned(plan: Plan, place: Surroundings, progress: RunProgress, opener: OpenEngine, stored: bool) -> Path:
+    """`evaluate` without the index: with the plan's engine, or with hf where `auto` chose one that cannot open the model."""
     prepared = prepare(plan, place, progress, stored)
     try:
         return evaluate_prepared(prepared, place, progress, opener)
@@ -167,7 +175,6 @@ def evaluate_prepared(prepared: PreparedRun, place: Surroundings, progress: RunP
         with resumable(bundle):
             update_index(place, [bundle])  # the run is listed as running
             finish(prepared, bundle, progress, opener)
-            update_index(place, [bundle])
     except CannotOpen:
         shutil.rmtree(bundle)
         update_index(place)
@@ -197,14 +204,20 @@ def resume(
     if run.status == "complete":
         update_index(place)
         return bundle
+    resume_planned(run, place, progress, opener, allow_failed)
+    with resumable(bundle):
+        update_index(place, [bundle])
+    return bundle
+
+
+def resume_planned(run: Run, place: Surroundings, progress: RunProgress, opener: OpenEngine, allow_failed: bool) -> None:
+    """`resume` without the index."""
     plan = Plan.from_json(run.manifest["plan"])
     plan = replace(plan, engine=run.manifest["engine"]["name"], allow_failed=plan.allow_failed or allow_failed)
     prepared = prepare(plan, place, progress, stored=True)
-    same_run(run.manifest, manifest_of(prepared), bundle)
-    with resumable(bundle):
-        finish(prepared, bundle, progress, opener)
-        update_index(place, [bundle])
-    return bundle
+    same_run(run.manifest, manifest_of(prepared), run.path)
+    with resumable(run.path):
+        finish(prepared, run.path, progress, opener)
 
 
 def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: OpenEngine) -> None:

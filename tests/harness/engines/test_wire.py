@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import pytest
 
-from assay.harness.engines.request import GenRequest, ScoreGroup, packed
+from assay.harness.engines.request import GenRequest, ScoreGroup, TokenIds, packed_alike
 from assay.harness.engines.trie import sortable
 from assay.harness.engines.wire import line, pack_request, read_generation, read_group
 
@@ -30,10 +32,19 @@ def test_token_ids_take_a_third_less_space_than_as_numbers() -> None:
     assert len(line({"ask": pack_request(GenRequest(ids, 1))})) < 0.8 * len(json.dumps(ids))
 
 
-def test_packed_ids_are_their_tuple_in_all_but_memory() -> None:
-    short, ids = (5, 6), packed(LARGE)
-    assert ids == LARGE and {LARGE: 1}[ids] and hash(ids) == hash(LARGE) and ids != short and repr(packed(short)) == "(5, 6)"
-    assert ids[3] == 21 and ids[:2] == (0, 7) and ids + short == LARGE + short and short + ids == short + LARGE
+@pytest.mark.parametrize("before", [(), LARGE[:9], (*LARGE, 7), (*LARGE[:30_000], 5, 5), LARGE])
+def test_packed_ids_are_their_tuple_in_all_but_memory(before: TokenIds) -> None:
+    short = (5, 6)
+    _, ids, other = packed_alike((before, LARGE, short))
+    assert ids == LARGE and {LARGE: 1}[ids] and hash(ids) == hash(LARGE) and ids != short and repr(other) == "(5, 6)"
+    assert (ids[3], ids[-1], len(ids)) == (21, LARGE[-1], len(LARGE)) and ids[:2] == (0, 7)
+    assert ids + short == LARGE + short and short + ids == short + LARGE and tuple(ids) == LARGE and max(ids) == LARGE[-1]
     group, same = ScoreGroup(ids, (short,)), ScoreGroup(LARGE, (short,))
     assert group == same and group.key == same.key and line({"ask": pack_request(group)}) == line({"ask": pack_request(same)})
-    assert sortable(ids) == sortable(LARGE) and max(ids) == LARGE[-1]
+    assert sortable(ids) == sortable(LARGE) and copy.deepcopy(ids) == LARGE
+
+
+def test_prompts_with_equal_beginnings_hold_them_once() -> None:
+    prompts = [(*range(900), number) for number in range(50)]
+    found = list(packed_alike(prompts))
+    assert found == prompts and len(pickle.dumps(found)) < 3 * len(pickle.dumps(found[:1]))
