@@ -176,7 +176,7 @@ def score_of(record: Record, metric: str) -> float | None:
 
 
 def instance(run: Run, item: Item, record: Record, metric: str, score: float) -> dict[str, Any]:
-    answer = output_text(record.output, item)
+    answer = output_text(record.output, item.choices)
     mark = hashlib.sha256(json.dumps({"raw": item.prompt, "reference": [item.gold]}, sort_keys=True).encode()).hexdigest()
     right = record.correct if record.correct is not None else score
     return {

@@ -81,7 +81,9 @@ def sample_problems(samples: Any, items: Sequence[Item], records: Sequence[Recor
         for name, part in parts.items()
         if string_array(samples[name]).tolist() != [part(item) for item in items]
     ]
-    if string_array(samples["output"]).tolist() != [output_text(record.output, item) for item, record in zip(items, records, strict=True)]:
+    if string_array(samples["output"]).tolist() != [
+        output_text(record.output, item.choices) for item, record in zip(items, records, strict=True)
+    ]:
         found.append("the column 'output' of samples.parquet differs from the recorded outputs")
     return found
 

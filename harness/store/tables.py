@@ -162,37 +162,37 @@ def printable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def output_text(output: Mapping[str, Any], item: Item) -> str:
+def output_text(output: Mapping[str, Any], choices: Sequence[str]) -> str:
     """Return the model's output for display: the completion, the chosen answer, or the number."""
     if "text" in output:
         return printable(str(output["text"]))
     pick = output.get("pick")
-    if isinstance(pick, int) and 0 <= pick < len(item.choices):
-        return item.choices[pick]
+    if isinstance(pick, int) and 0 <= pick < len(choices):
+        return choices[pick]
     number = output.get("value", output.get("logprob"))
     return "" if number is None else f"{number:.6g}"
 
 
-def samples_table(items: Sequence[Item], records: Mapping[Key, Record]) -> Any:
-    """Return one row per item, in planned order; the column `record` is the whole output as JSON."""
+def samples_table(planned: Any, records: Mapping[Key, Record]) -> Any:
+    """Return one row per item of the table `planned` (items_table); the column `record` is the whole output as JSON."""
     import pyarrow
 
-    rows = [(item, records[item.task, item.id]) for item in items]
+    keys = list(zip(planned["task"].to_pylist(), planned["id"].to_pylist(), strict=True))
+    rows = [records[key] for key in keys]
+    shown = [output_text(record.output, choices) for record, choices in zip(rows, planned["choices"].to_pylist(), strict=True)]
     return pyarrow.table(
         {
-            "task": text_column([item.task for item in items]),
-            "item_id": text_column([item.id for item in items]),
-            "group": text_column([item.group for item in items]),
-            "cluster": text_column([item.cluster for item in items]),
-            "prompt": text_column([item.prompt for item in items]),
-            "output": text_column([output_text(record.output, item) for item, record in rows]),
-            "gold": text_column([item.gold for item in items]),
-            "correct": number_column([record.correct for _, record in rows], pyarrow.float64()),
-            "status": text_column([record.status for _, record in rows]),
-            "error": text_column([printable(record.error) for _, record in rows]),
-            **{name: number_column([getattr(record, name) for _, record in rows], pyarrow.int64()) for name in COUNTS},
-            "seconds": number_column([record.seconds for _, record in rows], pyarrow.float64()),
-            "record": text_column([to_json(record.output, f"{item.task} {item.id}").decode() for item, record in rows]),
+            "task": planned["task"],
+            "item_id": planned["id"],
+            **{name: planned[name] for name in ("group", "cluster", "prompt")},
+            "output": text_column(shown),
+            "gold": planned["gold"],
+            "correct": number_column([record.correct for record in rows], pyarrow.float64()),
+            "status": text_column([record.status for record in rows]),
+            "error": text_column([printable(record.error) for record in rows]),
+            **{name: number_column([getattr(record, name) for record in rows], pyarrow.int64()) for name in COUNTS},
+            "seconds": number_column([record.seconds for record in rows], pyarrow.float64()),
+            "record": text_column([to_json(record.output, " ".join(key)).decode() for key, record in zip(keys, rows, strict=True)]),
         }
     )
 

@@ -17,7 +17,7 @@ from assay.harness.store.journal import Journal, Key, encode_record, final_recor
 from assay.harness.store.read import Run, read_run
 from assay.harness.store.record import Record
 from assay.harness.store.shapes import ProofsShape, validate
-from assay.harness.store.tables import items_of, portions_to_parquet, samples_table, stats_table, to_parquet, without_texts
+from assay.harness.store.tables import portions_to_parquet, samples_table, stats_table, to_parquet, without_texts
 
 
 @contextmanager
@@ -139,7 +139,7 @@ class Writer:
     def _write(self, bundle: Path, summary: Mapping[str, Any]) -> None:
         records = final_records(self.records())
         known = without_texts(self._run.table(ITEMS, ("task", "id", "group", "cluster")))
-        samples = (samples_table(items_of(portion), records) for portion in self._run.portions(ITEMS))
+        samples = (samples_table(portion, records) for portion in self._run.portions(ITEMS))
         facts = {
             MANIFEST: self._journal_key[2],
             ITEMS: self._run.manifest["items_sha256"],

@@ -93,7 +93,7 @@ def score(tasks: Sequence[Task]) -> None:
         for each in prepared.items:
             record = score_item(task, each, [answers[isinstance(request, GenRequest)](request) for request in each.requests])
             records[record.task, record.item] = record
-        to_parquet(samples_table(items, records))
+        to_parquet(samples_table(items_table(items), records))
         tables = stat_tables(stats_table(items, records), "memory")
         to_json({"results": score_run([scored_of(prepared, 0)], (), tables, "scripted")}, "summary")
 
