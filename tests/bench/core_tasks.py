@@ -92,8 +92,9 @@ would draw others for each item). "lm-eval" is `simple_evaluate` of lm-eval {ver
 difference of a log-likelihood of an item; `texts`: generated texts that differ. Rows marked * use rows of our own in the data set's
 form: all of LAMBADA's, MMLU-Pro's, IFEval's and GPQA's, the few-shot examples of PIQA and WinoGrande. Tokens are those that went
 through the model. IFEval and GPQA run through lm-eval's own task on both sides; HumanEval's programs run in assay's sandbox, and for
-lm-eval through the published metric code_eval. ({machine}, {cores} cores.) The prompts, choices, decoding and scores of 20 items of
-each other row are compared without a model by `pytest tests/tasks/test_core_peer.py`.
+lm-eval through the published metric code_eval. What `nats` shows is the rounding of fp32: lm-eval computes every choice whole and
+alone, assay the shared prompt once; a perplexity shows it in its last digits. ({machine}, {cores} cores.) The prompts, choices,
+decoding and scores of 20 items of each other row are compared without a model by `pytest tests/tasks/test_core_peer.py`.
 
 Made by `python -m tests.bench.core_tasks MODEL --rows rows.jsonl --write results/checks/CORE.md`.
 """
