@@ -214,7 +214,7 @@ def learning_rates(table: Any) -> Any:
     ]
     bars = base.mark_rule(opacity=0.4).encode(x=x, y=alt.Y("low:Q", title="gain on the target, points"), y2="high:Q", color=colour)
     line = base.mark_line(point=True).encode(x=x, y="gain:Q", color=colour, tooltip=tip)
-    return (bars + line).properties(height=320)
+    return (bars + line).properties(height=260 + 11 * table.method.nunique())  # two methods per line of the legend
 
 
 def heatmap(table: Any, title: str, middle: bool = True) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ NUMBERS = (
     *("lr", "seed", "gain", "gain_low", "gain_high", "average_drop", "average_drop_low", "average_drop_high", "seconds", "train_seconds"),
     *("trainable_parameters", "saved_bytes", "peak_memory", "shots", "loss_tokens", "kl_base"),
 )
-REPORT = "REPORT.md"
+REPORT, FRONTIERS = "REPORT.md", "frontiers.json"
+FULL = "full"
+OPPOSITE = {"dominates": "dominated", "dominated": "dominates"}
 TEXTS = ["study", "method", "family", "mitigation", "role", "target", "labels", "status", "run_id", "drops"]
 
 
@@ -108,6 +111,34 @@ def points(rows: Any) -> Any:
         table["rate"] = ["–" if lr != lr else f"{lr:.0e}" for lr in table.lr]
         table["rate_order"] = table.lr.fillna(0.0)
     return table
+
+
+def frontier_verdicts(study: Path, target: str) -> Any:
+    """Each method against full tuning at equal gain along the runs, from a study's frontiers.json: method, smaller final gain, KL over
+    full, seeds, verdict. Empty where the runs were not scored along their way, or the file cannot be read."""
+    rows = []
+    try:
+        for each in json.loads((study / FRONTIERS).read_bytes()):
+            if str(each["target"]) != target:
+                continue
+            for pair in each["verdicts"]:
+                if FULL in (pair["method"], pair["other"]):
+                    rows.append(against_full(pair))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError):
+        rows = []
+    return frames.DataFrame(rows, columns=["method", "smaller final gain (points)", "KL over full", "seeds", "verdict"])
+
+
+def against_full(pair: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """One row of `frontier_verdicts`; a pair may name full tuning first."""
+    turned = pair["method"] == FULL
+    factor = pair["factor"]
+    if factor is not None and turned:
+        factor = [1 / factor[0], 1 / factor[2], 1 / factor[1]]
+    ratio = "–" if factor is None else "{:.3g}x [{:.3g}, {:.3g}]".format(*factor)
+    gain = "–" if pair["gain"] is None else f"{100 * pair['gain']:+.1f}"
+    verdict = OPPOSITE.get(pair["verdict"], pair["verdict"]) if turned else pair["verdict"]
+    return str(pair["other"] if turned else pair["method"]), gain, ratio, str(pair["seeds"]), str(verdict)
 
 
 def verdicts(study: Path, target: str) -> Any:

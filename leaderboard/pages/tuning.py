@@ -14,6 +14,14 @@ from assay.leaderboard.data.safe_text import plain, visible
 from assay.leaderboard.pages import shell
 
 COLUMNS = [*("method", "family", "rate", "runs", "gain", "Gain CI", "kept", "Change CI", "Trainable", "Saved", "Memory", "Time")]
+ALONG = (
+    "KL at 80 % of the smaller final gain of a seed, from the study's frontiers.json. dominates: the model changes less (KL); dominated: "
+    "the reverse; no difference: within a factor of 1.5; else: cannot tell. 95 % intervals over seeds; verdicts corrected (Holm)."
+)
+AT_END = (
+    "By pairs of runs with equal seeds, batches and items, from the study's REPORT.md. dominates: the model changes less (KL) and the "
+    "gain is not lower by 3 points; dominated: the reverse; no difference: less than 3 points and a factor of 1.5; else: cannot tell."
+)
 EXPORTED = ["method", "family", "rate", "runs", "gain", "gain_low", "gain_high", "kept", "kept_low", "kept_high", "seconds"]
 
 
@@ -132,8 +140,10 @@ def forgotten(matrix: Any) -> str:
 
 
 def verdicts(study: str, target: str) -> None:
-    """Each method against full tuning, as the study's report decides it."""
-    table = studies.verdicts(shell.root() / study, target)
+    """Each method against full tuning, as the study decides it."""
+    table, about = studies.frontier_verdicts(shell.root() / study, target), ALONG
+    if not len(table):
+        table, about = studies.verdicts(shell.root() / study, target), AT_END
     if not len(table):
         return
     counts = table.verdict.value_counts()
@@ -141,10 +151,7 @@ def verdicts(study: str, target: str) -> None:
     named = {name: name[:1].upper() + name[1:].replace(" (points)", ", points") for name in table.columns}
     shown = table.rename(columns=named).map(lambda text: visible(text, 60))
     shell.table(shown, hide_index=True, height=shell.fitting(len(shown), 12), alt="Each method against full tuning, with its verdict")
-    st.caption(
-        "By pairs of runs with equal seeds, batches and items, from the study's REPORT.md. dominates: the model changes less (KL) and the "
-        "gain is not lower by 3 points; dominated: the reverse; no difference: less than 3 points and a factor of 1.5; else: cannot tell."
-    )
+    st.caption(about)
 
 
 def distance(found: Any) -> None:

@@ -291,3 +291,23 @@ def test_a_recorded_gate_by_smoothed_accuracy_is_known_to_the_page_that_decides_
     assert not paired.judged_smoothed(tmp_path, {"a": ("r2", "r1")})
     (tmp_path / "gates.jsonl").write_text("damaged\n")
     assert not paired.judged_smoothed(tmp_path, runs)
+
+
+def test_verdicts_along_the_runs_are_read_with_full_tuning_second(tmp_path: Path) -> None:
+    pair = {"seeds": 3, "gain": 0.2, "verdict_over_range": "cannot tell", "band": []}
+    found = [
+        {"method": "full", "other": "ia3", "factor": [0.5, 0.25, 0.8], "verdict": "dominates", **pair},
+        {"method": "lora", "other": "full", "factor": [0.5, 0.25, 0.8], "verdict": "dominates", **pair},
+        {"method": "lora", "other": "ia3", "factor": [0.5, 0.25, 0.8], "verdict": "dominates", **pair},
+        {"method": "dora", "other": "full", "factor": None, "verdict": "cannot tell", **pair, "gain": None, "seeds": 0},
+    ]
+    (tmp_path / "frontiers.json").write_text(json.dumps([{"target": "other", "verdicts": []}, {"target": "t", "verdicts": found}]))
+    rows = studies.frontier_verdicts(tmp_path, "t").to_numpy().tolist()
+    assert rows == [
+        ["ia3", "+20.0", "2x [1.25, 4]", "3", "dominated"],
+        ["lora", "+20.0", "0.5x [0.25, 0.8]", "3", "dominates"],
+        ["dora", "–", "–", "0", "cannot tell"],
+    ]
+    assert not len(studies.frontier_verdicts(tmp_path, "absent"))
+    (tmp_path / "frontiers.json").write_text('[{"target": "t", "verdicts": [{}]}]')
+    assert not len(studies.frontier_verdicts(tmp_path, "t")) and not len(studies.frontier_verdicts(tmp_path / "absent", "t"))
