@@ -97,7 +97,7 @@ def main(times: str = "7", folder: str = "") -> None:
     load = os.getloadavg()[0]
     text = f"""# One gate over {len(found["tasks"])} tasks and {found["items"]:,} items
 
-`python -m tests.sim.gate_speed`: {times} calls of `assay gate`, from the start of the process to its end.
+`python -m tests.sim.gate_speed {times}`: {times} calls of `assay gate`, from the start of the process to its end.
 
 | | shortest | median |
 |---|---|---|
