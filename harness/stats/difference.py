@@ -48,7 +48,7 @@ class Difference:
     strict: float = -np.inf
     """The lower limit at 1 - alpha / `candidates`, on which a pass rests; `low` where the candidate is the only one."""
     exact: bool = False
-    """True for binary, unclustered items: wins and losses are sufficient statistics."""
+    """True where every unit gained, lost or kept its whole score: their numbers are sufficient statistics."""
     bounded: bool = True
     """False where the metric lacks a bound: then values are in the metric's own unit, not points."""
 
@@ -241,7 +241,7 @@ def units_of(base: Part, candidate: Array) -> Units:
 
 
 def _exact(units: Units, levels: Levels) -> Difference:
-    """For binary, unclustered items: mid-p McNemar test, Tango limits."""
+    """For binary items, or clusters that change as a whole: mid-p McNemar test, Tango limits."""
     n, a, b = len(units.values), int((units.values > 0.5).sum()), int((units.values < -0.5).sum())
     usual, stricter = (z_quantile(1 - levels.alpha / k) for k in (1, levels.candidates))
     low, turned, strict = tango_bound([a, b, a], [b, a, b], n, [usual, usual, stricter]).tolist()
@@ -250,7 +250,7 @@ def _exact(units: Units, levels: Levels) -> Difference:
     wins, losses = int((units.moves > EXACT).sum()), int((units.moves < -EXACT).sum())
     method = "mid-p McNemar, Tango"
     p_loss, df = float(mid_p(a, b)), max(n - 1.0, 1.0)
-    return Difference(delta, low, -turned, p_loss, se, df, n, n, wins, losses, 1.0, method, strict, exact=True)
+    return Difference(delta, low, -turned, p_loss, se, df, len(units.moves), n, wins, losses, 1.0, method, strict, exact=True)
 
 
 def _graded(units: Units, levels: Levels, seed: int) -> Difference:

@@ -235,3 +235,15 @@ def test_groups_fold_before_they_are_paired() -> None:
     found = paired_difference(part, other)
     assert found.n == len(np.unique(part.groups)) and part.metric is EM
     assert found.delta == pytest.approx(EM.combine(other, part.groups) - EM.combine(part.stats, part.groups))
+
+
+def test_the_number_of_items_does_not_depend_on_what_changed() -> None:
+    codes = np.arange(100)
+    base = Part(MEAN, np.ones((100, 1)), codes, codes // 5)
+    found = []
+    for lost in (0, 5, 6):  # nothing, a whole cluster, and one item of another: the last is judged by t
+        stats = np.ones((100, 1))
+        stats[:lost] = 0
+        found.append(paired_difference(base, stats))
+    assert [(each.n, each.units, each.exact) for each in found] == [(100, 20, True), (100, 20, True), (100, 20, False)]
+    assert found[1].churn == 0.05 and (found[1].delta, found[1].losses) == (-0.05, 5)
