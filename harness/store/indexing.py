@@ -30,6 +30,8 @@ from assay.harness.store.shapes import evidence_of, weakest
 from assay.harness.store.trials import are_newer, load_trials
 
 WAIT_SECONDS = 120.0
+ROWS = 8192
+"""Rows that DuckDB holds in memory before it compresses them; its default is 122,880, whose prompts may take gigabytes."""
 TABLES = ("run", "run_task", "score", "sample", "item_stat")
 
 
@@ -183,7 +185,7 @@ def open_copy(path: Path, fresh: bool) -> Any:
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute(f"ATTACH {quoted(path)} AS store (STORAGE_VERSION 'v1.5.0')")
+    connection.execute(f"ATTACH {quoted(path)} AS store (STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE {ROWS})")
     connection.execute("USE store")
     if fresh:
         connection.execute("BEGIN")
