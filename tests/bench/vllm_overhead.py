@@ -3,7 +3,8 @@
     python -m tests.bench.vllm_overhead [--requests 2000] [--texts 256] [--tokens 128] [--rounds 3]
 
 A model of one layer of 64 units with random weights, so that Python is all that counts. Both sides use one vLLM, the same ids and an empty
-prefix cache, in turn; seconds are CPU seconds, because a busy machine does not change them. Writes results/speed/vllm_overhead.csv.
+prefix cache, in turn, after one round that is not counted; seconds are CPU seconds, which a busy machine changes less than others. Writes
+results/speed/vllm_overhead.csv.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ VOCABULARY, SHARED, OWN = 49152, 256, 64
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The median over the rounds: `ours` and `plain` a second of CPU, and their ratio."""
+    """The median over the rounds: `ours` and `plain` a second of CPU, and their ratio, with the lowest and the highest of a round."""
 
     what: str
     ours: float
     plain: float
     ratio: float
+    low: float
+    high: float
 
 
 def prompts(count: int) -> list[tuple[int, ...]]:
@@ -59,10 +62,15 @@ def seconds(llm: Any, work: Callable[[], Any]) -> float:
 
 
 def compare(what: str, units: int, llm: Any, sides: tuple[Callable[[], Any], Callable[[], Any]], rounds: int) -> Row:
-    """Both sides in turn, ours first."""
-    spent = [[seconds(llm, side) for side in sides] for _ in range(rounds)]
+    """Both sides in turn; ours first in every other round."""
+    spent: list[tuple[float, float]] = []
+    for number in range(rounds + 1):
+        first = number % 2
+        took = {side: seconds(llm, sides[side]) for side in (first, 1 - first)}
+        spent += [(took[0], took[1])] if number else []
     ours, plain = (median(each[side] for each in spent) for side in (0, 1))
-    row = Row(what, round(units / ours, 1), round(units / plain, 1), round(median(one[1] / one[0] for one in spent), 3))
+    ratios = sorted(round(plain / ours, 3) for ours, plain in spent)
+    row = Row(what, round(units / ours, 1), round(units / plain, 1), round(median(ratios), 3), ratios[0], ratios[-1])
     print(*asdict(row).values(), sep="\t", flush=True)
     return row
 
