@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -81,6 +82,12 @@ def command(*arguments: str) -> tuple[str, int]:
 def main(gates: int = 300, workers: int = 2) -> None:
     with ProcessPoolExecutor(workers) as pool:
         found = list(pool.map(gate, range(gates)))
+    write(found)
+
+
+def write(found: Sequence[tuple[float, str, int]]) -> None:
+    """Writes the table of the gates; every exit code must be that of its verdict."""
+    gates = len(found)
     assert all(CODES[verdict] == code for _, verdict, code in found)
     lines = ["| truth | gates | pass | inconclusive | regressed |", "|---|---|---|---|---|"]
     for lost, truth in ((0.0, "nothing lost"), (MARGIN, "the margin lost")):
