@@ -112,7 +112,7 @@ def draw_charts(found: Board) -> None:
 def page() -> None:
     shell.head(
         "Board",
-        "Models ranked by score, with 95 % rank intervals from resampled items. All models are scored on the same items.",
+        "Models ranked by score, with 95 % rank intervals from resampled items. On a task, models are scored on the same items.",
     )
     cells = shell.cells()
     if not len(cells):
