@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-VERSION = 3
+VERSION = 4
 """Of the generated content: a store of another version is not used."""
 
 

@@ -35,6 +35,8 @@ def trials(study: str, target: str, size: float, draw: np.random.Generator) -> l
                 row: dict[str, Any] = {"study": study, "method": method, "family": family, "lr": rate, "seed": seed, "role": "grid"}
                 row |= {"target": target, "gain": value, "gain_low": value - 0.02, "gain_high": value + 0.02, "average_drop": average}
                 row |= {"average_drop_low": average - 0.006, "average_drop_high": average + 0.006, "drops": json.dumps(drops)}
+                if family == "in_context":  # the base model: no change, as in the studies of `assay study`
+                    row |= {"average_drop": 0.0, "average_drop_low": None, "average_drop_high": None, "drops": ""}
                 row |= {"mitigation": "none", "labels": "true", "status": "done", "selected": rate in (1e-4, None)}
                 row |= {"kl_base": max(1e-4, 0.9 * harm + 0.002 * (rate is not None)), "trainable_parameters": trainable}
                 row |= {"saved_bytes": saved, "peak_memory": 9_000_000_000, "seconds": 340.0 if rate else 0.0, "shots": None if rate else 4}

@@ -99,7 +99,8 @@ def page() -> None:
         width="stretch",
     )
     st.caption("Bars: 95 % confidence intervals over items and seeds. Thin lines connect learning rates. Pale: not on the Pareto front.")
-    if (found.family == "in_context").any():
+    prompted = found[found.family == "in_context"]
+    if len(prompted) and not prompted.kept.any() and prompted.kept_low.isna().all():
         st.caption("in_context trains nothing: the model is the base model, so its change on the retention tasks is 0 without an interval.")
     verdicts(str(part.study.iloc[0]), str(part.target.iloc[0]))
     left, right = st.columns(2)
@@ -111,7 +112,8 @@ def page() -> None:
         if len(matrix):
             cut = matrix.assign(row=[visible(each, 40) for each in matrix.row], column=[visible(each, 40) for each in matrix.column])
             st.altair_chart(charts.heatmap(cut, "change, points"), width="stretch")
-            st.caption(plain(forgotten(cut)))
+            absent = [visible(each, 40) for each in sorted(set(studies.plotted(part).method) - set(matrix.row.str.partition(" + ")[0]))]
+            st.caption(plain(forgotten(cut) + f". No scores per retention task: {', '.join(absent)}" * bool(absent) + "."))
         else:
             st.caption("These trials have no scores per retention task.")
     costs(found)

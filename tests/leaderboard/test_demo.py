@@ -36,11 +36,12 @@ def test_the_store_is_valid_and_written_once(demo: Path, monkeypatch: pytest.Mon
     assert {"pass", "inconclusive", "regressed"} == set(bundles.gates(demo).verdict)
 
 
-def test_the_default_set_ranks_every_model(demo: Path) -> None:
+def test_the_default_set_ranks_every_model(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 of 12 models lack three tasks: the default set leaves these out, and all models have a rank on it."""
     found = board(demo, Filters())
     assert len(found.tasks) == 11 and found.ranked == 12
     assert "11 of 14 tasks" in found.about and "11 of 12 models" in found.about
+    assert "All models are scored" not in texts(opened(demo, "board", monkeypatch))  # kite-large lacks two of these tasks
     every = board(demo, Filters(group=ALL))
     assert len(every.tasks) == 14 and every.ranked == 12
     assert sum(bool(row.partial) for row in every.matrix.rows) == 8  # type: ignore[union-attr]
@@ -134,3 +135,11 @@ def test_flips_count_the_items_of_all_compared_tasks(demo: Path, monkeypatch: py
 )
 def test_pages_state_the_finding(demo: Path, page: str, state: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wanted in texts(opened(demo, page, monkeypatch, **state)).replace("\\", "")
+
+
+def test_tuning_says_that_prompting_changes_nothing_only_where_the_study_has_it_so(
+    demo: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = texts(opened(demo, "tuning", monkeypatch))
+    assert "is 0 without an interval" in text and "No scores per retention task\\: in\\_context" in text
+    assert "is 0 without an interval" not in texts(opened(store, "tuning", monkeypatch))  # this study gives it an interval
