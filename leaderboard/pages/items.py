@@ -87,7 +87,9 @@ def steps(rows: Any, task: str, item: str, run: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         back = st.button("← Previous", shortcut="p", disabled=here <= 0, help="Key p")
         following = st.button("Next →", shortcut="n", disabled=here + 1 >= len(keys), help="Key n")
-        st.caption(f"{here + 1} of {len(keys)} on this page" if here >= 0 else "not in the list above")
+        name = shell.run_labels(shell.read("runs")).get(keys[here][2], "").split(" · ")[0]
+        row = f"Row {here + 1} of {len(keys)} on this page: item {plain(item, 40)}, response of {plain(name, 60)}"
+        st.caption(row if here >= 0 else "not in the list above")
     if back or following:
         st.session_state.chosen_item = keys[here + (1 if following else -1)]
         st.rerun()
@@ -197,7 +199,11 @@ def choices(found: bundles.ItemRecord, folder: Path) -> None:
     )
     shell.table(table, hide_index=True, alt="Choices with log-likelihoods")
     if values:
-        st.caption("Tokens of each choice, the darker the less likely: hover for the log-probability in nats.")
+        several = any(len(each) > 1 for each in values)
+        st.caption(
+            "Tokens of each choice, the redder the less likely; beside it the log-likelihood, nats."
+            + " Hover over a token for its own log-probability." * several
+        )
         choices = [(bundles.choice_pieces(folder, text, len(each)), each) for text, each in zip(found.choices, values, strict=False)]
         reading.answers([reading.shaded(choices)])
 
@@ -219,6 +225,8 @@ def page() -> None:
         of, item, run = rows.task.iloc[0], rows.item_id.iloc[0], rows.run_id.iloc[0]
     if item and (of or chosen.task):
         if rows is not None:
+            if not run:  # the first response to the item in the list, so that the row and the response agree
+                run = next(iter(rows.run_id[(rows.task == (of or chosen.task)) & (rows.item_id == item)]), "")
             steps(rows, of or chosen.task, item, run)
         detail(of or chosen.task, item, run)
 

@@ -72,11 +72,13 @@ def article(name: str, outcome: str, body: str, thought: str = "") -> str:
 
 
 def shaded(choices: Sequence[tuple[Sequence[str], Sequence[float]]]) -> str:
-    """Choices as (tokens, log-probabilities), for `answers`: each token is darker the less likely it was, full at 1 in 1,000."""
+    """Choices as (tokens, log-probabilities), for `answers`: each token is redder the less likely it was, full at the least likely one
+    here, or at 1 in 20 if none is below that."""
     lines = []
+    least = min([-3.0, *(value for _, values in choices for value in values)])
     for pieces, values in choices:
         marks = "".join(
-            f'<span style="background: color-mix(in srgb, #b8475b {min(70, max(0, round(-10 * value)))}%, transparent)" '
+            f'<span style="background: color-mix(in srgb, #b8475b {max(0, round(70 * value / least))}%, transparent)" '
             f'title="{value:.2f} nats, probability {math.exp(min(value, 0)):.3f}">{escaped(piece)}</span>'
             for piece, value in zip(pieces, values, strict=False)
         )

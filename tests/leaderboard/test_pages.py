@@ -15,7 +15,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from assay.leaderboard.commands import ITEMS
-from assay.leaderboard.pages import shell, suites
+from assay.leaderboard.pages import reading, shell, suites
 
 APP = Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"
 PAGES = ("board", "compare", "model", "task", "items", "tuning", "gates", "runs", "health")
@@ -128,6 +128,21 @@ def test_an_exposed_board_hides_item_texts(store: Path, monkeypatch: pytest.Monk
         assert "(hidden)" in shown and "Question" not in shown and "word comes" not in shown
         assert "Text" not in [each.label for each in app.text_input]  # a search would reveal hidden texts
     assert "of 7 runs are right" in texts(opened(store, "items", monkeypatch, **item))
+
+
+def test_the_response_of_an_item_is_that_of_its_row(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = texts(opened(store, "items", monkeypatch, task="letters/first@own", of="letters/first@own", item="i0003", run=""))
+    row = re.search(r"Row \d+ of \d+ on this page: item i0003, response of (.+)", text)
+    response = re.search(r"\*\*Response\*\* of (.+) \(", text)
+    assert row and response and row[1] == response[1]
+
+
+def test_tokens_are_shaded_by_the_range_that_is_shown() -> None:
+    def shares(*values: float) -> list[int]:
+        return [int(each) for each in re.findall(r"#b8475b (\d+)%", reading.shaded([(["a"], [value]) for value in values]))]
+
+    assert shares(-6.17, -11.65, -8.07) == [37, 70, 48]
+    assert shares(-0.1, -0.2) == [2, 5]  # likely tokens are pale, though one is less likely than the other
 
 
 def test_no_cell_of_a_table_is_a_formula(monkeypatch: pytest.MonkeyPatch) -> None:
