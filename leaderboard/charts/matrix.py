@@ -62,7 +62,7 @@ def body_row(matrix: Matrix, row: Row, linked: bool, ranked: bool) -> str:
     start = 0
     for number, (family, count) in enumerate(matrix.families):
         if count > 1:
-            parts.append(score_cell(row, row.families[number], f"{family} mean, chance 0", f"family f{number}", linked))
+            parts.append(score_cell(row, row.families[number], f"{family} mean, chance\u00a00", f"family f{number}", linked))
         for place in range(start, start + count):
             kind = f"task f{number}" if count > 1 else f"single f{number}"
             head = matrix.heads[place]
@@ -121,10 +121,11 @@ def html(matrix: Matrix, linked: bool = True, ranked: bool = True) -> str:
         start += count
     rows = "".join(body_row(matrix, row, linked, ranked) for row in matrix.rows)
     bar = '<div class="bar" hidden><span></span><a href="compare">Compare</a></div>' if linked else ""
-    behind = "".join(f'<span class="swatch t{level}"></span>' for level in reversed(range(1, LEVELS)))
+    behind = "".join(f'<span class="swatch t{level}"></span>' for level in reversed(range(LEVELS)))
     key = (
         '<p class="key"><span class="swatch t4 lead"></span>best, or not significantly worse'
-        f"{behind}further behind<span>–</span>not scored<span class='guess'>12.3</span>not significantly above chance"
+        f"{behind}further behind<span class='pair'>–&nbsp; not scored</span>"
+        "<span class='pair'><span class='guess'>12.3</span>&nbsp; not significantly above chance</span>"
         '<button type="button" data-all>Unfold all</button></p>'
     )
     return (

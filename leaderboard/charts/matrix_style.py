@@ -35,15 +35,16 @@ CSS = """
 .matrix .shut { display: none; }
 .matrix tbody tr:hover th.model { background: var(--soft); }
 .matrix .t0 { background: transparent; }
-.matrix .t1 { background: color-mix(in srgb, var(--tint) 9%, transparent); }
-.matrix .t2 { background: color-mix(in srgb, var(--tint) 18%, transparent); }
-.matrix .t3 { background: color-mix(in srgb, var(--tint) 28%, transparent); }
+.matrix .t1 { background: color-mix(in srgb, var(--tint) 13%, transparent); }
+.matrix .t2 { background: color-mix(in srgb, var(--tint) 23%, transparent); }
+.matrix .t3 { background: color-mix(in srgb, var(--tint) 34%, transparent); }
 .matrix .t4 { background: color-mix(in srgb, var(--tint) 52%, transparent); }
 .matrix td.lead { font-weight: 650; }
 .matrix td.none { color: var(--quiet); background: repeating-linear-gradient(135deg, transparent 0 5px, var(--soft) 5px 10px); }
 .matrix .guess { font-style: italic; color: var(--quiet); text-decoration: underline dotted; }
 .matrix .key { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 6px; margin: 8px 0 0; color: var(--quiet); font-size: .8rem; }
 .matrix .key > span:not(:first-child) { margin-left: 8px; }
+.matrix .pair { white-space: nowrap; }
 .matrix .swatch { width: 22px; height: 14px; border: 1px solid var(--line); border-radius: 3px; text-align: center; line-height: 12px; }
 .matrix button[data-all] { margin-left: auto; color: var(--link); text-decoration: underline; }
 .matrix .swatch + .swatch { margin-left: -4px !important; }

@@ -100,6 +100,7 @@ def draw_charts(found: Board) -> None:
         st.header("Score against cost")
         cost = st.pills("Cost", list(COSTS), default=next(iter(COSTS)), required=True, key="cost", bind="query-params", wrap=True)
         kept = ranked.dropna(subset=[COSTS[str(cost)], "Score"])
+        absent = [plain(name, 60) for name in ranked.Model[~ranked.index.isin(kept.index)]]
         if not len(kept):
             shell.empty("No run of these models recorded this cost. Choose another cost.")
             return
@@ -107,6 +108,11 @@ def draw_charts(found: Board) -> None:
         table = table.astype(dict.fromkeys(("cost", "score", "low", "high"), "float64"))
         table["front"] = pareto_front(-table.cost.to_numpy(), table.score.to_numpy())
         st.altair_chart(charts.pareto(table, str(cost)), width="stretch")
+        more = f" and {len(absent) - 6} more" * (len(absent) > 6)
+        st.caption(
+            "Green, on the dashed line: no other model scores higher at the same or a lower cost (Pareto front). Orange: another does. "
+            "Hover over a dot for its name." + f" No cost recorded: {', '.join(absent[:6])}{more}." * bool(absent)
+        )
 
 
 def page() -> None:

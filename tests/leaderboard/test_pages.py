@@ -15,6 +15,8 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from assay.leaderboard.commands import ITEMS
+from assay.leaderboard.data.assembly import Filters
+from assay.leaderboard.data.safe_text import plain
 from assay.leaderboard.pages import reading, shell, suites
 
 APP = Path(__file__).parents[2] / "leaderboard" / "pages" / "app.py"
@@ -135,6 +137,13 @@ def test_the_response_of_an_item_is_that_of_its_row(store: Path, monkeypatch: py
     row = re.search(r"Row \d+ of \d+ on this page: item i0003, response of (.+)", text)
     response = re.search(r"\*\*Response\*\* of (.+) \(", text)
     assert row and response and row[1] == response[1]
+
+
+def test_the_cost_chart_names_models_without_a_cost(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = shell.load_board(str(store), "", Filters(), "chance-normalised mean")
+    unknown = [row.Model for row in board.table.itertuples() if row.Parameters != row.Parameters]
+    said = next(each.value for each in opened(store, "board", monkeypatch).caption if "Pareto front" in each.value)
+    assert ("No cost recorded" in said) == bool(unknown) and all(plain(name, 60) in said for name in unknown[:6])
 
 
 def test_tokens_are_shaded_by_the_range_that_is_shown() -> None:
