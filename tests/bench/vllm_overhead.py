@@ -1,10 +1,10 @@
 """What our engine adds to vLLM on a CPU: requests and tokens a second against plain `LLM.generate` with everything in one call.
 
-    python -m tests.bench.vllm_overhead [--requests 2000] [--texts 256] [--tokens 128] [--rounds 3]
+    OMP_NUM_THREADS=1 python -m tests.bench.vllm_overhead [--requests 2000] [--texts 256] [--tokens 128] [--rounds 3]
 
 A model of one layer of 64 units with random weights, so that Python is all that counts. Both sides use one vLLM, the same ids and an empty
-prefix cache, in turn, after one round that is not counted; seconds are CPU seconds, which a busy machine changes less than others. Writes
-results/speed/vllm_overhead.csv.
+prefix cache, in turn, after one round that is not counted; seconds are CPU seconds, which a busy machine changes less. With more
+threads, those that wait for each other count too, and rounds differ by a factor of two. Writes results/speed/vllm_overhead.csv.
 """
 
 from __future__ import annotations
