@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 """Of the generated content: a store of another version is not used."""
 
 

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from assay.leaderboard.demo.gates import write_gates
 from assay.leaderboard.demo.studies import write_studies
 
 NOUNS = 'The nouns are the words after "the" and "a".'
+FIRST = datetime(2026, 11, 22, 20, 10, tzinfo=UTC)
+"""When the first run was made: before the gates of gates.py, which decide on the runs."""
 COSTLY = ("reasoning", "summary")
 """Families that most models were not run on."""
 
@@ -168,8 +171,8 @@ def chosen_tasks(model: Invention) -> list[Invented]:
     return [task for task in kept if task.name in model.tasks] if model.tasks else kept
 
 
-def write_run(root: Path, model: Invention, part: float = 1.0, purpose: str = "release") -> Path:
-    """A run of a model; interrupted after a `part` of its items if that is below 1."""
+def write_run(root: Path, model: Invention, part: float = 1.0, purpose: str = "release", created: datetime | None = None) -> Path:
+    """A run of a model, `created` then (None: now); interrupted after a `part` of its items if that is below 1."""
     tasks = chosen_tasks(model)
     asked = {task.name: questions(task) for task in tasks}
     items = {task.name: items_of(task, asked[task.name]) for task in tasks}
@@ -179,7 +182,7 @@ def write_run(root: Path, model: Invention, part: float = 1.0, purpose: str = "r
         for task in tasks
         for item, each, score in zip(items[task.name], asked[task.name], scores[task.name], strict=True)
     ]
-    bundle = create_bundle(root, manifest_of(model, tasks, purpose), [item for task in tasks for item in items[task.name]])
+    bundle = create_bundle(root, manifest_of(model, tasks, purpose), [item for task in tasks for item in items[task.name]], created)
     with open_writer(bundle) as writer:
         writer.append(records[: int(len(records) * part)])
         if part == 1.0:
@@ -200,7 +203,10 @@ def inventions() -> Iterator[tuple[Invention, float, str]]:
 
 def write_store(root: Path) -> Path:
     """Writes the runs, studies, gates and index into a new folder."""
-    bundles = {model.name: write_run(root, model, part, purpose) for model, part, purpose in reversed(list(inventions()))}
+    bundles = {
+        model.name: write_run(root, model, part, purpose, FIRST + timedelta(minutes=50 * number) if part == 1.0 else None)
+        for number, (model, part, purpose) in enumerate(reversed(list(inventions())))
+    }
     write_studies(root)
     write_gates(root, bundles)
     index(root)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from assay.leaderboard.charts import charts
 from assay.leaderboard.data import bundles
-from assay.leaderboard.data.safe_text import plain, visible
+from assay.leaderboard.data.safe_text import folder, plain, visible
 from assay.leaderboard.pages import shell
 
 SIGNS = {"pass": "✓ pass", "regressed": "✗ regressed", "inconclusive": "? inconclusive"}
@@ -17,7 +17,8 @@ SIGNS = {"pass": "✓ pass", "regressed": "✗ regressed", "inconclusive": "? in
 def detail(row: Any) -> None:
     st.header("Gate details")
     with st.container(border=True):
-        st.markdown(f"**{plain(SIGNS.get(row.verdict, row.verdict))}**: {plain(row.candidate, 80)} against {plain(row.baseline, 80)}")
+        pair = " against ".join(plain(folder(name), 80) for name in (row.candidate, row.baseline))
+        st.markdown(f"**{plain(SIGNS.get(row.verdict, row.verdict))}**: {pair}")
         ends = f" ({row.low:+.2f} to {row.high:+.2f})" if row.low == row.low and row.high == row.high else ""
         aggregate = (
             f"Aggregate difference {row.delta:+.2f}{ends} points. Largest loss that passes: {row.margin:.1f} points."
@@ -51,7 +52,8 @@ def page() -> None:
     if not len(found):
         shell.empty("No gate has this verdict.")
         return
-    cut = found.assign(candidate=[visible(each, 60) for each in found.candidate], baseline=[visible(each, 60) for each in found.baseline])
+    short = {side: [visible(folder(each), 60) for each in found[side]] for side in ("candidate", "baseline")}  # as on the Board
+    cut = found.assign(**short)
     drawn = cut[cut.delta.notna()].drop(columns=["margin"])
     if len(drawn):
         st.altair_chart(charts.gate_history(drawn), width="stretch")

@@ -71,6 +71,16 @@ def test_gates_and_compare_agree(demo: Path) -> None:
     assert found.decision.delta == pytest.approx(row.delta)
 
 
+def test_gates_follow_their_runs_and_name_models_as_the_board_does(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = dict(query(demo, "SELECT run_id, created_at FROM runs"))
+    gates = bundles.gates(demo)
+    for row in gates.itertuples():
+        assert max(str(made[row.candidate_run]), str(made[row.baseline_run]))[:10] < row.at[:10]
+    assert "beta/heron-3b+lora-0/result" in opened(demo, "gates", monkeypatch).dataframe[0].value.candidate.tolist()
+    costs = studies.points(studies.trials(demo, ())).groupby("method")[["peak_memory", "seconds"]].first()
+    assert costs.peak_memory.nunique() == len(costs) and costs.seconds.nunique() == len(costs)  # no two methods cost the same
+
+
 def test_the_command_serves_the_demo_and_no_other_folder(
     demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
