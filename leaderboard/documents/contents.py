@@ -190,8 +190,8 @@ def tasks(cells: Any) -> list[Part]:
         chance = part.chance.iloc[0]
         about = f"{number(part.n.iloc[0], 0)} items · {part.metric.iloc[0]} · fingerprint {part.fingerprint.iloc[0]}"
         if chance is not None and chance == chance:
-            guessing = int((part.low <= chance).sum())
-            about += f" · chance level {100 * chance:.1f}; {guessing} of {len(part)} models are not significantly above it"
+            above = int((part.low > chance).sum())
+            about += f" · chance level {100 * chance:.1f}; {above} of {len(part)} models are significantly above it"
         rows = tuple((row.label, f"{row.value:.4g}", number(row.low, 4), number(row.high, 4)) for row in ordered.itertuples())
         table = Table(("model", "score", "95 % CI low", "95 % CI high"), rows, frozenset({1, 2, 3}))
         parts.append(Fold(str(column), (Paragraph(about), Intervals(marks, SCORE_AXIS) if marks else table)))

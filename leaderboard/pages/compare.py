@@ -81,7 +81,7 @@ def deciders(found: paired.Pairing, changed: paired.Deciding, names: tuple[str, 
     )
     for row in shell.read("flipped", (found.runs[top.task],), ((top.task, top.item),)).itertuples():
         beside(row, found.runs[top.task], names, MOST_PROMPT)
-    following = ", ".join(f"{plain(each.item, 40)} of {plain(each.task, 60)}" for each in items[1:4])
+    following = ", ".join(f"item {plain(each.item, 40)} of task {plain(each.task, 60)}" for each in items[1:4])
     st.caption(
         f"Next: {following}. "
         * bool(following)
@@ -127,12 +127,15 @@ def verdict(found: paired.Pairing) -> None:
         st.caption("The gate with its default margins. `assay gate` records a decision, counts attempts, and reads your policy.")
 
 
-def forest(found: paired.Pairing) -> None:
+def forest(found: paired.Pairing, candidate: str) -> None:
     shown = sorted((row for row in found.rows if row.main and row.difference.bounded), key=lambda row: row.difference.delta)
     if not shown:
         return
     counts = {name: sum(paired.direction(row) == name for row in shown) for name in ("worse", "better", "not significant")}
-    st.header(f"{counts['worse']} tasks worse, {counts['better']} better, {counts['not significant']} without a significant difference")
+    st.header(
+        f"{plain(candidate, 60)} against the baseline: {counts['worse']} tasks worse, {counts['better']} better, "
+        f"{counts['not significant']} without a significant difference"
+    )
     marks = []
     for number, row in enumerate(shown):
         ends = {name: row.points * getattr(row.difference, name) for name in ("delta", "low", "high")}
@@ -252,7 +255,7 @@ def page() -> None:
     changed = cached_deciding(str(shell.root()), shell.stamp(), one, two)
     deciders(found, changed, (str(first), str(second)), better)
     setup(found)
-    forest(found)
+    forest(found, str(second))
     table = paired.table(found)
     shown = table.assign(Task=[visible(text, 80) for text in table.Task], Note=[visible(text, 120) for text in table.Note])
     config = {name: st.column_config.NumberColumn(format=form) for name, form in FORMATS.items()}

@@ -30,8 +30,8 @@ def models(part: Any) -> None:
     st.altair_chart(charts.scores(table.head(50)), width="stretch")
     chance = table.chance.iloc[0]
     if chance == chance:
-        guessing = int((table.low <= chance).sum())
-        st.caption(f"Chance level: {chance:.1f} points. {guessing} of {len(table)} models are not significantly above it.")
+        above = int((table.low > chance).sum())
+        st.caption(f"Chance level: {chance:.1f} points. {above} of {len(table)} models are significantly above it.")
     if unit and (high := int((table.high >= 99).sum())):
         reach = "interval of 1 model reaches" if high == 1 else f"intervals of {high} models reach"
         st.caption(f"The confidence {reach} 99 points. Two or more make a ceiling: the best models cannot be told apart.")

@@ -22,6 +22,13 @@ AT_END = (
     "By pairs of runs with equal seeds, batches and items, from the study's REPORT.md. dominates: the model changes less (KL) and the "
     "gain is not lower by 3 points; dominated: the reverse; no difference: less than 3 points and a factor of 1.5; else: cannot tell."
 )
+MEANINGS = {
+    "dominates": "less change at a similar gain",
+    "dominated": "more change at a similar gain",
+    "no difference": "no difference",
+    "cannot tell": "undecided",
+}
+"""Of a verdict, in the title: numbers of methods."""
 EXPORTED = ["method", "family", "rate", "runs", "gain", "gain_low", "gain_high", "kept", "kept_low", "kept_high", "seconds"]
 
 
@@ -41,7 +48,7 @@ def choose(all_trials: Any) -> Any:
             key="study",
             bind="query-params",
             format_func=lambda each: visible(each, 60),
-            width=260,
+            width=440,
         )
         part = all_trials[all_trials.study == study]
         target = st.selectbox(
@@ -149,8 +156,9 @@ def verdicts(study: str, target: str) -> None:
     if not len(table):
         return
     counts = table.verdict.value_counts()
-    st.header("Against full tuning: " + ", ".join(f"{plain(name)} {count}" for name, count in counts.items()))
+    st.header("Against full tuning: " + ", ".join(f"{MEANINGS.get(name, plain(name))}: {count}" for name, count in counts.items()))
     named = {name: name[:1].upper() + name[1:].replace(" (points)", ", points") for name in table.columns}
+    named["KL over full"] = "KL, times that of full tuning"
     shown = table.rename(columns=named).map(lambda text: visible(text, 60))
     shell.table(shown, hide_index=True, height=shell.fitting(len(shown), 12), alt="Each method against full tuning, with its verdict")
     st.caption(about)

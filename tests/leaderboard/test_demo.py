@@ -152,4 +152,5 @@ def test_tuning_says_that_prompting_changes_nothing_only_where_the_study_has_it_
 ) -> None:
     text = texts(opened(demo, "tuning", monkeypatch))
     assert "is 0 without an interval" in text and "No scores per retention task\\: in\\_context" in text
+    assert "Against full tuning: undecided: 3, less change at a similar gain: 2" in text
     assert "is 0 without an interval" not in texts(opened(store, "tuning", monkeypatch))  # this study gives it an interval
