@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-FEW_TICKS = alt.Axis(tickCount=8)
+FEW_TICKS = alt.Axis(tickCount=8, labelFlush=True, labelOverlap="greedy", labelSeparation=6)
 KL_TICKS = alt.Axis(format="~g", labelOverlap="greedy", tickCount=6)
 ROW_HEIGHT = 26
 ROWS = alt.Axis(labelLimit=240, labelOverlap=False, labelFlush=False)
@@ -225,7 +225,8 @@ def heatmap(table: Any, title: str, middle: bool = True) -> Any:
         if middle
         else alt.Scale(domain=[0, 1], range=["#efe9dc", "#2f7c83"])
     )
-    base = alt.Chart(table).encode(
+    texts = [f"{each:+.1f}".replace("-", "−") for each in table.value]
+    base = alt.Chart(table.assign(text=texts)).encode(
         x=alt.X("column:N", title=None, axis=alt.Axis(labelAngle=-90, labelLimit=140, labelOverlap=False, orient="bottom")),
         y=alt.Y("row:N", title=None, sort=None, axis=ROWS),
     )
@@ -233,9 +234,9 @@ def heatmap(table: Any, title: str, middle: bool = True) -> Any:
     cells = base.mark_rect(cornerRadius=2).encode(
         color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title=title, orient="top") if middle else None), tooltip=tip
     )
-    if middle:
+    if middle:  # the text is rounded as in tables: the browser rounds halves differently
         strong = alt.condition(f"abs(datum.value) > {0.6 * peak}", alt.value("white"), alt.value("#1f2528"))
-        cells = cells + base.mark_text(fontSize=11).encode(text=alt.Text("value:Q", format="+.1f"), color=strong, tooltip=tip)
+        cells = cells + base.mark_text(fontSize=11).encode(text="text:N", color=strong, tooltip=tip)
     return cells.properties(height=ROW_HEIGHT * table.row.nunique() + 170)
 
 

@@ -6,6 +6,7 @@ Every URL key is used by one page only: Streamlit drops a bound value if two pag
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def table(
 ) -> Any:
     """A table whose texts are formula-safe, because Streamlit offers it for download as CSV. Narrow windows show cards instead, whose
     titles lead to `links`, one per row."""
-    shown = frames.DataFrame(data)
+    shown = rounded(frames.DataFrame(data), column_config or {})
     folded = cards(shown, column_order, column_config or {}, links)
     for name in shown.columns:
         safe = [formula_safe(value) if isinstance(value, str) else value for value in shown[name]]
@@ -174,6 +175,17 @@ def table(
                 column_config={formula_safe(name): value for name, value in (column_config or {}).items()},
                 **options,
             )
+
+
+def rounded(data: Any, config: Mapping[str, Any]) -> Any:
+    """The numbers that `config` shows with a fixed number of decimals, rounded here: the browser and Python round halves differently, so
+    that a wide and a narrow window would show two numbers."""
+    for name in data.columns:
+        settings = config.get(name)
+        form = re.fullmatch(r"%\+?\.(\d)f", str((settings.get("type_config") or {}).get("format"))) if isinstance(settings, dict) else None
+        if form:
+            data = data.assign(**{name: [round(each, int(form[1])) if isinstance(each, float) else each for each in data[name]]})
+    return data
 
 
 def address(page: str, **state: str) -> str:

@@ -14,6 +14,7 @@ pytest.importorskip("streamlit")
 
 from streamlit.testing.v1 import AppTest
 
+from assay.leaderboard.charts import charts
 from assay.leaderboard.commands import ITEMS
 from assay.leaderboard.data.assembly import Filters
 from assay.leaderboard.data.safe_text import plain
@@ -164,6 +165,18 @@ def test_no_cell_of_a_table_is_a_formula(monkeypatch: pytest.MonkeyPatch) -> Non
     assert options == {"column_order": ["Response", "\u2060+x"], "column_config": {"\u2060+x": "wide"}, "alt": "x"}
     for line in table.to_csv(index=False).splitlines():
         assert not line.startswith(("=", "+", "-", "@")) and ",+" not in line
+
+
+def test_a_number_is_rounded_once_for_all_widths(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(shell.st, "dataframe", lambda table, **options: shown.append(table))
+    monkeypatch.setattr(shell.st, "html", shown.append)
+    number = shell.st.column_config.NumberColumn(format="%+.1f")
+    shell.table({"task": ["a", "b"], "change": [76.25, float("nan")], "raw": [76.25, 1.0]}, column_config={"change": number}, alt="x")
+    cards, table = shown
+    assert table.change[0] == 76.2 and "+76.2" in cards  # a browser would show 76.3
+    assert table.change.isna()[1] and table.raw[0] == 76.25
+    assert '"text": "+1.2"' in charts.heatmap(shell.frames.DataFrame({"row": ["m"], "column": ["t"], "value": [1.25]}), "x").to_json()
 
 
 def test_every_table_is_formula_safe() -> None:
