@@ -62,7 +62,7 @@ def body_row(matrix: Matrix, row: Row, linked: bool, ranked: bool) -> str:
     start = 0
     for number, (family, count) in enumerate(matrix.families):
         if count > 1:
-            parts.append(score_cell(row, row.families[number], f"{family} mean, chance\u00a00", f"family f{number}", linked))
+            parts.append(score_cell(row, row.families[number], f"{family} mean, chance 0", f"family f{number}", linked))
         for place in range(start, start + count):
             kind = f"task f{number}" if count > 1 else f"single f{number}"
             head = matrix.heads[place]
