@@ -240,8 +240,8 @@ Median variance over the tasks in which an item changed, in units of plain accur
 {candidates}
 
 A control variate can use the baseline's margin only where its mean is known on more items than the candidate is scored on; on the
-same items it changes nothing. Its column shows what would be left in such a sample: almost everything. Shrinkage over tasks and
-anchor items were not built.
+same items it changes nothing. Its column shows what would be left in such a sample: almost everything. Shrinkage over tasks,
+numbers of items by variance and anchor items are measured in pooling.md and not used.
 
 ## Every pair and task, with random swaps
 
