@@ -18,6 +18,7 @@ from assay.tasks._core.choices import LAMBADA
 from assay.tasks._core.generated import MMLU_PRO_TASKS
 from assay.tasks._helm.legal import LEGAL_TASKS
 from assay.tasks._helm.qa import BOOLQ, MATH_TASKS, MED_QA
+from assay.tasks._helm.raft import RAFT_TASKS
 from assay.tasks._helm.ranking import RANKING_TASKS
 from assay.tasks._helm.reading import READING_TASKS
 from assay.tasks._helm.summaries import CNN
@@ -42,6 +43,7 @@ MISSING = {
             *MATH_TASKS,
             *READING_TASKS,
             *CIVIL_COMMENTS_TASKS,
+            *RAFT_TASKS,
             *RANKING_TASKS,
             *WMT_14_TASKS,
         )

@@ -1,4 +1,4 @@
-"""No page passes untrusted text to a function that renders HTML, but the one that shows responses beside each other, which escapes it."""
+"""No page passes untrusted text to a function that renders HTML, but those for responses and for tables as cards, which escape it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from assay.leaderboard.charts.cards import cards
+from assay.leaderboard.data import frames
 from assay.leaderboard.pages.reading import article, marked, safe, shaded
 
 ROOT = Path(__file__).parent.parent.parent / "leaderboard"
@@ -27,7 +29,8 @@ def html_calls(text: str) -> list[str]:
 def test_no_page_shows_html() -> None:
     paths = sorted(ROOT.rglob("*.py"))
     listed = [f"{path.relative_to(ROOT)}: {call}" for path in paths for call in html_calls(path.read_text(encoding="utf-8"))]
-    assert listed == ["pages/app.py: st.html", "pages/reading.py: st.html"]  # a constant, and texts that are escaped: see below
+    # a constant, and texts that are escaped: see below
+    assert listed == ["pages/app.py: st.html", "pages/reading.py: st.html", "pages/shell.py: st.html"]
 
 
 class Tags(HTMLParser):
@@ -52,6 +55,10 @@ def test_texts_of_models_are_escaped(hostile: str) -> None:
     tokens.feed(shaded([((hostile, hostile), (-0.5, -9.0))]))
     assert {tag for tag in tokens.found if " " not in tag} == {"article", "p", "span", "small"}
     assert {tag.split("=")[0] for tag in tokens.found if " " in tag} == {"span style", "span title"}
+    folded = Tags()
+    folded.feed(cards(frames.DataFrame({hostile: [hostile], "b": [hostile]}), (), {"b": {"label": hostile}}, ["items?item=" + hostile]))
+    assert {tag for tag in folded.found if " " not in tag} == {"style", "div", "article", "a", "dl", "dt", "dd"}
+    assert {tag.split("=")[0] for tag in folded.found if " " in tag} == {"div class", "a href"}
 
 
 @pytest.mark.parametrize("call", ["st.markdown(name, unsafe_allow_html=True)", "st.write(name)", "st.html(name)"])
