@@ -280,12 +280,18 @@ def margins(bundle: Path, wanted: set[tuple[str, str]]) -> Margins:
         records = texts(run.table(SAMPLES, ("task", "item_id", "record")), wanted)
     except AssayError:
         return {}
-    found = {}
-    for key, text in records.items():
-        gold, values = json.loads(docs[key]).get("gold"), loglikelihoods(json.loads(text))
-        if isinstance(gold, int) and len(values) > 1 and 0 <= gold < len(values):
-            found[key] = values[gold] - max(values[:gold] + values[gold + 1 :])
-    return found
+    known = {key: margin_of(json.loads(text), json.loads(docs[key]).get("gold")) for key, text in records.items()}
+    return {key: margin for key, margin in known.items() if margin is not None}
+
+
+def margin_of(output: Mapping[str, Any], gold: Any) -> float | None:
+    """The margin of one stored output; None if the choice was picked by another score, such as one per character."""
+    values, pick = loglikelihoods(output), output.get("pick")
+    if not isinstance(gold, int) or not isinstance(pick, int) or len(values) < 2 or not 0 <= gold < len(values):
+        return None
+    if not 0 <= pick < len(values) or values[pick] < max(values):
+        return None
+    return values[gold] - max(values[:gold] + values[gold + 1 :])
 
 
 def texts(table: Any, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], str]:

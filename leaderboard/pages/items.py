@@ -87,7 +87,7 @@ def steps(rows: Any, task: str, item: str, run: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         back = st.button("← Previous", shortcut="p", disabled=here <= 0, help="Key p")
         following = st.button("Next →", shortcut="n", disabled=here + 1 >= len(keys), help="Key n")
-        name = shell.run_labels(shell.read("runs")).get(keys[here][2], "").split(" · ")[0]
+        name = shell.run_labels(shell.read("runs")).get(run, "").split(" · ")[0]
         row = f"Row {here + 1} of {len(keys)} on this page: item {plain(item, 40)}, response of {plain(name, 60)}"
         st.caption(row if here >= 0 else "not in the list above")
     if back or following:

@@ -10,7 +10,7 @@ import pytest
 from assay.harness.store import query, read_run
 from assay.leaderboard.data import queries
 from assay.leaderboard.data.assembly import ALL, Filters, assemble, differ, lead, with_columns
-from assay.leaderboard.data.paired import deciding, margins, pairing
+from assay.leaderboard.data.paired import deciding, margin_of, margins, pairing
 from assay.leaderboard.data.ranking import AGGREGATORS
 from assay.leaderboard.demo.cached import demo_store
 
@@ -73,3 +73,11 @@ def test_only_ranked_choices_have_margins(demo: Path) -> None:
     found = margins(demo / path, {("reasoning/chain@demo", "000"), ("letters/last@demo", "001")})
     assert list(found) == [("letters/last@demo", "001")]
     assert margins(demo / "runs" / "nowhere", {("letters/last@demo", "001")}) == {}
+
+
+def test_a_margin_is_that_of_the_score_by_which_the_choice_was_picked() -> None:
+    assert margin_of({"logprobs": [[-1.0, -1.0], [-3.0]], "pick": 0}, 0) == pytest.approx(1.0)
+    assert margin_of({"logprobs": [[-1.0, -1.0], [-3.0]], "pick": 0}, 1) == pytest.approx(-1.0)
+    per_token = {"logprobs": [[-1.0] * 4, [-3.0]], "pick": 0}  # -1 against -3 per token, -4 against -3 as a sum
+    assert margin_of(per_token, 0) is None and margin_of(per_token, 1) is None
+    assert margin_of({"text": "a"}, 0) is None and margin_of({"logprobs": [[-1.0], [-3.0]], "pick": 0}, None) is None
