@@ -29,6 +29,7 @@ STYLE = f"""<style>
 .cards dt {{ font-weight: 400; white-space: nowrap; color: color-mix(in srgb, currentColor 78%, transparent); }}
 .cards dd {{ overflow-wrap: anywhere; min-width: 0; }}
 </style>"""
+"""Once per page."""
 
 
 def shown(value: Any, form: str) -> str:
@@ -68,4 +69,4 @@ def cards(table: Any, order: Sequence[str], config: Mapping[str, Any], links: Se
     rest = "".join(found[OPEN:])
     more = f" of {len(table) - OPEN:,}; the others in a wider window" if len(table) > MOST else ""
     fold = f"<details><summary>{len(found) - OPEN} more{more}</summary>{rest}</details>" if rest else ""
-    return f'{STYLE}<div class="cards">{"".join(found[:OPEN])}{fold}</div>'
+    return f'<div class="cards">{"".join(found[:OPEN])}{fold}</div>'

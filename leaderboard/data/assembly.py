@@ -9,24 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.task.task import Scenario
 from assay.leaderboard.data import frames
 from assay.leaderboard.data.formats import floor_of, range_text, span, unit_of
 from assay.leaderboard.data.incomplete import Grid, grid_of, incomplete_standings, rankable
 from assay.leaderboard.data.matrix import Matrix, matrix_of
 from assay.leaderboard.data.queries import Clusters, cluster_means
-from assay.leaderboard.data.ranking import (
-    AGGREGATORS,
-    DRAWS,
-    LEVEL,
-    Z95,
-    Aggregator,
-    Column,
-    Standings,
-    mean_win_rates,
-    resampled,
-    standings,
-)
+from assay.leaderboard.data.ranking import AGGREGATORS, Z95, Aggregator, Column, Standings, standings
 from assay.leaderboard.data.safe_text import family, labels, visible
 
 SIZES = {"under 1 B": (0.0, 1e9), "1 to 10 B": (1e9, 1e10), "over 10 B": (1e10, np.inf)}
@@ -190,50 +178,6 @@ def columns_with_clusters(root: Path, places: Any, index: Any) -> list[Column]:
         rows = index[name].dropna().astype("int64").tolist()
         found.append(column_of(str(name), facts.iloc[rows], [clusters[row] for row in rows]))
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class WinRates:
-    """Mean win rates of M models on a suite: on all of its scenarios and on each of its groups, shape [1 + groups, M], with the ends of
-    95 % intervals; NaN where there is nothing to compare. `counts` [M]: the scenarios that each model has, out of `scenarios`."""
-
-    models: tuple[str, ...]
-    groups: tuple[str, ...]
-    rates: Any
-    low: Any
-    high: Any
-    counts: tuple[int, ...]
-    scenarios: int
-
-
-def win_rates(root: Path, cells: Any, scenarios: Sequence[Scenario]) -> WinRates | None:
-    """Compares all models with a score in a scenario of the suite; None if those are fewer than two.
-
-    A scenario's score is the mean of its tasks and missing if one of them is. Items are resampled once for all models.
-    """
-    names = {task for scenario in scenarios for task in scenario.tasks}
-    places = cells[cells.usual & ~is_total(cells) & cells.task.isin(names)].reset_index(drop=True)
-    index = places.reset_index().pivot(index="label", columns="task", values="index")
-    scores = np.full((1 + DRAWS, len(index), len(scenarios)), np.nan)
-    drawn = {}
-    for column in columns_with_clusters(root, places, index):
-        rows = index[column.task].notna().to_numpy()
-        drawn[column.task] = np.full((1 + DRAWS, len(index)), np.nan)
-        drawn[column.task][:, rows] = column.sign * np.vstack([column.values, resampled(column, DRAWS, 0)])
-    for place, scenario in enumerate(scenarios):
-        if all(task in drawn for task in scenario.tasks):
-            scores[:, :, place] = np.mean([drawn[task] for task in scenario.tasks], axis=0)
-    counts = np.isfinite(scores[0]).sum(axis=1)
-    if (counts > 0).sum() < 2:
-        return None
-    kept = scores[:, counts > 0]
-    groups = tuple(dict.fromkeys(scenario.group for scenario in scenarios))
-    shown = groups if len(groups) > 1 else ()
-    members = [np.array([scenario.group == group for scenario in scenarios]) for group in shown]
-    rates = np.stack([mean_win_rates(kept), *(mean_win_rates(kept[:, :, part]) for part in members)], axis=1)
-    ends = np.quantile(rates[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    low, high = np.fmin(ends[0], rates[0]), np.fmax(ends[1], rates[0])
-    return WinRates(tuple(index.index[counts > 0]), shown, rates[0], low, high, tuple(counts[counts > 0].tolist()), len(scenarios))
 
 
 def about(cells: Any, columns: Sequence[str], filters: Filters, full: Any) -> str:

@@ -20,7 +20,7 @@ def unit_of(metric: str, better: str, stored: float | None = None) -> float | No
 
 
 def floor_of(metric: str, unit: float | None) -> float:
-    """The lowest possible score of a bounded metric, which results do not store: -unit for a correlation, else 0."""
+    """The lowest possible score of a bounded metric, which the index does not hold: -unit for a correlation, else 0."""
     return -unit if unit and metric.startswith(CORRELATIONS) else 0.0
 
 

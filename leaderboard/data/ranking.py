@@ -145,25 +145,20 @@ def lowest(columns: Sequence[Column]) -> float:
 
 
 def beaten_share(scores: Array) -> Array:
-    """The share of other models that each model beats [B, M]; ties count half."""
+    """The share of the other models with a score that each model beats [..., M]; ties count half. NaN for a score that is missing."""
     from scipy.stats import rankdata
 
-    rivals = max(1, scores.shape[-1] - 1)
-    return np.asarray((rankdata(scores, axis=-1) - 1) / rivals)
+    rivals = np.isfinite(scores).sum(axis=-1, keepdims=True) - 1
+    return np.asarray((rankdata(scores, axis=-1, nan_policy="omit") - 1) / np.maximum(rivals, 1))
 
 
 def mean_win_rates(scores: Array) -> Array:
     """HELM's mean win rate [..., M] of scores [..., M, S], NaN where missing (crfm-helm 0.5.16, presentation/summarize.py).
 
-    In each scenario, the share of the other models with a score that a model beats (ties count half); then the mean over the scenarios
-    that the model has and at least one other. NaN for a model without one.
+    The mean of `beaten_share` over the scenarios that the model has and at least one other. NaN for a model without one.
     """
-    there = np.isfinite(scores)
-    rivals = there.sum(axis=-2, keepdims=True) - 1.0
-    beaten = np.stack([(scores[..., None, place, :] > scores).sum(axis=-2) for place in range(scores.shape[-2])], axis=-2)
-    tied = np.stack([(scores[..., None, place, :] == scores).sum(axis=-2) for place in range(scores.shape[-2])], axis=-2) - 1.0
-    counted = there & (rivals > 0)
-    shares = np.where(counted, (beaten + tied / 2) / np.maximum(rivals, 1), 0.0)
+    counted = np.isfinite(scores) & (np.isfinite(scores).sum(axis=-2, keepdims=True) > 1)
+    shares = np.where(counted, np.moveaxis(beaten_share(np.moveaxis(scores, -2, -1)), -1, -2), 0.0)
     count = counted.sum(axis=-1)
     return np.where(count > 0, shares.sum(axis=-1) / np.maximum(count, 1), np.nan)
 

@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from assay.harness.task.catalogue import families
 from assay.leaderboard.charts import matrix
 from assay.leaderboard.charts.drawing import Dot, Mark
-from assay.leaderboard.data import assembly, bundles, frames, paired, queries, studies
+from assay.leaderboard.data import bundles, frames, paired, queries, studies
 from assay.leaderboard.data.assembly import Board, Filters, assemble, group_of, lead, shared_lead
 from assay.leaderboard.data.formats import amount, duration, points, size, span, unit_of
 from assay.leaderboard.data.ranking import AGGREGATORS, pareto_front
 from assay.leaderboard.documents.document import Fold, Grid, Heading, Intervals, Paragraph, Part, Scatter, Table
+from assay.leaderboard.documents.win_rates import win_rates
 
 MOST_MODELS = 40
 SCORE_AXIS = "score, points, 95 % confidence interval; tick: chance level"
-WIN_RATE = (
-    "HELM's number: the share of the other models shown that a model beats in a scenario (ties count half), averaged over the scenarios. "
-    "It changes with the models shown and says nothing of how far apart they are. Brackets: 95 % interval, items resampled."
-)
 BOARD_COLUMNS = (
     "Rank",
     "Model",
@@ -79,32 +75,6 @@ def board(root: Path, cells: Any) -> list[Part]:
             if len(part.table):
                 parts.append(Fold(f"Task set {group} ({len(part.tasks)} tasks)", tuple(ranked(part))))
     return [*parts, *win_rates(root, cells)]
-
-
-def win_rates(root: Path, cells: Any) -> list[Part]:
-    """Mean win rates of the models on each suite that has scenarios and of which a model has a total."""
-    names = set(cells[cells.metric == "total"].task) if len(cells) else set()
-    parts: list[Part] = []
-    for _, family in families() if names else ():
-        if family.scenarios and family.name in names and (found := assembly.win_rates(root, cells, family.scenarios)) is not None:
-            parts += [Heading(f"Mean win rate: {family.name}", 3), Paragraph(f"{WIN_RATE} {family.about}"), win_rate_table(found)]
-            if min(found.counts) < found.scenarios:
-                parts.append(Paragraph("Models that lack scenarios are compared on fewer: their rates mean something else.", "warning"))
-    return parts
-
-
-def win_rate_table(found: assembly.WinRates) -> Table:
-    """The models by mean win rate, best first, with 95 % intervals."""
-    head = ("model", "scenarios", "mean win rate", *(name.replace("_", " ") for name in found.groups))
-    order = sorted(range(len(found.models)), key=lambda place: -float(np.nan_to_num(found.rates[0, place])))
-    rows = []
-    for place in order:
-        shown = [
-            "–" if math.isnan(rate) else f"{rate:.2f} [{low:.2f}, {high:.2f}]"
-            for rate, low, high in zip(found.rates[:, place], found.low[:, place], found.high[:, place], strict=True)
-        ]
-        rows.append((found.models[place], f"{found.counts[place]} of {found.scenarios}", *shown))
-    return Table(head, tuple(rows), frozenset(range(2, len(head))))
 
 
 def ranked(found: Board) -> list[Part]:

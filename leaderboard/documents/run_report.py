@@ -13,6 +13,7 @@ from assay.leaderboard.data.formats import amount, duration, points, span, unit_
 from assay.leaderboard.data.safe_text import labels
 from assay.leaderboard.documents import contents
 from assay.leaderboard.documents.document import Heading, Intervals, Paragraph, Part, Table, html_file, markdown_file
+from assay.leaderboard.documents.win_rates import win_rates
 
 
 def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 3) -> str:
@@ -34,7 +35,7 @@ def run_report(root: Path, runs: Sequence[str], *, markdown: bool, items: int = 
         for run in runs[1:]:
             parts += contents.comparison(root, sides[runs[0]], sides[run], (names[runs[0]], names[run]), items)
         cells = queries.cells(root)
-        parts += contents.win_rates(root, with_columns(cells[cells.run_id.isin(list(runs))]))
+        parts += win_rates(root, with_columns(cells[cells.run_id.isin(list(runs))]))
     parts += [Heading("Setup"), *setups(root, runs, names)]
     return markdown_file(title, about, parts) if markdown else html_file(title, about, parts)
 

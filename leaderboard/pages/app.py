@@ -6,6 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from assay.leaderboard.charts import cards
+
 PAGES_FOLDER = Path(__file__).parent
 PAGES = ("Board", "Compare", "Model", "Task", "Items", "Tuning", "Gates", "Runs", "Health")
 STYLE = """<style>
@@ -17,5 +19,5 @@ STYLE = """<style>
 
 st.set_page_config(page_title="assay", page_icon="⚖️", layout="wide")
 pages = [st.Page(PAGES_FOLDER / f"{name.lower()}.py", title=name, url_path=name.lower(), default=name == "Board") for name in PAGES]
-st.html(STYLE)
+st.html(STYLE + cards.STYLE)
 st.navigation(pages, position="top").run()
