@@ -136,7 +136,7 @@ def command(host: str, port: int, headless: bool) -> list[str]:
         "logger.hideWelcomeMessage": "true",
     }
     flags = [f"--{name}={each}" for name, value in settings.items() for each in (value if isinstance(value, list) else [value])]
-    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags]
+    return [sys.executable, "-m", "assay.leaderboard.serve", "run", str(APP), *flags]
 
 
 def variables(root: Path, hide_items: bool = False, exposed: bool = False) -> dict[str, str]:

@@ -22,7 +22,7 @@ FLOORS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("cli",),
     ),
     "tuners": (("retention", "training"), ("methods",), ("study", "toy"), ("report",), ("callback", "commands")),
-    "leaderboard": (("data",), ("charts", "demo"), ("commands", "documents"), ("pages",)),
+    "leaderboard": (("data",), ("charts", "demo"), ("commands", "documents", "serve"), ("pages",)),
 }
 """From the ground up: folders, and the few files at the root of a package."""
 
