@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from statistics import mean
 from typing import Any
 
@@ -142,11 +142,39 @@ def identity(study: Any, model: str) -> dict[str, Any]:
     found: dict[str, Any] = {"model": model}
     values = asdict(study)
     for each in fields(study):
-        default = each.default_factory() if each.default_factory is not MISSING else each.default
-        if values[each.name] != default:
+        if values[each.name] != usual_value(each):
             found[each.name] = values[each.name]
     as_json: dict[str, Any] = json.loads(json.dumps(found))
     return as_json
+
+
+def usual_value(setting: Field[Any]) -> Any:
+    """A setting's default; MISSING if it has none."""
+    return setting.default_factory() if setting.default_factory is not MISSING else setting.default
+
+
+ADDED = ("targets", "methods", "seeds", "mitigations", "mitigated", "rates", "shots")
+"""Settings that say which trials a study has, not how one is run: a folder may hold the trials of several studies that differ in them."""
+BY_METHOD = ("centres", "options")
+"""Settings by method, to which other methods may be added."""
+
+
+def together(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The identity of two studies in one folder, and the settings that forbid it, since trials of equal keys would differ.
+
+    One rate and several do not go together: several are chosen on rows that are then not trained on. A study that mixes its targets in
+    training (`multi_task`) must have all targets of the folder.
+    """
+    usual: dict[str, Any] = json.loads(json.dumps({each.name: usual_value(each) for each in fields(Study)}, default=str))
+    one, two = ({**usual, **facts} for facts in (held, wanted))
+    whole = {**two, **{name: list(dict.fromkeys([*one[name], *two[name]])) for name in ADDED}}
+    whole |= {name: {**one[name], **two[name]} for name in BY_METHOD}
+    differ = [name for name in one.keys() | two.keys() if name not in (*ADDED, *BY_METHOD) and one.get(name) != two.get(name)]
+    differ += [name for name in BY_METHOD if any(one[name][key] != two[name][key] for key in one[name].keys() & two[name].keys())]
+    differ += ["rates"] * (one["rates"] != two["rates"] and not one["rate_seeds"] and min(len(one["rates"]), len(two["rates"])) < 2)
+    mixing = [facts for facts in (one, two) if any(parse_mitigation(text).multi_task for text in facts["mitigations"])]
+    differ += ["targets"] * any(facts["targets"] != whole["targets"] for facts in mixing)
+    return {name: value for name, value in whole.items() if name not in usual or value != usual[name]}, sorted(differ)
 
 
 def trial_key(trial: Trial) -> str:

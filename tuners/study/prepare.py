@@ -63,7 +63,7 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
     return StudySetup(
         base=model.path, positions=model.positions, tokenizer=tokenizer, tasks=tasks, training=training, rate_splits=rate_splits,
         validation=validation, protected=protected, probes=probes, retain=study.retain,
-        before=base_scores(study, model, scorer, root, few_shot),
+        before=base_scores(study, tasks, model, scorer, root, few_shot),
         scorer=scorer, recipe=replace(usual, **study.recipe), batch=study.batch, limit=Limit(study.steps, study.epochs),
         max_length=study.max_length, chat=study.chat, text=text, bytes_per_token=bytes_per_token,
         spare_text=text_examples(unmeasured, tokenizer, model.positions)[: study.examples], excluded=excluded,
@@ -74,19 +74,25 @@ def prepare_study(study: Study, model: ModelRef, access: Access, scorer: Scorer,
     )  # fmt: skip
 
 
-def base_scores(study: Study, model: ModelRef, scorer: Scorer, root: Path, few_shot: tuple[str, ...] = ()) -> dict[str, Score]:
-    """Scores of the untuned base, per item; stored in `base.json`, so that a resumed study compares with the same scores.
+def base_scores(
+    study: Study, tasks: Mapping[str, Task], model: ModelRef, scorer: Scorer, root: Path, few_shot: tuple[str, ...] = ()
+) -> dict[str, Score]:
+    """Scores of the untuned base, per item; stored in `base.json`, so that a resumed study compares with the same scores. Targets that a
+    study has gained are added.
 
     The tasks in `few_shot` are also scored with few-shot examples.
     """
     path = root / "base.json"
-    if not path.is_file():
-        found = scorer(model.path, None, study.targets)
-        if study.retain:
-            found |= scorer(model.path, None, study.retain, limit=study.retain_limit)
-        if few_shot:
-            prompted = scorer(model.path, None, few_shot, shots=study.retain_shots, limit=study.retain_limit)
-            found |= {shots_name(name, study.retain_shots): score for name, score in prompted.items()}
+    held = {name: Score(**fields) for name, fields in json.loads(path.read_text()).items()} if path.is_file() else {}
+    found = dict(held)
+    if new := tuple(name for name in study.targets if tasks[name].full_name not in held):
+        found |= scorer(model.path, None, new)
+    if study.retain and not held:
+        found |= scorer(model.path, None, study.retain, limit=study.retain_limit)
+    if few_shot and not held:
+        prompted = scorer(model.path, None, few_shot, shots=study.retain_shots, limit=study.retain_limit)
+        found |= {shots_name(name, study.retain_shots): score for name, score in prompted.items()}
+    if found != held:
         write_atomic(path, json.dumps({name: score.as_json() for name, score in found.items()}).encode(), "the base is scored again")
     return {name: Score(**fields) for name, fields in json.loads(path.read_text()).items()}
 

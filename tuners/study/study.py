@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 
 from assay import Access, ModelRef
-from assay.tuners.study.design import Study, choose_rates, count_trials, identity, ordered_trials, trial_key
+from assay.tuners.study.design import Study, choose_rates, count_trials, identity, ordered_trials, together, trial_key
 from assay.tuners.study.prepare import prepare_study
 from assay.tuners.study.rows import add_derived_columns
 from assay.tuners.study.run_trial import run_trial, uninterpolated
@@ -21,12 +21,13 @@ from assay.tuners.training.train import Progress
 def run_study(
     study: Study, model: ModelRef, access: Access, scorer: Scorer, root: Path, report: Callable[[TrialEvent], None] = lambda event: None
 ) -> list[Row]:
-    """Run all unfinished trials; returns all rows, with derived columns.
+    """Run all unfinished trials; returns the rows of all trials of the study, with derived columns.
 
+    A folder may hold several studies that differ only in which trials they have (`together`), so a study can grow, or be run in parts.
     In a folder with only `trials.parquet`, `study.json` and `base.json`, as studies are published, the stored rows count as finished.
     Several processes may share one folder.
     """
-    write_study(root, identity(study, model.digest))
+    write_study(root, identity(study, model.digest), together)
     setup = prepare_study(study, model, access, scorer, root)
     work = Workload(study.name, count_trials(study), partial(ordered_trials, study), partial(measure, setup), gather)
     return run_trials(work, root, report)

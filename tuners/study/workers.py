@@ -47,11 +47,11 @@ class Workload:
 
 
 def run_trials(work: Workload, root: Path, report: Callable[[TrialEvent], None]) -> list[Row]:
-    """Run all unfinished trials; returns all rows, gathered.
+    """Run all unfinished trials; returns their rows, gathered with those of other trials in the folder.
 
     A finished trial has a folder with its row; after each, `trials.parquet` is rewritten. Rows that only that file holds, as in a published
-    study, count as finished and stay in it. The search for an unclaimed trial always starts from the first one, since rows of other workers
-    may add earlier trials.
+    study, count as finished and stay in it, like the rows of other studies in the folder. The search for an unclaimed trial always starts
+    from the first one, since rows of other workers may add earlier trials.
     """
     while True:
         known = known_rows(root)
@@ -61,9 +61,10 @@ def run_trials(work: Workload, root: Path, report: Callable[[TrialEvent], None])
             break
         if not any(run_if_unclaimed(work, TrialEvent(number, work.planned, trial), root, report) for number, trial in left):
             time.sleep(POLL_SECONDS)
-    found = work.gather([known[trial_key(trial)] for trial in trials])
+    own = {trial_key(trial): known[trial_key(trial)] for trial in trials}
+    found = work.gather(list((own | known).values()))  # the own trials in their order, then the others
     write_rows(found, root / FILE)
-    return [{name: value for name, value in row.items() if name not in (SCORES, POINTS)} for row in found]
+    return [{name: value for name, value in row.items() if name not in (SCORES, POINTS)} for row in found[: len(own)]]
 
 
 def known_rows(root: Path) -> dict[str, Row]:
@@ -125,13 +126,24 @@ def refuse_launcher() -> None:
         )
 
 
-def write_study(root: Path, facts: Mapping[str, Any]) -> None:
-    """Store the settings of a study in its folder. Raises AssayError if the folder holds another study."""
+def all_equal(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    return wanted, sorted(name for name in held.keys() | wanted.keys() if held.get(name) != wanted.get(name))
+
+
+def write_study(
+    root: Path,
+    facts: Mapping[str, Any],
+    unite: Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Mapping[str, Any], list[str]]] = all_equal,
+) -> None:
+    """Store the settings of a study in its folder, with those of the studies that it holds already, as `unite` joins them.
+
+    Raises AssayError if the folder holds a study that `unite` cannot join with this one.
+    """
     refuse_launcher()
     path = root / "study.json"
-    held = json.loads(current_names(path.read_text())) if path.is_file() else facts
-    if differ := sorted(name for name in held.keys() | facts.keys() if held.get(name) != facts.get(name)):
+    whole, differ = unite(json.loads(current_names(path.read_text())), facts) if path.is_file() else (facts, [])
+    if differ:
         raise AssayError(
             f"the folder holds another study: {', '.join(differ)} differ", where=str(root), do="choose another --out or delete the folder"
         )
-    write_atomic(path, json.dumps(facts, indent=1, sort_keys=True).encode(), "no trial was started")
+    write_atomic(path, json.dumps(whole, indent=1, sort_keys=True).encode(), "no trial was started")
