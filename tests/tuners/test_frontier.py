@@ -145,18 +145,70 @@ def test_verdicts_at_equal_gain_find_the_planted_truth() -> None:
     assert least.gain == pytest.approx(0.3) and least.low < 5 * 0.3**2 < least.high
 
 
+def run_rows(method: str, runs: Paths, mitigation: str = "none") -> list[dict[str, Any]]:
+    """Rows of a study whose runs were scored along these paths."""
+    role = "grid" if mitigation == "none" else "mitigation"
+    return [
+        {
+            **{"target": "t", "method": method, "seed": seed, "role": role, "mitigation": mitigation, "lr": 1e-3, "status": "done"},
+            **{"trial": f"{method}{seed}{mitigation}", "gain": path[-1][0], "kl_text": path[-1][1], "average_drop": path[-1][1] / 10},
+            **{"gain_low": path[-1][0] - 0.01, "gain_high": path[-1][0] + 0.01, "average_drop_low": 0.0, "average_drop_high": 0.1},
+            "points": [{"step": step + 1, "gain": gain, "kl_text": kl} for step, (gain, kl) in enumerate(path)],
+        }
+        for seed, path in runs.items()
+    ]
+
+
+def test_a_mitigation_is_compared_with_the_same_runs_without_it_at_equal_gain(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    random = np.random.default_rng(3)
+    plain = {name: paths(1.0, 0.3, 5, random, 0.05) for name in ("full", "lora")}
+    rows = [row for name, runs in plain.items() for row in run_rows(name, runs)]
+    less = {seed: [(0.8 * gain, 0.2 * kl) for gain, kl in path] for seed, path in plain["lora"].items()}
+    rows += run_rows("lora", less, "kl=1")
+    ends = run_rows("full", {seed: [path[-1]] for seed, path in plain["full"].items()}, "wise_ft=0.5")
+    rows += [{name: value for name, value in row.items() if name != "points"} for row in ends]
+    stale = [{**row, "lr": 9.0, "selected": False, "gain": -1.0, "trial": f"old {row['trial']}"} for row in ends]
+    write_rows([*rows, *stale], tmp_path / "trials.parquet")
+    claim = build(tmp_path).read_text().split("**4. Mitigations forget less")[1].split("**5.")[0]
+    assert "t: yes, at equal gain against the same runs without it (forgets less (KL is lower): kl=1 on lora; no difference" in claim
+    cells = next(line for line in claim.splitlines() if "| lora | kl=1 |" in line).split(" | ")
+    assert cells[3] == "5" and cells[4].startswith("-6.0 [") and 0.19 < float(cells[5].split("x")[0]) < 0.21 and cells[7] == "dominates |"
+    # The straight line from the base overstates KL before the end of a run: at 80% of its gain by 0.8 over 0.8 squared.
+    cells = next(line for line in claim.splitlines() if "| full | wise_ft=0.5 |" in line).split(" | ")
+    assert cells[3] == "5" and cells[4].startswith("+0.0") and 1.1 < float(cells[6].split("x")[0]) < 1.4
+    (found,) = json.loads((tmp_path / "frontiers.json").read_text())
+    assert {(each["method"], each["mitigation"]) for each in found["mitigations"]} == {("lora", "kl=1"), ("full", "wise_ft=0.5")}
+
+
+def test_few_shot_examples_are_compared_by_pairs_with_methods_of_one_learning_rate(tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert")
+    rows = [
+        row | {"items": 2, "context_tokens": 29.0, "item_scores": {"a": 1.0, "b": 1.0}}
+        for row in run_rows("full", paths(1, 0.3, 4, np.random.default_rng(4)))
+    ]
+    rows += [
+        {
+            **{"target": "t", "method": "in_context", "role": "in_context", "seed": seed, "mitigation": "none", "trial": f"shots{seed}"},
+            **{"gain": 0.1, "gain_low": 0.0, "gain_high": 0.2, "shots": 4, "context_tokens": 148.0},
+            **{"item_scores": {"a": 1.0, "b": 0.6 + seed / 10}},
+        }
+        for seed in range(4)
+    ]  # fmt: skip
+    write_rows(rows, tmp_path / "trials.parquet")
+    claim = build(tmp_path).read_text().split("**5. Few-shot examples")[1].split("##")[0]
+    assert (
+        "t: inconclusive. full gains +12.5 [" in claim
+        and "over 4 examples (+10.0 [" in claim
+        and "148 context tokens per query against 29" in claim
+    )
+    assert "chosen" not in claim, "one number of examples was tried"
+
+
 def test_the_report_and_the_file_for_pages_hold_paths_bands_and_verdicts(tmp_path: Path) -> None:
     pytest.importorskip("vl_convert")
     random = np.random.default_rng(2)
-    rows = [
-        {
-            **{"target": "t", "method": name, "seed": seed, "role": "grid", "mitigation": "none", "trial": f"{name}{seed}", "lr": 1e-3},
-            **{"gain": path[-1][0], "average_drop": path[-1][1] / 10, "average_drop_low": 0.0, "average_drop_high": 0.1, "status": "done"},
-            "points": [{"step": step + 1, "gain": gain, "kl_text": kl} for step, (gain, kl) in enumerate(path)],
-        }
-        for name, factor in (("full", 1.0), ("lora", 3.0))
-        for seed, path in paths(factor, 0.3, 4, random).items()
-    ]
+    rows = [row for name, factor in (("full", 1.0), ("lora", 3.0)) for row in run_rows(name, paths(factor, 0.3, 4, random))]
     write_rows(rows, tmp_path / "trials.parquet")
     text = build(tmp_path).read_text()
     (found,) = json.loads((tmp_path / "frontiers.json").read_text())
@@ -166,9 +218,9 @@ def test_the_report_and_the_file_for_pages_hold_paths_bands_and_verdicts(tmp_pat
     assert pair["verdict"] == ("dominated" if pair["method"] == "lora" else "dominates") and pair["seeds"] == 4
     assert "1 of 1 pairs of 2 methods are decided: dominat" in text and "| lora | 4 | +30.0 |" in text and "(figures/frontier.svg)" in text
     line = next(line for line in text.splitlines() if line.startswith("| lora | 4"))
-    assert 2 < float(line.split("|")[5].split("x")[0]) < 4 and line.endswith("| dominated | dominated |")
+    assert 2 < float(line.split("|")[6].split("x")[0]) < 4 and line.endswith("| dominated | dominated |")
     claim = text.split("**2. PEFT forgets less")[1].split("**3.")[0]
-    assert "t, at equal gain along the runs against full tuning: forgets more: lora." in claim
+    assert "t: no, at equal gain along the runs against full tuning (forgets more: lora)." in claim
     assert "over 8 runs the rank correlation of final KL with the average drop on the retention tasks is +1.00" in text
 
 

@@ -164,7 +164,7 @@ def test_a_mitigation_has_the_error_of_items_and_of_seeds(rows: list[Row]) -> No
     assert {each.verdict for each in held.values()} == {"inconclusive"}
     better = [row | ({"gain": row["gain"] + 0.1} if row["role"] == "mitigation" else {}) for row in rows]
     assert {each.verdict for each in against_plain(better, "multi_task=1000").values()} == {"less"}
-    text = " ".join(report.mitigation_claim(better))
+    text = " ".join(report.mitigation_claim(better, True))
     assert "`multi_task=1000`: yes, compared at equal gain with the same method without it (less 6; less: sst2 full average_drop," in text
 
 

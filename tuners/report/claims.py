@@ -180,7 +180,7 @@ def against_full(rows: Sequence[Row], target: str, measure: str) -> dict[str, Ma
 def cells_of(rows: Sequence[Row], mitigation: str) -> dict[tuple[str, str], tuple[list[Row], list[Row]]]:
     """By target and method the rows with and without a mitigation, for the seeds that have both."""
     found: dict[tuple[str, str], tuple[list[Row], list[Row]]] = {}
-    tried = pick(rows, role="mitigation", mitigation=mitigation)
+    tried = [row for row in pick(rows, role="mitigation", mitigation=mitigation) if row.get("selected", True)]
     for target, method in sorted({(row["target"], row["method"]) for row in tried}):
         own, plain = pick(tried, target=target, method=method), main_rows(rows, target, method)
         both = {row["seed"] for row in own if row.get("gain") is not None} & {row["seed"] for row in plain if row.get("gain") is not None}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from assay.harness.stats.correction import holm
 from assay.harness.stats.distributions import t_quantile
-from assay.tuners.report.claims import Row, main_rows, methods_of
+from assay.tuners.report.claims import Row, cells_of, main_rows, methods_of, pick
 from assay.tuners.report.paired import FACTOR, Contrast, RunPath, Verdict, log_kl_at, matched_log_kl, p_of_factor, verdict_from
 
 Points = Mapping[str, Sequence[Row]]
@@ -72,14 +72,16 @@ class MatchedMethods:
 def paths_of(rows: Sequence[Row], points: Points, target: str, method: str, measure: str = "") -> dict[int, RunPath]:
     """By seed the path (gain, KL) of the method's run at its chosen learning rate, from the base at (0, 0) unless the method changes the
     model before its first step."""
-    found: dict[int, RunPath] = {}
-    for row in main_rows(rows, target, method):
-        own = points.get(str(row.get("trial")), ())
-        name = measure or next((each for each in MEASURES if own and own[0].get(each) is not None), "")
-        path = [(float(point["gain"]), float(point[name])) for point in own if name and point.get(name) is not None]
-        if path:
-            found[int(row["seed"])] = path if own[0]["step"] == 0 else [(0.0, 0.0), *path]
-    return found
+    scored = [row for row in main_rows(rows, target, method) if str(row.get("trial")) in points]
+    return {int(row["seed"]): path for row in scored if (path := path_of(row, points, measure))}
+
+
+def path_of(row: Row, points: Points, measure: str = "") -> RunPath:
+    """The path of one run. Of one that was scored at its end alone, as with `wise_ft`, the straight line from the base to its end."""
+    own = points.get(str(row.get("trial"))) or [{**row, "step": row.get("steps") or 1}]
+    name = measure or next((each for each in MEASURES if own[0].get(each) is not None), "")
+    path = [(float(point["gain"]), float(point[name])) for point in own if name and point.get(name) is not None]
+    return path if not path or own[0]["step"] == 0 else [(0.0, 0.0), *path]
 
 
 def frontier_band(paths: Mapping[int, RunPath]) -> tuple[BandPoint, ...]:
@@ -149,37 +151,56 @@ def along_table(rows: Sequence[Row], points: Points, target: str) -> dict[tuple[
     """Every pair of methods of a target, the one with more gain second; p values after Holm's correction over the pairs that compare."""
     paths = {name: paths_of(rows, points, target, name) for name in methods_of(rows, target)}
     names = [name for name, own in paths.items() if own]
-    found = {(low, high): compare_along(paths[low], paths[high]) for at, high in enumerate(names) for low in names[at + 1 :]}
+    return corrected({(low, high): compare_along(paths[low], paths[high]) for at, high in enumerate(names) for low in names[at + 1 :]})
+
+
+def mitigated_table(rows: Sequence[Row], points: Points, target: str) -> dict[tuple[str, str], MatchedMethods]:
+    """By method and mitigation its runs against those of the same method, learning rate and seed without it; p values after Holm's
+    correction over the mitigations and methods of the target."""
+    found = {}
+    for mitigation in sorted({row["mitigation"] for row in pick(rows, target=target, role="mitigation")}):
+        for (place, method), (own, plain) in cells_of(rows, mitigation).items():
+            if place == target:
+                sides = [{int(row["seed"]): path for row in side if (path := path_of(row, points))} for side in (own, plain)]
+                found[method, mitigation] = compare_along(*sides)
+    return corrected(found)
+
+
+def corrected(found: dict[tuple[str, str], MatchedMethods]) -> dict[tuple[str, str], MatchedMethods]:
+    """The comparisons with p values after Holm's correction over all that have one."""
     known = {pair: each for pair, each in found.items() if each.p}
     adjusted = holm([min((each.p or {}).values()) for each in known.values()]).tolist() if known else []
-    corrected = {
+    return found | {
         pair: replace(each, p={verdict: max(p, after) for verdict, p in (each.p or {}).items()})
         for (pair, each), after in zip(known.items(), adjusted, strict=True)
     }
-    return found | corrected
 
 
 def frontier_json(rows: Sequence[Row], points: Points, target: str) -> dict[str, Any]:
     """What a page needs to show a target without further statistics: every run's path, every method's frontier with its band, and the
-    verdict on every pair. JSON values only; KL in nats per token, gains as shares, factors of KL."""
+    verdict on every pair and on every mitigation. JSON values only; KL in nats per token, gains as shares, factors of KL."""
     paths = {name: paths_of(rows, points, target, name) for name in methods_of(rows, target)}
     return {
         "target": target,
         "runs": [{"method": name, "seed": seed, "points": path} for name, own in paths.items() for seed, path in own.items()],
         "frontiers": {name: [point_json(point) for point in frontier_band(own)] for name, own in paths.items()},
         "verdicts": [
-            {
-                "method": pair[0],
-                "other": pair[1],
-                "gain": each.gain,
-                "factor": each.factor,
-                "seeds": each.log_kl.seeds if each.log_kl else 0,
-                "verdict": each.verdict,
-                "verdict_over_range": each.verdict_over_range,
-                "band": [point_json(point) for point in each.band],
-            }
-            for pair, each in along_table(rows, points, target).items()
+            {"method": pair[0], "other": pair[1], **verdict_json(each)} for pair, each in along_table(rows, points, target).items()
         ],
+        "mitigations": [
+            {"method": pair[0], "mitigation": pair[1], **verdict_json(each)} for pair, each in mitigated_table(rows, points, target).items()
+        ],
+    }
+
+
+def verdict_json(each: MatchedMethods) -> dict[str, Any]:
+    return {
+        "gain": each.gain,
+        "factor": each.factor,
+        "seeds": each.log_kl.seeds if each.log_kl else 0,
+        "verdict": each.verdict,
+        "verdict_over_range": each.verdict_over_range,
+        "band": [point_json(point) for point in each.band],
     }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from assay.tuners.report.claims import Row, estimate, main_rows
+from assay.tuners.report.claims import Row, cells_of, estimate, main_rows
 from assay.tuners.report.figures import short, targets_of
-from assay.tuners.report.frontier import MEASURES, MatchedMethods, Points, along_table, frontier_json, paths_of
-from assay.tuners.report.paired import FACTOR, SHARE, RunPath
+from assay.tuners.report.frontier import MEASURES, MatchedMethods, Points, along_table, frontier_json, mitigated_table, paths_of
+from assay.tuners.report.paired import FACTOR, SHARE, Contrast, Items, RunPath, contrast
+from assay.tuners.report.paired_text import against_full
 from assay.tuners.training.state import write_atomic
 
 FULL = "full"
@@ -55,7 +56,7 @@ def write_frontiers(rows: Sequence[Row], points: Points, folder: Path) -> None:
         write_atomic(folder / FRONTIERS, json.dumps(found).encode(), "the rows are unchanged")
 
 
-def frontier_section(rows: Sequence[Row], points: Points) -> Iterator[str]:
+def frontier_section(rows: Sequence[Row], points: Points, items: Items | None = None) -> Iterator[str]:
     """Nothing for a study whose runs were not scored along their way."""
     if not points:
         return
@@ -72,20 +73,58 @@ def frontier_section(rows: Sequence[Row], points: Points) -> Iterator[str]:
     for target in targets_of(rows):
         found = along_table(rows, points, target)
         if found:
-            yield from target_lines(rows, points, target, found)
+            yield from target_lines(rows, points, target, found, items or {})
     yield from agreement(rows, points)
     yield from literature()
 
 
-def frontier_claim(rows: Sequence[Row], points: Points) -> Iterator[str]:
-    """By target the methods by their verdict against full tuning at equal gain."""
+def frontier_claim(rows: Sequence[Row], points: Points, items: Items | None = None) -> Iterator[str]:
+    """By target a verdict, and the methods by their verdict against full tuning at equal gain; then by gain and KL where the runs end."""
     for target in targets_of(rows):
         found = along_table(rows, points, target)
         others = sorted({name for pair in found for name in pair} - {FULL})
         words = {name: verdict_between(name, FULL, found)[0] for name in others} if any(FULL in pair for pair in found) else {}
-        listed = [f"{phrase}: {', '.join(names)}" for word, phrase in CLAIMED.items() if (names := [n for n in words if words[n] == word])]
-        if listed:
-            yield f"{short(target)}, at equal gain along the runs against full tuning: {'; '.join(listed)}."
+        if words:
+            yield f"{short(target)}: {claim_word(words.values())}, at equal gain along the runs against full tuning ({listed(words)})."
+        ends = {name: each.verdict for name, each in against_full(rows, target, items).items()}
+        if ends:
+            yield f"Where the runs end, by gain and KL together: {listed(ends)}."
+
+
+def claim_word(verdicts: Iterable[str]) -> str:
+    """Whether "forgets less" holds: yes or no if some comparisons say so and none the opposite."""
+    counts = Counter(verdicts)
+    if counts["dominates"]:
+        return "mixed" if counts["dominated"] else "yes"
+    return "no" if counts["dominated"] or counts["no difference"] > counts["cannot tell"] else "inconclusive"
+
+
+def listed(words: Mapping[str, str]) -> str:
+    """The names by their verdict."""
+    return "; ".join(
+        f"{phrase}: {', '.join(found)}" for word, phrase in CLAIMED.items() if (found := [n for n in words if words[n] == word])
+    )
+
+
+def mitigations_along(rows: Sequence[Row], points: Points, items: Items, multi_task: bool) -> Iterator[str]:
+    """A verdict by target, and a table: each mitigation against the same runs without it; mixtures of targets, or all others."""
+    lines = []
+    for target in targets_of(rows):
+        found = {key: each for key, each in mitigated_table(rows, points, target).items() if ("multi_task" in key[1]) == multi_task}
+        words = {f"{mitigation} on {method}": each.verdict for (method, mitigation), each in found.items()}
+        if words:
+            yield f"{short(target)}: {claim_word(words.values())}, at equal gain against the same runs without it ({listed(words)})."
+        for (method, mitigation), each in found.items():
+            own, plain = cells_of(rows, mitigation)[target, method]
+            gain, final = contrast(own, plain, "gain", items=items), contrast(own, plain, "kl_text", of=math.log)
+            kl = f"{math.exp(final.value):.3g}x [{math.exp(final.low):.3g}, {math.exp(final.high):.3g}]" if final else "–"
+            cells = (method, mitigation, len(own), points_cell(gain), kl, factor_cell(each.factor), each.verdict)
+            lines.append(f"| {short(target)} | {' | '.join(map(str, cells))} |")
+    if lines:
+        head = (
+            "| target | method | mitigation | seeds | final gain minus plain (points) | final KL over plain | KL at equal gain | verdict |"
+        )
+        yield "\n".join(("\n", head, "|---" * 8 + "|", *lines, ""))
 
 
 def agreement(rows: Sequence[Row], points: Points) -> Iterator[str]:
@@ -113,7 +152,9 @@ def agreement(rows: Sequence[Row], points: Points) -> Iterator[str]:
         )
 
 
-def target_lines(rows: Sequence[Row], points: Points, target: str, found: Mapping[tuple[str, str], MatchedMethods]) -> Iterator[str]:
+def target_lines(
+    rows: Sequence[Row], points: Points, target: str, found: Mapping[tuple[str, str], MatchedMethods], items: Items
+) -> Iterator[str]:
     names = list(dict.fromkeys(name for pair in found for name in pair))
     counts = Counter(each.verdict for each in found.values())
     decided = sum(counts.values()) - counts["cannot tell"]
@@ -126,10 +167,10 @@ def target_lines(rows: Sequence[Row], points: Points, target: str, found: Mappin
         + "."
     )
     yield ""
-    yield "| method | seeds | final gain (points) | final KL (nats per token) | KL at equal gain over full | verdict | over the range |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| method | seeds | final gain (points) | minus full | final KL (nats) | KL at equal gain over full | verdict | over the range |"
+    yield "|---|---|---|---|---|---|---|---|"
     for name in sorted(names, key=lambda name: final_kl(paths_of(rows, points, target, name))):
-        yield method_line(rows, points, target, name, found)
+        yield method_line(rows, points, target, name, found, items)
     failed = [name for name in names if not_trained(rows, points, target, name)]
     if failed:
         yield ""
@@ -156,15 +197,24 @@ def matrix(names: Sequence[str], found: Mapping[tuple[str, str], MatchedMethods]
         yield f"| {one} | {' | '.join('' if one == other else MARKS[verdict_between(one, other, found)[0]] for other in names)} |"
 
 
-def method_line(rows: Sequence[Row], points: Points, target: str, name: str, found: Mapping[tuple[str, str], MatchedMethods]) -> str:
-    paths = paths_of(rows, points, target, name)
-    gain = estimate(main_rows(rows, target, name), "gain")
-    start = f"| {name} | {len(paths)} | {100 * gain.value:+.1f} | {final_kl(paths):.3g} " if gain else f"| {name} | {len(paths)} | – | – "
+def method_line(
+    rows: Sequence[Row], points: Points, target: str, name: str, found: Mapping[tuple[str, str], MatchedMethods], items: Items
+) -> str:
+    paths, own = paths_of(rows, points, target, name), main_rows(rows, target, name)
+    gain, change = estimate(own, "gain"), contrast(own, main_rows(rows, target, FULL), "gain", items=items) if name != FULL else None
+    start = f"| {name} | {len(paths)} | {f'{100 * gain.value:+.1f}' if gain else '–'} | {points_cell(change)} | {final_kl(paths):.3g} "
     if name == FULL:
         return start + "| 1 | | |"
     verdict, over, factor = verdict_between(name, FULL, found)
-    cell = f"{factor[0]:.3g}x [{factor[1]:.3g}, {factor[2]:.3g}]" if factor else "no gain in common"
-    return start + f"| {cell} | {verdict} | {over} |"
+    return start + f"| {factor_cell(factor)} | {verdict} | {over} |"
+
+
+def points_cell(found: Contrast | None) -> str:
+    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else "–"
+
+
+def factor_cell(factor: tuple[float, float, float] | None) -> str:
+    return f"{factor[0]:.3g}x [{factor[1]:.3g}, {factor[2]:.3g}]" if factor else "no gain in common"
 
 
 def verdict_between(

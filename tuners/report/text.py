@@ -32,7 +32,7 @@ from assay.tuners.report.claims import (
 )
 from assay.tuners.report.figures import draw, figure_links, short, targets_of
 from assay.tuners.report.frontier import Points
-from assay.tuners.report.frontier_text import frontier_claim, frontier_section, write_frontiers
+from assay.tuners.report.frontier_text import frontier_claim, frontier_section, mitigations_along, write_frontiers
 from assay.tuners.report.paired import Items, contrast
 from assay.tuners.report.paired_text import not_trained, paired_table
 from assay.tuners.study.rows import FILE, ITEMS_FILE, POINTS_FILE, read_items, read_points, read_rows
@@ -56,7 +56,7 @@ def build(folder: Path) -> Path:
     items = read_items(folder / ITEMS_FILE)
     write_frontiers(rows, points, folder)
     parts = (
-        *(heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items, points), frontier_section(rows, points)),
+        *(heading(rows, facts), tables(rows), rise_note(rows), claims_section(rows, items, points), frontier_section(rows, points, items)),
         *(controls(rows), figure_links(figures)),
     )
     text = "\n".join(line for part in parts for line in part)
@@ -189,21 +189,25 @@ def rise_note(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def claims_section(rows: Sequence[Row], items: Items | None = None, points: Points | None = None) -> Iterator[str]:
-    pairs = paired_table(rows, items)
-    equal_gain = (*frontier_claim(rows, points), *pairs) if points else (*pairs, *forgetting_claim(rows))
+    equal_gain = frontier_claim(rows, points, items) if points else (*paired_table(rows, items), *forgetting_claim(rows))
+
+    def mitigated(multi_task: bool) -> Iterator[str]:
+        return mitigations_along(rows, points, items or {}, multi_task) if points else mitigation_claim(rows, multi_task)
+
     yield ""
     yield "## The claims"
-    for number, (title, lines) in enumerate(
+    for number, (title, lines, missing) in enumerate(
         (
-            ("PEFT saves space", size_claim(rows, items)),
-            ("PEFT forgets less than full fine-tuning at the same gain", equal_gain),
-            ("Tuning on several tasks at once forgets less", mitigation_claim(rows)),
-            ("Few-shot examples are not enough for a small model, and cost context", in_context_claim(rows)),
+            ("PEFT saves space", size_claim(rows, items), "runs of full tuning and another method"),
+            ("PEFT forgets less than full fine-tuning at the same gain", equal_gain, "two seeds of full tuning and another method"),
+            ("Tuning on several tasks at once forgets less", mitigated(True), "`multi_task` among the mitigations, and two targets"),
+            ("Mitigations forget less at the same gain", mitigated(False), "mitigations"),
+            ("Few-shot examples are not enough for a small model, and cost context", in_context_claim(rows, items), "`shots`"),
         ),
         1,
     ):
         yield ""
-        yield f"**{number}. {title}.** " + (" ".join(lines) or "No rows yet.")
+        yield f"**{number}. {title}.** " + (" ".join(lines) or f"No rows; they need {missing}.")
 
 
 def size_claim(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]:
@@ -230,8 +234,8 @@ def size_claim(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]
         if not by_verdict:
             continue
         compared = sum(map(len, by_verdict.values()))
-        smaller = "all methods store less" if not larger else f"all methods but {', '.join(larger)} store less"
-        smaller = smaller if len(larger) < compared else "no method stores less"
+        smaller = "yes, all methods store less" if not larger else f"mixed, all methods but {', '.join(larger)} store less"
+        smaller = smaller if len(larger) < compared else "no, no method stores less"
         listed = "; ".join(f"{word}: {', '.join(names)}" for word, names in by_verdict.items())
         yield (
             f"{short(target)}: {smaller} than full tuning, which stores {size.value / 1e6:,.0f} MB per further task. In brackets how many "
@@ -293,12 +297,10 @@ def count_verdicts(found: Iterable[MatchedForgetting]) -> str:
     return ", ".join(f"{word} {counts[word]}" for word in VERDICTS if counts[word])
 
 
-def mitigation_claim(rows: Sequence[Row]) -> Iterator[str]:
-    """Each mitigation compared with the same runs without it; mixing tasks is one of them."""
-    used = sorted(
-        {row["mitigation"] for row in rows if row.get("role") == "mitigation"}, key=lambda name: (not name.startswith("multi"), name)
-    )
-    for mitigation in used:
+def mitigation_claim(rows: Sequence[Row], multi_task: bool) -> Iterator[str]:
+    """Each mitigation compared with the same runs without it: mixtures of tasks, or all others."""
+    used = sorted({row["mitigation"] for row in rows if row.get("role") == "mitigation"})
+    for mitigation in (name for name in used if ("multi_task" in name) == multi_task):
         cells = cells_of(rows, mitigation)
         changes = {name: found for name in ("gain", *MEASURES) if (found := paired(rows, mitigation, name))}
         if not changes:
@@ -334,27 +336,34 @@ def matched_verdict(found: dict[tuple[str, str, str], MatchedForgetting]) -> str
     return f"{word}, compared at equal gain with the same method without it ({count_verdicts(found.values())}{listed})"
 
 
-def in_context_claim(rows: Sequence[Row]) -> Iterator[str]:
-    """The best number of few-shot examples compared with the tuned method that is best on validation."""
+def in_context_claim(rows: Sequence[Row], items: Items | None = None) -> Iterator[str]:
+    """The best number of few-shot examples compared with the tuned method that is best on validation, else with full tuning and LoRA."""
     for target in targets_of(rows):
         best, name = in_context(rows, target), best_tuned(rows, target)
-        if best is None or name is None:
-            continue
-        shots, group = best
-        own = main_rows(rows, target, name)
-        prompt, tuned = estimate(group, "gain"), estimate(own, "gain")
-        if prompt is None or tuned is None:
-            continue
-        value, low, high = difference(tuned, prompt)
-        word = verdict(low, high, "yes", "no")
-        context = [estimate(part, "context_tokens") for part in (group, own)]
-        tokens = f"; {context[0].value:.0f} context tokens per query against {context[1].value:.0f}" if context[0] and context[1] else ""
-        even = estimate(own, "break_even") if word != "no" else None
-        yield (
-            f"{short(target)}: {word}. {name}, the best on validation, gains {100 * value:+.1f} {limits(low, high, 100)} points over "
-            f"{examples(shots)} ({interval(prompt, 100)}); this number was chosen on the scored items, which favours prompts{tokens}"
-            + (f", so tuning is cheaper after {even.value:,.0f} queries." if even else ".")
-        )
+        for tuned in [name] if name else [each for each in CONTROL_METHODS if main_rows(rows, target, each)]:
+            if best is not None:
+                yield from against_prompt(rows, target, tuned, best, items)
+
+
+def against_prompt(rows: Sequence[Row], target: str, name: str, best: tuple[int, Sequence[Row]], items: Items | None) -> Iterator[str]:
+    """One tuned method compared with few-shot examples; by pairs of seeds and items if the scores of items are known."""
+    (shots, group), own = best, main_rows(rows, target, name)
+    prompt, tuned = estimate(group, "gain"), estimate(own, "gain")
+    if prompt is None or tuned is None:
+        return
+    pairs = contrast(own, group, "gain", items=items) if items else None
+    value, low, high = (pairs.value, pairs.low, pairs.high) if pairs and pairs.over_items else difference(tuned, prompt)
+    word = verdict(low, high, "yes", "no")
+    context = [estimate(part, "context_tokens") for part in (group, own)]
+    chosen = len({row["shots"] for row in pick(rows, target=target, role="in_context")}) > 1
+    notes = ["this number was chosen on the scored items, which favours prompts"] * chosen
+    notes += [f"{context[0].value:.0f} context tokens per query against {context[1].value:.0f}"] if context[0] and context[1] else []
+    even = estimate(own, "break_even") if word != "no" else None
+    yield (
+        f"{short(target)}: {word}. {name}{', the best on validation,' * bool(best_tuned(rows, target))} gains {100 * value:+.1f} "
+        f"{limits(low, high, 100)} points over {examples(shots)} ({interval(prompt, 100)}); {'; '.join(notes)}"
+        + (f", so tuning is cheaper after {even.value:,.0f} queries." if even else ".")
+    )
 
 
 def controls(rows: Sequence[Row]) -> Iterator[str]:
