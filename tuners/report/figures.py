@@ -127,7 +127,8 @@ def frontiers(rows: Sequence[Row], points: Points) -> Chart | None:
         return None
 
     def make(some: list[Point]) -> Chart:
-        colour = alt.Color("method:N", title="method", scale=alt.Scale(scheme="tableau20"))
+        legend = alt.Legend(symbolOpacity=1, symbolType="stroke", symbolStrokeWidth=3)
+        colour = alt.Color("method:N", title="method", scale=alt.Scale(scheme="tableau20"), legend=legend)
         x = alt.X("gain:Q", title="gain on the target (points)")
         y = alt.Y("kl:Q", title="KL(base || tuned) (nats per token)", scale=alt.Scale(type="log"))
         runs = alt.Chart(data(some)).mark_line(opacity=0.3, strokeWidth=1, point={"size": 12, "opacity": 0.5})
