@@ -28,6 +28,7 @@ from assay.tuners.report.claims import (
     verdict,
 )
 from assay.tuners.report.figures import FIGURES
+from assay.tuners.report.heading import missing_runs
 from assay.tuners.study.design import choose_rates, identity, ordered_trials, trial_key
 from assay.tuners.study.presets import CPU_MINI
 from assay.tuners.study.rows import add_derived_columns, write_rows
@@ -223,7 +224,14 @@ def test_the_report_of_an_unfinished_study_says_so(rows: list[Row], tmp_path: Pa
     write_rows(begun, tmp_path / "trials.parquet")
     (tmp_path / "study.json").write_text(json.dumps(identity(STUDY, "digest")))
     text = report.build(tmp_path).read_text()
-    assert "**Unfinished study**: seeds are missing for sst2: full, lora, ia3" in text
+    missing = "without sst2: 2 of 3 seeds of full; 3 of 3 seeds of lora, ia3; sst2 with mitigations: 3 of 3 seeds of every mitigation"
+    assert f"**Unfinished study**, {missing}. The verdicts below use the finished runs." in text
+    held = {"targets": ["glue/sst2"], "methods": ["full", "lora", "ia3"], "seeds": [0, 1, 2, 3], "mitigations": ["kl=1", "replay=0.5"]}
+    found = missing_runs([row for row in rows if (row["method"], row["seed"]) != ("ia3", 2)], held)
+    assert found == [
+        "sst2: 1 of 4 seeds of full, lora; 2 of 4 seeds of ia3",
+        "sst2 with mitigations: 1 of 4 seeds of replay=0.5 on full, replay=0.5 on lora; 4 of 4 seeds of kl=1 on full, kl=1 on lora",
+    ]
     with pytest.raises(AssayError, match=r"no trials\.parquet"):
         report.build(tmp_path / "nowhere")
 

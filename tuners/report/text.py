@@ -25,7 +25,6 @@ from assay.tuners.report.claims import (
     methods_of,
     paired,
     pick,
-    rate_trials,
     rates_at_edge,
     rise,
     verdict,
@@ -33,6 +32,7 @@ from assay.tuners.report.claims import (
 from assay.tuners.report.figures import draw, figure_links, short, targets_of
 from assay.tuners.report.frontier import Points
 from assay.tuners.report.frontier_text import frontier_claim, frontier_section, mitigations_along, write_frontiers
+from assay.tuners.report.heading import heading
 from assay.tuners.report.paired import Items, contrast
 from assay.tuners.report.paired_text import not_trained, paired_table
 from assay.tuners.study.rows import FILE, ITEMS_FILE, POINTS_FILE, read_items, read_points, read_rows
@@ -76,51 +76,6 @@ def interval(found: Estimate | None, factor: float = 1.0, form: str = "+.1f") ->
 
 def limits(low: float, high: float, factor: float = 1.0, form: str = "+.1f") -> str:
     return f"[{factor * low:{form}}, {factor * high:{form}}]"
-
-
-def heading(rows: Sequence[Row], facts: dict[str, Any]) -> Iterator[str]:
-    trained = [row for row in rows if row.get("loss_tokens")]
-    main = [row for row in rows if row.get("role") == "grid" and row.get("gain") is not None]
-    seeds = sorted({int(row["seed"]) for row in main})
-    yield f"# Gain and forgetting: study `{facts.get('name', rows[0].get('study', ''))}`"
-    yield ""
-    methods = len({row["method"] for row in main})
-    other_seed = ", by runs with another seed" if pick(rows, role="rate") else ""
-    tried = [len({row["lr"] for row in rate_trials(rows, row["target"], row["method"])}) for row in main]
-    yield (
-        f"{len(trained)} training runs of {budget(facts)} each, {methods} methods, "
-        f"targets {', '.join(map(short, targets_of(rows)))}; main comparison with seeds {', '.join(map(str, seeds)) or 'none yet'}. "
-        f"{rates_note(max(tried, default=1), other_seed)} "
-        "Gains and drops are in points, on the same items before and after tuning; a negative "
-        "drop is a rise. Brackets are 95% confidence intervals over items and seeds."
-    )
-    base = next((row for row in pick(rows, role="base") if row.get("retention_scores")), None)
-    if base:
-        scores = ", ".join(f"{short(name.partition('@')[0])} {100 * value:.0f}%" for name, value in base["retention_scores"].items())
-        near = ", ".join(short(name.partition("@")[0]) for name in base.get("not_measurable") or [])
-        yield ""
-        yield f"Retention tasks with the base's score: {scores}." + (
-            f" Excluded, because the base is too near chance to measure a drop: {near}." if near else ""
-        )
-    missing = facts.get("methods") and [
-        f"{short(target)}: {', '.join(left)}"
-        for target in facts.get("targets", [])
-        if (left := [name for name in facts["methods"] if len(main_rows(rows, target, name)) < len(facts.get("seeds", (0, 1, 2)))])
-    ]
-    if missing:
-        yield ""
-        yield f"**Unfinished study**: seeds are missing for {'; '.join(missing)}. The verdicts below use the finished runs."
-
-
-def rates_note(tried: int, other_seed: str) -> str:
-    if tried < 2:
-        return "Each method has one learning rate, which was set before."
-    text = f"The learning rate of each method is the best of {tried} on validation rows of the target{other_seed}"
-    return f"{text}; retention tasks are not used to choose it."
-
-
-def budget(facts: dict[str, Any]) -> str:
-    return f"{facts['steps']} steps" if facts.get("steps") else f"{facts.get('loss_tokens', '?')} loss tokens"
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
