@@ -57,6 +57,10 @@ def test_a_contrast_covers_the_truth_over_seeds_and_items() -> None:
         found = two_way(matrix)
         hits += found.low <= truth <= found.high
     assert 0.92 <= hits / 600 <= 0.99
+    lost = np.zeros((2, 48))
+    lost[0, 0] = lost[1, 1] = -1.0  # seeds that agree on the number of lost items, and not on the items
+    found = two_way(lost)
+    assert found.value == pytest.approx(-1 / 48) and found.error >= math.sqrt(lost.mean(axis=0).var(ddof=1) / 48) > 0.01
 
 
 def test_pairs_of_items_give_the_error_over_items(tmp_path: Path) -> None:

@@ -124,7 +124,16 @@ def mitigations_along(rows: Sequence[Row], points: Points, items: Items, multi_t
         head = (
             "| target | method | mitigation | seeds | final gain minus plain (points) | final KL over plain | KL at equal gain | verdict |"
         )
-        yield "\n".join(("\n", head, "|---" * 8 + "|", *lines, ""))
+        yield "\n".join(("\n", head, "|---" * 8 + "|", *lines, "\n"))
+        used = " ".join(lines)
+        yield " ".join(note for name, note in MITIGATION_NOTES.items() if name in used)
+
+
+MITIGATION_NOTES = {
+    "multi_task": "A mixture shares the budget among the study's targets, so each has a part of the examples.",
+    "replay": "Replay uses training rows of the retention tasks, in addition to the budget.",
+    "wise_ft": "An interpolated run is scored at its end alone; before it KL is that of the straight line to the base, an upper bound.",
+}
 
 
 def agreement(rows: Sequence[Row], points: Points) -> Iterator[str]:

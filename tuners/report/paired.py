@@ -146,13 +146,14 @@ def item_differences(pairs: Sequence[tuple[Row, Row]], items: Items) -> NDArray[
 
 
 def two_way(matrix: NDArray[np.float64]) -> Contrast:
-    """The mean of differences [seeds, items] with its error over both."""
+    """The mean of differences [seeds, items] with its error over both, which is never below the error over either alone."""
     seeds, count = matrix.shape
     by_seed, by_item = matrix.mean(axis=1), matrix.mean(axis=0)
     over_seeds, over_items = float(by_seed.var(ddof=1)) / seeds, float(by_item.var(ddof=1)) / count
     rest = matrix - by_seed[:, None] - by_item[None] + matrix.mean()
     both = float(np.square(rest).sum()) / ((seeds - 1) * (count - 1)) / matrix.size
-    whole, df = welch((over_seeds, seeds - 1), (max(over_items - both, 1 / count**2 if not over_items else 0.0), count - 1))
+    added = max(0.0, over_items - both, over_items - over_seeds) if over_items else 1 / count**2
+    whole, df = welch((over_seeds, seeds - 1), (added, count - 1))
     return Contrast(float(matrix.mean()), whole, df, seeds, over_items=True)
 
 
