@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import typer
@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor_command)
 
 
-NOT_IN_PLAN = ("model", "shots", "protocol", "adapter", "perturb", "ray", "explain", "results", "as_json", "include_path")
-"""Options of `assay run` that are no field of its plan, or that give several plans."""
+GIVE_SEVERAL = ("model", "shots", "adapter")
+"""Fields of a plan of which `assay run` takes several values, one run for each."""
 
 
 def run_command(
@@ -97,7 +97,8 @@ def run_command(
     [dim]assay run --model builtin:smollm2-135m --tasks glue/rte,mmlu/anatomy[/dim]
     """
     place = place_of(results)
-    plans = plans_of(plan_from(context.params), expand_models(model), shot_counts(shots), comma_list(protocol), expand_models(adapter))
+    plan = Plan(model="", **plan_fields(context.params, comma_list(tasks)))
+    plans = plans_of(plan, expand_models(model), shot_counts(shots), comma_list(protocol), expand_models(adapter))
     if explain:
         explain_plans(plans, place, as_json)
         return
@@ -112,12 +113,12 @@ def warn_of_float16(dtype: str, device: str) -> None:
         err().print("warning: float16 on a CPU is slow and less exact: --dtype float32 is its default", style="yellow", markup=False)
 
 
-def plan_from(given: Mapping[str, Any]) -> Plan:
-    """The plan of `assay run` from all its options by name, which are the names of the plan's fields. Raises TypeError for another name."""
-    fields = {name: value for name, value in given.items() if name not in NOT_IN_PLAN}
+def plan_fields(given: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
+    """The fields of a plan of these tasks, but those in GIVE_SEVERAL, from the options of `assay run`, which have the fields' names."""
     perturb, access = comma_list(given["perturb"]), surroundings().access()
-    names = [defined_in(given["include_path"], anchored(name), access) for name in comma_list(given["tasks"])]
-    read = {
+    names = [defined_in(given["include_path"], anchored(name), access) for name in tasks]
+    known = {field.name for field in fields(Plan)} - {*GIVE_SEVERAL}
+    return {name: value for name, value in given.items() if name in known} | {
         "tasks": tuple(with_perturbations(name, perturb) for name in names),
         "system": text_or_file(given["system"]),
         "template_args": tuple(given["template_args"] or ()),
@@ -125,7 +126,6 @@ def plan_from(given: Mapping[str, Any]) -> Plan:
         "budget": budget_bytes(given["budget"]),
         "engine_args": tuple(given["engine_args"] or ()),
     }
-    return Plan(model="", **fields | read)
 
 
 def resume_command(

@@ -128,7 +128,9 @@ READERS: dict[str, Callable[[Clone], object]] = {
     "check": lambda clone: check_run(read_run(clone.whole), place(clone.home).access()),
     "check --rerun": lambda clone: rescore_sample(read_run(clone.whole), 4, place(clone.home), NoProgress()),
     "gate": lambda clone: gate_stored(clone.results, clone.whole.name, clone.whole.name, Policy(), place(clone.home).access()),
-    "watch --gate": lambda clone: watched_plan(clone.home, "", clone.whole.name, None, "auto", place(clone.home)),
+    "watch --gate": lambda clone: watched_plan(
+        "", clone.whole.name, dict.fromkeys(("tasks", "shots", "protocol"), ""), set(), place(clone.home)
+    ),
 }
 
 

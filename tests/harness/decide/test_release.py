@@ -16,7 +16,7 @@ import typer
 from fakes import make_model, place, write_task
 from typer.testing import CliRunner
 
-from assay import AssayError, Plan, evaluate
+from assay import AssayError, Plan, evaluate, read_run
 from assay.harness.cli.history import trend_command
 from assay.harness.cli.watch import watch_command
 from assay.harness.decide.history import select_runs, sparkline, trend
@@ -90,6 +90,20 @@ def test_a_watched_training_is_gated_checkpoint_by_checkpoint(home: Path) -> Non
 def test_watching_needs_tasks_or_a_baseline(home: Path) -> None:
     found = CliRunner().invoke(app, ["watch", str(home)])
     assert isinstance(found.exception, AssayError) and "--gate" in str(found.exception)
+
+
+def test_watching_takes_the_options_of_a_run_and_the_rest_from_the_baseline(home: Path) -> None:
+    make_model(home / "training" / "step-1", seed=1)
+    watched, sums = ("watch", str(home / "training"), "--until", "1", "--pause", "0.01"), str(home / "sums.py")
+    given = ("--shots", "0", "--seed", "5", "--limit", "40", "--limit-order", "first", "--engine", "scripted:hashed")
+    _, found = command(home, *watched, "--tasks", sums, *given)
+    own = read_run(Path(found["runs"][0]["bundle"])).manifest["plan"]
+    assert (own["shots"], own["seed"], own["limit"], own["limit_order"]) == (0, 5, 40, "first")
+    _, found = command(home, *watched, "--gate", found["runs"][0]["run"], "--seed", "0", "--batch", "3")
+    like = read_run(Path(found["runs"][0]["bundle"])).manifest["plan"]
+    assert like == own | {"seed": 0, "batch": 3}
+    several = CliRunner().invoke(app, [*watched, "--tasks", sums, "--shots", "0,1"])
+    assert isinstance(several.exception, AssayError) and "every checkpoint gets one run" in str(several.exception)
 
 
 def test_a_series_of_checkpoints_shows_scores_changes_and_verdicts(home: Path) -> None:
