@@ -5,8 +5,6 @@ Where pandas is installed, `pyarrow.array` imports it for a list, which takes 0.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,12 +13,6 @@ from numpy.typing import NDArray
 
 MOST_BYTES = 2**31 - 1
 """Of the texts of one Arrow array."""
-
-
-def use_system_memory() -> None:
-    """Let Arrow use malloc, unless the user chose a pool: its own pools keep 40 MB of freed memory in a run. Call it before Arrow loads."""
-    if "pyarrow" not in sys.modules:
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
 def number_column(values: Sequence[float | None] | NDArray[Any], kind: Any) -> Any:

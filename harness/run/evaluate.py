@@ -15,8 +15,8 @@ from assay.harness.engines.opening import check_name, open_engine
 from assay.harness.engines.request import GenRequest, ScoreGroup
 from assay.harness.engines.threads import set_passive_wait
 from assay.harness.errors import AssayError, Incomplete, Invalid, Missing, redact
-from assay.harness.files.columns import use_system_memory
 from assay.harness.files.interruption import resumable, resume_command
+from assay.harness.files.memory import return_freed, use_system_memory
 from assay.harness.files.places import Access, Surroundings
 from assay.harness.model.find import ModelRef, checkpoint_of, find_model
 from assay.harness.model.finite import check_weights
@@ -45,6 +45,8 @@ class CannotOpen(AssayError):
     """The engine could not load the model; no item was scored."""
 
 
+Summary = dict[str, Any]
+"""The summary of a run, as it is stored."""
 OpenEngine = Callable[[str, ModelRef, Settings], Engine]
 Made = TypeVar("Made")
 
@@ -150,14 +152,23 @@ def evaluate(
     """
     progress = progress or NoProgress()
     check_opener(plan, opener)
-    bundle = evaluate_planned(plan, place, progress, opener, stored)
+    bundle, summary = evaluate_planned(plan, place, progress, opener, stored)
+    return complete(bundle, summary, place)
+
+
+def complete(bundle: Path, summary: Summary, place: Surroundings) -> Path:
+    """Write the result files of a scored run and index it. It is called when the plan is no longer in memory. Returns the bundle."""
+    return_freed()
     with resumable(bundle):
-        update_index(place, [bundle])  # when the plan is no longer in memory
+        with open_writer(bundle) as writer:
+            writer.finish(summary)
+        return_freed()
+        update_index(place, [bundle])
     return bundle
 
 
-def evaluate_planned(plan: Plan, place: Surroundings, progress: RunProgress, opener: OpenEngine, stored: bool) -> Path:
-    """`evaluate` without the index: with the plan's engine, or with hf where `auto` chose one that cannot open the model."""
+def evaluate_planned(plan: Plan, place: Surroundings, progress: RunProgress, opener: OpenEngine, stored: bool) -> tuple[Path, Summary]:
+    """Score a plan: with its engine, or with hf where `auto` chose one that cannot open the model."""
     prepared = prepare(plan, place, progress, stored)
     try:
         return evaluate_prepared(prepared, place, progress, opener)
@@ -169,17 +180,16 @@ def evaluate_planned(plan: Plan, place: Surroundings, progress: RunProgress, ope
     return evaluate_prepared(prepared, place, progress, opener)
 
 
-def evaluate_prepared(prepared: PreparedRun, place: Surroundings, progress: RunProgress, opener: OpenEngine) -> Path:
+def evaluate_prepared(prepared: PreparedRun, place: Surroundings, progress: RunProgress, opener: OpenEngine) -> tuple[Path, Summary]:
     bundle = create_bundle(place.results, manifest_of(prepared), [each.item for task in prepared.tasks for each in task.items])
     try:
         with resumable(bundle):
             update_index(place, [bundle])  # the run is listed as running
-            finish(prepared, bundle, progress, opener)
+            return bundle, score(prepared, bundle, progress, opener)
     except CannotOpen:
         shutil.rmtree(bundle)
         update_index(place)
         raise
-    return bundle
 
 
 def update_index(place: Surroundings, bundles: Sequence[Path] | None = None) -> None:
@@ -204,24 +214,21 @@ def resume(
     if run.status == "complete":
         update_index(place)
         return bundle
-    resume_planned(run, place, progress, opener, allow_failed)
-    with resumable(bundle):
-        update_index(place, [bundle])
-    return bundle
+    return complete(bundle, resume_planned(run, place, progress, opener, allow_failed), place)
 
 
-def resume_planned(run: Run, place: Surroundings, progress: RunProgress, opener: OpenEngine, allow_failed: bool) -> None:
-    """`resume` without the index."""
+def resume_planned(run: Run, place: Surroundings, progress: RunProgress, opener: OpenEngine, allow_failed: bool) -> Summary:
+    """Score the items of a run that have no final record."""
     plan = Plan.from_json(run.manifest["plan"])
     plan = replace(plan, engine=run.manifest["engine"]["name"], allow_failed=plan.allow_failed or allow_failed)
     prepared = prepare(plan, place, progress, stored=True)
     same_run(run.manifest, manifest_of(prepared), run.path)
     with resumable(run.path):
-        finish(prepared, run.path, progress, opener)
+        return score(prepared, run.path, progress, opener)
 
 
-def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: OpenEngine) -> None:
-    """Score the items that have no final record, then write the summary and close the bundle."""
+def score(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: OpenEngine) -> Summary:
+    """Score the items that have no final record. Returns the summary of the run."""
     command, started = resume_command(bundle), clock()
     with open_writer(bundle) as writer:
         wrong = inconsistent_records(prepared.tasks, read_run(bundle)) if writer.done() else frozenset()
@@ -255,7 +262,7 @@ def finish(prepared: PreparedRun, bundle: Path, progress: RunProgress, opener: O
         progress.stage("computing scores")
         seconds = {"engine": round(sum(record.seconds for record in records), 3), "last_attempt": round(clock() - started, 3)}
         results, tokens = results_of(prepared, records, facts), tokens_of(prepared.model, records)
-        writer.finish({**summary_of(records, results, facts, tokens, seconds, proof), **extra})
+        return {**summary_of(records, results, facts, tokens, seconds, proof), **extra}
 
 
 def score_pending(

@@ -7,6 +7,7 @@ from assay.harness.engines import Engine, Settings
 from assay.harness.engines.hf.live import open_live
 from assay.harness.engines.opening import open_engine
 from assay.harness.files.lock import acquire, release
+from assay.harness.files.memory import return_freed
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.model.find import find_model
 from assay.harness.prompt.render import joint_after, render, render_chat, trimmed
@@ -38,6 +39,7 @@ __all__ = [
     "release",
     "render",
     "render_chat",
+    "return_freed",
     "score_item",
     "select",
     "send_requests",

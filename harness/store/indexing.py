@@ -30,7 +30,7 @@ from assay.harness.store.shapes import evidence_of, weakest
 from assay.harness.store.trials import are_newer, load_trials
 
 WAIT_SECONDS = 120.0
-ROWS = 8192
+ROWS = 2048
 """Rows that DuckDB holds in memory before it compresses them; its default is 122,880, whose prompts may take gigabytes."""
 TABLES = ("run", "run_task", "score", "sample", "item_stat")
 
@@ -297,13 +297,8 @@ def unranked(result: Mapping[str, Any]) -> str | None:
 
 def load(connection: Any, run: Run, name: str, table: str, columns: str) -> None:
     """Copy rows from one of the run's checked Parquet files."""
-    for portion in run.portions(name):
-        connection.register("incoming", portion)
-        try:
-            connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM incoming", [run.id])
-        finally:
-            with suppress(Exception):  # the transaction may have failed; its error is already raised
-                connection.unregister("incoming")
+    for portion in run.portions(name):  # noqa: B007 - DuckDB finds the variable; a registered name would hold every portion until the commit
+        connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM portion", [run.id])
 
 
 def insert_tasks(connection: Any, run: Run) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import resource
 from pathlib import Path
+
+from assay.harness.run.stages import return_freed
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -18,11 +18,7 @@ def reset_peak() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
-    # glibc's heap keeps freed memory, which would count towards the next peak.
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    return_freed()  # or it would count towards the next peak
     with contextlib.suppress(OSError):
         CLEAR.write_text("5")
 

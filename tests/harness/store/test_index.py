@@ -6,10 +6,12 @@ import math
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow
 import pytest
 from faults.store_child import TASK, complete_run, make_items, make_manifest, make_record, make_summary
 
@@ -148,6 +150,24 @@ def test_the_file_has_the_storage_version_that_every_supported_duckdb_reads(tmp_
     index(tmp_path)
     (tags,) = query(tmp_path, "SELECT tags FROM duckdb_databases() WHERE NOT internal")[0]
     assert "v1.5.0" in str(tags)
+
+
+def test_rows_that_are_inserted_are_not_held_until_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = create_bundle(tmp_path, make_manifest(items=6000), [replace(item, prompt=item.id + "x" * 2000) for item in make_items(6000)])
+    with open_writer(bundle) as writer:
+        writer.append([make_record(item) for item in read_run(bundle).items()])
+        writer.finish(make_summary(writer.records()))
+    held, insert_tasks = [], indexing.insert_tasks
+
+    def measured(connection: Any, run: Run) -> None:
+        held.append(pyarrow.total_allocated_bytes() - before)
+        insert_tasks(connection, run)
+
+    monkeypatch.setattr(indexing, "insert_tasks", measured)
+    before = pyarrow.total_allocated_bytes()
+    index(tmp_path, [bundle])
+    assert held and held[0] < 2_000_000  # of 12 MB
+    assert query(tmp_path, "SELECT count(*), count(DISTINCT prompt) FROM samples") == [(6000, 6000)]
 
 
 def test_readers_block_no_writer_and_see_a_consistent_index(tmp_path: Path) -> None:
