@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from assay.harness.engines.vllm_offline.checks import adapter_options
+from assay.harness.engines.vllm_offline.checks import adapter_options, rope_length
 from assay.harness.errors import AssayError
 from assay.harness.files.places import Surroundings, surroundings
 from assay.harness.files.safe_open import read_regular
@@ -355,6 +355,8 @@ def vllm_misfit(model: ModelRef, machine: Machine) -> str:
     rope = [text.get("rope_parameters"), text.get("rope_scaling")]
     if "longrope" in json.dumps(rope) or '"su"' in json.dumps(rope):
         return "vLLM uses one set of LongRoPE factors for every length, transformers the one for each length"
+    if (length := rope_length(text)) < model.positions:
+        return f"vLLM's YaRN ends at {length} of the model's {model.positions} positions"
     heads = text.get("num_attention_heads") or text.get("n_head")
     width = text.get("hidden_size") or text.get("n_embd")
     head = text.get("head_dim") or (width // heads if heads and width else None)

@@ -11,7 +11,7 @@ from fakes import place
 
 from assay import Plan, evaluate, read_run
 from assay.harness.engines import Settings
-from assay.harness.engines.request import GenReply, GenRequest, ScoreGroup, ScoreReply
+from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply
 from assay.harness.engines.vllm_offline import engine as vllm
 from assay.harness.errors import AssayError
 from assay.harness.model.find import ModelRef, find_model
@@ -210,6 +210,19 @@ def test_a_stretched_rope_keeps_its_length(rope: str, tmp_path: Path) -> None:
     try:
         assert engine.limits.positions == ref.positions == 512
         check(engine, load(ref), [ScoreGroup(ids(dice, count, 97), (ids(dice, 1, 97), ids(dice, 3, 97))) for count in (60, 140, 500)])
+    finally:
+        engine.close()
+
+
+def test_yarn_ends_where_vllms_table_of_positions_ends(tmp_path: Path) -> None:
+    """Above it vLLM reads other memory: up to 3.7 nats, or NaN."""
+    ref = make_tiny(tmp_path, 1, max_position_embeddings=1024, **ROPES["yarn"])
+    engine, dice = vllm.open_engine(ref, Settings()), random.Random(0)
+    try:
+        assert ref.positions == 1024 and engine.limits.positions == 512
+        check(engine, load(ref), [ScoreGroup(ids(dice, 500, 97), (ids(dice, 3, 97),))])
+        ((_, reply),) = engine.score([ScoreGroup(ids(dice, 600, 97), (ids(dice, 3, 97),))])
+        assert isinstance(reply, Failure) and "512 positions" in reply.reason
     finally:
         engine.close()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from assay.harness.engines.hf.adapters import add_adapter
 from assay.harness.engines.hf.weights import read_names, read_weights
 from assay.harness.errors import AssayError
 from assay.harness.model.adapter import Adapter
-from assay.harness.model.checkpoint import Checkpoint
+from assay.harness.model.checkpoint import UNBOUNDED, Checkpoint
 from assay.harness.model.quantized import METHODS, quantization_method
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -29,10 +30,12 @@ FEATURES = {
 """Fields of adapter_config.json whose features vLLM lacks, or that assay has not proved there."""
 
 
-def adapter_options(adapter: Adapter) -> dict[str, Any]:
-    """vLLM's arguments for an adapter. Raises AssayError if vLLM does not support it."""
+def adapter_options(adapter: Adapter, gpu_fp32: bool = False) -> dict[str, Any]:
+    """vLLM's arguments for an adapter. Raises AssayError if vLLM does not support it (LoRA in fp32 on a GPU, for one)."""
     if adapter.is_soft_prompt:
         return {"enable_prompt_embeds": True}
+    if gpu_fp32:
+        raise AssayError("vLLM's LoRA on a GPU takes 16 bits only", where="--dtype float32", do="use --dtype bfloat16, or --engine hf")
     if fault := adapter_fault(adapter):
         raise AssayError(f"vLLM does not support {fault}", where=str(adapter.path), do="use --engine hf, or merge the adapter")
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(size for size in RANKS if size >= rank_of(adapter))}
@@ -64,6 +67,20 @@ def adapter_fault(adapter: Adapter) -> str:
 def on_output_layer(adapter: Adapter) -> bool:
     """Whether a LoRA adapts the output layer, whose change vLLM leaves out of the prompt's log-probabilities."""
     return any("lm_head" in name or "embed_out" in name for name in adapter.tensors)
+
+
+def rope_length(config: Mapping[str, Any]) -> int:
+    """Positions in vLLM's table of a YaRN rope: the first length times the factor, also where the model's own limit is higher.
+
+    Later positions would be read from beyond the table. UNBOUNDED for other ropes. `config`: of the text model, as in config.json.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    lengths = [UNBOUNDED]
+    for each in (rope, *(inner for inner in rope.values() if isinstance(inner, Mapping))):
+        first = each.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+        if "yarn" in str(each.get("rope_type") or each.get("type")) and first and each.get("factor"):
+            lengths.append(int(first * each["factor"]))
+    return min(lengths)
 
 
 def check_tensors(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from assay.harness.engines import EngineStats, Limits, Settings
 from assay.harness.engines.request import Failure, GenReply, GenRequest, ScoreGroup, ScoreReply, refusal
 from assay.harness.engines.text import TextDecoder
 from assay.harness.engines.trie import logical_tokens, sortable
-from assay.harness.engines.vllm_offline.checks import check_tensors, on_output_layer
+from assay.harness.engines.vllm_offline.checks import check_tensors, on_output_layer, rope_length
 from assay.harness.engines.vllm_offline.process import (
     cause,
     differing_part,
@@ -99,7 +99,8 @@ def make_engine(
     config = llm.llm_engine.vllm_config
     lora = soft = None
     # vLLM multiplies the length of the configuration by the factor of a linear rope; the model's own length counts.
-    positions, adapter = min(int(config.model_config.max_model_len), model.positions), checkpoint.adapter
+    positions = min(int(config.model_config.max_model_len), model.positions, rope_length(checkpoint.text_config))
+    adapter = checkpoint.adapter
     if adapter is not None and adapter.is_soft_prompt:
         soft = soft_prompt(adapter.path, positions, config.model_config.dtype)
     elif adapter is not None:

@@ -125,7 +125,8 @@ def llm_options(checkpoint: Checkpoint, settings: Settings, cpu: bool, path: str
     if checkpoint.text_config is not checkpoint.config:
         options["language_model_only"] = True  # a multimodal model: without its encoders
     options |= {"enforce_eager": True, "block_size": 32} if cpu else gpu_options(checkpoint, settings, dtype)
-    options |= adapter_options(checkpoint.adapter) if checkpoint.adapter is not None else {}
+    if checkpoint.adapter is not None:
+        options |= adapter_options(checkpoint.adapter, gpu_fp32=not cpu and dtype == "float32")
     return options | parse_arguments(settings.arguments)
 
 

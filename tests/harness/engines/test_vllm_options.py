@@ -10,8 +10,10 @@ import pytest
 from fakes import make_model, save_lora
 
 from assay.harness.engines import Settings
+from assay.harness.engines.vllm_offline.checks import rope_length
 from assay.harness.engines.vllm_offline.process import llm_options, prepare_environment
-from assay.harness.model.checkpoint import read_checkpoint
+from assay.harness.errors import AssayError
+from assay.harness.model.checkpoint import UNBOUNDED, read_checkpoint
 from assay.harness.model.find import checkpoint_of, find_model
 
 OWN = ("block_size", "max_num_batched_tokens", "gpu_memory_utilization")
@@ -49,3 +51,22 @@ def test_vllm_keeps_its_own_processes_on_a_gpu(monkeypatch: pytest.MonkeyPatch, 
     finally:
         os.environ.clear()
         os.environ.update(kept)
+
+
+def test_lora_in_fp32_on_a_gpu_is_refused_before_vllm_starts(tmp_path: Path) -> None:
+    """vLLM's LoRA kernels assert 16 bits; their assertion has no text."""
+    save_lora(tmp_path / "adapter")
+    ref = find_model(str(make_model(tmp_path / "model")), adapter=tmp_path / "adapter", cache=tmp_path, offline=True)
+    with pytest.raises(AssayError, match="16 bits only"):
+        llm_options(checkpoint_of(ref), Settings(dtype="fp32"), False, "x")
+    assert llm_options(checkpoint_of(ref), Settings(dtype="fp32"), True, "x")["enable_lora"]
+    assert llm_options(checkpoint_of(ref), Settings(), False, "x")["enable_lora"]
+
+
+def test_vllms_yarn_ends_at_the_first_length_times_the_factor() -> None:
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    assert rope_length({"rope_scaling": yarn}) == 512
+    layers = {"full_attention": {**yarn, "rope_type": "yarn"}, "sliding_attention": {"rope_type": "default"}}
+    assert rope_length({"rope_parameters": layers}) == 512
+    assert rope_length({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}) == UNBOUNDED
+    assert rope_length({"rope_scaling": {**yarn, "type": "linear"}}) == rope_length({}) == UNBOUNDED

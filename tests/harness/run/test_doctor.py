@@ -155,7 +155,7 @@ def test_ranges_come_from_the_metadata() -> None:
 def model(adapter: Adapter | None = None, **config: Any) -> ModelRef:
     whole = {"architectures": ["LlamaForCausalLM"], "hidden_size": 576, "num_attention_heads": 9} | config
     checkpoint = Checkpoint(Path("m"), whole, generation_config={}, tensors={}, last_token=None, files={}, adapter=adapter)
-    return ModelRef("m", Path("m"), "digest", checkpoint=checkpoint)
+    return ModelRef("m", Path("m"), "digest", positions=512, checkpoint=checkpoint)
 
 
 def test_auto_takes_vllm_where_it_fits() -> None:
@@ -178,6 +178,7 @@ def test_auto_takes_vllm_where_it_fits() -> None:
         (WITH_VLLM, {"layer_types": ["full_attention", "linear_attention"]}, "recurrent"),
         (WITH_VLLM, {"head_dim": 8}, "heads of size 8"),
         (WITH_VLLM, {"rope_scaling": {"type": "longrope", "short_factor": [1.0]}}, "LongRoPE"),
+        (WITH_VLLM, {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2}}, "YaRN ends at 8 of"),
     ],
 )
 def test_auto_falls_back_to_transformers_with_a_reason(machine: Machine, config: dict[str, Any], reason: str) -> None:
