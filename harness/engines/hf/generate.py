@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +19,13 @@ from assay.harness.engines.hf.forward import BranchCache, first_line, out_of_mem
 from assay.harness.engines.hf.packing import ancestor_mask
 from assay.harness.engines.hf.score import FAILURES, SMALLEST, Runner
 from assay.harness.engines.hf.unbatched import NO_MEMORY, NOT_FINITE
-from assay.harness.engines.request import Failure, GenReply, GenRequest
+from assay.harness.engines.request import Failure, GenReply, GenRequest, TokenIds
 from assay.harness.engines.text import TextDecoder, cut
 from assay.harness.engines.trie import Trie, of_prompts
 
 IndexedReply = tuple[int, GenReply | Failure]
+LONG = 512
+"""Tokens of a prompt from which packing costs a CPU more than it saves, if nothing is shared: its mask hides what it computes."""
 
 
 @dataclass(slots=True)  # house: a response while it is generated
@@ -111,7 +113,8 @@ def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...]
     # LongRoPE changes every position of a sequence that grows beyond its switch; the library's own loop handles that.
     switch = run.attention.switch
     fits = [not switch or len(drafts[index].request.prompt) + drafts[index].limit <= switch for index in live]
-    waiting = dict.fromkeys(index for index, fit in zip(live, fits, strict=True) if fit and run.packed)
+    packing = run.packed and pays(run, [request.prompt for request in requests])
+    waiting = dict.fromkeys(index for index, fit in zip(live, fits, strict=True) if fit and packing)
     order = tuple(waiting)
     try:
         for number, reply in generate_packed(run, [drafts[index] for index in order]):
@@ -126,6 +129,16 @@ def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...]
         restart(drafts[index])
     for number, reply in generate_plain(run, [drafts[index] for index in rest]):
         yield rest[number], reply
+
+
+def pays(run: Runner, prompts: Sequence[TokenIds]) -> bool:
+    """Whether packing pays: always on a GPU; on a CPU unless prompts are long and share less than a tenth (see results/speed)."""
+    if run.model.device.type != "cpu" or sum(map(len, prompts)) < LONG * len(prompts):
+        return True
+    if 10 * len(of_prompts(prompts)) < 9 * sum(map(len, prompts)):
+        return True
+    run.note("long prompts that share little: texts by the library's own loop")
+    return False
 
 
 def finish(one: Draft) -> GenReply | Failure:
