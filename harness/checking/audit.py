@@ -97,7 +97,7 @@ def audit(
             watch.begin(f"{part.task.full_name} audited", len(part.items), 0)
             for each in part.items:
                 again: dict[Key, Record] = {}
-                score_portion(part, [each], engine, again)
+                score_portion([part], [each], engine, again)
                 key = (each.item.task, each.item.id)
                 moved = logprob_drift(stored[key], again[key])
                 drift = max(drift, moved)

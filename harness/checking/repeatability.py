@@ -43,7 +43,7 @@ def rescore_sample(run: Run, count: int, place: Surroundings, watch: RunProgress
             watch.begin(f"{part.task.full_name} again", len(part.items), 0)
             again: dict[Key, Record] = {}
             for portion in portions(part.items, plan.seed + 1):
-                score_portion(part, portion, engine, again)
+                score_portion([part], portion, engine, again)
                 watch.advance(len(portion), 0)
             found.append(repeat_finding(part, before, again))
         return found

@@ -30,36 +30,35 @@ Noise = Mapping[str, Any]
 
 
 def repeat(tasks: Sequence[PreparedTask], first: Sequence[Record], engine: Engine, progress: RunProgress, seed: int) -> dict[str, Any]:
-    """Score every item again, shuffled and in small portions, and compare with the run's records (see `task_noise`).
+    """Score every item again, those of all tasks shuffled together and in portions, and compare with the run's records (see `task_noise`).
 
     `computed` counts the tokens of the repetition, which are not part of the run's own. Engines with a cache clear it first.
     """
     before = {(record.task, record.item): record for record in first}
-    start, found = engine.stats.computed, {}
+    start, again = engine.stats.computed, dict[Key, Record]()
     getattr(engine, "forget", lambda: None)()
-    for task in tasks:
-        progress.begin(f"{task.task.full_name} (repetition)", len(task.items), 0)
-        again: dict[Key, Record] = {}
-        for portion in portions([each for each in task.items if each.requests], seed):
-            done = engine.stats.computed
-            score_portion(task, portion, engine, again)
-            progress.advance(len(portion), engine.stats.computed - done)
-        found[task.task.full_name] = task_noise(task, before, again)
-    return {"tasks": found, "computed": engine.stats.computed - start}
+    items = [each for task in tasks for each in task.items if each.requests]
+    progress.begin("repetition", len(items), 0)
+    for portion in portions(items, seed):
+        done = engine.stats.computed
+        score_portion(tasks, portion, engine, again)
+        progress.advance(len(portion), engine.stats.computed - done)
+    return {"tasks": {task.task.full_name: task_noise(task, before, again) for task in tasks}, "computed": engine.stats.computed - start}
 
 
-def score_portion(task: PreparedTask, portion: Sequence[PreparedItem], engine: Engine, again: dict[Key, Record]) -> None:
-    """Score these items and add their records to `again`."""
+def score_portion(tasks: Sequence[PreparedTask], portion: Sequence[PreparedItem], engine: Engine, again: dict[Key, Record]) -> None:
+    """Score these items of the tasks and add their records to `again`."""
+    named = {task.task.full_name: task.task for task in tasks}
 
     def finished(each: PreparedItem, replies: Sequence[Reply]) -> None:
-        again[each.item.task, each.item.id] = score_item(task.task, each, replies)
+        again[each.item.task, each.item.id] = score_item(named[each.item.task], each, replies)
 
     send_requests(portion, engine, finished, {}, frozenset())
 
 
 def portions(items: Sequence[PreparedItem], seed: int) -> list[list[PreparedItem]]:
     """The items in an order fixed by the seed, split into at least three portions of at most PORTION items."""
-    order = sorted(items, key=lambda each: hashlib.sha256(f"{seed}|{each.item.id}".encode()).digest())
+    order = sorted(items, key=lambda each: hashlib.sha256(f"{seed}|{each.item.task}|{each.item.id}".encode()).digest())
     size = max(1, min(PORTION, -(-len(order) // 3)))
     return [order[at : at + size] for at in range(0, len(order), size)]
 

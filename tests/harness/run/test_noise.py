@@ -89,6 +89,15 @@ def test_a_repetition_measures_flips_and_drift_in_one_opened_engine(home: Path) 
     assert run.summary()["results"] == plain.summary()["results"] and "noise" not in plain.summary()
 
 
+def test_the_items_of_all_tasks_are_repeated_in_common_portions(home: Path) -> None:
+    (home / "more.py").write_text((home / "sums.py").read_text().replace('"sums"', '"more"').replace("+", "-"))
+    engine = NoisyEngine(0.05)
+    run = read_run(score(home, engine, tasks=(str(home / "sums.py"), str(home / "more.py")), repeat_check=True))
+    assert sum(engine.sizes[-3:]) == sum(engine.sizes[:-3]) and max(engine.sizes[-3:]) - min(engine.sizes[-3:]) <= 1
+    found = run.summary()["noise"]["batches"]["tasks"]
+    assert [found[name]["items"] for name in ("sums", "more")] == [ITEMS, ITEMS] and all(found[name]["flipped"] > 5 for name in found)
+
+
 def test_an_engine_without_noise_has_a_floor_of_zero(home: Path) -> None:
     run = read_run(score(home, NoisyEngine(0.0, 0.0), repeat_check=True))
     assert floors(run.summary()["noise"]) == {("sums", "accuracy"): 0.0}
@@ -155,7 +164,7 @@ def test_a_shard_and_an_unknown_engine_are_refused_before_anything_is_scored(hom
 def test_portions_are_never_the_whole_and_hold_every_item_once(count: int, largest: int) -> None:
     class Each:
         def __init__(self, number: int) -> None:
-            self.item = self
+            self.item, self.task = self, "sums"
             self.id = str(number)
 
     items: list[Any] = [Each(number) for number in range(count)]
