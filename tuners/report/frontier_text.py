@@ -223,7 +223,7 @@ def points_cell(found: Contrast | None) -> str:
 
 
 def factor_cell(factor: tuple[float, float, float] | None) -> str:
-    return f"{factor[0]:.3g}x [{factor[1]:.3g}, {factor[2]:.3g}]" if factor else "no gain in common"
+    return f"{factor[0]:.3g}x [{factor[1]:.3g}, {factor[2]:.3g}]" if factor else "too few runs with a common gain"
 
 
 def verdict_between(
