@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -107,16 +107,16 @@ def build_trie(paths: Iterable[tuple[bytes, int]]) -> Trie:
     return Trie(ids, depth, end, np.concatenate(rows) if rows else np.empty(0, np.int64), offsets)
 
 
+def paths_of(groups: Iterable[ScoreGroup]) -> Iterator[tuple[bytes, int]]:
+    for group in groups:
+        stem = sortable(group.context)
+        for ids in group.continuations:
+            yield stem + sortable(ids[:-1]), len(group.context) - 1
+
+
 def of_groups(groups: Iterable[ScoreGroup]) -> Trie:
     """One path per continuation, without its last id; its rows predict the continuation's ids."""
-
-    def paths() -> Iterable[tuple[bytes, int]]:
-        for group in groups:
-            stem = sortable(group.context)
-            for ids in group.continuations:
-                yield stem + sortable(ids[:-1]), len(group.context) - 1
-
-    return build_trie(paths())
+    return build_trie(paths_of(groups))
 
 
 def of_prompts(prompts: Iterable[TokenIds]) -> Trie:
@@ -129,7 +129,15 @@ def logical_tokens(groups: Iterable[ScoreGroup]) -> int:
     return sum(len(group.context) + len(ids) for group in groups for ids in group.continuations)
 
 
+def distinct_tokens(paths: Iterable[bytes]) -> int:
+    """Length of the trie of these sortable ids, without building it."""
+    keys = sorted(set(paths))
+    shared = sum(shared_length(np.frombuffer(left, ">u4"), np.frombuffer(right, ">u4")) for left, right in pairwise(keys))
+    return sum(map(len, keys)) // 4 - shared
+
+
 def count(groups: Sequence[ScoreGroup], requests: Sequence[GenRequest] = ()) -> Tokens:
     """Token counts of a plan, without a model. Of generation requests only the prompts count."""
     prompts = [request.prompt for request in requests]
-    return Tokens(logical_tokens(groups) + sum(map(len, prompts)), len(of_groups(groups)) + len(of_prompts(prompts)))
+    ideal = distinct_tokens(key for key, _ in paths_of(groups)) + distinct_tokens(map(sortable, prompts))
+    return Tokens(logical_tokens(groups) + sum(map(len, prompts)), ideal)
