@@ -281,15 +281,19 @@ def test_outputs_without_an_answer_are_counted() -> None:
 
 def test_a_base_without_examples_needs_no_further_runs(base: ModelRef, tmp_path: Path) -> None:
     calls: list[int] = []
+    tasks = {name: replace(toy.MAX, name=name) for name in ("a", "b", "c")}
+    full = {name: task.full_name for name, task in tasks.items()}
 
-    def scorer(model: Path, adapter: Path | None, tasks: tuple[str, ...], *, shots: int = 0, **rest: Any) -> dict[str, Score]:
+    def scorer(model: Path, adapter: Path | None, names: tuple[str, ...], *, shots: int = 0, **rest: Any) -> dict[str, Score]:
         calls.append(shots)
-        return {task: scored(accuracy, np.ones(len(IDS))) for task in tasks}
+        return {full[name]: scored(accuracy, np.ones(len(IDS))) for name in names}
 
     study = Study("s", ("a",), ("b",), ("lora",), 8)
-    assert set(base_scores(study, base, scorer, tmp_path / "plain")) == {"a", "b"} and calls == [0, 0]
-    found = base_scores(replace(study, retain_shots=3), base, scorer, tmp_path / "shown", ("b",))
-    assert set(found) == {"a", "b", "3-shot b"} and calls[2:] == [0, 0, 3]
+    assert set(base_scores(study, tasks, base, scorer, tmp_path / "plain")) == {full["a"], full["b"]} and calls == [0, 0]
+    found = base_scores(replace(study, retain_shots=3), tasks, base, scorer, tmp_path / "shown", ("b",))
+    assert set(found) == {full["a"], full["b"], f"3-shot {full['b']}"} and calls[2:] == [0, 0, 3]
+    grown = base_scores(replace(study, targets=("a", "c")), tasks, base, scorer, tmp_path / "plain")
+    assert set(grown) == set(full.values()) and calls[5:] == [0], "only the new target is scored"
 
 
 def test_tasks_without_rows_to_show_are_not_asked_with_examples() -> None:

@@ -92,7 +92,7 @@ def base_scores(
     if few_shot and not held:
         prompted = scorer(model.path, None, few_shot, shots=study.retain_shots, limit=study.retain_limit)
         found |= {shots_name(name, study.retain_shots): score for name, score in prompted.items()}
-    if found != held:
+    if found != held or not path.is_file():
         write_atomic(path, json.dumps({name: score.as_json() for name, score in found.items()}).encode(), "the base is scored again")
     return {name: Score(**fields) for name, fields in json.loads(path.read_text()).items()}
 
