@@ -129,7 +129,7 @@ def logical_tokens(groups: Iterable[ScoreGroup]) -> int:
     return sum(len(group.context) + len(ids) for group in groups for ids in group.continuations)
 
 
-def distinct_tokens(paths: Iterable[bytes]) -> int:
+def distinct_prefixes(paths: Iterable[bytes]) -> int:
     """Length of the trie of these sortable ids, without building it."""
     keys = sorted(set(paths))
     shared = sum(shared_length(np.frombuffer(left, ">u4"), np.frombuffer(right, ">u4")) for left, right in pairwise(keys))
@@ -139,5 +139,5 @@ def distinct_tokens(paths: Iterable[bytes]) -> int:
 def count(groups: Sequence[ScoreGroup], requests: Sequence[GenRequest] = ()) -> Tokens:
     """Token counts of a plan, without a model. Of generation requests only the prompts count."""
     prompts = [request.prompt for request in requests]
-    ideal = distinct_tokens(key for key, _ in paths_of(groups)) + distinct_tokens(map(sortable, prompts))
+    ideal = distinct_prefixes(key for key, _ in paths_of(groups)) + distinct_prefixes(map(sortable, prompts))
     return Tokens(logical_tokens(groups) + sum(map(len, prompts)), ideal)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from assay.harness.errors import AssayError
-from assay.leaderboard import commands
+from assay.leaderboard import commands, serve
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +40,11 @@ def test_safe_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "STREAMLIT_SERVER_ADDRESS" not in env
     assert env["STREAMLIT_THEME_DARK_BACKGROUND_COLOR"]
     assert "http://127.0.0.1:" in capsys.readouterr().out
+
+
+def test_what_the_server_imports_ahead_is_there() -> None:
+    serve.import_needed()
+    assert set(serve.NEEDED) <= sys.modules.keys()
 
 
 def test_other_machines_need_expose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

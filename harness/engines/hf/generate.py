@@ -21,7 +21,7 @@ from assay.harness.engines.hf.score import FAILURES, SMALLEST, Runner
 from assay.harness.engines.hf.unbatched import NO_MEMORY, NOT_FINITE
 from assay.harness.engines.request import Failure, GenReply, GenRequest, TokenIds
 from assay.harness.engines.text import TextDecoder, cut
-from assay.harness.engines.trie import Trie, distinct_tokens, of_prompts, sortable
+from assay.harness.engines.trie import Trie, distinct_prefixes, of_prompts, sortable
 
 IndexedReply = tuple[int, GenReply | Failure]
 LONG = 512
@@ -133,9 +133,9 @@ def generate(run: Runner, decoder: TextDecoder, requests: tuple[GenRequest, ...]
 
 def pays(run: Runner, prompts: Sequence[TokenIds]) -> bool:
     """Whether packing pays: always on a GPU; on a CPU unless prompts are long and share less than a tenth (see results/speed)."""
-    if run.model.device.type != "cpu" or sum(map(len, prompts)) < LONG * len(prompts):
+    if run.model.device.type != "cpu" or not prompts or sum(map(len, prompts)) < LONG * len(prompts):
         return True
-    if 10 * distinct_tokens(map(sortable, prompts)) < 9 * sum(map(len, prompts)):
+    if 10 * distinct_prefixes(map(sortable, prompts)) < 9 * sum(map(len, prompts)):
         return True
     run.note("long prompts that share little: texts by the library's own loop")
     return False

@@ -25,3 +25,9 @@ def test_long_prompts_that_share_little_are_not_packed_on_a_cpu(device: str, sha
     prompts = [(1,) * shared + (number,) * own for number in (2, 3, 4)]
     assert pays(run, prompts) is packed  # type: ignore[arg-type]
     assert bool(notes) is not packed
+
+
+def test_nothing_is_noted_without_prompts() -> None:
+    notes: list[str] = []
+    run = SimpleNamespace(model=SimpleNamespace(device=SimpleNamespace(type="cpu")), note=notes.append)
+    assert pays(run, []) and not notes  # type: ignore[arg-type]
